@@ -1,0 +1,27 @@
+"""What the outer loop needs of anything that trains: a record of pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Agent(NamedTuple):
+    """A learner, a bandit or a fixed list.
+
+    Attributes:
+        init: `key -> state`, pure; also gives the shapes that a checkpoint is restored into.
+        pretrain: `state -> state`; called once, at the start of a new run (may work on the host).
+        train_step: `(state, world) -> (state, metrics)`, pure; metrics are scalars by name, "reward" among them.
+        world: Tables that training reads (environment, tree); passed to the compiled step as arguments, because
+            closing over them would bake them into the program.
+        episodes_per_step: Episodes that one training step plays.
+    """
+
+    init: Callable[[jax.Array], Any]
+    pretrain: Callable[[Any], Any]
+    train_step: Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]
+    world: Any
+    episodes_per_step: int

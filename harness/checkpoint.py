@@ -1,0 +1,167 @@
+"""Checkpoints of a run (Orbax): the learner's whole state and the loop's, saved and restored together."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from sim.errors import UserError
+
+# Orbax logs every save at INFO and WARNING; its errors arrive as exceptions anyway.
+logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+class Checkpoints:
+    """Checkpoints in one folder, numbered by step."""
+
+    def __init__(self, folder: Path, max_to_keep: int | None = None, *, read_only: bool = False) -> None:
+        """Opens the folder (created unless `read_only`).
+
+        Args:
+            folder: `checkpoints/` of a run folder.
+            max_to_keep: Older ones are deleted; None keeps all.
+            read_only: Only `restore` is allowed.
+        """
+        self._folder = folder.absolute()
+        self._manager: ocp.CheckpointManager | None = None
+        if self._folder.is_dir() or not read_only:
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=max_to_keep,
+                create=not read_only,
+                read_only=read_only,
+                cleanup_tmp_directories=not read_only,
+            )
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps with a complete checkpoint, ascending."""
+        return [] if self._manager is None else sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: Any, loop: dict[str, Any]) -> None:
+        """Saves in the background; only a complete checkpoint becomes visible.
+
+        Args:
+            step: Training steps done.
+            state: The learner's state (a pytree of arrays; random keys allowed).
+            loop: The loop's own numbers (JSON).
+
+        Raises:
+            UserError: The checkpoint cannot be written.
+        """
+        assert self._manager is not None
+        arguments = ocp.args.Composite(state=ocp.args.StandardSave(_plain(state)), loop=ocp.args.JsonSave(loop))
+        try:
+            self._manager.wait_until_finished()  # Orbax drops a save that comes while another is running
+            self._manager.save(step, args=arguments)
+        except (OSError, ValueError) as error:
+            raise self._unwritable(error) from None
+
+    def wait(self) -> None:
+        """Waits until the last save is complete.
+
+        Raises:
+            UserError: The checkpoint could not be written.
+        """
+        assert self._manager is not None
+        try:
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise self._unwritable(error) from None
+
+    def restore(self, like: Any, step: int | None = None) -> tuple[int, Any, dict[str, Any]]:
+        """Restores a checkpoint into the shapes, types and placement of `like`.
+
+        Args:
+            like: A state of the same configuration.
+            step: Which one; None takes the newest that can be read, saying so if the newest cannot.
+
+        Returns:
+            The step, the state and the loop's numbers.
+
+        Raises:
+            UserError: No checkpoint, not this one, or damaged.
+        """
+        steps = self.steps
+        if not steps:
+            raise UserError(
+                "the run has no checkpoint", where=str(self._folder), do="Train until the first checkpoint is written."
+            )
+        if step is not None and step not in steps:
+            raise UserError(
+                f"there is no checkpoint of step {step}",
+                where=str(self._folder),
+                do=f"Available: {', '.join(map(str, steps))}.",
+            )
+        problems = []
+        for candidate in [step] if step is not None else reversed(steps):
+            try:
+                state, loop = self._restore(like, candidate)
+            except Exception as error:  # whatever damage makes Orbax raise: the next older one may be whole
+                problems.append(f"step {candidate}: {str(error).splitlines()[0][:300] if str(error) else type(error)}")
+                continue
+            if problems:
+                print(f"warning: unreadable checkpoint skipped ({'; '.join(problems)})", file=sys.stderr)
+            return candidate, state, loop
+        raise UserError(
+            f"no checkpoint can be read ({'; '.join(problems)})",
+            where=str(self._folder),
+            do="Restore the folder, or train again.",
+        )
+
+    def _restore(self, like: Any, step: int) -> tuple[Any, dict[str, Any]]:
+        assert self._manager is not None
+        plain = _plain(like)
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, plain)
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target), loop=ocp.args.JsonRestore())
+        )
+        for wanted, got in zip(jax.tree.leaves(plain), jax.tree.leaves(restored["state"]), strict=True):
+            if wanted.shape != got.shape or wanted.dtype != got.dtype:
+                raise ValueError(
+                    f"holds {got.dtype}{got.shape} where this configuration has {wanted.dtype}{wanted.shape}"
+                )
+        return _with_keys(restored["state"], like), restored["loop"]
+
+    def _unwritable(self, error: Exception) -> UserError:
+        return UserError(
+            f"the checkpoint cannot be written ({error})",
+            where=str(self._folder),
+            do="Check permissions and free space.",
+        )
+
+    def __enter__(self) -> Checkpoints:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Waits for a running save and closes."""
+        if self._manager is not None:
+            self._manager.close()
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(state: Any) -> Any:
+    """Random keys as their raw numbers, which every Orbax version can store."""
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
+
+
+def _with_keys(plain: Any, like: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf, wanted: (
+            jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(wanted)) if _is_key(wanted) else leaf
+        ),
+        plain,
+        like,
+    )

@@ -1,0 +1,153 @@
+"""The outer loop of every run: compiled chunks of training steps, and between them log, evaluate, checkpoint."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from harness.agent import Agent
+from harness.checkpoint import Checkpoints
+from harness.interruption import StopRequest
+from harness.metric_writer import MetricWriter
+from harness.run_folder import RunFolder
+from sim.errors import UserError
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How long to train and what to do when (`conf/train/default.yaml`); all counted in training steps."""
+
+    steps: int
+    episodes_per_step: int
+    log_every: int
+    evaluate_every: int
+    checkpoint_every: int
+    max_to_keep: int
+
+    def __post_init__(self) -> None:
+        """Checks ranges; raises UserError naming the key."""
+        for key in ("steps", "episodes_per_step", "log_every", "evaluate_every", "checkpoint_every", "max_to_keep"):
+            if getattr(self, key) < 1:
+                raise UserError(f"train.{key} is {getattr(self, key)}", do="Give at least 1.")
+        for key in ("evaluate_every", "checkpoint_every"):
+            if getattr(self, key) % self.log_every:
+                raise UserError(
+                    f"train.{key} is {getattr(self, key)}, not a multiple of train.log_every ({self.log_every})",
+                    do="Steps between two log points run as one compiled call; choose a multiple.",
+                )
+
+
+class Interruption(Exception):
+    """The run was asked to stop and has saved its state."""
+
+    def __init__(self, signal_number: int, step: int) -> None:
+        """Remembers the signal and the step of the checkpoint."""
+        self.signal_number, self.step = signal_number, step
+        super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}")
+
+
+@partial(jax.jit, static_argnums=(0, 3), donate_argnums=(1,))
+def _train_chunk(train_step: Callable[..., Any], state: Any, world: Any, length: int) -> tuple[Any, Any]:
+    return jax.lax.scan(lambda state, _: train_step(state, world), state, None, length=length)
+
+
+def run_training(
+    agent: Agent,
+    schedule: ScheduleConfig,
+    folder: RunFolder,
+    key: jax.Array,
+    evaluate: Callable[[Any], dict[str, float]],
+) -> Any:
+    """Trains to `schedule.steps`, from the newest checkpoint of the run folder if there is one.
+
+    Args:
+        agent: What trains.
+        schedule: When to log, evaluate and checkpoint.
+        folder: Where metrics and checkpoints go.
+        key: Of a new run; a restored run keeps its own.
+        evaluate: `state -> metrics` on test users; names get the prefix `test_`.
+
+    Returns:
+        The final state.
+
+    Raises:
+        UserError: A metric is not finite; files cannot be written; a checkpoint does not fit.
+        Interruption: SIGINT or SIGTERM came; the state is saved.
+    """
+    with Checkpoints(folder.checkpoints, schedule.max_to_keep) as checkpoints, StopRequest() as stop:
+        state = agent.init(key)
+        step, seconds = 0, 0.0
+        if checkpoints.steps:
+            step, state, loop = checkpoints.restore(state)
+            seconds = loop["seconds"]
+            print(f"resuming after step {step} of {schedule.steps}", file=sys.stderr)
+        else:
+            state = agent.pretrain(state)
+        with MetricWriter(folder.metrics, step) as writer, _progress_bar(schedule.steps, step) as bar:
+            while step < schedule.steps:
+                length = min(schedule.log_every, schedule.steps - step)
+                started = time.monotonic()
+                state, stacked = _train_chunk(agent.train_step, state, agent.world, length)
+                metrics = {name: float(values.mean()) for name, values in jax.device_get(stacked).items()}
+                chunk_seconds = time.monotonic() - started
+                seconds += chunk_seconds
+                step += length
+                _check_finite(metrics, step, checkpoints)
+                episodes = length * agent.episodes_per_step
+                row = {
+                    "episodes": step * agent.episodes_per_step,
+                    "seconds": seconds,
+                    "episodes_per_second": episodes / chunk_seconds,
+                    **metrics,
+                }
+                if step % schedule.evaluate_every == 0 or step == schedule.steps:
+                    row |= {f"test_{name}": value for name, value in evaluate(state).items()}
+                writer.write(step, row)
+                bar.set_postfix_str(_summary(row), refresh=False)
+                bar.update(length)
+                finished = step == schedule.steps
+                if step % schedule.checkpoint_every == 0 or finished or stop.signal_number is not None:
+                    checkpoints.save(step, state, {"seconds": seconds})
+                if stop.signal_number is not None and not finished:
+                    checkpoints.wait()
+                    raise Interruption(stop.signal_number, step)
+        checkpoints.wait()
+    return state
+
+
+def _progress_bar(total: int, initial: int) -> Any:
+    # Off a terminal, one line now and then is enough for a log file.
+    interval = 0.1 if sys.stderr.isatty() else 10.0
+    return tqdm(total=total, initial=initial, unit="step", mininterval=interval, dynamic_ncols=True, smoothing=0.1)
+
+
+def _summary(row: dict[str, float]) -> str:
+    entropies = [f"{value:.2f}" for name, value in row.items() if name.startswith("entropy_")]
+    parts = [f"reward {row['reward']:.4f}"]
+    if entropies:
+        parts.append(f"entropy {' '.join(entropies)}")
+    parts.append(f"{row['episodes_per_second']:,.0f} episodes/s")
+    if "test_reward" in row:
+        parts.append(f"test {row['test_reward']:.4f}")
+    return ", ".join(parts)
+
+
+def _check_finite(metrics: dict[str, float], step: int, checkpoints: Checkpoints) -> None:
+    broken = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if broken:
+        checkpoints.wait()
+        saved = checkpoints.steps
+        last_good = f"step {saved[-1]}" if saved else "none"
+        raise UserError(
+            f"training diverged: {', '.join(broken)} not finite in the steps up to {step}",
+            do=f"Last good checkpoint: {last_good}. Lower agent.learner.learning_rate, then start a new run.",
+        )

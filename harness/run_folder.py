@@ -1,0 +1,186 @@
+"""The run folder: what a run leaves behind, written so that a kill never leaves half a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sim.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside a run folder.
+
+    Attributes:
+        path: The folder (Hydra's output folder).
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The composed configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def provenance(self) -> Path:
+        """What the run was made from: data, versions, device, git commit."""
+        return self.path / "run.json"
+
+    @property
+    def ids(self) -> Path:
+        """Original ids of users and items and the split."""
+        return self.path / "ids.npz"
+
+    @property
+    def tree(self) -> Path:
+        """The item tree."""
+        return self.path / "tree.npz"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON row per log point."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints by step."""
+        return self.path / "checkpoints"
+
+    def start(self, config: dict[str, Any]) -> None:
+        """Creates the folder and writes its configuration.
+
+        Raises:
+            UserError: The folder holds another run, or cannot be written.
+        """
+        if self.config.exists():
+            raise UserError(
+                "already holds a run",
+                where=str(self.path),
+                do="Resume it with resume=FOLDER, or choose another folder.",
+            )
+        write_atomically(self.config, lambda path: path.write_text(OmegaConf.to_yaml(OmegaConf.create(config))))
+
+    def read_config(self) -> dict[str, Any]:
+        """Reads the configuration.
+
+        Raises:
+            UserError: No run folder, or its configuration is damaged.
+        """
+        advice = "Name the folder of a training run."
+        if not self.path.is_dir():
+            raise UserError("there is no such folder", where=str(self.path), do=advice)
+        try:
+            config = OmegaConf.load(self.config)
+        except FileNotFoundError:
+            raise UserError("is not a run folder (it has no config.yaml)", where=str(self.path), do=advice) from None
+        except (OSError, yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+            raise UserError(f"cannot be read ({error})", where=str(self.config), do="Restore the file.") from None
+        if not isinstance(config, DictConfig):
+            raise UserError("holds no configuration", where=str(self.config), do="Restore the file.")
+        return plain_config(config)
+
+
+def plain_config(config: DictConfig) -> dict[str, Any]:
+    """Returns a configuration as plain containers with interpolations resolved."""
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def register_run_folder_resolver() -> None:
+    """Makes `${run_folder:RESUME,DEFAULT}` known to configurations: Hydra's output folder of a new or resumed run."""
+
+    def run_folder(resume: str | None, default: str) -> str:
+        if resume is None:
+            return default
+        # Hydra creates its output folder; naming a wrong one must not leave an empty folder behind.
+        return resume if RunFolder(Path(resume)).config.is_file() else "."
+
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+
+
+@contextmanager
+def discard_if_empty(path: Path) -> Iterator[None]:
+    """Removes the folder if the block fails before anything was written into it."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            path.rmdir()
+        raise
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Writes through a temporary name in the same folder, then renames.
+
+    Args:
+        path: Final name.
+        write: Writes the content to the path it is given.
+
+    Raises:
+        UserError: The folder cannot be written (permission, full disk).
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # mkstemp makes files private
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot be written ({error.strerror or error})", where=str(path), do="Check permissions and free space."
+        ) from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON atomically; refuses NaN and infinities (ValueError)."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON.
+
+    Raises:
+        UserError: Missing or damaged file.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError("is missing", where=str(path), do="Restore the file, or train again.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot be read ({error})", where=str(path), do="Restore the file.") from None
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes an .npz atomically; no array may need pickling (ValueError)."""
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise ValueError(f"array {name!r} holds Python objects")
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    write_atomically(path, write)

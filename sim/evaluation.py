@@ -1,0 +1,88 @@
+"""The one evaluation protocol: one episode with every test user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sim.metrics import UserMetrics, user_metrics
+from sim.policy import Policy
+from sim.rating_env import EnvParams, RatingEnv
+from sim.ratings import RatingData
+from sim.rollout import rollout
+
+EpisodeBatch = Callable[[EnvParams, Any, jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A policy on U test users.
+
+    Attributes:
+        items: [U, T] int32 item indices in the order recommended.
+        metrics: Per-user metrics.
+    """
+
+    items: np.ndarray
+    metrics: UserMetrics
+
+
+def num_relevant_items(data: RatingData, relevant_above: float) -> np.ndarray:
+    """Returns [U] the number of items that each user rated above `relevant_above`."""
+    with np.errstate(invalid="ignore"):
+        relevant = data.rating_values > relevant_above  # "not rated" is NaN
+    cumulative = np.concatenate([[0], np.cumsum(relevant[data.codes])])
+    return cumulative[data.indptr[1:]] - cumulative[data.indptr[:-1]]
+
+
+def make_episode_batch(env: RatingEnv, policy: Policy, explore: bool) -> EpisodeBatch:
+    """Compiles the rollout of one batch of users once, for use in many evaluations.
+
+    Returns:
+        `(env_params, policy_params, users [B], key) -> (items, rewards, hits)`, each [T, B].
+    """
+
+    @jax.jit
+    def episode_batch(
+        env_params: EnvParams, policy_params: Any, users: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        trajectory = rollout(env, env_params, policy, policy_params, users, key, explore)
+        return trajectory.item, trajectory.reward, trajectory.hit
+
+    return episode_batch
+
+
+def evaluate_policy(
+    episode_batch: EpisodeBatch,
+    env_params: EnvParams,
+    policy_params: Any,
+    users: np.ndarray,
+    num_relevant: np.ndarray,
+    key: jax.Array,
+    users_per_batch: int,
+) -> Evaluation:
+    """Plays one episode with each user.
+
+    Args:
+        episode_batch: From `make_episode_batch`.
+        env_params: The simulator's tables.
+        policy_params: The policy's parameters.
+        users: [n] users, one row of the result each, in this order.
+        num_relevant: [U] relevant items of all users.
+        key: Of everything random in the evaluation; batch i uses `fold_in(key, i)`.
+        users_per_batch: Users at a time, which bounds memory. The last batch is padded.
+    """
+    size = min(users_per_batch, len(users))
+    batches = []
+    for number, start in enumerate(range(0, len(users), size)):
+        batch = users[start : start + size]
+        padded = jnp.asarray(np.resize(batch, size), jnp.int32)
+        arrays = episode_batch(env_params, policy_params, padded, jax.random.fold_in(key, number))
+        batches.append([np.asarray(array).T[: len(batch)] for array in arrays])
+    items, rewards, hits = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    return Evaluation(items, user_metrics(rewards, hits, num_relevant[users]))

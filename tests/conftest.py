@@ -1,0 +1,50 @@
+"""Settings that every test shares."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+@pytest.fixture(scope="session")
+def command_environment(tmp_path_factory) -> dict[str, str]:
+    """Environment of the commands under test: own caches (compiled programs are shared among them), no real data."""
+    folder = tmp_path_factory.mktemp("commands")
+    hidden = {"TPGR_JAX_DATA"}
+    return {name: value for name, value in os.environ.items() if name not in hidden} | {
+        "TPGR_JAX_CACHE": str(folder / "tables"),
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "PYTHONWARNINGS": "default",
+    }
+
+
+@pytest.fixture
+def run_command_line(command_environment, tmp_path):
+    """Returns a function that runs `python -m MODULE ARGUMENTS` in an empty folder and returns the finished process."""
+
+    def run(
+        module: str, *arguments: str, environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=tmp_path,
+            env=command_environment | (environment or {}),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            stdin=subprocess.DEVNULL,
+        )
+
+    return run
+
+
+@pytest.fixture
+def repository() -> Path:
+    """The folder that holds pyproject.toml."""
+    return Path(__file__).parent.parent

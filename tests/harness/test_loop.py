@@ -1,0 +1,147 @@
+import json
+import os
+import signal
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from harness.agent import Agent
+from harness.checkpoint import Checkpoints
+from harness.loop import Interruption, ScheduleConfig, run_training
+from harness.metric_writer import read_rows
+from harness.run_folder import RunFolder
+from sim.errors import UserError
+
+SCHEDULE = {
+    "steps": 10,
+    "episodes_per_step": 4,
+    "log_every": 2,
+    "evaluate_every": 4,
+    "checkpoint_every": 4,
+    "max_to_keep": 2,
+}
+
+
+def noisy_counter(broken_at: int = -1) -> Agent:
+    """Adds a random number per step; its metric becomes NaN at one step."""
+
+    def train_step(state, world):
+        noise = jax.random.normal(jax.random.fold_in(state["key"], state["step"]))
+        reward = jnp.where(state["step"] == broken_at, jnp.nan, noise + world)
+        state = {"total": state["total"] + noise, "step": state["step"] + 1, "key": state["key"]}
+        return state, {"reward": reward, "entropy_0": noise}
+
+    def init(key):
+        return {"total": jnp.float32(0), "step": jnp.int32(0), "key": key}
+
+    return Agent(init, lambda state: state | {"total": state["total"] + 100}, train_step, jnp.float32(1), 4)
+
+
+def train(path: Path, evaluate=None, agent=None, **changes):
+    path.mkdir(exist_ok=True)
+    return run_training(
+        agent or noisy_counter(),
+        ScheduleConfig(**{**SCHEDULE, **changes}),
+        RunFolder(path),
+        jax.random.key(3),
+        evaluate or (lambda state: {"reward": float(state["total"])}),
+    )
+
+
+def rows_without_times(path: Path):
+    timed = {"seconds", "episodes_per_second"}
+    return [{key: row[key] for key in row.keys() - timed} for row in read_rows(path / "metrics.jsonl")]
+
+
+def test_logs_evaluates_and_checkpoints_when_asked(tmp_path):
+    state = train(tmp_path / "run")
+    rows = rows_without_times(tmp_path / "run")
+    assert [row["step"] for row in rows] == [2, 4, 6, 8, 10]
+    assert [row["episodes"] for row in rows] == [8, 16, 24, 32, 40]
+    assert [row["step"] for row in rows if "test_reward" in row] == [4, 8, 10]
+    assert rows[-1]["test_reward"] == float(state["total"])
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps == [8, 10]
+
+
+def test_pretraining_happens_once_before_the_first_step(tmp_path):
+    steps = [float(jax.random.normal(jax.random.fold_in(jax.random.key(3), step))) for step in range(10)]
+    first = train(tmp_path / "run", steps=4)
+    again = train(tmp_path / "run")
+    np.testing.assert_allclose(float(again["total"]), 100 + sum(steps), rtol=1e-6)
+    assert float(first["total"]) > 90
+
+
+def test_last_chunk_may_be_shorter(tmp_path):
+    train(tmp_path / "run", steps=5)
+    assert [row["step"] for row in rows_without_times(tmp_path / "run")] == [2, 4, 5]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(tmp_path, number):
+    whole = train(tmp_path / "whole")
+
+    def interrupt(state):
+        if int(state["step"]) == 4:
+            os.kill(os.getpid(), number)
+        return {"reward": float(state["total"])}
+
+    with pytest.raises(Interruption, match="after step") as stopped:
+        train(tmp_path / "parts", interrupt)
+    assert stopped.value.signal_number == number
+    resumed = train(tmp_path / "parts")
+    assert float(resumed["total"]) == float(whole["total"])
+    assert rows_without_times(tmp_path / "parts") == rows_without_times(tmp_path / "whole")
+
+
+def test_rows_after_the_checkpoint_are_done_again(tmp_path):
+    train(tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    def die(state):
+        if int(state["step"]) == 8:
+            raise Killed
+        return {"reward": float(state["total"])}
+
+    with pytest.raises(Killed):
+        train(tmp_path / "parts", die)
+    assert [row["step"] for row in rows_without_times(tmp_path / "parts")] == [2, 4, 6]
+    train(tmp_path / "parts")
+    assert rows_without_times(tmp_path / "parts") == rows_without_times(tmp_path / "whole")
+
+
+def test_seconds_go_on_after_a_resume(tmp_path):
+    train(tmp_path / "run", steps=4)
+    before = read_rows(tmp_path / "run" / "metrics.jsonl")[-1]["seconds"]
+    train(tmp_path / "run")
+    assert read_rows(tmp_path / "run" / "metrics.jsonl")[-1]["seconds"] > before
+
+
+def test_nan_stops_the_run_naming_metric_step_and_checkpoint(tmp_path):
+    with pytest.raises(UserError, match=r"reward not finite in the steps up to 8\n.*step 4"):
+        train(tmp_path / "run", agent=noisy_counter(broken_at=7))
+    assert [row["step"] for row in rows_without_times(tmp_path / "run")] == [2, 4, 6]
+
+
+def test_signal_handlers_are_put_back(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    train(tmp_path / "run")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_rows_are_json(tmp_path):
+    train(tmp_path / "run")
+    for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("steps", 0), ("log_every", 0), ("evaluate_every", 3), ("checkpoint_every", 5)]
+)
+def test_impossible_schedules_name_their_key(key, value):
+    with pytest.raises(UserError, match=rf"train\.{key}"):
+        ScheduleConfig(**{**SCHEDULE, key: value})

@@ -1,0 +1,371 @@
+"""The commands through their real command lines."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SMALL = [
+    "data.size=tiny",
+    "env.episode_length=8",
+    "agent.policy.hidden=[8]",
+    "agent.policy.embedding_epochs=1",
+    "agent.learner.episodes_per_user=8",
+    "train.episodes_per_step=32",
+    "train.steps=6",
+    "train.log_every=2",
+    "train.evaluate_every=2",
+    "train.checkpoint_every=2",
+]
+TRAIN, EVALUATE = "tpgr_jax.train", "tpgr_jax.evaluate"
+
+
+def metrics_without_times(folder: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: row[key] for key in row if key not in ("seconds", "episodes_per_second")} for row in rows]
+
+
+def parameters(folder: Path, step: int) -> list[np.ndarray]:
+    """All arrays of a checkpoint, read without our code."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    restored = ocp.StandardCheckpointer().restore((folder / "checkpoints" / str(step) / "state").absolute())
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(restored)]
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    return [int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdigit()]
+
+
+def assert_one_message(finished: subprocess.CompletedProcess, *parts: str) -> None:
+    assert finished.returncode == 2, finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert finished.stderr.count("error: ") == 1
+    for part in parts:
+        assert part in finished.stderr
+
+
+@pytest.fixture(scope="module")
+def finished_run(command_environment, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    folder = tmp_path_factory.mktemp("finished")
+    finished = subprocess.run(
+        [sys.executable, "-m", TRAIN, *SMALL, "hydra.run.dir=run"],
+        cwd=folder,
+        env=command_environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return folder / "run", finished
+
+
+def test_train_leaves_everything_in_the_run_folder(finished_run):
+    folder, finished = finished_run
+    names = {path.name for path in folder.iterdir() if not path.name.startswith("events.")}
+    assert names == {
+        "checkpoints",
+        "config.yaml",
+        "eval.json",
+        "eval.npz",
+        "ids.npz",
+        "learning_curve.png",
+        "metrics.jsonl",
+        "run.json",
+        "tree.npz",
+    }
+    assert any(path.name.startswith("events.") for path in folder.iterdir())
+    assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("tpgr", "tpgr_sampled", "random", "popularity", "best_fixed_list"):
+        assert f"\n{name} " in finished.stdout
+    assert "Warning" not in finished.stderr
+    rows = metrics_without_times(folder)
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    assert {"reward", "precision", "loss", "entropy_0", "entropy_1", "test_reward", "test_f1"} <= rows[-1].keys()
+
+
+def test_everything_made_from_generated_ratings_says_so(finished_run):
+    folder, finished = finished_run
+    assert "SYNTHETIC" in finished.stdout
+    assert json.loads((folder / "eval.json").read_text())["data"]["synthetic"] is True
+    assert json.loads((folder / "run.json").read_text())["data"]["synthetic"] is True
+
+
+def test_results_can_be_recomputed_from_the_run_folder_alone(finished_run):
+    from sim.synthetic import generate
+
+    folder, _ = finished_run
+    summary = json.loads((folder / "eval.json").read_text())
+    arrays = np.load(folder / "eval.npz", allow_pickle=False)
+    data = generate("tiny", 0)
+    ratings = data.matrix(np.nan_to_num(data.rating_values)).toarray()
+    users = np.searchsorted(data.user_ids, arrays["user"])
+    assert not set(arrays["user"]) & set(arrays["train_users"])
+    assert len(arrays["user"]) + len(arrays["train_users"]) == data.num_users
+    for prefix, name in (("", "tpgr"), ("best_fixed_list_", "best_fixed_list")):
+        items = np.searchsorted(data.item_ids, arrays[f"{prefix}items"])
+        assert all(len(set(row)) == 8 for row in items)
+        reward = np.zeros(len(users))
+        positive, negative = np.zeros(len(users)), np.zeros(len(users))
+        for t in range(8):
+            rated = ratings[users, items[:, t]]
+            empirical = np.where(rated > 0, 2 * rated / 5 - 1, 0)
+            reward += empirical + summary["protocol"]["alpha"] * (positive - negative)
+            positive = np.where(empirical > 0, positive + 1, 0)
+            negative = np.where(empirical < 0, negative + 1, 0)
+        np.testing.assert_allclose(arrays[f"{prefix}reward"], reward / 8, atol=1e-6)
+        hits = (ratings[users[:, None], items] > 3).sum(1)
+        np.testing.assert_allclose(arrays[f"{prefix}precision"], hits / 8)
+        relevant = (ratings[users] > 3).sum(1)
+        np.testing.assert_allclose(arrays[f"{prefix}recall"], hits / np.maximum(relevant, 1))
+        found = summary["policies"][name]
+        np.testing.assert_allclose(found["reward"], arrays[f"{prefix}reward"].mean())
+        assert found["reward_ci95"][0] <= found["reward"] <= found["reward_ci95"][1]
+        assert found["users"] == len(users)
+
+
+def test_saved_tree_and_ids_are_complete(finished_run):
+    folder, _ = finished_run
+    tree = np.load(folder / "tree.npz", allow_pickle=False)
+    ids = np.load(folder / "ids.npz", allow_pickle=False)
+    assert len(tree["item_paths"]) == len(tree["item_nodes"]) == len(ids["item_ids"]) == 100
+    assert tree["children"].shape == tree["sizes"].shape
+
+
+def test_evaluate_repeats_the_numbers_exactly(finished_run, run_command_line, tmp_path):
+    folder, trained = finished_run
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    before = json.loads((copy / "eval.json").read_text())
+    for name in ("eval.json", "eval.npz"):
+        (copy / name).unlink()
+    finished = run_command_line(EVALUATE, f"run={copy}")
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads((copy / "eval.json").read_text()) == before
+    assert before["policies"]["tpgr"]["reward"] == metrics_without_times(copy)[-1]["test_reward"]
+    table = [line for line in trained.stdout.splitlines() if " ± " in line]
+    assert table == [line for line in finished.stdout.splitlines() if " ± " in line]
+    earlier = run_command_line(EVALUATE, f"run={copy}", "checkpoint=4", "users_per_batch=7")
+    assert earlier.returncode == 0, earlier.stderr
+    row = next(row for row in metrics_without_times(copy) if row["step"] == 4)
+    np.testing.assert_allclose(
+        json.loads((copy / "eval.json").read_text())["policies"]["tpgr"]["reward"], row["test_reward"], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_run_resumes_to_the_same_end(command_environment, run_command_line, tmp_path, number):
+    process = subprocess.Popen(
+        [sys.executable, "-m", TRAIN, *SMALL, "train.steps=100000", "hydra.run.dir=killed"],
+        cwd=tmp_path,
+        env=command_environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    killed = tmp_path / "killed"
+    deadline = time.monotonic() + 120
+    while not checkpoint_steps(killed) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    if number == signal.SIGTERM:
+        assert process.returncode == 128 + number
+        assert "SIGTERM" in errors
+        assert "resume=" in errors
+    target = max(checkpoint_steps(killed)) + 2
+    finished = run_command_line(TRAIN, "resume=killed", f"train.steps={target}")
+    assert finished.returncode == 0, finished.stderr
+    whole = run_command_line(TRAIN, *SMALL, f"train.steps={target}", "hydra.run.dir=whole")
+    assert whole.returncode == 0, whole.stderr
+    assert [row["step"] for row in metrics_without_times(killed)] == list(range(2, target + 1, 2))
+    assert metrics_without_times(killed) == metrics_without_times(tmp_path / "whole")
+    for one, other in zip(parameters(killed, target), parameters(tmp_path / "whole", target), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_run_killed_before_training_can_be_resumed(finished_run, run_command_line, tmp_path):
+    folder, _ = finished_run
+    started = tmp_path / "started"
+    started.mkdir()
+    shutil.copy(folder / "config.yaml", started)
+    assert_one_message(run_command_line(EVALUATE, "run=started"), "before training began", "resume=started")
+    finished = run_command_line(TRAIN, "resume=started")
+    assert finished.returncode == 0, finished.stderr
+    assert metrics_without_times(started) == metrics_without_times(folder)
+
+
+def test_multirun_over_seeds(run_command_line, tmp_path):
+    finished = run_command_line(TRAIN, "-m", *SMALL, "train.steps=2", "seed=0,1", "hydra.sweep.dir=sweep")
+    assert finished.returncode == 0, finished.stderr
+    first, second = (metrics_without_times(tmp_path / "sweep" / number) for number in ("0", "1"))
+    assert first[-1]["reward"] != second[-1]["reward"]
+
+
+def test_every_switch_trains(run_command_line):
+    finished = run_command_line(
+        TRAIN,
+        *SMALL,
+        "train.steps=2",
+        "env.reward_scale=symmetric",
+        "env.cold_start=random",
+        "env.rating_layout=csr",
+        "tree=kmeans",
+        "tree.vectors=mf",
+        "tree.vector_epochs=1",
+        "tree.depth=3",
+        "agent.policy.hidden=[]",
+        "agent.policy.embedding=random",
+        "agent.policy.train_embedding=false",
+        "agent.policy.status_in_rnn=false",
+        "agent.policy.count_prior=false",
+        "agent.policy.encoder_pretrain_steps=2",
+        "agent.learner.baseline=per_step",
+        "agent.learner.update=per_timestep",
+        "agent.learner.entropy=distance_to_uniform",
+        "agent.learner.l2_weight=0.001",
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "depth 3" in finished.stderr
+
+
+def test_flat_policy_trains(run_command_line):
+    finished = run_command_line(TRAIN, *SMALL, "train.steps=2", "tree=random", "tree.depth=1")
+    assert finished.returncode == 0, finished.stderr
+    assert "depth 1, 100 children" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["env.alpha=-1"], ["env.alpha"]),
+        (["env.alpha=much"], ["env.alpha"]),
+        (["env.episode_length=500"], ["100 items", "env.episode_length"]),
+        (["env.reward_scale=odd"], ["env.reward_scale", "half_open"]),
+        (["tree.depth=0"], ["tree.depth"]),
+        (["tree.clustering=spectral"], ["tree.clustering", "kmeans"]),
+        (["agent.policy.hidden=[0]"], ["agent.policy.hidden"]),
+        (["agent.learner.discount=2"], ["agent.learner.discount"]),
+        (["train.episodes_per_step=33"], ["train.episodes_per_step", "episodes_per_user"]),
+        (["train.checkpoint_every=3"], ["train.checkpoint_every", "train.log_every"]),
+        (["data.test_fraction=1.5"], ["data.test_fraction"]),
+        (["data.num_ratings=10"], ["data.num_ratings"]),
+        (["seed=-1"], ["seed"]),
+        (["+agent.learner.momentum=0.9"], ["agent.learner.momentum"]),
+        (["data=ratings_file"], ["data.path"]),
+        (["data=ratings_file", "data.path=missing.csv"], ["missing.csv"]),
+        (["data=netflix", "data.root=.", "data.offline_fallback=false"], ["netflix", "cannot be downloaded"]),
+        (["resume=nowhere"], ["nowhere", "no such folder"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) and "=" in value[0] else "",
+)
+def test_mistakes_get_one_message_and_leave_nothing_behind(run_command_line, tmp_path, arguments, parts):
+    chosen = [] if any(argument.startswith(("data=", "resume=")) for argument in arguments) else SMALL
+    changed = {argument.split("=")[0] for argument in arguments}
+    chosen = [argument for argument in chosen if argument.split("=")[0] not in changed]
+    assert_one_message(run_command_line(TRAIN, *chosen, *arguments, "hydra.run.dir=run"), *parts)
+    assert not [path for path in tmp_path.rglob("*") if path.name != "nowhere"]
+
+
+def test_unknown_key_is_refused_without_a_traceback(run_command_line, tmp_path):
+    finished = run_command_line(TRAIN, "env.alfa=0.1", "hydra.run.dir=run")
+    assert finished.returncode != 0
+    assert "env.alfa" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_used_run_folder_is_not_overwritten(finished_run, run_command_line, tmp_path):
+    folder, _ = finished_run
+    shutil.copytree(folder, tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert_one_message(run_command_line(TRAIN, *SMALL, "hydra.run.dir=run"), "already holds a run", "resume=")
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_evaluate_explains_what_is_missing(finished_run, run_command_line, tmp_path):
+    folder, _ = finished_run
+    assert_one_message(run_command_line(EVALUATE), "run=RUN_FOLDER")
+    (tmp_path / "empty").mkdir()
+    assert_one_message(run_command_line(EVALUATE, "run=empty"), "not a run folder")
+    shutil.copytree(folder, tmp_path / "run")
+    assert_one_message(run_command_line(EVALUATE, "run=run", "checkpoint=3"), "no checkpoint of step 3", "4")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert_one_message(run_command_line(EVALUATE, "run=run"), "no checkpoint")
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("size: tiny", "size: small"))
+    assert_one_message(run_command_line(EVALUATE, "run=run"), "was trained on", "100 items", "600 items")
+
+
+def test_resume_refuses_another_configuration(finished_run, run_command_line, tmp_path):
+    shutil.copytree(finished_run[0], tmp_path / "run")
+    assert_one_message(run_command_line(TRAIN, "resume=run", "env.alpha=0.2"), "env.alpha=0.2", "train.steps")
+
+
+def test_movielens_without_files_and_network_trains_on_generated_ratings(run_command_line, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    offline = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    arguments = ["+experiment=movielens", *SMALL[1:], "train.steps=2", "data.root=nothing", "data.fallback_size=tiny"]
+    finished = run_command_line(TRAIN, *arguments, "hydra.run.dir=run", environment=offline)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr.count("WARNING") == 1
+    assert json.loads((tmp_path / "run" / "eval.json").read_text())["data"]["name"] == "synthetic_tiny"
+    assert_one_message(
+        run_command_line(TRAIN, *arguments, "data.offline_fallback=false", environment=offline), "movielens_1m"
+    )
+
+
+def test_help_and_configuration_print(run_command_line):
+    for module in (TRAIN, EVALUATE):
+        shown = run_command_line(module, "--help")
+        assert shown.returncode == 0
+        assert f"python -m {module}" in shown.stdout
+    job = run_command_line(TRAIN, "--cfg", "job", "+experiment=movielens")
+    assert job.returncode == 0, job.stderr
+    assert "name: movielens_1m" in job.stdout
+
+
+def test_built_wheel_finds_its_configurations_in_an_empty_folder(repository, command_environment, tmp_path):
+    source = tmp_path / "source"
+    names = ["pyproject.toml", "README.md", "LICENSE", "conf", "sim", "harness", "tpgr_jax", "hrlmg_jax"]
+    source.mkdir()
+    for name in names:
+        path = repository / name
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, source / name)
+    installed = tmp_path / "installed"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(installed), str(source)],
+        check=True,
+        timeout=300,
+    )
+    shutil.rmtree(source)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    environment = command_environment | {"PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
+    where = subprocess.run(
+        [sys.executable, "-c", "import tpgr_jax, conf; print(tpgr_jax.__file__, conf.__file__)"],
+        cwd=empty,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert where.stdout.count(str(installed)) == 2
+    finished = subprocess.run(
+        [sys.executable, "-m", TRAIN, *SMALL, "train.steps=2"],
+        cwd=empty,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert os.listdir(empty) == ["outputs"]

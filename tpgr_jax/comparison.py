@@ -1,0 +1,177 @@
+"""The evaluation of a run: the trained policy beside random, Popularity and the best fixed list on the same users."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from harness.provenance import describe_data
+from harness.run_folder import RunFolder, write_arrays, write_json
+from sim.evaluation import Evaluation, evaluate_policy, make_episode_batch
+from sim.metrics import mean_interval
+from sim.policy import Policy
+from sim.rating_env import empirical_rewards
+from tpgr_jax.fixed_policies import fixed_list_policy, random_policy, rank_items
+from tpgr_jax.policy import PolicyParams
+from tpgr_jax.reinforce import LearnerState, Reinforce, World
+from tpgr_jax.settings import RunConfig
+from tpgr_jax.system import Problem
+
+METRICS = ("reward", "precision", "recall", "f1")
+USERS_PER_BATCH = 4096
+
+Evaluate = Callable[[LearnerState], Evaluation]
+
+
+def make_evaluate(
+    config: RunConfig,
+    problem: Problem,
+    learner: Reinforce,
+    world: World,
+    explore: bool,
+    users_per_batch: int = USERS_PER_BATCH,
+) -> Evaluate:
+    """Returns `state -> Evaluation` of the trained policy on the test users, compiled once.
+
+    Args:
+        config: Of the run.
+        problem: Data and simulator.
+        learner: The learner whose policy is evaluated.
+        world: Its tables.
+        explore: True samples, False decides greedily.
+        users_per_batch: Users played at a time.
+    """
+    run = _evaluator(config, problem, learner.policy.as_policy(), "tpgr", explore, users_per_batch)
+    return lambda state: run(PolicyParams(state.params, world.tree))
+
+
+def evaluate_opponents(
+    config: RunConfig, problem: Problem, users_per_batch: int = USERS_PER_BATCH
+) -> dict[str, Evaluation]:
+    """Evaluates the policies that every result is compared with, on the same test users."""
+    rewards = empirical_rewards(problem.data, config.env.reward_scale)
+    longest = problem.env.episode_length + 1  # one spare: a random first item may be on the list
+    lists = {
+        name: jnp.asarray(rank_items(problem.data, problem.train_users, by, rewards)[:longest])
+        for name, by in (("popularity", "average"), ("best_fixed_list", "reward"))
+    }
+    random = _evaluator(
+        config,
+        problem,
+        random_policy(problem.data.num_items, config.env.allow_repeats),
+        "random",
+        True,
+        users_per_batch,
+    )
+    fixed = {
+        name: _evaluator(config, problem, fixed_list_policy(), name, False, users_per_batch)(ranking)
+        for name, ranking in lists.items()
+    }
+    return {"random": random(None), **fixed}
+
+
+def _evaluator(
+    config: RunConfig, problem: Problem, policy: Policy, name: str, explore: bool, users_per_batch: int
+) -> Callable[[Any], Evaluation]:
+    episode_batch = make_episode_batch(problem.env, policy, explore)
+    # A key per policy and way of deciding, the same whichever command evaluates.
+    key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(f"{name}/{explore}".encode()))
+
+    def run(policy_params: Any) -> Evaluation:
+        return evaluate_policy(
+            episode_batch,
+            problem.env_params,
+            policy_params,
+            problem.test_users,
+            problem.num_relevant,
+            key,
+            users_per_batch,
+        )
+
+    return run
+
+
+def mean_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """Returns the means over users of the four metrics."""
+    return {name: float(np.mean(getattr(evaluation.metrics, name))) for name in METRICS}
+
+
+def summarise(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns means and 95 % intervals of the four metrics over users, and the number of users."""
+    summary: dict[str, Any] = {}
+    for name, mean in mean_metrics(evaluation).items():
+        summary[name] = mean
+        summary[f"{name}_ci95"] = list(mean_interval(getattr(evaluation.metrics, name)))
+    return {**summary, "users": len(evaluation.items)}
+
+
+def write_evaluation(
+    folder: RunFolder, config: RunConfig, problem: Problem, step: int, policies: dict[str, Evaluation]
+) -> None:
+    """Writes `eval.json` and `eval.npz` as the design describes them.
+
+    Args:
+        folder: Run folder.
+        config: Of the run.
+        problem: Data and simulator.
+        step: Of the evaluated checkpoint.
+        policies: By name; "tpgr" is the one whose arrays have no prefix.
+    """
+    data = problem.data
+    protocol = {
+        "alpha": config.env.alpha,
+        "episode_length": config.env.episode_length,
+        "reward_scale": config.env.reward_scale,
+        "cold_start": config.env.cold_start,
+        "relevant_above": config.data.relevant_above,
+        "split_seed": config.data.split_seed,
+        "test_fraction": config.data.test_fraction,
+        "seed": config.seed,
+        "decision": "greedy",
+        "decision_of": {"random": "sample", "tpgr_sampled": "sample"},
+    }
+    arrays = {
+        "user": np.asarray(data.user_ids[problem.test_users]),
+        "train_users": np.asarray(data.user_ids[problem.train_users]),
+    }
+    for name, evaluation in policies.items():
+        prefix = "" if name == "tpgr" else f"{name}_"
+        arrays[f"{prefix}items"] = np.asarray(data.item_ids[evaluation.items])
+        arrays |= {f"{prefix}{metric}": getattr(evaluation.metrics, metric) for metric in METRICS}
+    write_arrays(folder.path / "eval.npz", arrays)
+    write_json(
+        folder.path / "eval.json",
+        {
+            "data": describe_data(data, config.data.split_seed),
+            "protocol": protocol,
+            "step": step,
+            "policies": {name: summarise(evaluation) for name, evaluation in policies.items()},
+        },
+    )
+
+
+def format_table(policies: dict[str, Evaluation], problem: Problem, config: RunConfig) -> str:
+    """Returns the evaluation as a table for people: mean and half-width of the 95 % interval."""
+    data, length = problem.data, config.env.episode_length
+    kind = " (SYNTHETIC)" if data.synthetic else ""
+    heads = ["reward", f"precision@{length}", f"recall@{length}", f"F1@{length}"]
+    lines = [
+        f"{data.name}{kind}, alpha {config.env.alpha:g}, {len(problem.test_users):,} test users, means ± 95 % interval",
+        f"{'policy':<18}" + "".join(f"{head:>18}" for head in heads),
+    ]
+    for name, evaluation in policies.items():
+        cells = []
+        for metric in METRICS:
+            values = getattr(evaluation.metrics, metric)
+            low, high = mean_interval(values)
+            cells.append(f"{np.mean(values):.4f} ± {(high - low) / 2:.4f}".rjust(18))
+        lines.append(f"{name:<18}" + "".join(cells))
+    best = float(np.mean(policies["best_fixed_list"].metrics.reward))
+    ratio = float(np.mean(policies["tpgr"].metrics.reward)) / best if best > 0 else float("nan")
+    lines.append(f"tpgr / best_fixed_list: {ratio:.3f}")
+    return "\n".join(lines)

@@ -1,0 +1,119 @@
+"""The state of Figure 2: item and reward embeddings through a simple recurrent unit, beside the user status."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sim.rating_env import STATUS_SIZE
+
+REWARD_BINS = 10
+REWARD_RANGE = (-1.0, 1.0)  # (a, b] of empirical rewards; sequential rewards outside it go into the outer bins
+
+
+def reward_bin(reward: jax.Array, low: float, high: float, num_bins: int = REWARD_BINS) -> jax.Array:
+    """Returns the int32 bin of a reward: l - floor(l * (b - r) / (b - a)) on (a, b], counted from 0.
+
+    The paper's "Reward Mapping Function" (bins 1 to l there). Rewards outside (a, b] go into the first or last bin.
+
+    Args:
+        reward: Any shape.
+        low: a.
+        high: b > a.
+        num_bins: l.
+    """
+    # Rounding before floor keeps exact bin edges (such as r = 0.2 on (-1, 1]) in their bin in float32.
+    scaled = jnp.round(num_bins * (high - reward) / (high - low), 4)
+    return jnp.clip(num_bins - 1 - jnp.floor(scaled).astype(jnp.int32), 0, num_bins - 1)
+
+
+class Encoder(nn.Module):
+    """SRU (Lei and Zhang 2017) over (item embedding, one-hot reward[, user status]), one input per past step.
+
+    x~ = U x; f = sigmoid(W_f x + b_f); r = sigmoid(W_r x + b_r); c_t = f * c_{t-1} + (1 - f) * x~;
+    h = r * tanh(c_t) + (1 - r) * P x.
+
+    Attributes:
+        num_items: I.
+        embedding_size: E.
+        hidden_size: H.
+        status_in_rnn: Whether the user status is part of x (official code).
+        train_embedding: Whether gradients reach the item embeddings.
+    """
+
+    num_items: int
+    embedding_size: int
+    hidden_size: int
+    status_in_rnn: bool
+    train_embedding: bool
+
+    def setup(self) -> None:
+        """Declares the parameters."""
+        self.item_embedding = self.param(
+            "item_embedding", nn.initializers.normal(0.1), (self.num_items, self.embedding_size)
+        )
+        self.gates = nn.Dense(4 * self.hidden_size, name="gates")
+
+    @property
+    def state_size(self) -> int:
+        """Numbers in a state: H + 9."""
+        return self.hidden_size + STATUS_SIZE
+
+    def gate_inputs(self, item: jax.Array, reward: jax.Array, status: jax.Array) -> tuple[jax.Array, ...]:
+        """Returns (x~, f, r, Px), each [..., H], for past interactions.
+
+        Args:
+            item: [...] int32, valid items.
+            reward: [...] rewards they got.
+            status: [..., 9] user status after them.
+        """
+        table = self.item_embedding if self.train_embedding else jax.lax.stop_gradient(self.item_embedding)
+        bins = jax.nn.one_hot(reward_bin(reward, *REWARD_RANGE), REWARD_BINS)
+        parts = [table[item], bins, status] if self.status_in_rnn else [table[item], bins]
+        candidate, forget, reset, skip = jnp.split(self.gates(jnp.concatenate(parts, -1)), 4, -1)
+        return candidate, jax.nn.sigmoid(forget), jax.nn.sigmoid(reset), skip
+
+    def step(
+        self, cell: jax.Array, item: jax.Array, reward: jax.Array, status: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Takes in one interaction per episode.
+
+        Args:
+            cell: [B, H] c_{t-1}.
+            item: [B] int32 last item, -1 before the first step.
+            reward: [B] its reward.
+            status: [B, 9] user status now.
+
+        Returns:
+            [B, H] c_t and [B, H + 9] state; before the first step zeros (s_1 = [0]).
+        """
+        candidate, forget, reset, skip = self.gate_inputs(jnp.maximum(item, 0), reward, status)
+        seen = (item >= 0)[:, None]
+        cell = jnp.where(seen, forget * cell + (1 - forget) * candidate, 0.0)
+        hidden = jnp.where(seen, reset * jnp.tanh(cell) + (1 - reset) * skip, 0.0)
+        return cell, jnp.concatenate([hidden, status], -1)
+
+    def __call__(self, item: jax.Array, reward: jax.Array, status: jax.Array) -> jax.Array:
+        """Encodes whole episodes: one matrix product for all steps, then the elementwise recurrence in time.
+
+        Args:
+            item: [T, B] int32 items of the episode.
+            reward: [T, B] their rewards.
+            status: [T, B, 9] user status before each step.
+
+        Returns:
+            [T, B, H + 9] state before each step; the first is zero.
+        """
+        candidate, forget, reset, skip = self.gate_inputs(item[:-1], reward[:-1], status[1:])
+
+        def recur(cell: jax.Array, inputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            forget_t, candidate_t = inputs
+            cell = forget_t * cell + (1 - forget_t) * candidate_t
+            return cell, cell
+
+        # An associative scan would be parallel in time too, but took four times as long on CPU (forward and backward).
+        _, cell = jax.lax.scan(recur, jnp.zeros_like(candidate[0]), (forget, candidate))
+        hidden = reset * jnp.tanh(cell) + (1 - reset) * skip
+        hidden = jnp.concatenate([jnp.zeros_like(hidden, shape=(1, *hidden.shape[1:])), hidden])
+        return jnp.concatenate([hidden, status], -1)

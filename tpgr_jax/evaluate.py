@@ -1,0 +1,88 @@
+"""Evaluates a run: `python -m tpgr_jax.evaluate run=RUN_FOLDER`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import jax
+from omegaconf import DictConfig, OmegaConf
+
+from harness.checkpoint import Checkpoints
+from harness.run_folder import RunFolder, plain_config
+from sim.command import run_command, task
+from sim.errors import UserError
+from sim.settings import read_settings
+from tpgr_jax.comparison import evaluate_opponents, format_table, make_evaluate, write_evaluation
+from tpgr_jax.settings import RunConfig
+from tpgr_jax.system import check_same_data, make_learner, make_problem, make_tree
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What to evaluate (`conf/evaluate.yaml`)."""
+
+    run: str | None
+    checkpoint: int | None
+    users_per_batch: int
+    data_root: str | None
+    data_cache: str | None
+
+    def __post_init__(self) -> None:
+        """Checks ranges; raises UserError naming the key."""
+        if self.run is None:
+            raise UserError("no run given", do="Name a run folder: python -m tpgr_jax.evaluate run=RUN_FOLDER")
+        if self.users_per_batch < 1:
+            raise UserError(f"users_per_batch is {self.users_per_batch}", do="Give at least 1.")
+
+
+@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="evaluate")
+@task
+def main(composed: DictConfig) -> None:
+    """Restores a run from its folder and prints the paper's four metrics beside those of simple opponents."""
+    evaluate(read_settings(EvaluateConfig, composed))
+
+
+def evaluate(settings: EvaluateConfig) -> None:
+    """Evaluates one checkpoint of a run and writes `eval.json` and `eval.npz` into its folder.
+
+    Raises:
+        UserError: No run folder, no or damaged checkpoint, other data than the run was trained on.
+    """
+    folder = RunFolder(Path(settings.run or ""))
+    config = read_settings(RunConfig, _relocated(folder.read_config(), settings))
+    if not folder.tree.exists():
+        raise UserError(
+            "the run has no tree (it stopped before training began)",
+            where=str(folder.path),
+            do=f"Continue it: python -m tpgr_jax.train resume={folder.path}",
+        )
+    problem = make_problem(config)
+    check_same_data(problem, folder)
+    tree = make_tree(config, problem, folder)
+    learner, world = make_learner(config, problem, tree)
+    with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
+        step, state, _ = checkpoints.restore(learner.init(jax.random.key(config.seed)), settings.checkpoint)
+    policies = {
+        name: make_evaluate(config, problem, learner, world, explore, settings.users_per_batch)(state)
+        for name, explore in (("tpgr", False), ("tpgr_sampled", True))
+    }
+    policies |= evaluate_opponents(config, problem, settings.users_per_batch)
+    write_evaluation(folder, config, problem, step, policies)
+    print(f"checkpoint of step {step} of {folder.path}")
+    print(format_table(policies, problem, config))
+
+
+def _relocated(values: dict[str, Any], settings: EvaluateConfig) -> dict[str, Any]:
+    """Points a run's configuration at data that have moved."""
+    config = OmegaConf.create(values)
+    for key, folder in (("data.root", settings.data_root), ("data.cache", settings.data_cache)):
+        if folder is not None:
+            OmegaConf.update(config, key, folder)
+    return plain_config(config)
+
+
+if __name__ == "__main__":
+    run_command(main)

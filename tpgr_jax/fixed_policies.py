@@ -1,0 +1,95 @@
+"""Policies without parameters to learn: random, fixed lists, scripts. The opponents in every evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sim.errors import UserError
+from sim.policy import Decision, Policy
+from sim.rating_env import Observation
+from sim.ratings import RatingData
+
+
+def _no_carry(params: Any, batch_size: int) -> tuple[()]:
+    return ()
+
+
+def random_policy(num_items: int, allow_repeats: bool = False) -> Policy:
+    """Recommends an item drawn uniformly from those not recommended yet (or from all), greedy or not."""
+
+    def act(
+        params: Any, carry: tuple[()], observation: Observation, key: jax.Array, explore: bool
+    ) -> tuple[tuple[()], Decision]:
+        available = num_items - (0 if allow_repeats else 1) * observation.step
+        drawn = jax.random.randint(key, available.shape, 0, available)
+        # The k-th available item: step over every recommended item that is not larger, in ascending order.
+        recommended = jnp.where(observation.recommended >= 0, observation.recommended, num_items)
+        if not allow_repeats:
+            for past in jnp.sort(recommended, axis=-1).T:
+                drawn = jnp.where(past <= drawn, drawn + 1, drawn)
+        return carry, Decision(drawn, -jnp.log(available.astype(jnp.float32)))
+
+    return Policy(_no_carry, act)
+
+
+def fixed_list_policy() -> Policy:
+    """Recommends the items of a list in order, skipping what was recommended; its parameters are [n] int32 items."""
+
+    def act(
+        ranking: jax.Array, carry: tuple[()], observation: Observation, key: jax.Array, explore: bool
+    ) -> tuple[tuple[()], Decision]:
+        seen = jnp.any(observation.recommended[:, :, None] == ranking, axis=1)
+        return carry, Decision(ranking[jnp.argmin(seen, axis=-1)], jnp.zeros(seen.shape[:1]))
+
+    return Policy(_no_carry, act)
+
+
+def scripted_policy() -> Policy:
+    """Recommends given items, whatever happens; its parameters are [B, T] int32 items, one row per episode."""
+
+    def act(
+        script: jax.Array, carry: tuple[()], observation: Observation, key: jax.Array, explore: bool
+    ) -> tuple[tuple[()], Decision]:
+        item = jnp.take_along_axis(script, observation.step[:, None], axis=1)[:, 0]
+        return carry, Decision(item, jnp.zeros(item.shape))
+
+    return Policy(_no_carry, act)
+
+
+def rank_items(data: RatingData, users: np.ndarray, by: str, reward_of_code: np.ndarray) -> np.ndarray:
+    """Ranks all items by the ratings of the given (training) users.
+
+    Args:
+        data: Ratings of all users.
+        users: [n] users to count.
+        by: "average" (mean rating, the paper's Popularity), "count" (number of ratings) or "reward" (mean empirical
+            reward over all given users, not rated = 0: the best fixed list).
+        reward_of_code: [V + 1] empirical reward of each rating code.
+
+    Returns:
+        [I] int32 items, best first; ties go to the more rated item, then to the lower index.
+
+    Raises:
+        UserError: Unknown `by`.
+    """
+    ratings = data.matrix(np.arange(len(data.rating_values)), users)
+    codes = ratings.data.astype(np.int64)
+
+    def total(value_of_code: np.ndarray) -> np.ndarray:
+        # Rounding keeps ties that the order of summation would break.
+        return np.round(np.bincount(ratings.indices, value_of_code[codes], minlength=data.num_items), 9)
+
+    count = total(np.ones(len(data.rating_values)))
+    if by == "count":
+        score = count
+    elif by == "average":
+        score = np.divide(total(data.rating_values), count, out=np.full(len(count), -np.inf), where=count > 0)
+    elif by == "reward":
+        score = total(reward_of_code)
+    else:
+        raise UserError(f"popularity is {by!r}", do="Use average, count or reward.")
+    return np.lexsort((-count, -score)).astype(np.int32)

@@ -1,0 +1,83 @@
+"""Grouping samples by tree node, so that each node's weights are read once per tile and not once per sample.
+
+A sample at a node needs that node's own weights. Gathering them per sample moves [samples, in, out] numbers; here the
+samples are sorted by node and laid out in tiles of P rows that share a node, [tiles, P, features]. The number of tiles
+has a static bound that always suffices, so that no sample is ever dropped, however unevenly the nodes are visited.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class TilePlan(NamedTuple):
+    """Where each of S samples goes.
+
+    Attributes:
+        source: [tiles * P] int32 sample in each row, S = padding.
+        row: [S] int32 row of each sample.
+        tile_node: [tiles] int32 node whose weights a tile uses (0 for unused tiles).
+    """
+
+    source: jax.Array
+    row: jax.Array
+    tile_node: jax.Array
+
+
+def tile_rows(num_samples: int, num_nodes: int) -> int:
+    """Returns P, a power of two near the mean number of samples per node (at most 128)."""
+    mean = num_samples // max(1, num_nodes)
+    return 1 << max(0, min(128, mean).bit_length() - 1)
+
+
+def num_tiles(num_samples: int, num_nodes: int, rows: int) -> int:
+    """Returns the largest number of tiles that any distribution of the samples over the nodes can need.
+
+    g groups of sizes n_i >= 1 need sum ceil(n_i / P) <= (S - g) / P + g tiles, which grows with g <= min(S, N).
+    """
+    groups = min(num_samples, num_nodes)
+    return (num_samples - groups) // rows + groups
+
+
+def plan_tiles(node: jax.Array, num_nodes: int) -> TilePlan:
+    """Plans the layout for samples at the given nodes.
+
+    Args:
+        node: [S] int32 in [0, num_nodes).
+        num_nodes: Static number of nodes.
+    """
+    num_samples = node.shape[0]
+    rows = tile_rows(num_samples, num_nodes)
+    tiles = num_tiles(num_samples, num_nodes, rows)
+    position = jnp.arange(num_samples, dtype=jnp.int32)
+    sorted_node, order = jax.lax.sort((node, position), num_keys=1, is_stable=True)
+    first = jnp.concatenate([jnp.ones((1,), bool), sorted_node[1:] != sorted_node[:-1]])
+    rank = position - jax.lax.cummax(jnp.where(first, position, 0))
+    tile = jnp.cumsum(rank % rows == 0, dtype=jnp.int32) - 1
+    row_of_sorted = tile * rows + rank % rows
+    source = jnp.full((tiles * rows,), num_samples, jnp.int32)
+    source = source.at[row_of_sorted].set(order, unique_indices=True)
+    row = jnp.zeros((num_samples,), jnp.int32).at[order].set(row_of_sorted, unique_indices=True)
+    tile_node = jnp.zeros((tiles,), jnp.int32).at[tile].set(sorted_node)
+    return TilePlan(source, row, tile_node)
+
+
+@jax.custom_vjp
+def pack(samples: jax.Array, plan: TilePlan) -> jax.Array:
+    """Lays [S, F] samples out as [tiles, P, F]; padding rows are zero. Inverse of `unpack`, and its transpose."""
+    padded = jnp.concatenate([samples, jnp.zeros((1, samples.shape[1]), samples.dtype)])
+    return padded[plan.source].reshape(plan.tile_node.shape[0], -1, samples.shape[1])
+
+
+@jax.custom_vjp
+def unpack(tiles: jax.Array, plan: TilePlan) -> jax.Array:
+    """Takes the samples back out of [tiles, P, F] as [S, F]."""
+    return tiles.reshape(-1, tiles.shape[-1])[plan.row]
+
+
+# Each sample has exactly one row, so the transpose of one gather is the other gather: no scatter is needed.
+pack.defvjp(lambda samples, plan: (pack(samples, plan), plan), lambda plan, cotangent: (unpack(cotangent, plan), None))
+unpack.defvjp(lambda tiles, plan: (unpack(tiles, plan), plan), lambda plan, cotangent: (pack(cotangent, plan), None))

@@ -1,0 +1,312 @@
+"""The tree-structured policy: a softmax over the children at every internal node, masked to what is available."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sim.errors import UserError
+from sim.policy import Decision, Policy
+from sim.rating_env import STATUS_SIZE, Observation
+from sim.rollout import Trajectory
+from tpgr_jax.encoder import Encoder
+from tpgr_jax.node_batching import pack, plan_tiles, unpack
+from tpgr_jax.tree import ItemTree
+
+MASKED_LOGIT = -1e30
+NO_LEAF = -1
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Networks of the tree policy (`conf/agent/tpgr.yaml`)."""
+
+    hidden: list[int]
+    embedding_size: int
+    state_hidden: int
+    embedding: str
+    embedding_epochs: int
+    train_embedding: bool
+    status_in_rnn: bool
+    count_prior: bool
+    encoder_pretrain_steps: int
+
+    def __post_init__(self) -> None:
+        """Checks ranges; raises UserError naming the key."""
+        if any(width < 1 for width in self.hidden):
+            raise UserError(f"agent.policy.hidden is {self.hidden}", do="Give widths >= 1, or [] for linear heads.")
+        for key in ("embedding_size", "state_hidden", "embedding_epochs"):
+            if getattr(self, key) < 1:
+                raise UserError(f"agent.policy.{key} is {getattr(self, key)}", do="Give at least 1.")
+        if self.embedding not in ("mf", "random"):
+            raise UserError(f"agent.policy.embedding is {self.embedding!r}", do="Use mf or random.")
+        if self.encoder_pretrain_steps < 0:
+            raise UserError("agent.policy.encoder_pretrain_steps must be at least 0")
+
+
+@flax.struct.dataclass
+class TreeTables:
+    """The tree on the device.
+
+    Attributes:
+        leaf_items: [C^D] int32 item of each leaf slot, -1 = empty.
+        item_leaf: [I] int32 leaf slot of each item.
+        sizes: Per level [C^level, C] int32 items below each child.
+    """
+
+    leaf_items: jax.Array
+    item_leaf: jax.Array
+    sizes: tuple[jax.Array, ...]
+
+
+@flax.struct.dataclass
+class PolicyParams:
+    """What the tree policy reads: `network` is learned, `tables` is the tree."""
+
+    network: Any
+    tables: TreeTables
+
+
+def make_tree_tables(tree: ItemTree) -> TreeTables:
+    """Puts a tree on the device."""
+    return TreeTables(
+        jnp.asarray(tree.leaf_items),
+        jnp.asarray(tree.item_leaf),
+        tuple(jnp.asarray(tree.level_sizes(level)) for level in range(tree.depth)),
+    )
+
+
+class NodeHeads(nn.Module):
+    """The policy networks of all nodes of one level as one batched array each.
+
+    Attributes:
+        num_nodes: N of this level.
+        hidden: Widths of the hidden layers (ReLU); empty for linear heads.
+        num_children: C outputs.
+    """
+
+    num_nodes: int
+    hidden: Sequence[int]
+    num_children: int
+
+    @nn.compact
+    def __call__(self, state: jax.Array, node: jax.Array) -> jax.Array:
+        """Returns [S, C] logits of each sample's own node.
+
+        Args:
+            state: [S, F] states.
+            node: [S] int32 index of the node within its level.
+        """
+        if self.num_nodes == 1:
+            rows, tile_node = state[None], jnp.zeros((1,), jnp.int32)
+        else:
+            plan = plan_tiles(node, self.num_nodes)
+            rows, tile_node = pack(state, plan), plan.tile_node
+        for layer, width in enumerate((*self.hidden, self.num_children)):
+            last = layer == len(self.hidden)
+            # Zero output layers make the untrained policy follow its prior exactly.
+            kernel_init = nn.initializers.zeros if last else nn.initializers.lecun_normal(batch_axis=(0,))
+            kernel = self.param(f"kernel_{layer}", kernel_init, (self.num_nodes, rows.shape[-1], width))
+            bias = self.param(f"bias_{layer}", nn.initializers.zeros, (self.num_nodes, width))
+            rows = jnp.einsum("npf,nfg->npg", rows, kernel[tile_node]) + bias[tile_node][:, None]
+            rows = rows if last else nn.relu(rows)
+        return rows[0] if self.num_nodes == 1 else unpack(rows, plan)
+
+
+class TreePolicyNetwork(nn.Module):
+    """The encoder and the heads of every level.
+
+    Attributes:
+        encoder: Turns interactions into states.
+        hidden: Widths of the heads' hidden layers.
+        num_children: C.
+        depth: D.
+    """
+
+    encoder: Encoder
+    hidden: Sequence[int]
+    num_children: int
+    depth: int
+
+    def setup(self) -> None:
+        """Declares the heads of each level."""
+        self.heads = [
+            NodeHeads(self.num_children**level, self.hidden, self.num_children) for level in range(self.depth)
+        ]
+
+    def encode_step(
+        self, cell: jax.Array, item: jax.Array, reward: jax.Array, status: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """See `Encoder.step`."""
+        return self.encoder.step(cell, item, reward, status)
+
+    def encode(self, item: jax.Array, reward: jax.Array, status: jax.Array) -> jax.Array:
+        """See `Encoder.__call__`."""
+        return self.encoder(item, reward, status)
+
+    def logits(self, level: int, state: jax.Array, node: jax.Array) -> jax.Array:
+        """Returns [S, C] logits of nodes [S] of a level at states [S, F]."""
+        return self.heads[level](state, node)
+
+    def __call__(self, item: jax.Array, reward: jax.Array, status: jax.Array) -> list[jax.Array]:
+        """Touches every parameter (for initialisation)."""
+        state = self.encode(item, reward, status).reshape(-1, self.encoder.state_size)
+        node = jnp.zeros(state.shape[:1], jnp.int32)
+        return [self.logits(level, state, node) for level in range(self.depth)]
+
+
+@dataclass(frozen=True)
+class TreePolicy:
+    """The tree policy as pure functions of `PolicyParams`.
+
+    Attributes:
+        network: The Linen module.
+        count_prior: Whether log(number of available items) is added to each child's logit, which makes the untrained
+            policy uniform over items (official code).
+        mask_recommended: False only where repeats are allowed (the timing study).
+    """
+
+    network: TreePolicyNetwork
+    count_prior: bool
+    mask_recommended: bool
+
+    def init(self, key: jax.Array) -> Any:
+        """Draws initial network parameters."""
+        item, reward = jnp.zeros((2, 1), jnp.int32), jnp.zeros((2, 1))
+        return self.network.init(key, item, reward, jnp.zeros((2, 1, STATUS_SIZE)))["params"]
+
+    def as_policy(self) -> Policy:
+        """Returns the two functions that the rollout needs; the carry is the SRU's cell [B, H]."""
+        hidden_size = self.network.encoder.hidden_size
+        return Policy(lambda params, batch_size: jnp.zeros((batch_size, hidden_size)), self._act)
+
+    def _act(
+        self, params: PolicyParams, cell: jax.Array, observation: Observation, key: jax.Array, explore: bool
+    ) -> tuple[jax.Array, Decision]:
+        tables = params.tables
+        branching, depth = self.network.num_children, self.network.depth
+        cell, state = self._apply(
+            TreePolicyNetwork.encode_step,
+            params,
+            cell,
+            observation.last_item,
+            observation.last_reward,
+            observation.status,
+        )
+        batch_size = state.shape[0]
+        uniform = jax.random.uniform(key, (depth, batch_size))
+        recommended = observation.recommended
+        past_leaves = jnp.where(recommended >= 0, tables.item_leaf[jnp.maximum(recommended, 0)], NO_LEAF)
+        node = jnp.zeros((batch_size,), jnp.int32)
+        log_prob = jnp.zeros((batch_size,))
+        for level in range(depth):
+            logits = self._apply(TreePolicyNetwork.logits, params, level, state, node)
+            masked = self._mask(logits, self._available(tables, level, node, past_leaves))
+            choice = _sample(masked, uniform[level]) if explore else jnp.argmax(masked, -1).astype(jnp.int32)
+            log_prob += _chosen(jax.nn.log_softmax(masked), choice)
+            node = node * branching + choice
+        return cell, Decision(tables.leaf_items[node], log_prob)
+
+    def path_log_probs(self, params: PolicyParams, trajectory: Trajectory) -> tuple[jax.Array, list[jax.Array]]:
+        """Recomputes log pi of every recommendation and the masked distributions on its path, for the update.
+
+        Args:
+            params: Parameters; `params.network` is what the update differentiates.
+            trajectory: [T, B] episodes.
+
+        Returns:
+            [T, B] log-probability of each item and, per level, [T * B, C] log-probabilities of the visited node's
+            children (about `MASKED_LOGIT` where unavailable).
+        """
+        tables = params.tables
+        branching, depth = self.network.num_children, self.network.depth
+        state = self._apply(TreePolicyNetwork.encode, params, trajectory.item, trajectory.reward, trajectory.status)
+        length, batch_size = trajectory.item.shape
+        samples = length * batch_size
+        state = state.reshape(samples, -1)
+        leaf = tables.item_leaf[trajectory.item]
+        earlier = jnp.arange(length)[:, None] > jnp.arange(length)
+        # [T, B, T'] leaves recommended before t.
+        past_leaves = jnp.where(earlier[:, None, :], leaf.T[None], NO_LEAF).reshape(samples, length)
+        leaf = leaf.reshape(samples)
+        total = jnp.zeros((samples,))
+        levels = []
+        for level in range(depth):
+            node, below = leaf // branching ** (depth - level), leaf // branching ** (depth - level - 1)
+            logits = self._apply(TreePolicyNetwork.logits, params, level, state, node)
+            log_probs = jax.nn.log_softmax(self._mask(logits, self._available(tables, level, node, past_leaves)))
+            total += _chosen(log_probs, below % branching)
+            levels.append(log_probs)
+        return total.reshape(length, batch_size), levels
+
+    def _apply(self, method: Callable[..., Any], params: PolicyParams, *arguments: Any) -> Any:
+        return self.network.apply({"params": params.network}, *arguments, method=method)
+
+    def _available(self, tables: TreeTables, level: int, node: jax.Array, past_leaves: jax.Array) -> jax.Array:
+        """Returns [S, C] int32 items below each child that were not recommended yet, from [S, T] past leaves."""
+        sizes = tables.sizes[level][node]
+        if not self.mask_recommended:
+            return sizes
+        branching = self.network.num_children
+        leaves_per_child = branching ** (self.network.depth - level - 1)
+        # Child of this node that each past leaf lies under; anything outside [0, C) lies elsewhere in the tree.
+        child = jnp.where(past_leaves >= 0, past_leaves // leaves_per_child - (node * branching)[:, None], -1)
+        taken = child[:, :, None] == jnp.arange(branching, dtype=jnp.int32)
+        return sizes - jnp.sum(taken, axis=1, dtype=jnp.int32)
+
+    def _mask(self, logits: jax.Array, available: jax.Array) -> jax.Array:
+        if self.count_prior:
+            logits = logits + jnp.log(jnp.maximum(available, 1).astype(jnp.float32))
+        return jnp.where(available > 0, logits, MASKED_LOGIT)
+
+
+def _chosen(log_probs: jax.Array, choice: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(log_probs, choice[:, None], -1)[:, 0]
+
+
+def _sample(masked_logits: jax.Array, uniform: jax.Array) -> jax.Array:
+    """Draws from softmax(masked_logits) by inverse CDF, one uniform per decision; never a masked child."""
+    weights = jnp.exp(masked_logits - jnp.max(masked_logits, -1, keepdims=True))
+    cumulative = jnp.cumsum(weights, -1)
+    passed = cumulative > (uniform * cumulative[:, -1])[:, None]
+    # Rounding may make the cumulative sum dip, or miss the end: only positive weights count, the last is the fallback.
+    positive = weights > 0
+    last = weights.shape[-1] - 1 - jnp.argmax(positive[:, ::-1], -1)
+    candidate = passed & positive
+    return jnp.where(jnp.any(candidate, -1), jnp.argmax(candidate, -1), last).astype(jnp.int32)
+
+
+def make_tree_policy(
+    config: PolicyConfig, num_items: int, num_children: int, depth: int, allow_repeats: bool
+) -> TreePolicy:
+    """Builds the policy for a tree of the given shape.
+
+    Args:
+        config: Networks.
+        num_items: I.
+        num_children: C.
+        depth: D.
+        allow_repeats: Whether items may be recommended again.
+    """
+    encoder = Encoder(
+        num_items=num_items,
+        embedding_size=config.embedding_size,
+        hidden_size=config.state_hidden,
+        status_in_rnn=config.status_in_rnn,
+        train_embedding=config.train_embedding,
+    )
+    network = TreePolicyNetwork(encoder, tuple(config.hidden), num_children, depth)
+    return TreePolicy(network, config.count_prior, not allow_repeats)
+
+
+def with_item_embedding(params: Any, embedding: np.ndarray) -> Any:
+    """Returns the parameters with the encoder's item embedding replaced by a pre-trained [I, E] table."""
+    encoder = {**params["encoder"], "item_embedding": jnp.asarray(embedding, jnp.float32)}
+    return {**params, "encoder": encoder}

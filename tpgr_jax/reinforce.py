@@ -1,0 +1,246 @@
+"""REINFORCE over the tree policy (Algorithm 1, Eq. 3 and 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from sim.errors import UserError
+from sim.rating_env import EnvParams, RatingEnv
+from sim.rollout import Trajectory, rollout
+from tpgr_jax.policy import MASKED_LOGIT, PolicyParams, TreePolicy, TreeTables
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """REINFORCE's settings (`conf/agent/tpgr.yaml`)."""
+
+    discount: float
+    baseline: str
+    episodes_per_user: int
+    update: str
+    learning_rate: float
+    clip_norm: float
+    entropy: str
+    entropy_weight: float
+    entropy_weight_end: float
+    entropy_steps: int
+    l2_weight: float
+
+    def __post_init__(self) -> None:
+        """Checks ranges; raises UserError naming the key."""
+        choices = {
+            "baseline": ("per_user", "per_step", "none"),
+            "update": ("batch", "per_timestep"),
+            "entropy": ("shannon", "distance_to_uniform"),
+        }
+        for key, allowed in choices.items():
+            if getattr(self, key) not in allowed:
+                raise UserError(
+                    f"agent.learner.{key} is {getattr(self, key)!r}", do=f"Use one of: {', '.join(allowed)}."
+                )
+        if not 0 <= self.discount <= 1:
+            raise UserError(f"agent.learner.discount is {self.discount}", do="Give a number from 0 to 1.")
+        for key in ("learning_rate", "clip_norm"):
+            if not 0 < getattr(self, key) < float("inf"):
+                raise UserError(f"agent.learner.{key} is {getattr(self, key)}", do="Give a number > 0.")
+        for key in ("entropy_weight", "entropy_weight_end", "l2_weight", "entropy_steps"):
+            if not 0 <= getattr(self, key) < float("inf"):
+                raise UserError(f"agent.learner.{key} is {getattr(self, key)}", do="Give a number >= 0.")
+        if self.episodes_per_user < 1:
+            raise UserError("agent.learner.episodes_per_user must be at least 1")
+
+
+@flax.struct.dataclass
+class World:
+    """What training reads on the device: the simulator's tables and the tree."""
+
+    env: EnvParams
+    tree: TreeTables
+
+
+@flax.struct.dataclass
+class LearnerState:
+    """Everything that training changes: parameters, optimiser, the step count and the run's random key.
+
+    Attributes:
+        params: Network parameters.
+        opt_state: Adam's moments.
+        step: int32 training steps done.
+        key: Key of the run; step n uses `fold_in(key, n)`, so that a resumed run repeats exactly.
+    """
+
+    params: Any
+    opt_state: Any
+    step: jax.Array
+    key: jax.Array
+
+
+def discounted_returns(reward: jax.Array, discount: float) -> jax.Array:
+    """Returns [T, B] sum_{i >= t} discount^(i - t) r_i (Algorithm 1, line 13), for rewards [T, B]."""
+
+    def backward(following: jax.Array, r_t: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return_t = r_t + discount * following
+        return return_t, return_t
+
+    return jax.lax.scan(backward, jnp.zeros_like(reward[0]), reward, reverse=True)[1]
+
+
+def advantages(returns: jax.Array, baseline: str, episodes_per_user: int) -> jax.Array:
+    """Standardises returns (subtracts the mean, divides by the standard deviation plus 1e-6).
+
+    Args:
+        returns: [T, B]; episodes of one user are consecutive, `episodes_per_user` each.
+        baseline: "per_user": over the episodes and steps of one user (official code); "per_step": over all episodes
+            at each step; "none": returns as they are.
+        episodes_per_user: G.
+    """
+    if baseline == "none":
+        return returns
+    axes: tuple[int, ...] = (1,)
+    groups = returns
+    if baseline == "per_user":
+        groups, axes = returns.reshape(returns.shape[0], -1, episodes_per_user), (0, 2)
+    centred = groups - jnp.mean(groups, axes, keepdims=True)
+    deviation = jnp.sqrt(jnp.mean(centred**2, axes, keepdims=True))
+    return (centred / (deviation + 1e-6)).reshape(returns.shape)
+
+
+def exploration_bonus(log_probs: jax.Array, kind: str) -> jax.Array:
+    """Returns [S] how undecided each visited node is.
+
+    Args:
+        log_probs: [S, C] masked log-probabilities.
+        kind: "shannon": entropy in nats over the available children; "distance_to_uniform": minus the mean squared
+            distance of the probabilities to uniform over the C children (official code).
+    """
+    probs = jnp.exp(log_probs)
+    if kind == "shannon":
+        return -jnp.sum(probs * jnp.where(log_probs > MASKED_LOGIT / 2, log_probs, 0.0), -1)
+    return -jnp.mean((probs - 1 / log_probs.shape[-1]) ** 2, -1)
+
+
+def policy_loss(
+    policy: TreePolicy,
+    config: LearnerConfig,
+    network: Any,
+    tree: TreeTables,
+    trajectory: Trajectory,
+    advantage: jax.Array,
+    weight: jax.Array,
+    entropy_weight: jax.Array,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The REINFORCE loss: minus the mean over episodes of sum_t w_t log pi(a_t | s_t) A_t, with regularisers.
+
+    Args:
+        policy: The tree policy.
+        config: Learner settings.
+        network: Its network parameters, to differentiate.
+        tree: The tree.
+        trajectory: [T, B] episodes sampled from it.
+        advantage: [T, B] (standardised) returns, constants.
+        weight: [T] weight of each step: all ones for the summed update, one-hot for `per_timestep`.
+        entropy_weight: Scalar weight of the exploration bonus.
+
+    Returns:
+        Scalar loss and metrics: mean entropy of the visited nodes per level (nats).
+    """
+    log_prob, levels = policy.path_log_probs(PolicyParams(network, tree), trajectory)
+    chex.assert_equal_shape([log_prob, advantage])
+    episodes = log_prob.shape[1]
+    bonuses = jnp.sum(jnp.stack([exploration_bonus(log_probs, config.entropy) for log_probs in levels]), 0)
+    bonus = jnp.sum(bonuses.reshape(log_prob.shape) * weight[:, None]) / episodes
+    gain = jnp.sum(log_prob * advantage * weight[:, None]) / episodes
+    penalty = 0.5 * optax.tree.norm(network, squared=True) if config.l2_weight > 0 else 0.0
+    metrics = {
+        f"entropy_{level}": jnp.mean(exploration_bonus(log_probs, "shannon")) for level, log_probs in enumerate(levels)
+    }
+    return -gain - entropy_weight * bonus + config.l2_weight * penalty, metrics
+
+
+@dataclass(frozen=True)
+class Reinforce:
+    """The learner as pure functions.
+
+    Attributes:
+        env: The simulator.
+        policy: The tree policy.
+        config: Learner settings.
+        episodes_per_step: B episodes per training step, a multiple of config.episodes_per_user.
+    """
+
+    env: RatingEnv
+    policy: TreePolicy
+    config: LearnerConfig
+    episodes_per_step: int
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Adam with clipping by the global norm."""
+        return optax.chain(optax.clip_by_global_norm(self.config.clip_norm), optax.adam(self.config.learning_rate))
+
+    def init(self, key: jax.Array) -> LearnerState:
+        """Returns the state before the first step, with freshly drawn parameters."""
+        init_key, run_key = jax.random.split(key)
+        params = self.policy.init(init_key)
+        return LearnerState(params, self.optimizer.init(params), jnp.int32(0), run_key)
+
+    def train_step(self, state: LearnerState, world: World) -> tuple[LearnerState, dict[str, jax.Array]]:
+        """Samples B episodes and updates the policy with them (one update, or one per time step).
+
+        Returns:
+            The next state and scalar metrics: reward (mean per recommendation), precision, loss, gradient norm,
+            entropy per level.
+        """
+        user_key, rollout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        groups = self.episodes_per_step // self.config.episodes_per_user
+        users = jax.random.choice(user_key, world.env.users, (groups,))
+        users = jnp.repeat(users, self.config.episodes_per_user, total_repeat_length=self.episodes_per_step)
+        trajectory = rollout(
+            self.env,
+            world.env,
+            self.policy.as_policy(),
+            PolicyParams(state.params, world.tree),
+            users,
+            rollout_key,
+            explore=True,
+        )
+        params, opt_state, metrics = self.update(state, world.tree, trajectory)
+        metrics["reward"] = jnp.mean(trajectory.reward)
+        metrics["precision"] = jnp.mean(trajectory.hit.astype(jnp.float32))
+        return LearnerState(params, opt_state, state.step + 1, state.key), metrics
+
+    def update(
+        self, state: LearnerState, tree: TreeTables, trajectory: Trajectory
+    ) -> tuple[Any, Any, dict[str, jax.Array]]:
+        """Updates the policy with sampled episodes; returns parameters, optimiser state and metrics."""
+        config, length = self.config, self.env.episode_length
+        returns = discounted_returns(trajectory.reward, config.discount)
+        advantage = advantages(returns, config.baseline, config.episodes_per_user)
+        # A uniformly drawn first item was not the policy's choice.
+        chosen = jnp.where((jnp.arange(length) == 0) & (self.env.cold_start == "random"), 0.0, 1.0)
+        progress = jnp.clip(state.step / max(1, config.entropy_steps), 0, 1)
+        entropy_weight = config.entropy_weight + progress * (config.entropy_weight_end - config.entropy_weight)
+
+        def apply(carry: tuple[Any, Any], weight: jax.Array) -> tuple[tuple[Any, Any], dict[str, jax.Array]]:
+            params, opt_state = carry
+            (loss, metrics), gradient = jax.value_and_grad(policy_loss, argnums=2, has_aux=True)(
+                self.policy, config, params, tree, trajectory, advantage, weight, entropy_weight
+            )
+            updates, opt_state = self.optimizer.update(gradient, opt_state, params)
+            metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient), **metrics}
+            return (optax.apply_updates(params, updates), opt_state), metrics
+
+        if config.update == "batch":
+            (params, opt_state), metrics = apply((state.params, state.opt_state), chosen)
+        else:
+            weights = jnp.eye(length) * chosen
+            (params, opt_state), metrics = jax.lax.scan(apply, (state.params, state.opt_state), weights)
+            metrics = jax.tree.map(jnp.mean, metrics)
+        return params, opt_state, metrics

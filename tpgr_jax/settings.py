@@ -1,0 +1,51 @@
+"""The settings of a training run: what `conf/train.yaml` composes, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.loop import ScheduleConfig
+from sim.datasets import DataConfig
+from sim.errors import UserError
+from sim.rating_env import EnvConfig
+from tpgr_jax.policy import PolicyConfig
+from tpgr_jax.reinforce import LearnerConfig
+from tpgr_jax.tree import TreeConfig
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Which agent, and its parts (`conf/agent/*.yaml`)."""
+
+    name: str
+    policy: PolicyConfig
+    learner: LearnerConfig
+
+    def __post_init__(self) -> None:
+        """Checks the name."""
+        if self.name != "tpgr":
+            raise UserError(f"agent.name is {self.name!r}", do="Use tpgr.")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run's numbers."""
+
+    data: DataConfig
+    env: EnvConfig
+    tree: TreeConfig
+    agent: AgentConfig
+    train: ScheduleConfig
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Checks settings against each other; raises UserError naming the keys."""
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed is {self.seed}", do="Give a number from 0 to 2^32 - 1.")
+        group = self.agent.learner.episodes_per_user
+        if self.train.episodes_per_step % group:
+            raise UserError(
+                f"train.episodes_per_step is {self.train.episodes_per_step}, not a multiple of "
+                f"agent.learner.episodes_per_user ({group})",
+                do=f"Use for instance {max(1, self.train.episodes_per_step // group) * group}.",
+            )

@@ -1,0 +1,155 @@
+"""Puts the parts of a run together: data, simulator, tree, policy, learner."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.agent import Agent
+from harness.run_folder import RunFolder, read_json, write_arrays, write_atomically
+from sim.datasets import load_dataset
+from sim.errors import UserError
+from sim.evaluation import num_relevant_items
+from sim.rating_env import EnvParams, RatingEnv, make_env_params, make_rating_env
+from sim.ratings import RatingData
+from sim.split import split_users
+from tpgr_jax.encoder_pretraining import pretrain_encoder
+from tpgr_jax.item_vectors import build_item_tree
+from tpgr_jax.matrix_factorisation import factor_vectors
+from tpgr_jax.policy import make_tree_policy, make_tree_tables, with_item_embedding
+from tpgr_jax.reinforce import LearnerState, Reinforce, World
+from tpgr_jax.settings import RunConfig
+from tpgr_jax.tree import ItemTree, load_tree
+
+PRETRAINING_EPISODES = 256
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Data, split and simulator of a run: what every method is compared on.
+
+    Attributes:
+        data: All ratings.
+        train_users: [n] indices, ascending.
+        test_users: [m] indices, ascending.
+        num_relevant: [U] relevant items of each user.
+        env: The simulator.
+        env_params: Its tables; `reset` draws training users.
+    """
+
+    data: RatingData
+    train_users: np.ndarray
+    test_users: np.ndarray
+    num_relevant: np.ndarray
+    env: RatingEnv
+    env_params: EnvParams
+
+
+def make_problem(config: RunConfig) -> Problem:
+    """Loads the data, splits the users and builds the simulator.
+
+    Raises:
+        UserError: Data missing or damaged, or too small for the configuration.
+    """
+    data = load_dataset(config.data)
+    train_users, test_users = split_users(data.num_users, config.data.test_fraction, config.data.split_seed)
+    env = make_rating_env(config.env, data)
+    env_params = make_env_params(config.env, data, train_users, config.data.relevant_above)
+    relevant = num_relevant_items(data, config.data.relevant_above)
+    return Problem(data, train_users, test_users, relevant, env, env_params)
+
+
+def make_tree(config: RunConfig, problem: Problem, folder: RunFolder) -> ItemTree:
+    """Takes the tree from the run folder, or builds and saves it there.
+
+    Raises:
+        UserError: The saved tree is damaged or of another catalogue.
+    """
+    if not folder.tree.exists():
+        tree = build_item_tree(config.tree, problem.data, problem.train_users)
+        write_atomically(folder.tree, tree.save)
+        return tree
+    tree = load_tree(folder.tree)
+    if tree.num_items != problem.data.num_items:
+        raise UserError(
+            f"the tree is over {tree.num_items:,} items, {problem.data.name} has {problem.data.num_items:,}",
+            where=str(folder.tree),
+            do="Use the data set that the run was trained on.",
+        )
+    return tree
+
+
+def make_learner(config: RunConfig, problem: Problem, tree: ItemTree) -> tuple[Reinforce, World]:
+    """Builds the learner and the tables that it reads on the device."""
+    policy = make_tree_policy(
+        config.agent.policy, tree.num_items, tree.num_children, tree.depth, config.env.allow_repeats
+    )
+    learner = Reinforce(problem.env, policy, config.agent.learner, config.train.episodes_per_step)
+    return learner, World(problem.env_params, make_tree_tables(tree))
+
+
+def make_agent(config: RunConfig, problem: Problem, learner: Reinforce, world: World) -> Agent:
+    """Returns what the outer loop trains."""
+
+    def pretrain(state: LearnerState) -> LearnerState:
+        return dataclasses.replace(state, params=_pretrained(config, problem, learner, state.params))
+
+    return Agent(learner.init, pretrain, learner.train_step, world, config.train.episodes_per_step)
+
+
+def _pretrained(config: RunConfig, problem: Problem, learner: Reinforce, network: Any) -> Any:
+    """Replaces freshly drawn network parameters by pre-trained ones where the configuration asks for it."""
+    settings = config.agent.policy
+    if settings.embedding == "mf":
+        vectors = factor_vectors(
+            problem.data, problem.train_users, settings.embedding_size, settings.embedding_epochs, config.seed
+        )
+        network = with_item_embedding(network, vectors)
+    if settings.encoder_pretrain_steps:
+        network, _ = pretrain_encoder(
+            learner.policy.network,
+            network,
+            problem.env,
+            problem.env_params,
+            problem.data,
+            problem.train_users,
+            settings.encoder_pretrain_steps,
+            PRETRAINING_EPISODES,
+            config.seed,
+        )
+    return network
+
+
+def save_ids(problem: Problem, folder: RunFolder) -> None:
+    """Writes the original ids and the split into the run folder."""
+    data = problem.data
+    write_arrays(
+        folder.ids,
+        {
+            "user_ids": np.asarray(data.user_ids),
+            "item_ids": np.asarray(data.item_ids),
+            "train_users": np.asarray(data.user_ids[problem.train_users]),
+            "test_users": np.asarray(data.user_ids[problem.test_users]),
+        },
+    )
+
+
+def check_same_data(problem: Problem, folder: RunFolder) -> None:
+    """Compares the loaded data with what the run was trained on.
+
+    Raises:
+        UserError: Another data set, or another version of it.
+    """
+    recorded = read_json(folder.provenance)["data"]
+    data = problem.data
+    if (recorded["checksum"], recorded["items"], recorded["users"]) != (data.checksum, data.num_items, data.num_users):
+        raise UserError(
+            f"the run was trained on {recorded['name']} ({recorded['users']:,} users, {recorded['items']:,} items, "
+            f"{recorded['checksum'][:19]}...), found {data.name} ({data.num_users:,} users, {data.num_items:,} items, "
+            f"{data.checksum[:19]}...) in {data.source}",
+            where=str(folder.path),
+            do="Provide the same data, or train again on these.",
+        )
