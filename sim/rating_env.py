@@ -40,6 +40,10 @@ class EnvConfig:
             raise UserError(f"env.reward_scale is {self.reward_scale!r}", do="Use half_open or symmetric.")
         if self.cold_start not in ("policy", "random"):
             raise UserError(f"env.cold_start is {self.cold_start!r}", do="Use policy or random.")
+        if self.cold_start == "random" and self.episode_length < 2:
+            raise UserError(
+                "env.cold_start=random leaves nothing to decide", do="Set env.episode_length to at least 2."
+            )
         if self.rating_layout not in ("auto", "dense", "csr"):
             raise UserError(f"env.rating_layout is {self.rating_layout!r}", do="Use auto, dense or csr.")
 

@@ -80,6 +80,8 @@ class RatingData:
             rows = np.repeat(kept, lengths)
             codes, items = codes[rows], items[rows]
             indptr = np.concatenate([[0], np.cumsum(lengths[users])])
+        # 32-bit offsets keep all index arrays 32-bit, here and in what is made from the matrix.
+        indptr = indptr.astype(np.int32) if len(codes) < 2**31 else indptr
         data = np.asarray(values, np.float32)[codes]
         return scipy.sparse.csr_array((data, items.astype(np.int32), indptr), (len(indptr) - 1, self.num_items))
 

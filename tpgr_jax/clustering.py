@@ -60,6 +60,9 @@ def kmeans_centroids(vectors: Vectors, num_clusters: int, seed: int) -> np.ndarr
     import sklearn.exceptions
 
     model = sklearn.cluster.KMeans(num_clusters, n_init=1, max_iter=50, random_state=seed)
+    if isinstance(vectors, scipy.sparse.csr_array):  # selecting rows may have widened the indices, which KMeans refuses
+        parts = (vectors.data, vectors.indices.astype(np.int32), vectors.indptr.astype(np.int32))
+        vectors = scipy.sparse.csr_array(parts, vectors.shape)
     with warnings.catch_warnings():
         # Fewer distinct vectors than clusters is allowed here.
         warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)

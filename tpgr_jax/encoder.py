@@ -113,7 +113,7 @@ class Encoder(nn.Module):
             return cell, cell
 
         # An associative scan would be parallel in time too, but took four times as long on CPU (forward and backward).
-        _, cell = jax.lax.scan(recur, jnp.zeros_like(candidate[0]), (forget, candidate))
+        _, cell = jax.lax.scan(recur, jnp.zeros_like(candidate, shape=candidate.shape[1:]), (forget, candidate))
         hidden = reset * jnp.tanh(cell) + (1 - reset) * skip
         hidden = jnp.concatenate([jnp.zeros_like(hidden, shape=(1, *hidden.shape[1:])), hidden])
         return jnp.concatenate([hidden, status], -1)

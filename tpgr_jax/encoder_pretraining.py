@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -56,7 +55,7 @@ def pretrain_encoder(
     learned = (params["encoder"], readout)
     opt_state = optimizer.init(learned)
 
-    @partial(jax.jit, donate_argnums=(1, 2))
+    @jax.jit
     def update(env_params: EnvParams, learned: Any, opt_state: Any, users: jax.Array, script: jax.Array) -> Any:
         trajectory = rollout(env, env_params, scripted_policy(), script, users, jax.random.key(0), False)
         value, gradient = jax.value_and_grad(
@@ -80,7 +79,8 @@ def _reconstruction_loss(
     state = network.apply(
         {"params": params}, trajectory.item, trajectory.reward, trajectory.status, method=TreePolicyNetwork.encode
     )
-    embedding = params["encoder"]["item_embedding"][trajectory.item]
+    table = params["encoder"]["item_embedding"]
+    embedding = (table if network.encoder.train_embedding else jax.lax.stop_gradient(table))[trajectory.item]
     predicted = jnp.einsum("tbs,es,jbe->tjb", state, readout, embedding)
     steps = jnp.arange(trajectory.item.shape[0])
     seen = (steps[:, None] > steps)[:, :, None]

@@ -33,7 +33,7 @@ def factorise(data: RatingData, users: np.ndarray, size: int, epochs: int, seed:
     matrix = data.matrix(data.rating_values / data.rating_max, users)
     rows = np.repeat(np.arange(len(users), dtype=np.int32), np.diff(matrix.indptr))
     mean = float(matrix.data.mean(dtype=np.float64)) if matrix.nnz else 0.0
-    batch_size = int(np.clip(matrix.nnz // 100, 256, 131_072))
+    batch_size = int(np.clip(matrix.nnz // 100, 256, 2**20))
     num_steps = max(1, epochs * matrix.nnz // batch_size)
     init_key, key = jax.random.split(jax.random.key(seed))
     user_key, item_key = jax.random.split(init_key)

@@ -182,6 +182,13 @@ class TreePolicy:
         item, reward = jnp.zeros((2, 1), jnp.int32), jnp.zeros((2, 1))
         return self.network.init(key, item, reward, jnp.zeros((2, 1, STATUS_SIZE)))["params"]
 
+    def trainable(self, network: Any) -> Any:
+        """Returns the network parameters that gradients reach (without a frozen item embedding)."""
+        if self.network.encoder.train_embedding:
+            return network
+        encoder = {name: value for name, value in network["encoder"].items() if name != "item_embedding"}
+        return {**network, "encoder": encoder}
+
     def as_policy(self) -> Policy:
         """Returns the two functions that the rollout needs; the carry is the SRU's cell [B, H]."""
         hidden_size = self.network.encoder.hidden_size

@@ -157,7 +157,7 @@ def policy_loss(
     bonuses = jnp.sum(jnp.stack([exploration_bonus(log_probs, config.entropy) for log_probs in levels]), 0)
     bonus = jnp.sum(bonuses.reshape(log_prob.shape) * weight[:, None]) / episodes
     gain = jnp.sum(log_prob * advantage * weight[:, None]) / episodes
-    penalty = 0.5 * optax.tree.norm(network, squared=True) if config.l2_weight > 0 else 0.0
+    penalty = 0.5 * optax.tree.norm(policy.trainable(network), squared=True) if config.l2_weight > 0 else 0.0
     metrics = {
         f"entropy_{level}": jnp.mean(exploration_bonus(log_probs, "shannon")) for level, log_probs in enumerate(levels)
     }
@@ -240,7 +240,7 @@ class Reinforce:
         if config.update == "batch":
             (params, opt_state), metrics = apply((state.params, state.opt_state), chosen)
         else:
-            weights = jnp.eye(length) * chosen
+            weights = jnp.eye(length)[1:] if self.env.cold_start == "random" else jnp.eye(length)
             (params, opt_state), metrics = jax.lax.scan(apply, (state.params, state.opt_state), weights)
             metrics = jax.tree.map(jnp.mean, metrics)
         return params, opt_state, metrics

@@ -120,13 +120,6 @@ def test_states_do_not_depend_on_the_present_or_the_future(encoded: Encoded) -> 
     assert not np.allclose(state[4:, :, :HIDDEN], encoded.state[4:, :, :HIDDEN], atol=1e-3)
 
 
-def test_an_episode_of_one_step_has_one_zero_state(encoded: Encoded) -> None:
-    state = encoded.encoder.apply(
-        {"params": encoded.params}, encoded.item[:1], encoded.reward[:1], np.zeros((1, BATCH, STATUS), np.float32)
-    )
-    np.testing.assert_array_equal(state, np.zeros((1, BATCH, HIDDEN + STATUS)))
-
-
 @pytest.mark.parametrize("train_embedding", [True, False])
 def test_gradients_reach_the_item_embeddings_only_if_trained(encoded: Encoded, train_embedding: bool) -> None:
     encoder = Encoder(ITEMS, EMBEDDING, HIDDEN, encoded.encoder.status_in_rnn, train_embedding)
@@ -177,3 +170,10 @@ def test_reward_bins_on_another_range_and_number() -> None:
     # (0, 3] in three bins: (0, 1] -> 0, (1, 2] -> 1, (2, 3] -> 2.
     rewards = jnp.asarray([-5, 0, 0.5, 1, 1.5, 2, 2.5, 3, 40], jnp.float32)
     assert np.asarray(reward_bin(rewards, 0.0, 3.0, 3)).tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 2]
+
+
+def test_an_episode_of_one_step_has_one_zero_state(encoded: Encoded) -> None:
+    state = encoded.encoder.apply(
+        {"params": encoded.params}, encoded.item[:1], encoded.reward[:1], np.zeros((1, BATCH, STATUS), np.float32)
+    )
+    np.testing.assert_array_equal(state, np.zeros((1, BATCH, HIDDEN + STATUS)))

@@ -32,8 +32,7 @@ def data() -> RatingData:
     return synthetic.generate("tiny")
 
 
-@pytest.fixture(scope="module")
-def pretrained(data: RatingData) -> Pretrained:
+def pretrain(data: RatingData, train_embedding: bool, steps: int) -> Pretrained:
     config = EnvConfig(
         alpha=0.1,
         episode_length=LENGTH,
@@ -49,10 +48,10 @@ def pretrained(data: RatingData) -> Pretrained:
         state_hidden=16,
         embedding="random",
         embedding_epochs=1,
-        train_embedding=True,
+        train_embedding=train_embedding,
         status_in_rnn=True,
         count_prior=True,
-        encoder_pretrain_steps=STEPS,
+        encoder_pretrain_steps=steps,
     )
     tree = build_tree(data.num_items, 2, make_clustering("random", None, 0))
     policy = make_tree_policy(networks, data.num_items, tree.num_children, tree.depth, False)
@@ -65,11 +64,18 @@ def pretrained(data: RatingData) -> Pretrained:
         make_env_params(config, data, TRAINING_USERS, 3),
         data,
         TRAINING_USERS,
-        steps=STEPS,
+        steps=steps,
         episodes=64,
         seed=0,
     )
+    for leaf, kept in zip(jax.tree.leaves(before), jax.tree.leaves(params), strict=True):
+        np.testing.assert_array_equal(leaf, kept)  # the caller's parameters stay usable
     return Pretrained(before, jax.device_get(after), losses)
+
+
+@pytest.fixture(scope="module")
+def pretrained(data: RatingData) -> Pretrained:
+    return pretrain(data, train_embedding=True, steps=STEPS)
 
 
 def test_the_loss_falls_clearly(pretrained: Pretrained) -> None:
@@ -84,6 +90,12 @@ def test_only_the_encoder_changes(pretrained: Pretrained) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(pretrained.before):
         same = np.array_equal(leaf, after[path])
         assert same is not ("encoder" in jax.tree_util.keystr(path)), jax.tree_util.keystr(path)
+
+
+def test_a_frozen_embedding_stays_frozen(data: RatingData) -> None:
+    frozen = pretrain(data, train_embedding=False, steps=3)
+    np.testing.assert_array_equal(frozen.before["encoder"]["item_embedding"], frozen.after["encoder"]["item_embedding"])
+    assert np.any(frozen.before["encoder"]["gates"]["kernel"] != frozen.after["encoder"]["gates"]["kernel"])
 
 
 def rated_items(data: RatingData, user: int) -> np.ndarray:

@@ -158,7 +158,7 @@ def test_auto_encoder_separates_planted_groups_over_several_uneven_batches(monke
 def test_trees_of_every_kind_hold_each_item_once_in_balance(vectors: str) -> None:
     data = synthetic.generate("tiny")
     users = np.arange(160)
-    for clustering in ("pca", "random") if vectors == "rating" else ("pca", "kmeans", "random"):
+    for clustering in ("pca", "kmeans", "random"):
         tree = build_item_tree(tree_config(clustering, vectors), data, users)
         assert (tree.num_items, tree.num_children, tree.depth) == (100, 10, 2)
         np.testing.assert_array_equal(np.sort(tree.leaf_items[tree.leaf_items >= 0]), np.arange(100))
@@ -168,14 +168,15 @@ def test_trees_of_every_kind_hold_each_item_once_in_balance(vectors: str) -> Non
         np.testing.assert_array_equal(again.leaf_items, tree.leaf_items)
 
 
-def test_the_clustering_follows_the_planted_groups() -> None:
+@pytest.mark.parametrize("clustering", ["pca", "kmeans"])
+def test_the_clustering_follows_the_planted_groups(clustering: str) -> None:
     """Two groups of items rated by different users end up in different halves of a binary tree."""
     table = np.full((40, 16), np.nan)
     generator = np.random.default_rng(1)
     group = generator.permutation(np.arange(16) % 2)
     for user in range(40):
         table[user, (group == user % 2) & (generator.random(16) < 0.9)] = 4
-    config = TreeConfig(depth=4, clustering="pca", vectors="rating", vector_size=4, vector_epochs=1, seed=0)
+    config = TreeConfig(depth=4, clustering=clustering, vectors="rating", vector_size=4, vector_epochs=1, seed=0)
     halves = build_item_tree(config, as_data(table), np.arange(40)).item_paths[:, 0]
     assert len(set(halves[group == 0])) == len(set(halves[group == 1])) == 1
     assert set(halves) == {0, 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable
@@ -477,6 +478,7 @@ class Problem(NamedTuple):
 
     learner: Reinforce
     world: World
+    init: Callable[[jax.Array], LearnerState]
     train_step: Callable[[LearnerState], tuple[LearnerState, dict[str, jax.Array]]]
     play: Callable[..., jax.Array]
 
@@ -511,13 +513,14 @@ def problem() -> Problem:
     return Problem(
         learner,
         world,
+        jax.jit(learner.init),
         jax.jit(lambda state: learner.train_step(state, world)),
         jax.jit(play, static_argnums=1),
     )
 
 
 def train(problem: Problem, seed: int, steps: int) -> tuple[LearnerState, list[dict[str, Any]]]:
-    state, history = jax.jit(problem.learner.init)(jax.random.key(seed)), []
+    state, history = problem.init(jax.random.key(seed)), []
     for _ in range(steps):
         state, metrics = problem.train_step(state)
         history.append(metrics)
@@ -525,7 +528,7 @@ def train(problem: Problem, seed: int, steps: int) -> tuple[LearnerState, list[d
 
 
 def test_training_finds_the_items_that_the_user_likes(problem: Problem) -> None:
-    untrained = jax.jit(problem.learner.init)(jax.random.key(0))
+    untrained = problem.init(jax.random.key(0))
     assert float(problem.play(untrained.params, True)) < 0.3 * OPTIMUM
     state, history = train(problem, seed=0, steps=400)
     assert float(problem.play(state.params, False)) >= 0.9 * OPTIMUM
@@ -546,3 +549,10 @@ def test_training_repeats_exactly_with_the_same_key_and_not_with_another(problem
     assert any(metrics["reward"] != changed["reward"] for metrics, changed in zip(first[1], other[1], strict=True))
     # Each step draws new episodes.
     assert len({float(metrics["loss"]) for metrics in first[1]}) == 4
+
+
+def test_l2_leaves_frozen_embeddings_alone(tiny: Enumeration) -> None:
+    config = dataclasses.replace(policy_config(), train_embedding=False)
+    policy = make_tree_policy(config, 7, tiny.model.tree.num_children, tiny.model.tree.depth, False)
+    params, _ = run_update(tiny._replace(policy=policy), learner_config(l2_weight=0.1))
+    np.testing.assert_array_equal(params["encoder"]["item_embedding"], tiny.params["encoder"]["item_embedding"])
