@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hand_made import hand_made_ratings
 from sim.evaluation import evaluate_policy, make_episode_batch, num_relevant_items
 from sim.policy import Decision, Policy
 from sim.rating_env import EnvConfig, RatingEnv, make_env_params
-from sim.ratings import build_rating_data
 from tpgr_jax.fixed_policies import fixed_list_policy, random_policy
 
 NUM_USERS, NUM_ITEMS, LENGTH, ALPHA, RELEVANT_ABOVE = 23, 30, 8, 0.1, 3
@@ -33,18 +33,7 @@ TABLE = make_table()
 
 def make_data():
     users, items = np.nonzero(TABLE)
-    return build_rating_data(
-        name="table",
-        users=users,
-        items=items,
-        ratings=TABLE[users, items],
-        timestamps=None,
-        rating_min=1,
-        rating_max=5,
-        checksum="",
-        source="",
-        synthetic=True,
-    )
+    return hand_made_ratings(users, items, TABLE[users, items], 1, 5)
 
 
 def adaptive_policy():

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hand_made import hand_made_ratings
 from sim.errors import UserError
 from sim.rating_env import EnvConfig, RatingEnv, empirical_rewards, make_env_params, make_rating_env
-from sim.ratings import build_rating_data
 
 NUM_USERS, NUM_ITEMS = 12, 40
 RELEVANT_ABOVE = 3
@@ -33,18 +33,7 @@ def make_config(**changes):
 def make_data(ratings, low=None, high=None):
     """Rating data from {(user, item): rating}."""
     users, items = np.array(list(ratings)).T
-    return build_rating_data(
-        name="table",
-        users=users,
-        items=items,
-        ratings=np.array(list(ratings.values()), float),
-        timestamps=None,
-        rating_min=low,
-        rating_max=high,
-        checksum="",
-        source="here",
-        synthetic=True,
-    )
+    return hand_made_ratings(users, items, np.array(list(ratings.values()), float), low, high)
 
 
 def oracle_episode(ratings, user, actions, alpha, scale, low, high, allow_repeats):
@@ -343,16 +332,5 @@ def test_an_episode_of_one_step():
 
 def test_the_middle_of_a_scale_is_exactly_neutral():
     for low, middle, high in ((0.1, 0.4, 0.7), (0.2, 0.5, 0.8)):
-        data = build_rating_data(
-            name="t",
-            users=np.arange(3),
-            items=np.arange(3),
-            ratings=np.array([low, middle, high]),
-            timestamps=None,
-            rating_min=low,
-            rating_max=high,
-            checksum="",
-            source="",
-            synthetic=True,
-        )
+        data = hand_made_ratings(np.arange(3), np.arange(3), np.array([low, middle, high]), low, high)
         assert empirical_rewards(data, "symmetric")[2] == 0

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import sim.rating_lookup
+from hand_made import hand_made_ratings
 from sim.errors import UserError
 from sim.rating_lookup import make_rating_lookup
-from sim.ratings import RatingData, build_rating_data
+from sim.ratings import RatingData
 
 NUM_USERS, NUM_ITEMS = 6, 7
 
@@ -84,34 +85,16 @@ def test_rows_of_every_length_are_searched_to_their_ends(longest):
 def test_more_items_than_16_bits_hold():
     num_items = 2**16 + 1
     items = np.concatenate([np.arange(num_items), [0, num_items - 1], [num_items - 2]])
-    data = build_rating_data(
-        name="wide",
-        users=np.repeat([0, 1, 2], [num_items, 2, 1]),
-        items=items,
-        ratings=1.0 + np.arange(len(items)) % 5,
-        timestamps=None,
-        rating_min=None,
-        rating_max=None,
-        checksum="",
-        source="",
-        synthetic=True,
+    data = hand_made_ratings(
+        np.repeat([0, 1, 2], [num_items, 2, 1]), items, 1.0 + np.arange(len(items)) % 5, None, None
     )
     assert data.items.dtype == np.int32
     check_both_layouts(data)
 
 
 def test_more_codes_than_8_bits_hold():
-    data = build_rating_data(
-        name="fine",
-        users=np.repeat([0, 1], [300, 2]),
-        items=np.concatenate([np.arange(300), [0, 299]]),
-        ratings=np.arange(302.0),
-        timestamps=None,
-        rating_min=None,
-        rating_max=None,
-        checksum="",
-        source="",
-        synthetic=True,
+    data = hand_made_ratings(
+        np.repeat([0, 1], [300, 2]), np.concatenate([np.arange(300), [0, 299]]), np.arange(302.0), None, None
     )
     assert data.codes.dtype == np.uint16
     check_both_layouts(data)

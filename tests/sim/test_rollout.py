@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hand_made import hand_made_ratings
 from sim.policy import Decision, Policy, with_random_first_item
 from sim.rating_env import EnvConfig, RatingEnv, make_env_params
-from sim.ratings import build_rating_data
 from sim.rollout import rollout as eager_rollout
 from tpgr_jax.fixed_policies import fixed_list_policy, scripted_policy
 
@@ -20,18 +20,7 @@ rollout = jax.jit(eager_rollout, static_argnums=(0, 2), static_argnames="explore
 def make_world(table, alpha, length, cold_start="policy"):
     """Environment and tables for a [U, I] array of ratings (0 = not rated) on the scale 1 to 5."""
     users, items = np.nonzero(table)
-    data = build_rating_data(
-        name="table",
-        users=users,
-        items=items,
-        ratings=table[users, items],
-        timestamps=None,
-        rating_min=1,
-        rating_max=5,
-        checksum="",
-        source="",
-        synthetic=True,
-    )
+    data = hand_made_ratings(users, items, table[users, items], 1, 5)
     assert data.shape == table.shape
     config = EnvConfig(alpha, length, "half_open", cold_start, False, "csr", 0.0)
     env = RatingEnv(data.num_items, length, cold_start)

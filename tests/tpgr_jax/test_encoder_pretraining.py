@@ -8,9 +8,10 @@ import jax
 import numpy as np
 import pytest
 
+from hand_made import hand_made_ratings
 from sim import synthetic
 from sim.rating_env import EnvConfig, make_env_params, make_rating_env
-from sim.ratings import RatingData, build_rating_data
+from sim.ratings import RatingData
 from tpgr_jax.encoder_pretraining import pretrain_encoder, random_script
 from tpgr_jax.policy import PolicyConfig, make_tree_policy
 from tpgr_jax.tree import build_tree, make_clustering
@@ -119,18 +120,7 @@ def test_about_half_of_a_random_script_is_rated_in_random_places() -> None:
     generator = np.random.default_rng(0)
     users = np.repeat(np.arange(20), 30)
     items = np.concatenate([np.arange(user * 30, user * 30 + 30) for user in range(20)])
-    data = build_rating_data(
-        name="hand-made",
-        users=users,
-        items=items,
-        ratings=generator.integers(1, 6, 600),
-        timestamps=None,
-        rating_min=1,
-        rating_max=5,
-        checksum="",
-        source="test",
-        synthetic=True,
-    )
+    data = hand_made_ratings(users, items, generator.integers(1, 6, 600), 1, 5)
     drawn = np.arange(400) % 20
     script = random_script(generator, data, drawn, 16)
     rated = np.stack([np.isin(row, rated_items(data, user)) for row, user in zip(script, drawn, strict=True)])

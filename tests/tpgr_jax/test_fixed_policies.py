@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hand_made import hand_made_ratings
 from sim.errors import UserError
 from sim.rating_env import Observation, empirical_rewards
-from sim.ratings import build_rating_data
 from tpgr_jax.fixed_policies import fixed_list_policy, random_policy, rank_items, scripted_policy
 from tpgr_jax.tree import TreeConfig
 
@@ -93,18 +93,7 @@ def test_a_script_is_played_per_episode_even_with_repeats():
 def make_data(table, low=1, high=5):
     """Rating data of a [U, I] array, 0 = not rated; every item must have a rating."""
     users, items = np.nonzero(table)
-    data = build_rating_data(
-        name="table",
-        users=users,
-        items=items,
-        ratings=table[users, items],
-        timestamps=None,
-        rating_min=low,
-        rating_max=high,
-        checksum="",
-        source="",
-        synthetic=True,
-    )
+    data = hand_made_ratings(users, items, table[users, items], low, high)
     assert data.shape == table.shape
     return data
 
@@ -194,18 +183,7 @@ def test_tree_settings_out_of_range_are_named(key, value):
 
 def test_ranking_ties_that_rounding_would_break():
     # Item 0: one rating 3 (r = 0.2). Item 1: ratings 5 and 0.5 (1 - 0.8 = 0.2): a tie, the more rated item first.
-    data = build_rating_data(
-        name="t",
-        users=np.array([2, 0, 1]),
-        items=np.array([0, 1, 1]),
-        ratings=np.array([3, 5, 0.5]),
-        timestamps=None,
-        rating_min=0.5,
-        rating_max=5,
-        checksum="",
-        source="",
-        synthetic=True,
-    )
+    data = hand_made_ratings(np.array([2, 0, 1]), np.array([0, 1, 1]), np.array([3, 5, 0.5]), 0.5, 5)
     assert rank_items(data, np.arange(3), "reward", empirical_rewards(data, "half_open")).tolist() == [1, 0]
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from hand_made import hand_made_ratings
 from sim import synthetic
 from sim.errors import UserError
-from sim.ratings import RatingData, build_rating_data
+from sim.ratings import RatingData
 from tpgr_jax import item_vae
 from tpgr_jax.item_vae import vae_vectors
 from tpgr_jax.item_vectors import build_item_tree, item_vectors
@@ -25,18 +26,7 @@ def tree_config(clustering: str = "pca", vectors: str = "rating", vector_size: i
 def as_data(table: np.ndarray) -> RatingData:
     """Ratings from a [U, I] table; NaN = not rated."""
     users, items = np.nonzero(~np.isnan(table))
-    return build_rating_data(
-        name="hand-made",
-        users=users,
-        items=items,
-        ratings=table[users, items],
-        timestamps=None,
-        rating_min=0.5,
-        rating_max=5,
-        checksum="",
-        source="test",
-        synthetic=True,
-    )
+    return hand_made_ratings(users, items, table[users, items], 0.5, 5)
 
 
 @pytest.fixture(scope="module")

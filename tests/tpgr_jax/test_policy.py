@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from hand_made import hand_made_ratings
 from sim.errors import UserError
 from sim.rating_env import EnvConfig, EnvParams, RatingEnv, make_env_params, make_rating_env
-from sim.ratings import RatingData, build_rating_data
+from sim.ratings import RatingData
 from sim.rollout import Trajectory, rollout
 from tpgr_jax.policy import (
     MASKED_LOGIT,
@@ -70,18 +71,7 @@ def make_data(num_items: int, num_users: int = 4, seed: int = 0) -> RatingData:
     rated = generator.random((num_users, num_items)) < 0.5
     rated[-1] = True
     users, items = np.nonzero(rated)
-    return build_rating_data(
-        name="hand-made",
-        users=users,
-        items=items,
-        ratings=generator.integers(1, 6, len(users)),
-        timestamps=None,
-        rating_min=1,
-        rating_max=5,
-        checksum="",
-        source="test",
-        synthetic=True,
-    )
+    return hand_made_ratings(users, items, generator.integers(1, 6, len(users)), 1, 5)
 
 
 def randomised(params: Any, seed: int, scale: float = 0.8) -> Any:

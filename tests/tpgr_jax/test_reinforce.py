@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hand_made import hand_made_ratings
 from sim.errors import UserError
 from sim.rating_env import EnvConfig, RatingEnv, make_env_params, make_rating_env
-from sim.ratings import RatingData, build_rating_data
+from sim.ratings import RatingData
 from sim.rollout import Trajectory, rollout
 from tpgr_jax.policy import (
     MASKED_LOGIT,
@@ -85,17 +86,12 @@ def env_config(length: int) -> EnvConfig:
 
 
 def make_data(ratings: dict[tuple[int, int], int]) -> RatingData:
-    return build_rating_data(
-        name="hand-made",
-        users=np.array([user for user, _ in ratings]),
-        items=np.array([item for _, item in ratings]),
-        ratings=np.array(list(ratings.values())),
-        timestamps=None,
-        rating_min=1,
-        rating_max=5,
-        checksum="",
-        source="test",
-        synthetic=True,
+    return hand_made_ratings(
+        np.array([user for user, _ in ratings]),
+        np.array([item for _, item in ratings]),
+        np.array(list(ratings.values())),
+        1,
+        5,
     )
 
 
