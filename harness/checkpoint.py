@@ -29,6 +29,7 @@ class Checkpoints:
             read_only: Only `restore` is allowed.
         """
         self._folder = folder.absolute()
+        self._read_only = read_only
         self._manager: ocp.CheckpointManager | None = None
         if self._folder.is_dir() or not read_only:
             options = ocp.CheckpointManagerOptions(
@@ -59,9 +60,11 @@ class Checkpoints:
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(_plain(state)), loop=ocp.args.JsonSave(loop))
         try:
             self._manager.wait_until_finished()  # Orbax drops a save that comes while another is running
-            self._manager.save(step, args=arguments)
+            saved = self._manager.save(step, args=arguments)
         except (OSError, ValueError) as error:
             raise self._unwritable(error) from None
+        if not saved:
+            raise self._unwritable(f"a checkpoint of step {self._manager.latest_step()} is in the way")
 
     def wait(self) -> None:
         """Waits until the last save is complete.
@@ -80,7 +83,8 @@ class Checkpoints:
 
         Args:
             like: A state of the same configuration.
-            step: Which one; None takes the newest that can be read, saying so if the newest cannot.
+            step: Which one; None takes the newest that can be read. If that is not the newest, says so, and (unless
+                read only) deletes the unreadable ones.
 
         Returns:
             The step, the state and the loop's numbers.
@@ -99,7 +103,7 @@ class Checkpoints:
                 where=str(self._folder),
                 do=f"Available: {', '.join(map(str, steps))}.",
             )
-        problems = []
+        problems: list[str] = []
         for candidate in [step] if step is not None else reversed(steps):
             try:
                 state, loop = self._restore(like, candidate)
@@ -107,6 +111,7 @@ class Checkpoints:
                 problems.append(f"step {candidate}: {str(error).splitlines()[0][:300] if str(error) else type(error)}")
                 continue
             if problems:
+                self._delete([skipped for skipped in steps if skipped > candidate])
                 print(f"warning: unreadable checkpoint skipped ({'; '.join(problems)})", file=sys.stderr)
             return candidate, state, loop
         raise UserError(
@@ -114,6 +119,12 @@ class Checkpoints:
             where=str(self._folder),
             do="Restore the folder, or train again.",
         )
+
+    def _delete(self, steps: list[int]) -> None:
+        """Removes unreadable checkpoints, which would keep Orbax from saving anything before or at their steps."""
+        assert self._manager is not None
+        for step in [] if self._read_only else steps:
+            self._manager.delete(step)
 
     def _restore(self, like: Any, step: int) -> tuple[Any, dict[str, Any]]:
         assert self._manager is not None
@@ -129,7 +140,7 @@ class Checkpoints:
                 )
         return _with_keys(restored["state"], like), restored["loop"]
 
-    def _unwritable(self, error: Exception) -> UserError:
+    def _unwritable(self, error: Exception | str) -> UserError:
         return UserError(
             f"the checkpoint cannot be written ({error})",
             where=str(self._folder),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType, TracebackType
 
@@ -29,6 +30,8 @@ class StopRequest:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.signal_number = number
         self._restore()
+        # No buffered stream: a handler may run in the middle of a write to it.
+        os.write(2, b"\nstopping after this chunk (once more to stop at once)\n")
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -66,6 +66,7 @@ def run_training(
     folder: RunFolder,
     key: jax.Array,
     evaluate: Callable[[Any], dict[str, float]],
+    labels: dict[str, Any],
 ) -> Any:
     """Trains to `schedule.steps`, from the newest checkpoint of the run folder if there is one.
 
@@ -75,6 +76,7 @@ def run_training(
         folder: Where metrics and checkpoints go.
         key: Of a new run; a restored run keeps its own.
         evaluate: `state -> metrics` on test users; names get the prefix `test_`.
+        labels: Constants that every row of metrics.jsonl carries (which data, whether synthetic).
 
     Returns:
         The final state.
@@ -83,18 +85,27 @@ def run_training(
         UserError: A metric is not finite; files cannot be written; a checkpoint does not fit.
         Interruption: SIGINT or SIGTERM came; the state is saved.
     """
-    with Checkpoints(folder.checkpoints, schedule.max_to_keep) as checkpoints, StopRequest() as stop:
-        state = agent.init(key)
+    with Checkpoints(folder.checkpoints, schedule.max_to_keep) as checkpoints:
+        state = jax.jit(agent.init)(key)
         step, seconds = 0, 0.0
         if checkpoints.steps:
             step, state, loop = checkpoints.restore(state)
             seconds = loop["seconds"]
+            if step > schedule.steps:
+                raise UserError(
+                    f"train.steps is {schedule.steps}, the run has already done {step}", do=f"Give at least {step}."
+                )
             print(f"resuming after step {step} of {schedule.steps}", file=sys.stderr)
         else:
             state = agent.pretrain(state)
-        with MetricWriter(folder.metrics, step) as writer, _progress_bar(schedule.steps, step) as bar:
+        with (
+            MetricWriter(folder.metrics, step, labels) as writer,
+            _progress_bar(schedule.steps, step) as bar,
+            StopRequest() as stop,
+        ):
             while step < schedule.steps:
-                length = min(schedule.log_every, schedule.steps - step)
+                # Chunks end at multiples of log_every, also after a run that stopped in between.
+                length = min(schedule.log_every - step % schedule.log_every, schedule.steps - step)
                 started = time.monotonic()
                 state, stacked = _train_chunk(agent.train_step, state, agent.world, length)
                 metrics = {name: float(values.mean()) for name, values in jax.device_get(stacked).items()}
@@ -114,12 +125,12 @@ def run_training(
                 writer.write(step, row)
                 bar.set_postfix_str(_summary(row), refresh=False)
                 bar.update(length)
-                finished = step == schedule.steps
-                if step % schedule.checkpoint_every == 0 or finished or stop.signal_number is not None:
+                asked_to_stop = stop.signal_number  # read once: a signal may come at any moment
+                if step % schedule.checkpoint_every == 0 or step == schedule.steps or asked_to_stop is not None:
                     checkpoints.save(step, state, {"seconds": seconds})
-                if stop.signal_number is not None and not finished:
+                if asked_to_stop is not None:
                     checkpoints.wait()
-                    raise Interruption(stop.signal_number, step)
+                    raise Interruption(asked_to_stop, step)
         checkpoints.wait()
     return state
 
@@ -149,5 +160,5 @@ def _check_finite(metrics: dict[str, float], step: int, checkpoints: Checkpoints
         last_good = f"step {saved[-1]}" if saved else "none"
         raise UserError(
             f"training diverged: {', '.join(broken)} not finite in the steps up to {step}",
-            do=f"Last good checkpoint: {last_good}. Lower agent.learner.learning_rate, then start a new run.",
+            do=f"Last good checkpoint: {last_good}. Lower the learning rate, then start a new run.",
         )

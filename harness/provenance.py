@@ -12,7 +12,18 @@ import jax
 
 from sim.ratings import RatingData
 
-_PACKAGES = ("tpgr-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "hydra-core")
+_PACKAGES = (
+    "tpgr-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "hydra-core",
+)
 
 
 def describe_data(data: RatingData, split_seed: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +45,6 @@ class RunFolder:
         return self.path / "ids.npz"
 
     @property
-    def tree(self) -> Path:
-        """The item tree."""
-        return self.path / "tree.npz"
-
-    @property
     def metrics(self) -> Path:
         """One JSON row per log point."""
         return self.path / "metrics.jsonl"
@@ -71,7 +66,7 @@ class RunFolder:
                 where=str(self.path),
                 do="Resume it with resume=FOLDER, or choose another folder.",
             )
-        write_atomically(self.config, lambda path: path.write_text(OmegaConf.to_yaml(OmegaConf.create(config))))
+        self.write_config(config)
 
     def read_config(self) -> dict[str, Any]:
         """Reads the configuration.
@@ -88,14 +83,25 @@ class RunFolder:
             raise UserError("is not a run folder (it has no config.yaml)", where=str(self.path), do=advice) from None
         except (OSError, yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
             raise UserError(f"cannot be read ({error})", where=str(self.config), do="Restore the file.") from None
-        if not isinstance(config, DictConfig):
+        if not isinstance(config, DictConfig) or not config:
             raise UserError("holds no configuration", where=str(self.config), do="Restore the file.")
-        return plain_config(config)
+        return plain_config(config, str(self.config))
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Writes the configuration, replacing an earlier one."""
+        write_atomically(self.config, lambda path: path.write_text(OmegaConf.to_yaml(OmegaConf.create(config))))
 
 
-def plain_config(config: DictConfig) -> dict[str, Any]:
-    """Returns a configuration as plain containers with interpolations resolved."""
-    values = OmegaConf.to_container(config, resolve=True)
+def plain_config(config: DictConfig, where: str = "configuration") -> dict[str, Any]:
+    """Returns a configuration as plain containers with interpolations resolved.
+
+    Raises:
+        UserError: An interpolation leads nowhere.
+    """
+    try:
+        values = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(str(error).splitlines()[0], where=where, do="Mend the ${...} in it.") from None
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
@@ -103,23 +109,26 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
 def register_run_folder_resolver() -> None:
     """Makes `${run_folder:RESUME,DEFAULT}` known to configurations: Hydra's output folder of a new or resumed run."""
 
-    def run_folder(resume: str | None, default: str) -> str:
+    def run_folder(resume: str | int | None, default: str) -> str:
         if resume is None:
             return default
         # Hydra creates its output folder; naming a wrong one must not leave an empty folder behind.
-        return resume if RunFolder(Path(resume)).config.is_file() else "."
+        return str(resume) if RunFolder(Path(str(resume))).config.is_file() else "."
 
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
 
 @contextmanager
 def discard_if_empty(path: Path) -> Iterator[None]:
-    """Removes the folder if the block fails before anything was written into it."""
+    """Removes the folder (and the empty day folder of a default name) if the block fails before it was written to."""
     try:
         yield
     except BaseException:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             path.rmdir()
+            for parent in path.absolute().relative_to(Path.cwd()).parents:
+                if parent.parts[:1] in (("outputs",), ("multirun",)):
+                    parent.rmdir()
         raise
 
 
@@ -140,6 +149,8 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         os.close(handle)
         temporary = Path(name)
         write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # mkstemp makes files private
@@ -184,3 +195,18 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
             np.savez_compressed(file, allow_pickle=False, **arrays)
 
     write_atomically(path, write)
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Reads arrays of an .npz without pickles.
+
+    Raises:
+        UserError: Missing or damaged file, or an array is not in it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names}
+    except FileNotFoundError:
+        raise UserError("is missing", where=str(path), do="Restore the file, or train again.") from None
+    except Exception as error:  # a damaged archive raises whatever its damaged part leads to
+        raise UserError(f"is damaged ({error})", where=str(path), do="Restore the file.") from None

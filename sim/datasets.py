@@ -346,7 +346,7 @@ def _fall_back(config: DataConfig, error: DownloadError) -> RatingData:
     data = _generate(config, size, config.seed, None, None, None)
     notice(
         f"WARNING: {config.name} is not available: {error.what}. Using GENERATED ratings of size {size} instead, whose "
-        "results say nothing about the real data (data.offline_fallback=false makes this an error)."
+        f"results say nothing about the real data (data.offline_fallback=false makes this an error). {error.do}"
     )
     return dataclasses.replace(data, name=f"synthetic_{size}")
 

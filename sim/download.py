@@ -42,8 +42,9 @@ def download(url: str, checksum: str, target: Path, *, progress: bool = True) ->
         `target`.
 
     Raises:
-        UserError: The address is not https, or the file does not have this checksum (nothing is kept then).
-        DownloadError: The file cannot be fetched or written.
+        UserError: The address is not https, the file does not have this checksum (nothing is kept then), or it cannot
+            be stored.
+        DownloadError: The file cannot be fetched.
     """
     check_address(url, "url")
     check_checksum(checksum, "checksum")
@@ -70,7 +71,7 @@ def download(url: str, checksum: str, target: Path, *, progress: bool = True) ->
         ) from None
     except OSError as error:
         reason = f"cannot be stored as {target} ({error.strerror or error})"
-        raise DownloadError(reason, where=url, do="Set data.root to a folder that can be written.") from None
+        raise UserError(reason, where=url, do="Set data.root to a folder with space that can be written.") from None
     finally:
         with contextlib.suppress(OSError):
             part.unlink()

@@ -36,8 +36,7 @@ def num_relevant_items(data: RatingData, relevant_above: float) -> np.ndarray:
     """Returns [U] the number of items that each user rated above `relevant_above`."""
     with np.errstate(invalid="ignore"):
         relevant = data.rating_values > relevant_above  # "not rated" is NaN
-    cumulative = np.concatenate([[0], np.cumsum(relevant[data.codes])])
-    return cumulative[data.indptr[1:]] - cumulative[data.indptr[:-1]]
+    return np.add.reduceat(relevant[data.codes], data.indptr[:-1], dtype=np.int64)  # no user is without ratings
 
 
 def make_episode_batch(env: RatingEnv, policy: Policy, explore: bool) -> EpisodeBatch:

@@ -244,9 +244,7 @@ def make_rating_env(config: EnvConfig, data: RatingData) -> RatingEnv:
     return RatingEnv(data.num_items, config.episode_length, config.cold_start, config.allow_repeats)
 
 
-def make_env_params(
-    config: EnvConfig, data: RatingData, users: np.ndarray, relevant_above: float, ratings: RatingLookup | None = None
-) -> EnvParams:
+def make_env_params(config: EnvConfig, data: RatingData, users: np.ndarray, relevant_above: float) -> EnvParams:
     """Puts the simulator's tables on the device.
 
     Args:
@@ -254,12 +252,11 @@ def make_env_params(
         data: Ratings of all users.
         users: [n] users that `reset` draws from.
         relevant_above: Ratings above this are relevant.
-        ratings: An existing lookup of the same data to share, else one is made.
     """
     with np.errstate(invalid="ignore"):
         relevant = data.rating_values > relevant_above  # NaN ("not rated") compares false
     return EnvParams(
-        ratings=make_rating_lookup(data, config.rating_layout, config.dense_limit_mb) if ratings is None else ratings,
+        ratings=make_rating_lookup(data, config.rating_layout, config.dense_limit_mb),
         reward_of_code=jnp.asarray(empirical_rewards(data, config.reward_scale), jnp.float32),
         relevant_code=jnp.asarray(relevant),
         users=jnp.asarray(users, jnp.int32),

@@ -13,7 +13,7 @@ import numpy as np
 from harness.provenance import describe_data
 from harness.run_folder import RunFolder, write_arrays, write_json
 from sim.evaluation import Evaluation, evaluate_policy, make_episode_batch
-from sim.metrics import mean_interval
+from sim.metrics import mean_interval, welch_p_value
 from sim.policy import Policy
 from sim.rating_env import empirical_rewards
 from tpgr_jax.fixed_policies import fixed_list_policy, random_policy, rank_items
@@ -138,6 +138,8 @@ def write_evaluation(
     arrays = {
         "user": np.asarray(data.user_ids[problem.test_users]),
         "train_users": np.asarray(data.user_ids[problem.train_users]),
+        "step": np.asarray(step),
+        "synthetic": np.asarray(data.synthetic),
     }
     for name, evaluation in policies.items():
         prefix = "" if name == "tpgr" else f"{name}_"
@@ -171,7 +173,8 @@ def format_table(policies: dict[str, Evaluation], problem: Problem, config: RunC
             low, high = mean_interval(values)
             cells.append(f"{np.mean(values):.4f} ± {(high - low) / 2:.4f}".rjust(18))
         lines.append(f"{name:<18}" + "".join(cells))
-    best = float(np.mean(policies["best_fixed_list"].metrics.reward))
-    ratio = float(np.mean(policies["tpgr"].metrics.reward)) / best if best > 0 else float("nan")
-    lines.append(f"tpgr / best_fixed_list: {ratio:.3f}")
+    own, best = (policies[name].metrics.reward for name in ("tpgr", "best_fixed_list"))
+    ratio = float(np.mean(own) / np.mean(best)) if np.mean(best) > 0 else float("nan")
+    p_value = f", Welch's p = {welch_p_value(own, best):.2g}" if len(own) > 1 else ""
+    lines.append(f"reward of tpgr / best_fixed_list: {ratio:.3f}{p_value}")
     return "\n".join(lines)

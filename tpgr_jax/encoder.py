@@ -32,7 +32,7 @@ class Encoder(nn.Module):
     """SRU (Lei and Zhang 2017) over (item embedding, one-hot reward[, user status]), one input per past step.
 
     x~ = U x; f = sigmoid(W_f x + b_f); r = sigmoid(W_r x + b_r); c_t = f * c_{t-1} + (1 - f) * x~;
-    h = r * tanh(c_t) + (1 - r) * P x.
+    h = r * tanh(c_t) + (1 - r) * P x. (U and P have a bias too; the one-hot reward in x makes that no difference.)
 
     Attributes:
         num_items: I.

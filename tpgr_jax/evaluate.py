@@ -15,9 +15,15 @@ from harness.run_folder import RunFolder, plain_config
 from sim.command import run_command, task
 from sim.errors import UserError
 from sim.settings import read_settings
-from tpgr_jax.comparison import evaluate_opponents, format_table, make_evaluate, write_evaluation
+from tpgr_jax.comparison import (
+    USERS_PER_BATCH,
+    evaluate_opponents,
+    format_table,
+    make_evaluate,
+    write_evaluation,
+)
 from tpgr_jax.settings import RunConfig
-from tpgr_jax.system import check_same_data, make_learner, make_problem, make_tree
+from tpgr_jax.system import check_same_origin, make_learner, make_problem, make_tree, tree_path
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class EvaluateConfig:
 
     run: str | None
     checkpoint: int | None
-    users_per_batch: int
+    users_per_batch: int | None
     data_root: str | None
     data_cache: str | None
 
@@ -34,7 +40,7 @@ class EvaluateConfig:
         """Checks ranges; raises UserError naming the key."""
         if self.run is None:
             raise UserError("no run given", do="Name a run folder: python -m tpgr_jax.evaluate run=RUN_FOLDER")
-        if self.users_per_batch < 1:
+        if self.users_per_batch is not None and self.users_per_batch < 1:
             raise UserError(f"users_per_batch is {self.users_per_batch}", do="Give at least 1.")
 
 
@@ -53,26 +59,27 @@ def evaluate(settings: EvaluateConfig) -> None:
     """
     folder = RunFolder(Path(settings.run or ""))
     config = read_settings(RunConfig, _relocated(folder.read_config(), settings))
-    if not folder.tree.exists():
+    if not tree_path(folder).exists():
         raise UserError(
             "the run has no tree (it stopped before training began)",
             where=str(folder.path),
             do=f"Continue it: python -m tpgr_jax.train resume={folder.path}",
         )
     problem = make_problem(config)
-    check_same_data(problem, folder)
+    check_same_origin(problem, folder)
     tree = make_tree(config, problem, folder)
     learner, world = make_learner(config, problem, tree)
     with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
-        step, state, _ = checkpoints.restore(learner.init(jax.random.key(config.seed)), settings.checkpoint)
+        step, state, _ = checkpoints.restore(jax.jit(learner.init)(jax.random.key(config.seed)), settings.checkpoint)
+    users_per_batch = settings.users_per_batch or USERS_PER_BATCH
     policies = {
-        name: make_evaluate(config, problem, learner, world, explore, settings.users_per_batch)(state)
+        name: make_evaluate(config, problem, learner, world, explore, users_per_batch)(state)
         for name, explore in (("tpgr", False), ("tpgr_sampled", True))
     }
-    policies |= evaluate_opponents(config, problem, settings.users_per_batch)
-    write_evaluation(folder, config, problem, step, policies)
+    policies |= evaluate_opponents(config, problem, users_per_batch)
     print(f"checkpoint of step {step} of {folder.path}")
     print(format_table(policies, problem, config))
+    write_evaluation(folder, config, problem, step, policies)
 
 
 def _relocated(values: dict[str, Any], settings: EvaluateConfig) -> dict[str, Any]:

@@ -35,7 +35,8 @@ def factorise(data: RatingData, users: np.ndarray, size: int, epochs: int, seed:
     mean = float(matrix.data.mean(dtype=np.float64)) if matrix.nnz else 0.0
     batch_size = int(np.clip(matrix.nnz // 100, 256, 2**20))
     num_steps = max(1, epochs * matrix.nnz // batch_size)
-    init_key, key = jax.random.split(jax.random.key(seed))
+    # The tag keeps these numbers apart from those of a learner with the same seed.
+    init_key, key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
     user_key, item_key = jax.random.split(init_key)
     params = {
         "user_bias": jnp.zeros(len(users)),

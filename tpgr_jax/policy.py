@@ -221,28 +221,32 @@ class TreePolicy:
             node = node * branching + choice
         return cell, Decision(tables.leaf_items[node], log_prob)
 
-    def path_log_probs(self, params: PolicyParams, trajectory: Trajectory) -> tuple[jax.Array, list[jax.Array]]:
-        """Recomputes log pi of every recommendation and the masked distributions on its path, for the update.
+    def path_log_probs(
+        self, params: PolicyParams, trajectory: Trajectory, steps: jax.Array | None = None
+    ) -> tuple[jax.Array, list[jax.Array]]:
+        """Recomputes log pi of recommendations and the masked distributions on their paths, for the update.
 
         Args:
             params: Parameters; `params.network` is what the update differentiates.
             trajectory: [T, B] episodes.
+            steps: [n] int32 time steps to recompute; None for all T.
 
         Returns:
-            [T, B] log-probability of each item and, per level, [T * B, C] log-probabilities of the visited node's
+            [n, B] log-probability of each item and, per level, [n * B, C] log-probabilities of the visited node's
             children (about `MASKED_LOGIT` where unavailable).
         """
         tables = params.tables
         branching, depth = self.network.num_children, self.network.depth
         state = self._apply(TreePolicyNetwork.encode, params, trajectory.item, trajectory.reward, trajectory.status)
         length, batch_size = trajectory.item.shape
-        samples = length * batch_size
-        state = state.reshape(samples, -1)
+        steps = jnp.arange(length) if steps is None else steps
+        samples = len(steps) * batch_size
+        state = state[steps].reshape(samples, -1)
         leaf = tables.item_leaf[trajectory.item]
-        earlier = jnp.arange(length)[:, None] > jnp.arange(length)
-        # [T, B, T'] leaves recommended before t.
+        earlier = steps[:, None] > jnp.arange(length)
+        # [n, B, T] leaves recommended before each step.
         past_leaves = jnp.where(earlier[:, None, :], leaf.T[None], NO_LEAF).reshape(samples, length)
-        leaf = leaf.reshape(samples)
+        leaf = leaf[steps].reshape(samples)
         total = jnp.zeros((samples,))
         levels = []
         for level in range(depth):
@@ -251,7 +255,7 @@ class TreePolicy:
             log_probs = jax.nn.log_softmax(self._mask(logits, self._available(tables, level, node, past_leaves)))
             total += _chosen(log_probs, below % branching)
             levels.append(log_probs)
-        return total.reshape(length, batch_size), levels
+        return total.reshape(-1, batch_size), levels
 
     def _apply(self, method: Callable[..., Any], params: PolicyParams, *arguments: Any) -> Any:
         return self.network.apply({"params": params.network}, *arguments, method=method)

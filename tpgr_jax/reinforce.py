@@ -133,10 +133,10 @@ def policy_loss(
     tree: TreeTables,
     trajectory: Trajectory,
     advantage: jax.Array,
-    weight: jax.Array,
+    steps: jax.Array,
     entropy_weight: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The REINFORCE loss: minus the mean over episodes of sum_t w_t log pi(a_t | s_t) A_t, with regularisers.
+    """The REINFORCE loss: minus the mean over episodes of sum_t log pi(a_t | s_t) A_t, with regularisers.
 
     Args:
         policy: The tree policy.
@@ -145,18 +145,18 @@ def policy_loss(
         tree: The tree.
         trajectory: [T, B] episodes sampled from it.
         advantage: [T, B] (standardised) returns, constants.
-        weight: [T] weight of each step: all ones for the summed update, one-hot for `per_timestep`.
+        steps: [n] time steps that the sum runs over: all of them for the summed update, one for `per_timestep`.
         entropy_weight: Scalar weight of the exploration bonus.
 
     Returns:
         Scalar loss and metrics: mean entropy of the visited nodes per level (nats).
     """
-    log_prob, levels = policy.path_log_probs(PolicyParams(network, tree), trajectory)
+    log_prob, levels = policy.path_log_probs(PolicyParams(network, tree), trajectory, steps)
+    advantage = advantage[steps]
     chex.assert_equal_shape([log_prob, advantage])
     episodes = log_prob.shape[1]
-    bonuses = jnp.sum(jnp.stack([exploration_bonus(log_probs, config.entropy) for log_probs in levels]), 0)
-    bonus = jnp.sum(bonuses.reshape(log_prob.shape) * weight[:, None]) / episodes
-    gain = jnp.sum(log_prob * advantage * weight[:, None]) / episodes
+    bonus = sum(jnp.sum(exploration_bonus(log_probs, config.entropy)) for log_probs in levels) / episodes
+    gain = jnp.sum(log_prob * advantage) / episodes
     penalty = 0.5 * optax.tree.norm(policy.trainable(network), squared=True) if config.l2_weight > 0 else 0.0
     metrics = {
         f"entropy_{level}": jnp.mean(exploration_bonus(log_probs, "shannon")) for level, log_probs in enumerate(levels)
@@ -220,27 +220,26 @@ class Reinforce:
         self, state: LearnerState, tree: TreeTables, trajectory: Trajectory
     ) -> tuple[Any, Any, dict[str, jax.Array]]:
         """Updates the policy with sampled episodes; returns parameters, optimiser state and metrics."""
-        config, length = self.config, self.env.episode_length
+        config = self.config
         returns = discounted_returns(trajectory.reward, config.discount)
         advantage = advantages(returns, config.baseline, config.episodes_per_user)
         # A uniformly drawn first item was not the policy's choice.
-        chosen = jnp.where((jnp.arange(length) == 0) & (self.env.cold_start == "random"), 0.0, 1.0)
+        steps = jnp.arange(1 if self.env.cold_start == "random" else 0, self.env.episode_length)
         progress = jnp.clip(state.step / max(1, config.entropy_steps), 0, 1)
         entropy_weight = config.entropy_weight + progress * (config.entropy_weight_end - config.entropy_weight)
 
-        def apply(carry: tuple[Any, Any], weight: jax.Array) -> tuple[tuple[Any, Any], dict[str, jax.Array]]:
+        def apply(carry: tuple[Any, Any], steps: jax.Array) -> tuple[tuple[Any, Any], dict[str, jax.Array]]:
             params, opt_state = carry
             (loss, metrics), gradient = jax.value_and_grad(policy_loss, argnums=2, has_aux=True)(
-                self.policy, config, params, tree, trajectory, advantage, weight, entropy_weight
+                self.policy, config, params, tree, trajectory, advantage, steps, entropy_weight
             )
             updates, opt_state = self.optimizer.update(gradient, opt_state, params)
             metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient), **metrics}
             return (optax.apply_updates(params, updates), opt_state), metrics
 
         if config.update == "batch":
-            (params, opt_state), metrics = apply((state.params, state.opt_state), chosen)
+            (params, opt_state), metrics = apply((state.params, state.opt_state), steps)
         else:
-            weights = jnp.eye(length)[1:] if self.env.cold_start == "random" else jnp.eye(length)
-            (params, opt_state), metrics = jax.lax.scan(apply, (state.params, state.opt_state), weights)
+            (params, opt_state), metrics = jax.lax.scan(apply, (state.params, state.opt_state), steps[:, None])
             metrics = jax.tree.map(jnp.mean, metrics)
         return params, opt_state, metrics

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness.agent import Agent
-from harness.run_folder import RunFolder, read_json, write_arrays, write_atomically
+from harness.provenance import describe_data, describe_environment
+from harness.run_folder import RunFolder, read_arrays, read_json, write_arrays, write_atomically, write_json
 from sim.datasets import load_dataset
 from sim.errors import UserError
 from sim.evaluation import num_relevant_items
@@ -62,21 +64,27 @@ def make_problem(config: RunConfig) -> Problem:
     return Problem(data, train_users, test_users, relevant, env, env_params)
 
 
+def tree_path(folder: RunFolder) -> Path:
+    """Where a run keeps its tree."""
+    return folder.path / "tree.npz"
+
+
 def make_tree(config: RunConfig, problem: Problem, folder: RunFolder) -> ItemTree:
     """Takes the tree from the run folder, or builds and saves it there.
 
     Raises:
         UserError: The saved tree is damaged or of another catalogue.
     """
-    if not folder.tree.exists():
+    path = tree_path(folder)
+    if not path.exists():
         tree = build_item_tree(config.tree, problem.data, problem.train_users)
-        write_atomically(folder.tree, tree.save)
+        write_atomically(path, tree.save)
         return tree
-    tree = load_tree(folder.tree)
+    tree = load_tree(path)
     if tree.num_items != problem.data.num_items:
         raise UserError(
             f"the tree is over {tree.num_items:,} items, {problem.data.name} has {problem.data.num_items:,}",
-            where=str(folder.tree),
+            where=str(path),
             do="Use the data set that the run was trained on.",
         )
     return tree
@@ -123,27 +131,38 @@ def _pretrained(config: RunConfig, problem: Problem, learner: Reinforce, network
     return network
 
 
-def save_ids(problem: Problem, folder: RunFolder) -> None:
-    """Writes the original ids and the split into the run folder."""
-    data = problem.data
-    write_arrays(
-        folder.ids,
-        {
-            "user_ids": np.asarray(data.user_ids),
-            "item_ids": np.asarray(data.item_ids),
-            "train_users": np.asarray(data.user_ids[problem.train_users]),
-            "test_users": np.asarray(data.user_ids[problem.test_users]),
-        },
-    )
-
-
-def check_same_data(problem: Problem, folder: RunFolder) -> None:
-    """Compares the loaded data with what the run was trained on.
+def record_origin(config: RunConfig, problem: Problem, folder: RunFolder) -> None:
+    """Writes into a new run folder what it is made from: ids, split, data, versions, device, git commit.
 
     Raises:
-        UserError: Another data set, or another version of it.
+        UserError: The folder cannot be written, or its record is missing although training has begun.
     """
-    recorded = read_json(folder.provenance)["data"]
+    if folder.checkpoints.exists() or tree_path(folder).exists():
+        raise UserError("is missing", where=str(folder.provenance), do="Restore the file, or start a new run.")
+    data = problem.data
+    ids = {
+        "user_ids": np.asarray(data.user_ids),
+        "item_ids": np.asarray(data.item_ids),
+        "train_users": np.asarray(data.user_ids[problem.train_users]),
+        "test_users": np.asarray(data.user_ids[problem.test_users]),
+        "synthetic": np.asarray(data.synthetic),
+    }
+    write_arrays(folder.ids, ids)
+    # Last, because its presence says that the others are there.
+    origin = {"data": describe_data(data, config.data.split_seed), **describe_environment(), "resumed": []}
+    write_json(folder.provenance, origin)
+
+
+def check_same_origin(problem: Problem, folder: RunFolder) -> dict[str, Any]:
+    """Compares data and split with what the run was trained on, and returns the run's record.
+
+    Raises:
+        UserError: Another data set, another version or split of it, or a missing or damaged record.
+    """
+    record = read_json(folder.provenance)
+    recorded = record.get("data") if isinstance(record, dict) else None
+    if not isinstance(recorded, dict) or not {"name", "checksum", "items", "users"} <= recorded.keys():
+        raise UserError("does not describe a run's data", where=str(folder.provenance), do="Restore the file.")
     data = problem.data
     if (recorded["checksum"], recorded["items"], recorded["users"]) != (data.checksum, data.num_items, data.num_users):
         raise UserError(
@@ -153,3 +172,11 @@ def check_same_data(problem: Problem, folder: RunFolder) -> None:
             where=str(folder.path),
             do="Provide the same data, or train again on these.",
         )
+    test_users = read_arrays(folder.ids, ("test_users",))["test_users"]
+    if not np.array_equal(test_users, data.user_ids[problem.test_users]):
+        raise UserError(
+            "the run's test users are not those of this split, so it may have been trained on some of them",
+            where=str(folder.ids),
+            do="Restore config.yaml (data.split_seed, data.test_fraction) and the NumPy version named in run.json.",
+        )
+    return record

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from harness.loop import Interruption, run_training
 from harness.metric_writer import read_rows
 from harness.plots import plot_learning_curve
-from harness.provenance import describe_data, describe_environment
+from harness.provenance import describe_environment
 from harness.run_folder import RunFolder, discard_if_empty, plain_config, register_run_folder_resolver, write_json
 from sim.command import run_command, task
 from sim.errors import UserError
@@ -23,7 +23,15 @@ from sim.evaluation import Evaluation
 from sim.settings import read_settings
 from tpgr_jax.comparison import evaluate_opponents, format_table, make_evaluate, mean_metrics, write_evaluation
 from tpgr_jax.settings import RunConfig
-from tpgr_jax.system import Problem, check_same_data, make_agent, make_learner, make_problem, make_tree, save_ids
+from tpgr_jax.system import (
+    Problem,
+    check_same_origin,
+    make_agent,
+    make_learner,
+    make_problem,
+    make_tree,
+    record_origin,
+)
 from tpgr_jax.tree import ItemTree
 
 RESUMABLE_KEYS = ("train.steps", "train.max_to_keep", "data.root", "data.cache")
@@ -36,16 +44,16 @@ register_run_folder_resolver()  # conf/train.yaml needs it while Hydra composes
 @task
 def main(composed: DictConfig) -> None:
     """Trains, or continues, a run and ends with its evaluation."""
-    if composed.resume is None:
-        folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
-        values = plain_config(composed)
-        del values["resume"]
-    else:
-        folder = RunFolder(Path(composed.resume))
-        values = folder.read_config()
-        values = _with_overrides(values, composed, HydraConfig.get().overrides.task)
+    resume = composed.resume is not None
+    folder = RunFolder(Path(str(composed.resume) if resume else HydraConfig.get().runtime.output_dir))
     try:
-        train(values, folder, resume=composed.resume is not None)
+        with discard_if_empty(folder.path):
+            if resume:
+                values = _with_overrides(folder.read_config(), composed, HydraConfig.get().overrides.task)
+            else:
+                values = plain_config(composed)
+                del values["resume"]
+            train(values, folder, resume)
     except Interruption as stopped:
         print(f"{stopped}; continue with: python -m tpgr_jax.train resume={folder.path}", file=sys.stderr)
         raise SystemExit(128 + stopped.signal_number) from None
@@ -63,17 +71,19 @@ def train(values: dict[str, Any], folder: RunFolder, resume: bool) -> None:
         UserError: Impossible configuration, missing or damaged files, diverged training.
         Interruption: SIGINT or SIGTERM came; the state is saved.
     """
-    with discard_if_empty(folder.path):
+    config = read_settings(RunConfig, values)
+    problem = make_problem(config)
+    if not resume:
+        values = _settled(values, config, problem)
         config = read_settings(RunConfig, values)
-        problem = make_problem(config)
-        if not resume:
-            folder.start(values)
-    if folder.provenance.exists():
-        check_same_data(problem, folder)
-    else:
-        data = describe_data(problem.data, config.data.split_seed)
-        write_json(folder.provenance, {"data": data, **describe_environment()})
-        save_ids(problem, folder)
+        folder.start(values)
+    if not folder.provenance.exists():
+        record_origin(config, problem, folder)
+    record = check_same_origin(problem, folder)
+    if resume:
+        folder.write_config(values)
+        resumed = [*record.get("resumed", []), describe_environment()]
+        write_json(folder.provenance, {**record, "resumed": resumed})
     tree = make_tree(config, problem, folder)
     learner, world = make_learner(config, problem, tree)
     _announce(config, problem, tree, folder)
@@ -84,13 +94,28 @@ def train(values: dict[str, Any], folder: RunFolder, resume: bool) -> None:
         folder,
         jax.random.key(config.seed),
         lambda state: mean_metrics(greedy(state)),
+        {"data": problem.data.name, "synthetic": problem.data.synthetic},
     )
     sampled = make_evaluate(config, problem, learner, world, explore=True)
     policies = {"tpgr": greedy(state), "tpgr_sampled": sampled(state), **evaluate_opponents(config, problem)}
+    print(format_table(policies, problem, config))
     write_evaluation(folder, config, problem, int(state.step), policies)
     _plot(config, problem, folder, policies)
-    print(format_table(policies, problem, config))
     print(f"run folder: {folder.path}")
+
+
+def _settled(values: dict[str, Any], config: RunConfig, problem: Problem) -> dict[str, Any]:
+    """Returns the configuration with the data that were found, so that the run can be repeated when more is there."""
+    data = {**values["data"], "offline_fallback": False}
+    if problem.data.synthetic and config.data.reader != "synthetic":
+        data |= {
+            "name": problem.data.name,
+            "reader": "synthetic",
+            "size": config.data.fallback_size,
+            "rating_min": None,
+            "rating_max": None,
+        }
+    return {**values, "data": data}
 
 
 def _with_overrides(values: dict[str, Any], composed: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
@@ -113,7 +138,7 @@ def _announce(config: RunConfig, problem: Problem, tree: ItemTree, folder: RunFo
     kind = " (SYNTHETIC)" if data.synthetic else ""
     print(
         f"{data.name}{kind}: {len(problem.train_users):,} training and {len(problem.test_users):,} test users, "
-        f"{data.num_items:,} items\n"
+        f"{data.num_items:,} items; ratings on the device: {problem.env_params.ratings.nbytes / 1e6:,.1f} MB\n"
         f"tree: depth {tree.depth}, {tree.num_children} children, {tree.num_internal:,} policy networks; "
         f"device: {jax.devices()[0].device_kind}; run folder: {folder.path}",
         file=sys.stderr,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.run_folder import read_arrays
 from sim.errors import UserError
 from tpgr_jax.clustering import Vectors, kmeans_clusters, pca_clusters, random_clusters
 
@@ -124,14 +125,11 @@ def load_tree(path: Path) -> ItemTree:
     Raises:
         UserError: The file is missing, damaged or inconsistent.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            branching, depth = int(arrays["num_children"]), int(arrays["depth"])
-            leaf_items, item_leaf = arrays["leaf_items"], arrays["item_leaf"]
-    except FileNotFoundError:
-        raise UserError("the run's tree is missing", where=str(path), do="Train again, or restore the file.") from None
-    except Exception as error:  # a damaged archive raises whatever its damaged part leads to
-        raise UserError(f"the tree is damaged ({error})", where=str(path), do="Restore the file.") from None
+    arrays = read_arrays(path, ("num_children", "depth", "leaf_items", "item_leaf"))
+    leaf_items, item_leaf = arrays["leaf_items"], arrays["item_leaf"]
+    if arrays["num_children"].shape or arrays["depth"].shape:
+        raise UserError("the tree is inconsistent", where=str(path), do="Restore the file.")
+    branching, depth = int(arrays["num_children"]), int(arrays["depth"])
     consistent = (
         leaf_items.dtype == item_leaf.dtype == np.int32
         and leaf_items.ndim == item_leaf.ndim == 1

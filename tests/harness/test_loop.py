@@ -48,6 +48,7 @@ def train(path: Path, evaluate=None, agent=None, **changes):
         RunFolder(path),
         jax.random.key(3),
         evaluate or (lambda state: {"reward": float(state["total"])}),
+        {"data": "counter"},
     )
 
 
@@ -79,6 +80,14 @@ def test_last_chunk_may_be_shorter(tmp_path):
     assert [row["step"] for row in rows_without_times(tmp_path / "run")] == [2, 4, 5]
 
 
+def test_a_run_that_ended_between_log_points_goes_on_at_them(tmp_path):
+    train(tmp_path / "run", steps=5)
+    train(tmp_path / "run", steps=10)
+    rows = rows_without_times(tmp_path / "run")
+    assert [row["step"] for row in rows] == [2, 4, 5, 6, 8, 10]
+    assert [row["step"] for row in rows if "test_reward" in row] == [4, 5, 8, 10]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(tmp_path, number):
     whole = train(tmp_path / "whole")
@@ -93,6 +102,46 @@ def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(tmp_path, numbe
     assert stopped.value.signal_number == number
     resumed = train(tmp_path / "parts")
     assert float(resumed["total"]) == float(whole["total"])
+    assert rows_without_times(tmp_path / "parts") == rows_without_times(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("step", [6, 10])
+def test_a_signal_between_checkpoints_saves_first(tmp_path, step):
+    whole = train(tmp_path / "whole", evaluate_every=2)
+
+    def interrupt(state):
+        if int(state["step"]) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"reward": float(state["total"])}
+
+    with pytest.raises(Interruption, match=f"SIGTERM after step {step}"):
+        train(tmp_path / "parts", interrupt, evaluate_every=2)
+    assert Checkpoints(tmp_path / "parts" / "checkpoints").steps[-1] == step
+    resumed = train(tmp_path / "parts", evaluate_every=2)
+    assert float(resumed["total"]) == float(whole["total"])
+    assert rows_without_times(tmp_path / "parts") == rows_without_times(tmp_path / "whole")
+
+
+def test_fewer_steps_than_done_are_refused(tmp_path):
+    train(tmp_path / "run")
+    with pytest.raises(UserError, match=r"train\.steps is 4, the run has already done 10"):
+        train(tmp_path / "run", steps=4)
+
+
+def test_rows_say_what_data_they_are_of(tmp_path):
+    train(tmp_path / "run")
+    assert all(row["data"] == "counter" for row in rows_without_times(tmp_path / "run"))
+
+
+def test_a_run_goes_on_past_a_damaged_newest_checkpoint(tmp_path):
+    whole = train(tmp_path / "whole")
+    train(tmp_path / "parts", steps=8)
+    for file in (tmp_path / "parts" / "checkpoints" / "8" / "state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    resumed = train(tmp_path / "parts")
+    assert float(resumed["total"]) == float(whole["total"])
+    assert Checkpoints(tmp_path / "parts" / "checkpoints").steps == [8, 10]
     assert rows_without_times(tmp_path / "parts") == rows_without_times(tmp_path / "whole")
 
 

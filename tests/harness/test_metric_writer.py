@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -34,8 +35,29 @@ def test_line_cut_short_by_a_kill_is_dropped(tmp_path):
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
 
 
-def test_damage_elsewhere_is_reported_with_its_line(tmp_path):
+@pytest.mark.parametrize("line", ["nonsense", "1", "[]", '{"a": 1}', '{"step": "x"}'])
+def test_damage_elsewhere_is_reported_with_its_line(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
+    path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
     with pytest.raises(UserError, match="line 2"):
         read_rows(path)
+
+
+def test_undecodable_bytes_are_reported(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n\xff\xfe\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl"):
+        read_rows(tmp_path / "metrics.jsonl")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
+def test_a_full_disk_is_one_clear_error(tmp_path):
+    writer = MetricWriter(tmp_path / "metrics.jsonl", 0)
+    writer._file = Path("/dev/full").open("a")  # noqa: SIM115
+    with pytest.raises(UserError, match="No space left"):
+        writer.write(1, {"reward": 0.5})
+
+
+def test_labels_are_in_every_row(tmp_path):
+    with MetricWriter(tmp_path / "metrics.jsonl", 0, {"synthetic": True}) as writer:
+        writer.write(1, {"reward": 0.5})
+    assert read_rows(tmp_path / "metrics.jsonl") == [{"step": 1, "synthetic": True, "reward": 0.5}]

@@ -53,7 +53,6 @@ def test_a_wrong_checksum_leaves_nothing(tmp_path, monkeypatch):
         (requests.ConnectionError("no route"), "no network"),
         (requests.Timeout("slow"), "no network"),
         (requests.exceptions.ChunkedEncodingError("cut"), "cannot be downloaded"),
-        (OSError(28, "No space left on device"), "No space left on device"),
     ],
 )
 def test_a_failed_download_says_why_and_leaves_nothing(tmp_path, monkeypatch, error, reason):
@@ -90,7 +89,13 @@ def test_a_checksum_is_required(tmp_path, monkeypatch, checksum):
     assert asked == []
 
 
-def test_a_folder_that_cannot_be_made_is_a_download_error(tmp_path):
+def test_what_cannot_be_stored_is_no_lack_of_network(tmp_path, monkeypatch):
+    """Only a lack of network may lead to generated data in place of the real ones."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(DownloadError, match="cannot be stored"):
+    with pytest.raises(UserError, match="cannot be stored") as caught:
         download(URL, CHECKSUM, tmp_path / "file" / "set.zip")
+    assert not isinstance(caught.value, DownloadError)
+    serve(monkeypatch, error=OSError(28, "No space left on device"))
+    with pytest.raises(UserError, match="No space left on device") as caught:
+        download(URL, CHECKSUM, tmp_path / "set.zip")
+    assert not isinstance(caught.value, DownloadError)

@@ -95,8 +95,13 @@ def test_train_leaves_everything_in_the_run_folder(finished_run):
 def test_everything_made_from_generated_ratings_says_so(finished_run):
     folder, finished = finished_run
     assert "SYNTHETIC" in finished.stdout
-    assert json.loads((folder / "eval.json").read_text())["data"]["synthetic"] is True
-    assert json.loads((folder / "run.json").read_text())["data"]["synthetic"] is True
+    for name in ("eval.json", "run.json"):
+        assert json.loads((folder / name).read_text())["data"]["synthetic"] is True
+    for name in ("eval.npz", "ids.npz"):
+        assert np.load(folder / name, allow_pickle=False)["synthetic"]
+    assert all(row["synthetic"] for row in metrics_without_times(folder))
+    assert "reader: synthetic" in (folder / "config.yaml").read_text()
+    assert b"synthetic" in next(folder.glob("events.*")).read_bytes()
 
 
 def test_results_can_be_recomputed_from_the_run_folder_alone(finished_run):
@@ -192,15 +197,20 @@ def test_killed_run_resumes_to_the_same_end(command_environment, run_command_lin
         np.testing.assert_array_equal(one, other)
 
 
-def test_run_killed_before_training_can_be_resumed(finished_run, run_command_line, tmp_path):
+@pytest.mark.parametrize(
+    "written", [["config.yaml"], ["config.yaml", "ids.npz"], ["config.yaml", "ids.npz", "run.json"]]
+)
+def test_run_killed_before_training_can_be_resumed(finished_run, run_command_line, tmp_path, written):
     folder, _ = finished_run
     started = tmp_path / "started"
     started.mkdir()
-    shutil.copy(folder / "config.yaml", started)
+    for name in written:
+        shutil.copy(folder / name, started)
     assert_one_message(run_command_line(EVALUATE, "run=started"), "before training began", "resume=started")
     finished = run_command_line(TRAIN, "resume=started")
     assert finished.returncode == 0, finished.stderr
     assert metrics_without_times(started) == metrics_without_times(folder)
+    assert {path.name for path in started.iterdir() if "events" not in path.name} >= {"ids.npz", "run.json", "tree.npz"}
 
 
 def test_multirun_over_seeds(run_command_line, tmp_path):
@@ -282,6 +292,26 @@ def test_unknown_key_is_refused_without_a_traceback(run_command_line, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_one_message(run_command_line):
+    assert_one_message(run_command_line(TRAIN, *SMALL, "hydra.run.dir=/dev/null/run"), "/dev/null/run")
+    assert_one_message(run_command_line(TRAIN, *SMALL, "seed=${nowhere}", "hydra.run.dir=run"), "nowhere")
+
+
+def test_one_bad_job_does_not_stop_the_others(run_command_line, tmp_path):
+    finished = run_command_line(
+        TRAIN,
+        "-m",
+        *SMALL,
+        "train.steps=2",
+        "env.alpha=-1,0.1",
+        "hydra.sweep.dir=sweep",
+        "hydra.sweep.subdir=r${hydra.job.num}",
+    )
+    assert_one_message(finished, "env.alpha is -1")
+    assert not (tmp_path / "sweep" / "r0").exists()
+    assert (tmp_path / "sweep" / "r1" / "eval.json").exists()
+
+
 def test_a_used_run_folder_is_not_overwritten(finished_run, run_command_line, tmp_path):
     folder, _ = finished_run
     shutil.copytree(folder, tmp_path / "run")
@@ -297,6 +327,15 @@ def test_evaluate_explains_what_is_missing(finished_run, run_command_line, tmp_p
     assert_one_message(run_command_line(EVALUATE, "run=empty"), "not a run folder")
     shutil.copytree(folder, tmp_path / "run")
     assert_one_message(run_command_line(EVALUATE, "run=run", "checkpoint=3"), "no checkpoint of step 3", "4")
+    for name, content in (("run.json", "{}"), ("run.json", ""), ("ids.npz", "nonsense"), ("tree.npz", "")):
+        whole = (tmp_path / "run" / name).read_bytes()
+        (tmp_path / "run" / name).write_text(content)
+        assert_one_message(run_command_line(EVALUATE, "run=run"), name)
+        (tmp_path / "run" / name).write_bytes(whole)
+    ids = dict(np.load(tmp_path / "run" / "ids.npz", allow_pickle=False))
+    np.savez(tmp_path / "run" / "ids.npz", **(ids | {"test_users": ids["test_users"] + 1}))
+    assert_one_message(run_command_line(EVALUATE, "run=run"), "test users are not those of this split")
+    np.savez(tmp_path / "run" / "ids.npz", **ids)
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     assert_one_message(run_command_line(EVALUATE, "run=run"), "no checkpoint")
     config = tmp_path / "run" / "config.yaml"
@@ -307,6 +346,17 @@ def test_evaluate_explains_what_is_missing(finished_run, run_command_line, tmp_p
 def test_resume_of_no_run_leaves_nothing_behind(run_command_line, tmp_path):
     assert_one_message(run_command_line(TRAIN, "resume=nowhere"), "nowhere", "no such folder")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_resume_keeps_a_new_number_of_steps(finished_run, run_command_line, tmp_path):
+    shutil.copytree(finished_run[0], tmp_path / "0")  # as in a multirun folder
+    finished = run_command_line(TRAIN, "resume=0", "train.steps=8")
+    assert finished.returncode == 0, finished.stderr
+    assert "steps: 8" in (tmp_path / "0" / "config.yaml").read_text()
+    assert len(json.loads((tmp_path / "0" / "run.json").read_text())["resumed"]) == 1
+    again = run_command_line(TRAIN, "resume=0")
+    assert "after step 8 of 8" in again.stderr
+    assert_one_message(run_command_line(TRAIN, "resume=0", "train.steps=2"), "train.steps is 2", "8")
 
 
 def test_resume_refuses_another_configuration(finished_run, run_command_line, tmp_path):
@@ -322,6 +372,12 @@ def test_movielens_without_files_and_network_trains_on_generated_ratings(run_com
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr.count("WARNING") == 1
     assert json.loads((tmp_path / "run" / "eval.json").read_text())["data"]["name"] == "synthetic_tiny"
+    # The run stays what it is when the real files appear, and can be continued.
+    (tmp_path / "nothing" / "ml-1m").mkdir()
+    (tmp_path / "nothing" / "ml-1m" / "ratings.dat").write_text("1::1::5::0\n")
+    again = run_command_line(EVALUATE, "run=run")
+    assert again.returncode == 0, again.stderr
+    assert "WARNING" not in again.stderr
     assert_one_message(
         run_command_line(TRAIN, *arguments, "data.offline_fallback=false", environment=offline), "movielens_1m"
     )

@@ -277,9 +277,10 @@ def loss_gradient(tiny: Enumeration) -> Callable[..., Params]:
     """Gradient of policy_loss for given advantages [2, N] and weights; the entropy kind is fixed per compilation."""
 
     def gradient(advantage: Any, weight: Any, entropy_weight: Any, config: LearnerConfig) -> Params:
+        weighted, steps = advantage * weight[:, None], jnp.arange(2)
         return jax.grad(
             lambda params: policy_loss(
-                tiny.policy, config, params, tiny.tables, tiny.trajectory, advantage, weight, entropy_weight
+                tiny.policy, config, params, tiny.tables, tiny.trajectory, weighted, steps, entropy_weight
             )[0]
         )(tiny.params)
 
