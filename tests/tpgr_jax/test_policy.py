@@ -31,7 +31,7 @@ from tpgr_jax.policy import (
     make_tree_tables,
     with_item_embedding,
 )
-from tpgr_jax.reinforce import LearnerConfig, Reinforce, World
+from tpgr_jax.reinforce import LearnerConfig, LearnerState, Reinforce, World
 from tpgr_jax.tree import ItemTree, build_tree, make_clustering
 
 BATCH = 12
@@ -396,9 +396,11 @@ def intermediate_shapes(jaxpr: Any) -> Iterator[tuple[int, ...]]:
                 yield from intermediate_shapes(inner)
 
 
-def largest_intermediates(items: int, episodes: int, depth: int, layout: str) -> Counter[int]:
-    """Sizes of everything that one training step (rollout and update) computes."""
-    config = env_config(episode_length=4, rating_layout=layout)
+def training_step(
+    items: int, episodes: int, depth: int, layout: str = "dense", length: int = 4
+) -> tuple[Callable[..., Any], LearnerState, World]:
+    """A training step (rollout and update), the shapes of its state, and its tables."""
+    config = env_config(episode_length=length, rating_layout=layout)
     data = make_data(items, num_users=3)
     tree = build_tree(items, depth, make_clustering("random", None, 0))
     policy = make_tree_policy(policy_config(hidden=[4]), items, tree.num_children, tree.depth, False)
@@ -417,8 +419,13 @@ def largest_intermediates(items: int, episodes: int, depth: int, layout: str) ->
     )
     learner = Reinforce(make_rating_env(config, data), policy, learner_config, episodes)
     world = World(make_env_params(config, data, np.arange(3), 3), make_tree_tables(tree))
-    state = jax.eval_shape(learner.init, jax.random.key(0))
-    jaxpr = jax.make_jaxpr(learner.train_step)(state, world)
+    return learner.train_step, jax.eval_shape(learner.init, jax.random.key(0)), world
+
+
+def largest_intermediates(items: int, episodes: int, depth: int, layout: str) -> Counter[int]:
+    """Sizes of everything that one training step computes."""
+    train_step, state, world = training_step(items, episodes, depth, layout)
+    jaxpr = jax.make_jaxpr(train_step)(state, world)
     return Counter(math.prod(shape) for shape in intermediate_shapes(jaxpr.jaxpr))
 
 
@@ -432,6 +439,16 @@ def test_no_array_of_episodes_by_items_is_ever_made(layout: str) -> None:
 
 def test_the_flat_policy_makes_such_an_array_so_the_search_can_find_it() -> None:
     assert max(largest_intermediates(1_009, 13, 1, "dense")) >= 13 * 1_009
+
+
+def test_working_memory_grows_like_the_children_and_not_like_the_items() -> None:
+    """16 times the items have 4 times the children per node; at the paper's episode length, as compiled."""
+
+    def working_memory(items: int) -> int:
+        train_step, state, world = training_step(items, 256, 2, "csr", 32)
+        return jax.jit(train_step).lower(state, world).compile().memory_analysis().temp_size_in_bytes
+
+    assert working_memory(40_000) < 6 * working_memory(2_500)
 
 
 def test_with_item_embedding_replaces_only_the_table(padded: Case) -> None:
