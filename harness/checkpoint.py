@@ -13,8 +13,8 @@ import orbax.checkpoint as ocp
 
 from sim.errors import UserError
 
-# Orbax logs every save at INFO and WARNING; its errors arrive as exceptions anyway.
-logging.getLogger("absl").setLevel(logging.ERROR)
+# Orbax logs every save; its errors arrive as exceptions anyway.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 class Checkpoints:
@@ -30,6 +30,13 @@ class Checkpoints:
         """
         self._folder = folder.absolute()
         self._read_only = read_only
+        if not read_only and "[" in str(self._folder):
+            # Orbax takes brackets for a pattern when it finishes a checkpoint, and leaves one that nobody can read.
+            raise UserError(
+                "checkpoints cannot be kept below a folder with '[' in its name",
+                where=str(self._folder),
+                do="Choose another run folder (hydra.run.dir, or hydra.sweep.dir and hydra.sweep.subdir).",
+            )
         self._manager: ocp.CheckpointManager | None = None
         if self._folder.is_dir() or not read_only:
             options = ocp.CheckpointManagerOptions(
@@ -94,9 +101,7 @@ class Checkpoints:
         """
         steps = self.steps
         if not steps:
-            raise UserError(
-                "the run has no checkpoint", where=str(self._folder), do="Train until the first checkpoint is written."
-            )
+            raise UserError("the run has no checkpoint", where=str(self._folder), do="Continue it: resume=RUN_FOLDER.")
         if step is not None and step not in steps:
             raise UserError(
                 f"there is no checkpoint of step {step}",

@@ -85,18 +85,17 @@ def run_training(
         UserError: A metric is not finite; files cannot be written; a checkpoint does not fit.
         Interruption: SIGINT or SIGTERM came; the state is saved.
     """
+    check_steps(schedule, folder)
     with Checkpoints(folder.checkpoints, schedule.max_to_keep) as checkpoints:
         state = jax.jit(agent.init)(key)
         step, seconds = 0, 0.0
         if checkpoints.steps:
             step, state, loop = checkpoints.restore(state)
             seconds = loop["seconds"]
-            if step > schedule.steps:
-                raise UserError(
-                    f"train.steps is {schedule.steps}, the run has already done {step}", do=f"Give at least {step}."
-                )
             print(f"resuming after step {step} of {schedule.steps}", file=sys.stderr)
         else:
+            if folder.metrics.exists():
+                print("no checkpoint yet: starting from the beginning", file=sys.stderr)
             state = agent.pretrain(state)
         with (
             MetricWriter(folder.metrics, step, labels) as writer,
@@ -133,6 +132,16 @@ def run_training(
                     raise Interruption(asked_to_stop, step)
         checkpoints.wait()
     return state
+
+
+def check_steps(schedule: ScheduleConfig, folder: RunFolder) -> None:
+    """Raises UserError if the run in the folder is already past the end of the schedule."""
+    with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
+        done = max(checkpoints.steps, default=0)
+    if done > schedule.steps:
+        raise UserError(
+            f"train.steps is {schedule.steps}, the run has already done {done}", do=f"Give at least {done}."
+        )
 
 
 def _progress_bar(total: int, initial: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -30,6 +31,8 @@ class MetricWriter:
             UserError: The file cannot be read or written.
         """
         rows = [row for row in read_rows(path) if row["step"] <= last_step] if path.exists() else []
+        if last_step and (not rows or rows[-1]["step"] < last_step):
+            print(f"warning: {path} lacks rows up to step {last_step}, the step of the checkpoint", file=sys.stderr)
         text = "".join(_line(row) for row in rows)
         write_atomically(path, lambda temporary: temporary.write_text(text))
         self._path, self._labels = path, labels or {}

@@ -18,6 +18,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sim.errors import UserError
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -53,6 +58,30 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Checkpoints by step."""
         return self.path / "checkpoints"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from training in this folder; the lock ends with the process, however it ends.
+
+        Raises:
+            UserError: Another process holds it.
+        """
+        if fcntl is None:
+            yield
+            return
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    "another process is training in this folder", where=str(self.path), do="Wait for it, or stop it."
+                ) from None
+            except OSError:
+                pass  # some network file systems have no locks
+            yield
+        finally:
+            os.close(handle)
 
     def start(self, config: dict[str, Any]) -> None:
         """Creates the folder and writes its configuration.

@@ -10,6 +10,7 @@ import scipy.sparse
 from sim.errors import UserError
 
 MAX_DISTINCT_RATINGS = 65_535
+MAX_RATING = 1e6  # larger magnitudes are damage, and their squares would not fit into 32-bit floats
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,12 @@ def build_rating_data(
     ratings = np.asarray(ratings, np.float64)
     low = float(np.min(ratings)) if rating_min is None else float(rating_min)
     high = float(np.max(ratings)) if rating_max is None else float(rating_max)
-    bad = ~((ratings >= low) & (ratings <= high) & np.isfinite(ratings))
+    bad = ~((ratings >= low) & (ratings <= high) & (np.abs(ratings) <= MAX_RATING))
     if bad.any():
         row = int(np.argmax(bad))
         raise UserError(
-            f"rating {ratings[row]:g} of user {users[row]} for item {items[row]} is outside the scale {low:g} to "
-            f"{high:g} ({int(bad.sum()):,} such ratings)",
+            f"rating {ratings[row]:g} of user {users[row]} for item {items[row]} is outside the scale "
+            f"{max(low, -MAX_RATING):g} to {min(high, MAX_RATING):g} ({int(bad.sum()):,} such ratings)",
             where=source,
             do="Mend the file, or set data.rating_min and data.rating_max to its true scale.",
         )

@@ -361,7 +361,8 @@ class _Table(_LineParser):
         for name in self.layout.names:
             if self.header.count(name) != 1:
                 problem = "no column" if name not in self.header else "more than one column"
-                raise _BadLineError(f"the header has {problem} {name!r}")
+                hint = "" if len(self.header) > 1 else "; data.separator sets another separator"
+                raise _BadLineError(f"the header has {problem} {name!r}{hint}")
         self.places = [self.header.index(name) for name in self.layout.names]
         self.timestamp_is_last = len(self.places) == 4 and self.places[3] == len(self.header) - 1
         return True

@@ -45,7 +45,10 @@ def read_settings(schema: type[Settings], config: Any, where: str = "") -> Setti
         checked = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(plain), values), resolve=True)
     except OmegaConfBaseException as error:
         key = _path(where, str(getattr(error, "full_key", "") or ""))
-        raise UserError(str(error).splitlines()[0], where=key, do=advice) from None
+        problem = str(error).splitlines()[0]
+        if "is not a ListConfig" in problem:
+            problem = "is no list; write one like [32,16], or []"
+        raise UserError(problem, where=key, do=advice) from None
     assert isinstance(checked, dict)
     parts: dict[str, Any] = {key: read_settings(kind, config[key], _path(where, key)) for key, kind in nested.items()}
     built = schema(**{str(key): value for key, value in checked.items()}, **parts)

@@ -111,9 +111,14 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def write_evaluation(
-    folder: RunFolder, config: RunConfig, problem: Problem, step: int, policies: dict[str, Evaluation]
+    folder: RunFolder,
+    config: RunConfig,
+    problem: Problem,
+    step: int,
+    policies: dict[str, Evaluation],
+    name: str = "eval",
 ) -> None:
-    """Writes `eval.json` and `eval.npz` as the design describes them.
+    """Writes means (`NAME.json`) and per-user arrays (`NAME.npz`), from which anyone can recompute them.
 
     Args:
         folder: Run folder.
@@ -121,6 +126,7 @@ def write_evaluation(
         problem: Data and simulator.
         step: Of the evaluated checkpoint.
         policies: By name; "tpgr" is the one whose arrays have no prefix.
+        name: Of the files.
     """
     data = problem.data
     protocol = {
@@ -141,18 +147,18 @@ def write_evaluation(
         "step": np.asarray(step),
         "synthetic": np.asarray(data.synthetic),
     }
-    for name, evaluation in policies.items():
-        prefix = "" if name == "tpgr" else f"{name}_"
+    for policy, evaluation in policies.items():
+        prefix = "" if policy == "tpgr" else f"{policy}_"
         arrays[f"{prefix}items"] = np.asarray(data.item_ids[evaluation.items])
         arrays |= {f"{prefix}{metric}": getattr(evaluation.metrics, metric) for metric in METRICS}
-    write_arrays(folder.path / "eval.npz", arrays)
+    write_arrays(folder.path / f"{name}.npz", arrays)
     write_json(
-        folder.path / "eval.json",
+        folder.path / f"{name}.json",
         {
             "data": describe_data(data, config.data.split_seed),
             "protocol": protocol,
             "step": step,
-            "policies": {name: summarise(evaluation) for name, evaluation in policies.items()},
+            "policies": {policy: summarise(evaluation) for policy, evaluation in policies.items()},
         },
     )
 

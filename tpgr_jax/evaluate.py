@@ -35,6 +35,7 @@ class EvaluateConfig:
     users_per_batch: int | None
     data_root: str | None
     data_cache: str | None
+    data_path: str | None
 
     def __post_init__(self) -> None:
         """Checks ranges; raises UserError naming the key."""
@@ -70,6 +71,7 @@ def evaluate(settings: EvaluateConfig) -> None:
     tree = make_tree(config, problem, folder)
     learner, world = make_learner(config, problem, tree)
     with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
+        newest = max(checkpoints.steps, default=0)
         step, state, _ = checkpoints.restore(jax.jit(learner.init)(jax.random.key(config.seed)), settings.checkpoint)
     users_per_batch = settings.users_per_batch or USERS_PER_BATCH
     policies = {
@@ -79,15 +81,19 @@ def evaluate(settings: EvaluateConfig) -> None:
     policies |= evaluate_opponents(config, problem, users_per_batch)
     print(f"checkpoint of step {step} of {folder.path}")
     print(format_table(policies, problem, config))
-    write_evaluation(folder, config, problem, step, policies)
+    # The result of the newest checkpoint keeps its place.
+    name = "eval" if step == newest else f"eval_step_{step}"
+    write_evaluation(folder, config, problem, step, policies, name)
+    print(f"written: {name}.json, {name}.npz")
 
 
 def _relocated(values: dict[str, Any], settings: EvaluateConfig) -> dict[str, Any]:
     """Points a run's configuration at data that have moved."""
     config = OmegaConf.create(values)
-    for key, folder in (("data.root", settings.data_root), ("data.cache", settings.data_cache)):
-        if folder is not None:
-            OmegaConf.update(config, key, folder)
+    moved = {"root": settings.data_root, "cache": settings.data_cache, "path": settings.data_path}
+    for key, place in moved.items():
+        if place is not None:
+            OmegaConf.update(config, f"data.{key}", place)
     return plain_config(config)
 
 

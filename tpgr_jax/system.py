@@ -61,6 +61,12 @@ def make_problem(config: RunConfig) -> Problem:
     env = make_rating_env(config.env, data)
     env_params = make_env_params(config.env, data, train_users, config.data.relevant_above)
     relevant = num_relevant_items(data, config.data.relevant_above)
+    if not relevant.any():
+        raise UserError(
+            f"no rating of {data.name} is above data.relevant_above={config.data.relevant_above:g} (the scale is "
+            f"{data.rating_min:g} to {data.rating_max:g})",
+            do="Set data.relevant_above to a rating of this scale; higher ones count as hits.",
+        )
     return Problem(data, train_users, test_users, relevant, env, env_params)
 
 

@@ -12,7 +12,7 @@ import jax
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from harness.loop import Interruption, run_training
+from harness.loop import Interruption, check_steps, run_training
 from harness.metric_writer import read_rows
 from harness.plots import plot_learning_curve
 from harness.provenance import describe_environment
@@ -34,7 +34,7 @@ from tpgr_jax.system import (
 )
 from tpgr_jax.tree import ItemTree
 
-RESUMABLE_KEYS = ("train.steps", "train.max_to_keep", "data.root", "data.cache")
+RESUMABLE_KEYS = ("train.steps", "train.max_to_keep", "data.root", "data.cache", "data.path")
 
 
 register_run_folder_resolver()  # conf/train.yaml needs it while Hydra composes
@@ -77,13 +77,20 @@ def train(values: dict[str, Any], folder: RunFolder, resume: bool) -> None:
         values = _settled(values, config, problem)
         config = read_settings(RunConfig, values)
         folder.start(values)
+    with folder.locked():
+        _train_in_folder(config, problem, folder, values if resume else None)
+
+
+def _train_in_folder(config: RunConfig, problem: Problem, folder: RunFolder, resumed: dict[str, Any] | None) -> None:
+    """Does the work of `train`; `resumed` is the configuration that a resumed run goes on with."""
     if not folder.provenance.exists():
         record_origin(config, problem, folder)
     record = check_same_origin(problem, folder)
-    if resume:
-        folder.write_config(values)
-        resumed = [*record.get("resumed", []), describe_environment()]
-        write_json(folder.provenance, {**record, "resumed": resumed})
+    if resumed is not None:
+        check_steps(config.train, folder)
+        folder.write_config(resumed)
+        history = [*record.get("resumed", []), describe_environment()]
+        write_json(folder.provenance, {**record, "resumed": history})
     tree = make_tree(config, problem, folder)
     learner, world = make_learner(config, problem, tree)
     _announce(config, problem, tree, folder)
@@ -107,6 +114,9 @@ def train(values: dict[str, Any], folder: RunFolder, resume: bool) -> None:
 def _settled(values: dict[str, Any], config: RunConfig, problem: Problem) -> dict[str, Any]:
     """Returns the configuration with the data that were found, so that the run can be repeated when more is there."""
     data = {**values["data"], "offline_fallback": False}
+    for key in ("path", "root", "cache"):
+        if data[key] is not None:  # the run may be resumed or evaluated from another folder
+            data[key] = str(Path(data[key]).expanduser().absolute())
     if problem.data.synthetic and config.data.reader != "synthetic":
         data |= {
             "name": problem.data.name,

@@ -109,3 +109,9 @@ def test_missing_checkpoints_are_user_errors(tmp_path):
         pytest.raises(UserError, match=r"no checkpoint of step 3\n.*Available: 4"),
     ):
         checkpoints.restore(state_of(0), 3)
+
+
+def test_a_folder_name_that_orbax_cannot_finish_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"\['"):
+        Checkpoints(tmp_path / "x[1]" / "checkpoints")
+    assert list(tmp_path.iterdir()) == []

@@ -61,3 +61,9 @@ def test_labels_are_in_every_row(tmp_path):
     with MetricWriter(tmp_path / "metrics.jsonl", 0, {"synthetic": True}) as writer:
         writer.write(1, {"reward": 0.5})
     assert read_rows(tmp_path / "metrics.jsonl") == [{"step": 1, "synthetic": True, "reward": 0.5}]
+
+
+def test_missing_rows_are_mentioned(tmp_path, capsys):
+    write(tmp_path / "metrics.jsonl", [1])
+    write(tmp_path / "metrics.jsonl", [4], last_step=3)
+    assert "lacks rows up to step 3" in capsys.readouterr().err

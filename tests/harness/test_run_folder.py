@@ -75,3 +75,11 @@ def test_empty_folder_is_discarded_on_failure_only(tmp_path):
     with discard_if_empty(tmp_path):
         pass
     assert tmp_path.exists()
+
+
+def test_a_folder_is_trained_in_by_one_process_at_a_time(tmp_path):
+    folder = RunFolder(tmp_path)
+    with folder.locked(), pytest.raises(UserError, match="another process"), RunFolder(tmp_path).locked():
+        pass
+    with folder.locked():
+        pass

@@ -161,9 +161,9 @@ def test_evaluate_repeats_the_numbers_exactly(finished_run, run_command_line, tm
     earlier = run_command_line(EVALUATE, f"run={copy}", "checkpoint=4", "users_per_batch=7")
     assert earlier.returncode == 0, earlier.stderr
     row = next(row for row in metrics_without_times(copy) if row["step"] == 4)
-    np.testing.assert_allclose(
-        json.loads((copy / "eval.json").read_text())["policies"]["tpgr"]["reward"], row["test_reward"], rtol=1e-6
-    )
+    older = json.loads((copy / "eval_step_4.json").read_text())
+    np.testing.assert_allclose(older["policies"]["tpgr"]["reward"], row["test_reward"], rtol=1e-6)
+    assert json.loads((copy / "eval.json").read_text()) == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -211,6 +211,27 @@ def test_run_killed_before_training_can_be_resumed(finished_run, run_command_lin
     assert finished.returncode == 0, finished.stderr
     assert metrics_without_times(started) == metrics_without_times(folder)
     assert {path.name for path in started.iterdir() if "events" not in path.name} >= {"ids.npz", "run.json", "tree.npz"}
+
+
+def test_own_ratings_can_move(run_command_line, tmp_path):
+    generator = np.random.default_rng(0)
+    lines = [f"u{user};i{item};{generator.integers(1, 11)}" for user in range(40) for item in range(user % 3, 30, 2)]
+    (tmp_path / "own.csv").write_text("user;item;stars\n" + "\n".join(lines))
+    columns = ["data.user_column=user", "data.item_column=item", "data.rating_column=stars", 'data.separator=";"']
+    arguments = [*SMALL[1:], "train.steps=2", "data=ratings_file", "data.timestamp_column=null"]
+    finished = run_command_line(
+        TRAIN, *arguments, *columns, "data.path=own.csv", "data.relevant_above=7", "hydra.run.dir=run"
+    )
+    assert finished.returncode == 0, finished.stderr
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "own.csv").rename(tmp_path / "elsewhere" / "own.csv")
+    assert_one_message(run_command_line(EVALUATE, "run=run"), "own.csv")
+    moved = run_command_line(EVALUATE, "run=run", "data_path=elsewhere/own.csv")
+    assert moved.returncode == 0, moved.stderr
+    nothing = run_command_line(TRAIN, *arguments, *columns, "data.path=elsewhere/own.csv", "data.relevant_above=10")
+    assert_one_message(nothing, "data.relevant_above=10")
+    wrong = run_command_line(TRAIN, *arguments, *columns[:3], "data.path=elsewhere/own.csv")
+    assert_one_message(wrong, "own.csv", "line 1", "data.separator")
 
 
 def test_multirun_over_seeds(run_command_line, tmp_path):
@@ -263,6 +284,7 @@ def test_flat_policy_trains(run_command_line):
         (["tree.depth=0"], ["tree.depth"]),
         (["tree.clustering=spectral"], ["tree.clustering", "kmeans"]),
         (["agent.policy.hidden=[0]"], ["agent.policy.hidden"]),
+        (["agent.policy.hidden=32"], ["agent.policy.hidden", "list"]),
         (["agent.learner.discount=2"], ["agent.learner.discount"]),
         (["train.episodes_per_step=33"], ["train.episodes_per_step", "episodes_per_user"]),
         (["train.checkpoint_every=3"], ["train.checkpoint_every", "train.log_every"]),
@@ -357,6 +379,7 @@ def test_resume_keeps_a_new_number_of_steps(finished_run, run_command_line, tmp_
     again = run_command_line(TRAIN, "resume=0")
     assert "after step 8 of 8" in again.stderr
     assert_one_message(run_command_line(TRAIN, "resume=0", "train.steps=2"), "train.steps is 2", "8")
+    assert "steps: 8" in (tmp_path / "0" / "config.yaml").read_text()
 
 
 def test_resume_refuses_another_configuration(finished_run, run_command_line, tmp_path):
