@@ -239,14 +239,15 @@ class TreePolicy:
         branching, depth = self.network.num_children, self.network.depth
         state = self._apply(TreePolicyNetwork.encode, params, trajectory.item, trajectory.reward, trajectory.status)
         length, batch_size = trajectory.item.shape
-        steps = jnp.arange(length) if steps is None else steps
-        samples = len(steps) * batch_size
-        state = state[steps].reshape(samples, -1)
-        leaf = tables.item_leaf[trajectory.item]
-        earlier = steps[:, None] > jnp.arange(length)
+        past = leaf = tables.item_leaf[trajectory.item]
+        now = jnp.arange(length)
+        if steps is not None:
+            state, leaf, now = state[steps], leaf[steps], now[steps]
+        samples = leaf.size
+        state, leaf = state.reshape(samples, -1), leaf.reshape(samples)
+        earlier = now[:, None] > jnp.arange(length)
         # [n, B, T] leaves recommended before each step.
-        past_leaves = jnp.where(earlier[:, None, :], leaf.T[None], NO_LEAF).reshape(samples, length)
-        leaf = leaf[steps].reshape(samples)
+        past_leaves = jnp.where(earlier[:, None, :], past.T[None], NO_LEAF).reshape(samples, length)
         total = jnp.zeros((samples,))
         levels = []
         for level in range(depth):

@@ -133,7 +133,7 @@ def policy_loss(
     tree: TreeTables,
     trajectory: Trajectory,
     advantage: jax.Array,
-    steps: jax.Array,
+    steps: jax.Array | None,
     entropy_weight: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The REINFORCE loss: minus the mean over episodes of sum_t log pi(a_t | s_t) A_t, with regularisers.
@@ -145,14 +145,14 @@ def policy_loss(
         tree: The tree.
         trajectory: [T, B] episodes sampled from it.
         advantage: [T, B] (standardised) returns, constants.
-        steps: [n] time steps that the sum runs over: all of them for the summed update, one for `per_timestep`.
+        steps: [n] time steps that the sum runs over (None = all of them), for `per_timestep` only one.
         entropy_weight: Scalar weight of the exploration bonus.
 
     Returns:
         Scalar loss and metrics: mean entropy of the visited nodes per level (nats).
     """
     log_prob, levels = policy.path_log_probs(PolicyParams(network, tree), trajectory, steps)
-    advantage = advantage[steps]
+    advantage = advantage if steps is None else advantage[steps]
     chex.assert_equal_shape([log_prob, advantage])
     episodes = log_prob.shape[1]
     bonus = sum(jnp.sum(exploration_bonus(log_probs, config.entropy)) for log_probs in levels) / episodes
@@ -224,11 +224,12 @@ class Reinforce:
         returns = discounted_returns(trajectory.reward, config.discount)
         advantage = advantages(returns, config.baseline, config.episodes_per_user)
         # A uniformly drawn first item was not the policy's choice.
-        steps = jnp.arange(1 if self.env.cold_start == "random" else 0, self.env.episode_length)
+        first = 1 if self.env.cold_start == "random" else 0
+        steps = jnp.arange(first, self.env.episode_length)
         progress = jnp.clip(state.step / max(1, config.entropy_steps), 0, 1)
         entropy_weight = config.entropy_weight + progress * (config.entropy_weight_end - config.entropy_weight)
 
-        def apply(carry: tuple[Any, Any], steps: jax.Array) -> tuple[tuple[Any, Any], dict[str, jax.Array]]:
+        def apply(carry: tuple[Any, Any], steps: jax.Array | None) -> tuple[tuple[Any, Any], dict[str, jax.Array]]:
             params, opt_state = carry
             (loss, metrics), gradient = jax.value_and_grad(policy_loss, argnums=2, has_aux=True)(
                 self.policy, config, params, tree, trajectory, advantage, steps, entropy_weight
@@ -238,7 +239,7 @@ class Reinforce:
             return (optax.apply_updates(params, updates), opt_state), metrics
 
         if config.update == "batch":
-            (params, opt_state), metrics = apply((state.params, state.opt_state), steps)
+            (params, opt_state), metrics = apply((state.params, state.opt_state), steps if first else None)
         else:
             (params, opt_state), metrics = jax.lax.scan(apply, (state.params, state.opt_state), steps[:, None])
             metrics = jax.tree.map(jnp.mean, metrics)
