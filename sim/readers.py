@@ -8,6 +8,7 @@ names the first bad line or returns the values. So a row is never dropped or alt
 
 from __future__ import annotations
 
+import abc
 import csv
 import datetime
 import re
@@ -108,7 +109,7 @@ def read_ratings(
 # Text of one rating per line
 
 
-class _LineParser:
+class _LineParser(abc.ABC):
     """One layout of text: how to parse a whole chunk fast, and one line carefully."""
 
     expected = ""
@@ -118,21 +119,21 @@ class _LineParser:
         """Checks the first line of the file; returns whether it is a header."""
         return False
 
+    @abc.abstractmethod
     def parse_chunk(self, data: bytes) -> list[np.ndarray] | None:
         """Returns the columns of whole lines, or None if anything about them is unusual."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def parse_line(self, line: str) -> list[Any]:
         """Returns the values of one line.
 
         Raises:
             _BadLineError: The line is malformed.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def collect(self, rows: list[list[Any]]) -> list[np.ndarray]:
         """Turns the values of `parse_line` into columns like those of `parse_chunk`."""
-        raise NotImplementedError
 
 
 def _read_lines(source: Source, parser: _LineParser, limits: SizeLimits) -> Columns:
