@@ -314,12 +314,10 @@ def test_a_catalogue_smaller_than_the_episode_needs_repeats():
     assert make_rating_env(make_config(episode_length=6, allow_repeats=True), data).allow_repeats
 
 
-def test_hits_are_ratings_above_the_threshold_and_an_existing_lookup_is_shared():
+def test_hits_are_ratings_above_the_threshold():
     data = make_data({(0, item): rating for item, rating in enumerate([1, 2, 3, 3.5, 4, 5])})
     params = make_env_params(make_config(), data, np.array([0]), 3.5)
     np.testing.assert_array_equal(np.asarray(params.relevant_code), [False] * 5 + [True, True])
-    shared = make_env_params(make_config(), data, np.array([0]), 3.5, params.ratings)
-    assert shared.ratings is params.ratings
 
 
 def test_an_episode_of_one_step():
