@@ -76,8 +76,9 @@ def train(values: dict[str, Any], folder: RunFolder, resume: bool) -> None:
     if not resume:
         values = _settled(values, config, problem)
         config = read_settings(RunConfig, values)
-        folder.start(values)
     with folder.locked():
+        if not resume:
+            folder.start(values)
         _train_in_folder(config, problem, folder, values if resume else None)
 
 
