@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sim.rating_env import Observation
-
 
 class Decision(NamedTuple):
     """One recommendation per episode: `action` [B] int32 items, `log_prob` [B] float32 (0 for fixed choices)."""
@@ -28,13 +26,13 @@ class Policy(NamedTuple):
     """
 
     initial_carry: Callable[[Any, int], Any]
-    act: Callable[[Any, Any, Observation, jax.Array, bool], tuple[Any, Decision]]
+    act: Callable[[Any, Any, Any, jax.Array, bool], tuple[Any, Decision]]
 
 
 def with_random_first_item(policy: Policy, num_items: int) -> Policy:
     """Wraps a policy so that the first item of every episode is drawn uniformly (`cold_start: random`)."""
 
-    def act(params: Any, carry: Any, observation: Observation, key: jax.Array, explore: bool) -> tuple[Any, Decision]:
+    def act(params: Any, carry: Any, observation: Any, key: jax.Array, explore: bool) -> tuple[Any, Decision]:
         first_key, key = jax.random.split(key)
         carry, decision = policy.act(params, carry, observation, key, explore)
         first = observation.step == 0

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sim.errors import UserError
+from sim.policy import Decision, Policy, with_random_first_item
 from sim.rating_lookup import RatingLookup, make_rating_lookup
 from sim.ratings import RatingData
 
@@ -145,6 +146,27 @@ class StepInfo(NamedTuple):
     repeated: jax.Array
 
 
+@flax.struct.dataclass
+class Trajectory:
+    """What happened in B episodes of T steps, time first.
+
+    Attributes:
+        item: [T, B] int32 recommended items.
+        reward: [T, B] float32 rewards R (Eq. 6).
+        hit: [T, B] bool, the item is relevant to the user.
+        repeated: [T, B] bool, the item had been recommended before in the episode.
+        log_prob: [T, B] float32 log-probability of the item under the policy that acted.
+        status: [T, B, 9] float32 user status before the step.
+    """
+
+    item: jax.Array
+    reward: jax.Array
+    hit: jax.Array
+    repeated: jax.Array
+    log_prob: jax.Array
+    status: jax.Array
+
+
 @dataclass(frozen=True)
 class RatingEnv:
     """Pure functions of one episode (gymnax 1.0 signature); static settings only.
@@ -164,12 +186,13 @@ class RatingEnv:
 
     def reset(self, key: jax.Array, params: EnvParams) -> tuple[Observation, EnvState]:
         """Starts an episode with a user drawn uniformly from `params.users`."""
-        return self.reset_user(jax.random.choice(key, params.users))
+        return self.reset_at(jax.random.choice(key, params.users), params)
 
-    def reset_user(self, user: jax.Array) -> tuple[Observation, EnvState]:
-        """Starts an episode with the given user (int32 scalar)."""
+    def reset_at(self, start: jax.Array, params: EnvParams | None = None) -> tuple[Observation, EnvState]:
+        """Starts an episode with the given user (int32 scalar); the tables are not needed."""
+        del params
         state = EnvState(
-            user=jnp.asarray(user, jnp.int32),
+            user=jnp.asarray(start, jnp.int32),
             step=jnp.int32(0),
             recommended=jnp.full((self.episode_length,), NO_ITEM, jnp.int32),
             counts=jnp.zeros((STATUS_SIZE,), jnp.int32),
@@ -209,6 +232,14 @@ class RatingEnv:
         truncated = state.step >= self.episode_length
         info = StepInfo(empirical, params.relevant_code[code], repeated)
         return self._observe(state), state, reward, jnp.bool_(False), truncated, info
+
+    def prepare(self, policy: Policy) -> Policy:
+        """Returns the policy, its first item drawn uniformly if `cold_start` says so."""
+        return with_random_first_item(policy, self.num_items) if self.cold_start == "random" else policy
+
+    def record(self, observation: Observation, decision: Decision, reward: jax.Array, info: StepInfo) -> Trajectory:
+        """Returns one step of a trajectory."""
+        return Trajectory(decision.action, reward, info.hit, info.repeated, decision.log_prob, observation.status)
 
     def _observe(self, state: EnvState) -> Observation:
         previous = jnp.maximum(state.step - 1, 0)

@@ -2,74 +2,95 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
-from sim.policy import Policy, with_random_first_item
-from sim.rating_env import EnvParams, RatingEnv
+from sim.policy import Decision, Policy
+
+_ENVIRONMENT_STREAM = 0x656E76  # far from the small numbers by which policies split and fold the step's key
 
 
-@flax.struct.dataclass
-class Trajectory:
-    """What happened in B episodes of T steps, time first.
+class Environment(Protocol):
+    """What a rollout needs of an environment: pure functions of one episode, and what to keep of a batch of steps."""
 
-    Attributes:
-        item: [T, B] int32 recommended items.
-        reward: [T, B] float32 rewards R (Eq. 6).
-        hit: [T, B] bool, the item is relevant to the user.
-        repeated: [T, B] bool, the item had been recommended before in the episode.
-        log_prob: [T, B] float32 log-probability of the item under the policy that acted.
-        status: [T, B, 9] float32 user status before the step.
-        user: [B] int32 the users.
-    """
+    @property
+    def episode_length(self) -> int:
+        """T, steps per episode."""
 
-    item: jax.Array
-    reward: jax.Array
-    hit: jax.Array
-    repeated: jax.Array
-    log_prob: jax.Array
-    status: jax.Array
-    user: jax.Array
+    def reset_at(self, start: jax.Array, params: Any) -> tuple[Any, Any]:
+        """Starts the episode numbered `start` (int32; a user, or a session); returns observation and state."""
+
+    def step(self, key: jax.Array, state: Any, action: jax.Array, params: Any) -> tuple[Any, Any, Any, Any, Any, Any]:
+        """Returns observation, state, reward, terminated, truncated and info."""
+
+    def prepare(self, policy: Policy) -> Policy:
+        """Returns the policy as this environment lets it act (a random first item, for instance)."""
+
+    def record(self, observation: Any, decision: Decision, reward: jax.Array, info: Any) -> Any:
+        """Returns what a trajectory keeps of one step of a batch; the observation is the one decided on."""
+
+
+class Episodes(NamedTuple):
+    """A batch of running episodes: the policy's carry, observations and states of the environment, B of each."""
+
+    carry: Any
+    observation: Any
+    state: Any
+
+
+def begin(env: Environment, env_params: Any, policy: Policy, policy_params: Any, starts: jax.Array) -> Episodes:
+    """Starts one episode for each of [B] int32 starts."""
+    observation, state = jax.vmap(env.reset_at, in_axes=(0, None))(starts, env_params)
+    return Episodes(policy.initial_carry(policy_params, starts.shape[0]), observation, state)
+
+
+def advance(
+    env: Environment,
+    env_params: Any,
+    policy: Policy,
+    policy_params: Any,
+    episodes: Episodes,
+    key: jax.Array,
+    explore: bool,
+) -> tuple[Episodes, Any]:
+    """Takes one step in every episode; returns the episodes and `env.record` of the step."""
+    carry, decision = policy.act(policy_params, episodes.carry, episodes.observation, key, explore)
+    env_keys = jax.random.split(jax.random.fold_in(key, _ENVIRONMENT_STREAM), decision.action.shape[0])
+    observation, state, reward, _, _, info = jax.vmap(env.step, in_axes=(0, 0, 0, None))(
+        env_keys, episodes.state, decision.action, env_params
+    )
+    return Episodes(carry, observation, state), env.record(episodes.observation, decision, reward, info)
 
 
 def rollout(
-    env: RatingEnv,
-    env_params: EnvParams,
+    env: Environment,
+    env_params: Any,
     policy: Policy,
     policy_params: Any,
-    users: jax.Array,
+    starts: jax.Array,
     key: jax.Array,
     explore: bool,
-) -> Trajectory:
-    """Plays one episode with each of the given users.
+) -> Any:
+    """Plays one episode from each of the given starts.
 
     Args:
         env: The simulator.
         env_params: Its tables.
         policy: Acts on the whole batch at once.
         policy_params: The policy's parameters.
-        users: [B] int32, one episode each.
+        starts: [B] int32, one episode each.
         key: Random key; step t uses `fold_in(key, t)`.
         explore: True samples, False decides greedily (static).
+
+    Returns:
+        What `env.record` keeps, time first: arrays [T, B, ...].
     """
-    if env.cold_start == "random":
-        policy = with_random_first_item(policy, env.num_items)
-    observation, state = jax.vmap(env.reset_user)(users)
-    carry = policy.initial_carry(policy_params, users.shape[0])
+    policy = env.prepare(policy)
 
-    def step(loop: tuple[Any, Any, Any], t: jax.Array) -> tuple[tuple[Any, Any, Any], tuple[jax.Array, ...]]:
-        carry, observation, state = loop
-        step_key = jax.random.fold_in(key, t)
-        carry, decision = policy.act(policy_params, carry, observation, step_key, explore)
-        env_step = jax.vmap(env.step, in_axes=(None, 0, 0, None))
-        following, state, reward, _, _, info = env_step(step_key, state, decision.action, env_params)
-        record = (decision.action, reward, info.hit, info.repeated, decision.log_prob, observation.status)
-        return (carry, following, state), record
+    def step(episodes: Episodes, t: jax.Array) -> tuple[Episodes, Any]:
+        return advance(env, env_params, policy, policy_params, episodes, jax.random.fold_in(key, t), explore)
 
-    _, (item, reward, hit, repeated, log_prob, status) = jax.lax.scan(
-        step, (carry, observation, state), jnp.arange(env.episode_length)
-    )
-    return Trajectory(item, reward, hit, repeated, log_prob, status, users)
+    episodes = begin(env, env_params, policy, policy_params, starts)
+    return jax.lax.scan(step, episodes, jnp.arange(env.episode_length))[1]

@@ -13,10 +13,10 @@ import numpy as np
 from harness.provenance import describe_data
 from harness.run_folder import RunFolder, write_arrays, write_json
 from sim.evaluation import Evaluation, evaluate_policy, make_episode_batch
+from sim.fixed_policies import fixed_list_policy, random_policy, rank_items
 from sim.metrics import mean_interval, welch_p_value
 from sim.policy import Policy
 from sim.rating_env import empirical_rewards
-from tpgr_jax.fixed_policies import fixed_list_policy, random_policy, rank_items
 from tpgr_jax.policy import PolicyParams
 from tpgr_jax.reinforce import LearnerState, Reinforce, World
 from tpgr_jax.settings import RunConfig

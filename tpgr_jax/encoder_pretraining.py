@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sim.rating_env import EnvParams, RatingEnv
+from sim.fixed_policies import scripted_policy
+from sim.rating_env import EnvParams, RatingEnv, Trajectory
 from sim.ratings import RatingData
-from sim.rollout import Trajectory, rollout
-from tpgr_jax.fixed_policies import scripted_policy
+from sim.rollout import rollout
 from tpgr_jax.policy import TreePolicyNetwork
 
 LEARNING_RATE = 1e-3

@@ -14,8 +14,7 @@ import numpy as np
 
 from sim.errors import UserError
 from sim.policy import Decision, Policy
-from sim.rating_env import STATUS_SIZE, Observation
-from sim.rollout import Trajectory
+from sim.rating_env import STATUS_SIZE, Observation, Trajectory
 from tpgr_jax.encoder import Encoder
 from tpgr_jax.node_batching import pack, plan_tiles, unpack
 from tpgr_jax.tree import ItemTree

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import optax
 
 from sim.errors import UserError
-from sim.rating_env import EnvParams, RatingEnv
-from sim.rollout import Trajectory, rollout
+from sim.rating_env import EnvParams, RatingEnv, Trajectory
+from sim.rollout import rollout
 from tpgr_jax.policy import MASKED_LOGIT, PolicyParams, TreePolicy, TreeTables
 
 

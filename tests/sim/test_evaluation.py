@@ -9,9 +9,9 @@ import pytest
 
 from hand_made import hand_made_ratings
 from sim.evaluation import evaluate_policy, make_episode_batch, num_relevant_items
+from sim.fixed_policies import fixed_list_policy, random_policy
 from sim.policy import Decision, Policy
 from sim.rating_env import EnvConfig, RatingEnv, make_env_params
-from tpgr_jax.fixed_policies import fixed_list_policy, random_policy
 
 NUM_USERS, NUM_ITEMS, LENGTH, ALPHA, RELEVANT_ABOVE = 23, 30, 8, 0.1, 3
 METRICS = ("reward", "precision", "recall", "f1")

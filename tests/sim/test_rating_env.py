@@ -82,7 +82,7 @@ def oracle_episode(ratings, user, actions, alpha, scale, low, high, allow_repeat
 @functools.partial(jax.jit, static_argnums=0)
 def play(env, params, users, actions):
     """[B] users and [B, T] actions -> the first observation and everything each step returns, [T, B]."""
-    first, state = jax.vmap(env.reset_user)(users)
+    first, state = jax.vmap(env.reset_at)(users)
 
     def step(state, action):
         observation, state, *outcome = jax.vmap(env.step, (None, 0, 0, None))(None, state, action, params)

@@ -17,9 +17,9 @@ import scipy.stats
 
 from hand_made import hand_made_ratings
 from sim.errors import UserError
-from sim.rating_env import EnvConfig, EnvParams, RatingEnv, make_env_params, make_rating_env
+from sim.rating_env import EnvConfig, EnvParams, RatingEnv, Trajectory, make_env_params, make_rating_env
 from sim.ratings import RatingData
-from sim.rollout import Trajectory, rollout
+from sim.rollout import rollout
 from tpgr_jax.policy import (
     MASKED_LOGIT,
     PolicyConfig,

@@ -15,9 +15,9 @@ import pytest
 
 from hand_made import hand_made_ratings
 from sim.errors import UserError
-from sim.rating_env import EnvConfig, RatingEnv, make_env_params, make_rating_env
+from sim.rating_env import EnvConfig, RatingEnv, Trajectory, make_env_params, make_rating_env
 from sim.ratings import RatingData
-from sim.rollout import Trajectory, rollout
+from sim.rollout import rollout
 from tpgr_jax.policy import (
     MASKED_LOGIT,
     PolicyConfig,
@@ -267,7 +267,6 @@ def tiny() -> Enumeration:
         repeated=jnp.zeros(shape, bool),
         log_prob=jnp.zeros(shape),
         status=jnp.asarray(model.status, jnp.float32),
-        user=jnp.zeros(shape[1:], jnp.int32),
     )
     return Enumeration(model, policy, make_tree_tables(tree), params, theta, trajectory, RatingEnv(7, 2))
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from sim.errors import UserError
 from sim.policy import Decision, Policy
-from sim.rating_env import Observation
 from sim.ratings import RatingData
 
 
@@ -22,15 +21,18 @@ def random_policy(num_items: int, allow_repeats: bool = False) -> Policy:
     """Recommends an item drawn uniformly from those not recommended yet (or from all), greedy or not."""
 
     def act(
-        params: Any, carry: tuple[()], observation: Observation, key: jax.Array, explore: bool
+        params: Any, carry: tuple[()], observation: Any, key: jax.Array, explore: bool
     ) -> tuple[tuple[()], Decision]:
         available = num_items - (0 if allow_repeats else 1) * observation.step
         drawn = jax.random.randint(key, available.shape, 0, available)
         # The k-th available item: step over every recommended item that is not larger, in ascending order.
         recommended = jnp.where(observation.recommended >= 0, observation.recommended, num_items)
         if not allow_repeats:
-            for past in jnp.sort(recommended, axis=-1).T:
-                drawn = jnp.where(past <= drawn, drawn + 1, drawn)
+            drawn, _ = jax.lax.scan(
+                lambda drawn, past: (jnp.where(past <= drawn, drawn + 1, drawn), None),
+                drawn,
+                jnp.sort(recommended, axis=-1).T,
+            )
         return carry, Decision(drawn, -jnp.log(available.astype(jnp.float32)))
 
     return Policy(_no_carry, act)
@@ -39,20 +41,23 @@ def random_policy(num_items: int, allow_repeats: bool = False) -> Policy:
 def fixed_list_policy() -> Policy:
     """Recommends the items of a list in order, skipping what was recommended; its parameters are [n] int32 items."""
 
-    def act(
-        ranking: jax.Array, carry: tuple[()], observation: Observation, key: jax.Array, explore: bool
-    ) -> tuple[tuple[()], Decision]:
-        seen = jnp.any(observation.recommended[:, :, None] == ranking, axis=1)
-        return carry, Decision(ranking[jnp.argmin(seen, axis=-1)], jnp.zeros(seen.shape[:1]))
+    def none_seen(ranking: jax.Array, batch_size: int) -> jax.Array:
+        return jnp.zeros((batch_size, ranking.shape[0]), bool)
 
-    return Policy(_no_carry, act)
+    def act(
+        ranking: jax.Array, seen: jax.Array, observation: Any, key: jax.Array, explore: bool
+    ) -> tuple[jax.Array, Decision]:
+        seen |= observation.last_item[:, None] == ranking
+        return seen, Decision(ranking[jnp.argmin(seen, axis=-1)], jnp.zeros(seen.shape[:1]))
+
+    return Policy(none_seen, act)
 
 
 def scripted_policy() -> Policy:
     """Recommends given items, whatever happens; its parameters are [B, T] int32 items, one row per episode."""
 
     def act(
-        script: jax.Array, carry: tuple[()], observation: Observation, key: jax.Array, explore: bool
+        script: jax.Array, carry: tuple[()], observation: Any, key: jax.Array, explore: bool
     ) -> tuple[tuple[()], Decision]:
         item = jnp.take_along_axis(script, observation.step[:, None], axis=1)[:, 0]
         return carry, Decision(item, jnp.zeros(item.shape))

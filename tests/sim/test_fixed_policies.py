@@ -7,8 +7,8 @@ import pytest
 
 from hand_made import hand_made_ratings
 from sim.errors import UserError
+from sim.fixed_policies import fixed_list_policy, random_policy, rank_items, scripted_policy
 from sim.rating_env import Observation, empirical_rewards
-from tpgr_jax.fixed_policies import fixed_list_policy, random_policy, rank_items, scripted_policy
 from tpgr_jax.tree import TreeConfig
 
 RANDOM_15, RANDOM_7, FIXED_LIST = random_policy(15), random_policy(7), fixed_list_policy()
@@ -23,7 +23,7 @@ def observe(recommended, length):
     return Observation(
         step=jnp.full(batch, step, jnp.int32),
         recommended=jnp.asarray(padded),
-        last_item=jnp.asarray(padded[:, step - 1]),
+        last_item=jnp.asarray(padded[:, step - 1]),  # -1 before the first step
         last_reward=jnp.zeros(batch),
         status=jnp.zeros((batch, 9)),
     )
@@ -79,8 +79,10 @@ def test_a_fixed_list_is_played_in_order():
 
 def test_a_fixed_list_skips_what_was_recommended():
     ranking = jnp.array([5, 2, 9, 0, 7])
-    observation = observe([[5, 2, 9], [0, 5, 1], [3, 4, 8], [2, 9, 5], [1, 2, 7]], 6)
-    _, decision = FIXED_LIST.act(ranking, (), observation, jax.random.key(0), False)
+    past = np.array([[5, 2, 9], [0, 5, 1], [3, 4, 8], [2, 9, 5], [1, 2, 7]])
+    seen = FIXED_LIST.initial_carry(ranking, len(past))
+    for t in range(4):
+        seen, decision = FIXED_LIST.act(ranking, seen, observe(past[:, :t], 6), jax.random.key(0), False)
     np.testing.assert_array_equal(decision.action, [0, 2, 5, 0, 5])
 
 
