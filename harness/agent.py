@@ -8,20 +8,35 @@ from typing import Any, NamedTuple
 import jax
 
 
+def _unchanged(state: Any, metrics: dict[str, float]) -> Any:
+    return state
+
+
+def _never(state: Any) -> bool:
+    return False
+
+
 class Agent(NamedTuple):
     """A learner, a bandit or a fixed list.
 
     Attributes:
         init: `key -> state`, pure; also gives the shapes that a checkpoint is restored into.
         pretrain: `state -> state`; called once, at the start of a new run (may work on the host).
-        train_step: `(state, world) -> (state, metrics)`, pure; metrics are scalars by name, "reward" among them.
+        train_step: `(state, world) -> (state, metrics)`, pure; metrics are scalars by name, the headline among them.
         world: Tables that training reads (environment, tree); passed to the compiled step as arguments, because
             closing over them would bake them into the program.
-        episodes_per_step: Episodes that one training step plays.
+        episodes_per_step: Episodes that one training step plays; a fraction where it advances many by a step.
+        headline: The metric that the progress bar shows.
+        after_evaluation: `(state, metrics) -> state`; called with what an evaluation found, before the checkpoint, so
+            that a learner can keep its best parameters.
+        finished: `state -> bool`; asked after each evaluation, True ends the training early.
     """
 
     init: Callable[[jax.Array], Any]
     pretrain: Callable[[Any], Any]
     train_step: Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]
     world: Any
-    episodes_per_step: int
+    episodes_per_step: float
+    headline: str = "reward"
+    after_evaluation: Callable[[Any, dict[str, float]], Any] = _unchanged
+    finished: Callable[[Any], bool] = _never

@@ -27,7 +27,6 @@ class ScheduleConfig:
     """How long to train and what to do when (`conf/train/default.yaml`); all counted in training steps."""
 
     steps: int
-    episodes_per_step: int
     log_every: int
     evaluate_every: int
     checkpoint_every: int
@@ -35,7 +34,7 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         """Checks ranges; raises UserError naming the key."""
-        for key in ("steps", "episodes_per_step", "log_every", "evaluate_every", "checkpoint_every", "max_to_keep"):
+        for key in ("steps", "log_every", "evaluate_every", "checkpoint_every", "max_to_keep"):
             if getattr(self, key) < 1:
                 raise UserError(f"train.{key} is {getattr(self, key)}", do="Give at least 1.")
         for key in ("evaluate_every", "checkpoint_every"):
@@ -75,7 +74,7 @@ def run_training(
         schedule: When to log, evaluate and checkpoint.
         folder: Where metrics and checkpoints go.
         key: Of a new run; a restored run keeps its own.
-        evaluate: `state -> metrics` on test users; names get the prefix `test_`.
+        evaluate: `state -> metrics` on held-out users, under names such as `test_reward`.
         labels: Constants that every row of metrics.jsonl carries (which data, whether synthetic).
 
     Returns:
@@ -102,7 +101,8 @@ def run_training(
             _progress_bar(schedule.steps, step) as bar,
             StopRequest() as stop,
         ):
-            while step < schedule.steps:
+            finished = agent.finished(state)
+            while step < schedule.steps and not finished:
                 # Chunks end at multiples of log_every, also after a run that stopped in between.
                 length = min(schedule.log_every - step % schedule.log_every, schedule.steps - step)
                 started = time.monotonic()
@@ -114,18 +114,22 @@ def run_training(
                 _check_finite(metrics, step, checkpoints)
                 episodes = length * agent.episodes_per_step
                 row = {
-                    "episodes": step * agent.episodes_per_step,
+                    "episodes": math.floor(step * agent.episodes_per_step),
                     "seconds": seconds,
                     "episodes_per_second": episodes / chunk_seconds,
                     **metrics,
                 }
                 if step % schedule.evaluate_every == 0 or step == schedule.steps:
-                    row |= {f"test_{name}": value for name, value in evaluate(state).items()}
+                    found = evaluate(state)
+                    row |= found
+                    state = agent.after_evaluation(state, found)
+                    finished = agent.finished(state)
                 writer.write(step, row)
-                bar.set_postfix_str(_summary(row), refresh=False)
+                bar.set_postfix_str(_summary(row, agent.headline), refresh=False)
                 bar.update(length)
                 asked_to_stop = stop.signal_number  # read once: a signal may come at any moment
-                if step % schedule.checkpoint_every == 0 or step == schedule.steps or asked_to_stop is not None:
+                last = step == schedule.steps or finished
+                if step % schedule.checkpoint_every == 0 or last or asked_to_stop is not None:
                     checkpoints.save(step, state, {"seconds": seconds})
                 if asked_to_stop is not None:
                     checkpoints.wait()
@@ -150,14 +154,14 @@ def _progress_bar(total: int, initial: int) -> Any:
     return tqdm(total=total, initial=initial, unit="step", mininterval=interval, dynamic_ncols=True, smoothing=0.1)
 
 
-def _summary(row: dict[str, float]) -> str:
+def _summary(row: dict[str, float], headline: str) -> str:
     entropies = [f"{value:.2f}" for name, value in row.items() if name.startswith("entropy_")]
-    parts = [f"reward {row['reward']:.4f}"]
+    parts = [f"{headline} {row[headline]:.4f}"]
     if entropies:
         parts.append(f"entropy {' '.join(entropies)}")
-    parts.append(f"{row['episodes_per_second']:,.0f} episodes/s")
-    if "test_reward" in row:
-        parts.append(f"test {row['test_reward']:.4f}")
+    if row["episodes"]:
+        parts.append(f"{row['episodes_per_second']:,.0f} episodes/s")
+    parts += [f"{name.replace('_', ' ')} {value:.4f}" for name, value in row.items() if name.endswith(f"_{headline}")]
     return ", ".join(parts)
 
 

@@ -88,9 +88,22 @@ def rollout(
         What `env.record` keeps, time first: arrays [T, B, ...].
     """
     policy = env.prepare(policy)
+    episodes = begin(env, env_params, policy, policy_params, starts)
+    return play_on(env, env_params, policy, policy_params, episodes, key, explore)[1]
+
+
+def play_on(
+    env: Environment,
+    env_params: Any,
+    policy: Policy,
+    policy_params: Any,
+    episodes: Episodes,
+    key: jax.Array,
+    explore: bool,
+) -> tuple[Episodes, Any]:
+    """Plays T steps in running episodes; as `rollout`, but with the episodes given and returned."""
 
     def step(episodes: Episodes, t: jax.Array) -> tuple[Episodes, Any]:
         return advance(env, env_params, policy, policy_params, episodes, jax.random.fold_in(key, t), explore)
 
-    episodes = begin(env, env_params, policy, policy_params, starts)
-    return jax.lax.scan(step, episodes, jnp.arange(env.episode_length))[1]
+    return jax.lax.scan(step, episodes, jnp.arange(env.episode_length))

@@ -10,17 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from harness.provenance import describe_data
-from harness.run_folder import RunFolder, write_arrays, write_json
+from harness.results import Metrics, format_means, format_ratio, write_results
+from harness.run_folder import RunFolder
 from sim.evaluation import Evaluation, evaluate_policy, make_episode_batch
 from sim.fixed_policies import fixed_list_policy, random_policy, rank_items
-from sim.metrics import mean_interval, welch_p_value
 from sim.policy import Policy
 from sim.rating_env import empirical_rewards
 from tpgr_jax.policy import PolicyParams
 from tpgr_jax.reinforce import LearnerState, Reinforce, World
 from tpgr_jax.settings import RunConfig
-from tpgr_jax.system import Problem
+from tpgr_jax.system import Problem, describe_data
 
 METRICS = ("reward", "precision", "recall", "f1")
 USERS_PER_BATCH = 4096
@@ -96,18 +95,9 @@ def _evaluator(
     return run
 
 
-def mean_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """Returns the means over users of the four metrics."""
-    return {name: float(np.mean(getattr(evaluation.metrics, name))) for name in METRICS}
-
-
-def summarise(evaluation: Evaluation) -> dict[str, Any]:
-    """Returns means and 95 % intervals of the four metrics over users, and the number of users."""
-    summary: dict[str, Any] = {}
-    for name, mean in mean_metrics(evaluation).items():
-        summary[name] = mean
-        summary[f"{name}_ci95"] = list(mean_interval(getattr(evaluation.metrics, name)))
-    return {**summary, "users": len(evaluation.items)}
+def by_name(evaluation: Evaluation) -> Metrics:
+    """Returns the four metrics per user."""
+    return {name: getattr(evaluation.metrics, name) for name in METRICS}
 
 
 def write_evaluation(
@@ -125,7 +115,7 @@ def write_evaluation(
         config: Of the run.
         problem: Data and simulator.
         step: Of the evaluated checkpoint.
-        policies: By name; "tpgr" is the one whose arrays have no prefix.
+        policies: By name; "tpgr" comes first.
         name: Of the files.
     """
     data = problem.data
@@ -150,17 +140,9 @@ def write_evaluation(
     for policy, evaluation in policies.items():
         prefix = "" if policy == "tpgr" else f"{policy}_"
         arrays[f"{prefix}items"] = np.asarray(data.item_ids[evaluation.items])
-        arrays |= {f"{prefix}{metric}": getattr(evaluation.metrics, metric) for metric in METRICS}
-    write_arrays(folder.path / f"{name}.npz", arrays)
-    write_json(
-        folder.path / f"{name}.json",
-        {
-            "data": describe_data(data, config.data.split_seed),
-            "protocol": protocol,
-            "step": step,
-            "policies": {policy: summarise(evaluation) for policy, evaluation in policies.items()},
-        },
-    )
+    header = {"data": describe_data(config, problem), "protocol": protocol, "step": step}
+    results = {policy: by_name(evaluation) for policy, evaluation in policies.items()}
+    write_results(folder, name, header, results, "users", arrays)
 
 
 def format_table(policies: dict[str, Evaluation], problem: Problem, config: RunConfig) -> str:
@@ -168,19 +150,12 @@ def format_table(policies: dict[str, Evaluation], problem: Problem, config: RunC
     data, length = problem.data, config.env.episode_length
     kind = " (SYNTHETIC)" if data.synthetic else ""
     heads = ["reward", f"precision@{length}", f"recall@{length}", f"F1@{length}"]
-    lines = [
-        f"{data.name}{kind}, alpha {config.env.alpha:g}, {len(problem.test_users):,} test users, means ± 95 % interval",
-        f"{'policy':<18}" + "".join(f"{head:>18}" for head in heads),
-    ]
-    for name, evaluation in policies.items():
-        cells = []
-        for metric in METRICS:
-            values = getattr(evaluation.metrics, metric)
-            low, high = mean_interval(values)
-            cells.append(f"{np.mean(values):.4f} ± {(high - low) / 2:.4f}".rjust(18))
-        lines.append(f"{name:<18}" + "".join(cells))
-    own, best = (policies[name].metrics.reward for name in ("tpgr", "best_fixed_list"))
-    ratio = float(np.mean(own) / np.mean(best)) if np.mean(best) > 0 else float("nan")
-    p_value = f", Welch's p = {welch_p_value(own, best):.2g}" if len(own) > 1 else ""
-    lines.append(f"reward of tpgr / best_fixed_list: {ratio:.3f}{p_value}")
-    return "\n".join(lines)
+    results = {policy: by_name(evaluation) for policy, evaluation in policies.items()}
+    return "\n".join(
+        [
+            f"{data.name}{kind}, alpha {config.env.alpha:g}, {len(problem.test_users):,} test users, means ± 95 % "
+            "interval",
+            *format_means(results, heads, 4),
+            format_ratio(results, "reward", "tpgr", "best_fixed_list"),
+        ]
+    )

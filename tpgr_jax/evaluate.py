@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import hydra
 import jax
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from harness.checkpoint import Checkpoints
-from harness.run_folder import RunFolder, plain_config
+from harness.run_folder import RunFolder
+from harness.training_command import relocated
 from sim.command import run_command, task
 from sim.errors import UserError
 from sim.settings import read_settings
@@ -59,7 +59,9 @@ def evaluate(settings: EvaluateConfig) -> None:
         UserError: No run folder, no or damaged checkpoint, other data than the run was trained on.
     """
     folder = RunFolder(Path(settings.run or ""))
-    config = read_settings(RunConfig, _relocated(folder.read_config(), settings))
+    config = read_settings(
+        RunConfig, relocated(folder.read_config(), settings.data_root, settings.data_cache, settings.data_path)
+    )
     if not tree_path(folder).exists():
         raise UserError(
             "the run has no tree (it stopped before training began)",
@@ -67,7 +69,7 @@ def evaluate(settings: EvaluateConfig) -> None:
             do=f"Continue it: python -m tpgr_jax.train resume={folder.path}",
         )
     problem = make_problem(config)
-    check_same_origin(problem, folder)
+    check_same_origin(config, problem, folder)
     tree = make_tree(config, problem, folder)
     learner, world = make_learner(config, problem, tree)
     with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
@@ -85,16 +87,6 @@ def evaluate(settings: EvaluateConfig) -> None:
     name = "eval" if step == newest else f"eval_step_{step}"
     write_evaluation(folder, config, problem, step, policies, name)
     print(f"written: {name}.json, {name}.npz")
-
-
-def _relocated(values: dict[str, Any], settings: EvaluateConfig) -> dict[str, Any]:
-    """Points a run's configuration at data that have moved."""
-    config = OmegaConf.create(values)
-    moved = {"root": settings.data_root, "cache": settings.data_cache, "path": settings.data_path}
-    for key, place in moved.items():
-        if place is not None:
-            OmegaConf.update(config, f"data.{key}", place)
-    return plain_config(config)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,19 @@ class AgentConfig:
 
 
 @dataclass(frozen=True)
+class TrainConfig(ScheduleConfig):
+    """The schedule, and how many episodes a training step plays (`conf/train/default.yaml`)."""
+
+    episodes_per_step: int
+
+    def __post_init__(self) -> None:
+        """Checks ranges; raises UserError naming the key."""
+        super().__post_init__()
+        if self.episodes_per_step < 1:
+            raise UserError(f"train.episodes_per_step is {self.episodes_per_step}", do="Give at least 1.")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run's numbers."""
 
@@ -35,7 +48,7 @@ class RunConfig:
     env: EnvConfig
     tree: TreeConfig
     agent: AgentConfig
-    train: ScheduleConfig
+    train: TrainConfig
     seed: int
 
     def __post_init__(self) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from harness import provenance
 from harness.agent import Agent
-from harness.provenance import describe_data, describe_environment
-from harness.run_folder import RunFolder, read_arrays, read_json, write_arrays, write_atomically, write_json
+from harness.run_folder import RunFolder, write_atomically
 from sim.datasets import load_dataset
 from sim.errors import UserError
 from sim.evaluation import num_relevant_items
@@ -137,14 +137,26 @@ def _pretrained(config: RunConfig, problem: Problem, learner: Reinforce, network
     return network
 
 
+def describe_data(config: RunConfig, problem: Problem) -> dict[str, Any]:
+    """Returns the data set's name, checksum and sizes, whether it is synthetic, and the split seed."""
+    data = problem.data
+    return {
+        "name": data.name,
+        "synthetic": data.synthetic,
+        "checksum": data.checksum,
+        "users": data.num_users,
+        "items": data.num_items,
+        "ratings": data.num_ratings,
+        "split_seed": config.data.split_seed,
+    }
+
+
 def record_origin(config: RunConfig, problem: Problem, folder: RunFolder) -> None:
-    """Writes into a new run folder what it is made from: ids, split, data, versions, device, git commit.
+    """Writes into a new run folder what it is made from.
 
     Raises:
         UserError: The folder cannot be written, or its record is missing although training has begun.
     """
-    if folder.checkpoints.exists() or tree_path(folder).exists():
-        raise UserError("is missing", where=str(folder.provenance), do="Restore the file, or start a new run.")
     data = problem.data
     ids = {
         "user_ids": np.asarray(data.user_ids),
@@ -153,36 +165,16 @@ def record_origin(config: RunConfig, problem: Problem, folder: RunFolder) -> Non
         "test_users": np.asarray(data.user_ids[problem.test_users]),
         "synthetic": np.asarray(data.synthetic),
     }
-    write_arrays(folder.ids, ids)
-    # Last, because its presence says that the others are there.
-    origin = {"data": describe_data(data, config.data.split_seed), **describe_environment(), "resumed": []}
-    write_json(folder.provenance, origin)
+    training_began = folder.checkpoints.exists() or tree_path(folder).exists()
+    provenance.record_origin(folder, describe_data(config, problem), ids, training_began)
 
 
-def check_same_origin(problem: Problem, folder: RunFolder) -> dict[str, Any]:
+def check_same_origin(config: RunConfig, problem: Problem, folder: RunFolder) -> dict[str, Any]:
     """Compares data and split with what the run was trained on, and returns the run's record.
 
     Raises:
         UserError: Another data set, another version or split of it, or a missing or damaged record.
     """
-    record = read_json(folder.provenance)
-    recorded = record.get("data") if isinstance(record, dict) else None
-    if not isinstance(recorded, dict) or not {"name", "checksum", "items", "users"} <= recorded.keys():
-        raise UserError("does not describe a run's data", where=str(folder.provenance), do="Restore the file.")
     data = problem.data
-    if (recorded["checksum"], recorded["items"], recorded["users"]) != (data.checksum, data.num_items, data.num_users):
-        raise UserError(
-            f"the run was trained on {recorded['name']} ({recorded['users']:,} users, {recorded['items']:,} items, "
-            f"{recorded['checksum'][:19]}...), found {data.name} ({data.num_users:,} users, {data.num_items:,} items, "
-            f"{data.checksum[:19]}...) in {data.source}",
-            where=str(folder.path),
-            do="Provide the same data, or train again on these.",
-        )
-    test_users = read_arrays(folder.ids, ("test_users",))["test_users"]
-    if not np.array_equal(test_users, data.user_ids[problem.test_users]):
-        raise UserError(
-            "the run's test users are not those of this split, so it may have been trained on some of them",
-            where=str(folder.ids),
-            do="Restore config.yaml (data.split_seed, data.test_fraction) and the NumPy version named in run.json.",
-        )
-    return record
+    held_out = ("test_users", data.user_ids[problem.test_users], "data.split_seed, data.test_fraction")
+    return provenance.check_same_origin(folder, describe_data(config, problem), data.source, held_out)

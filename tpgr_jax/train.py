@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import hydra
 import jax
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from harness.loop import Interruption, check_steps, run_training
+from harness.loop import check_steps, run_training
 from harness.metric_writer import read_rows
 from harness.plots import plot_learning_curve
-from harness.provenance import describe_environment
-from harness.run_folder import RunFolder, discard_if_empty, plain_config, register_run_folder_resolver, write_json
+from harness.provenance import record_resumption
+from harness.results import means
+from harness.run_folder import RunFolder, register_run_folder_resolver
+from harness.training_command import start_or_resume, with_absolute_places
 from sim.command import run_command, task
-from sim.errors import UserError
 from sim.evaluation import Evaluation
 from sim.settings import read_settings
-from tpgr_jax.comparison import evaluate_opponents, format_table, make_evaluate, mean_metrics, write_evaluation
+from tpgr_jax.comparison import by_name, evaluate_opponents, format_table, make_evaluate, write_evaluation
 from tpgr_jax.settings import RunConfig
 from tpgr_jax.system import (
     Problem,
@@ -34,9 +32,6 @@ from tpgr_jax.system import (
 )
 from tpgr_jax.tree import ItemTree
 
-RESUMABLE_KEYS = ("train.steps", "train.max_to_keep", "data.root", "data.cache", "data.path")
-
-
 register_run_folder_resolver()  # conf/train.yaml needs it while Hydra composes
 
 
@@ -44,19 +39,7 @@ register_run_folder_resolver()  # conf/train.yaml needs it while Hydra composes
 @task
 def main(composed: DictConfig) -> None:
     """Trains, or continues, a run and ends with its evaluation."""
-    resume = composed.resume is not None
-    folder = RunFolder(Path(str(composed.resume) if resume else HydraConfig.get().runtime.output_dir))
-    try:
-        with discard_if_empty(folder.path):
-            if resume:
-                values = _with_overrides(folder.read_config(), composed, HydraConfig.get().overrides.task)
-            else:
-                values = plain_config(composed)
-                del values["resume"]
-            train(values, folder, resume)
-    except Interruption as stopped:
-        print(f"{stopped}; continue with: python -m tpgr_jax.train resume={folder.path}", file=sys.stderr)
-        raise SystemExit(128 + stopped.signal_number) from None
+    start_or_resume(composed, "tpgr_jax.train", train)
 
 
 def train(values: dict[str, Any], folder: RunFolder, resume: bool) -> None:
@@ -86,12 +69,11 @@ def _train_in_folder(config: RunConfig, problem: Problem, folder: RunFolder, res
     """Does the work of `train`; `resumed` is the configuration that a resumed run goes on with."""
     if not folder.provenance.exists():
         record_origin(config, problem, folder)
-    record = check_same_origin(problem, folder)
+    record = check_same_origin(config, problem, folder)
     if resumed is not None:
         check_steps(config.train, folder)
         folder.write_config(resumed)
-        history = [*record.get("resumed", []), describe_environment()]
-        write_json(folder.provenance, {**record, "resumed": history})
+        record_resumption(folder, record)
     tree = make_tree(config, problem, folder)
     learner, world = make_learner(config, problem, tree)
     _announce(config, problem, tree, folder)
@@ -101,7 +83,7 @@ def _train_in_folder(config: RunConfig, problem: Problem, folder: RunFolder, res
         config.train,
         folder,
         jax.random.key(config.seed),
-        lambda state: mean_metrics(greedy(state)),
+        lambda state: {f"test_{name}": value for name, value in means(by_name(greedy(state))).items()},
         {"data": problem.data.name, "synthetic": problem.data.synthetic},
     )
     sampled = make_evaluate(config, problem, learner, world, explore=True)
@@ -114,10 +96,7 @@ def _train_in_folder(config: RunConfig, problem: Problem, folder: RunFolder, res
 
 def _settled(values: dict[str, Any], config: RunConfig, problem: Problem) -> dict[str, Any]:
     """Returns the configuration with the data that were found, so that the run can be repeated when more is there."""
-    data = {**values["data"], "offline_fallback": False}
-    for key in ("path", "root", "cache"):
-        if data[key] is not None:  # the run may be resumed or evaluated from another folder
-            data[key] = str(Path(data[key]).expanduser().absolute())
+    data = {**with_absolute_places(values["data"]), "offline_fallback": False}
     if problem.data.synthetic and config.data.reader != "synthetic":
         data |= {
             "name": problem.data.name,
@@ -127,21 +106,6 @@ def _settled(values: dict[str, Any], config: RunConfig, problem: Problem) -> dic
             "rating_max": None,
         }
     return {**values, "data": data}
-
-
-def _with_overrides(values: dict[str, Any], composed: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """Applies what may change in a resumed run; anything else would make it another run."""
-    config = OmegaConf.create(values)
-    for override in overrides:
-        key = override.split("=", 1)[0].lstrip("+~")
-        if key in RESUMABLE_KEYS:
-            OmegaConf.update(config, key, OmegaConf.select(composed, key))
-        elif key != "resume":
-            raise UserError(
-                f"{override} cannot be combined with resume, which continues a run with its own configuration",
-                do=f"Leave it out (only {', '.join(RESUMABLE_KEYS)} may change), or start a new run.",
-            )
-    return plain_config(config)
 
 
 def _announce(config: RunConfig, problem: Problem, tree: ItemTree, folder: RunFolder) -> None:
@@ -158,7 +122,9 @@ def _announce(config: RunConfig, problem: Problem, tree: ItemTree, folder: RunFo
 
 def _plot(config: RunConfig, problem: Problem, folder: RunFolder, policies: dict[str, Evaluation]) -> None:
     kind = " (SYNTHETIC)" if problem.data.synthetic else ""
-    references = {name: mean_metrics(policies[name])["reward"] for name in ("random", "popularity", "best_fixed_list")}
+    references = {
+        name: means(by_name(policies[name]))["reward"] for name in ("random", "popularity", "best_fixed_list")
+    }
     title = f"TPGR on {problem.data.name}{kind}, alpha {config.env.alpha:g}, seed {config.seed}"
     plot_learning_curve(folder.path / "learning_curve.png", read_rows(folder.metrics), title, references)
 

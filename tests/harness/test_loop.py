@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from sim.errors import UserError
 
 SCHEDULE = {
     "steps": 10,
-    "episodes_per_step": 4,
     "log_every": 2,
     "evaluate_every": 4,
     "checkpoint_every": 4,
@@ -47,7 +47,7 @@ def train(path: Path, evaluate=None, agent=None, **changes):
         ScheduleConfig(**{**SCHEDULE, **changes}),
         RunFolder(path),
         jax.random.key(3),
-        evaluate or (lambda state: {"reward": float(state["total"])}),
+        evaluate or (lambda state: {"test_reward": float(state["total"])}),
         {"data": "counter"},
     )
 
@@ -95,7 +95,7 @@ def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(tmp_path, numbe
     def interrupt(state):
         if int(state["step"]) == 4:
             os.kill(os.getpid(), number)
-        return {"reward": float(state["total"])}
+        return {"test_reward": float(state["total"])}
 
     with pytest.raises(Interruption, match="after step") as stopped:
         train(tmp_path / "parts", interrupt)
@@ -112,7 +112,7 @@ def test_a_signal_between_checkpoints_saves_first(tmp_path, step):
     def interrupt(state):
         if int(state["step"]) == step:
             os.kill(os.getpid(), signal.SIGTERM)
-        return {"reward": float(state["total"])}
+        return {"test_reward": float(state["total"])}
 
     with pytest.raises(Interruption, match=f"SIGTERM after step {step}"):
         train(tmp_path / "parts", interrupt, evaluate_every=2)
@@ -154,7 +154,7 @@ def test_rows_after_the_checkpoint_are_done_again(tmp_path):
     def die(state):
         if int(state["step"]) == 8:
             raise Killed
-        return {"reward": float(state["total"])}
+        return {"test_reward": float(state["total"])}
 
     with pytest.raises(Killed):
         train(tmp_path / "parts", die)
@@ -194,3 +194,50 @@ def test_rows_are_json(tmp_path):
 def test_impossible_schedules_name_their_key(key, value):
     with pytest.raises(UserError, match=rf"train\.{key}"):
         ScheduleConfig(**{**SCHEDULE, key: value})
+
+
+def keeper(patience: int) -> Agent:
+    """The counter, keeping the best total it was evaluated with; stops after `patience` without a better."""
+
+    def keep(state, found):
+        better = found["test_reward"] > float(state["best"])
+        best = jnp.float32(max(found["test_reward"], float(state["best"])))
+        return state | {"best": best, "stale": jnp.int32(0) if better else state["stale"] + 1}
+
+    plain = noisy_counter()
+
+    def train_step(state, world):
+        following, metrics = plain.train_step(state, world)
+        return state | following, metrics
+
+    return plain._replace(
+        init=lambda key: plain.init(key) | {"best": jnp.float32(-jnp.inf), "stale": jnp.int32(0)},
+        train_step=train_step,
+        after_evaluation=keep,
+        finished=lambda state: bool(state["stale"] >= patience),
+    )
+
+
+def test_a_learner_sees_its_evaluations_and_may_end_the_run_early(tmp_path):
+    falling = iter([3.0, 5.0, 4.0, 4.5, 9.0])
+    state = train(tmp_path / "run", lambda state: {"test_reward": next(falling)}, keeper(2), steps=40, max_to_keep=9)
+    assert float(state["best"]) == 5
+    assert int(state["step"]) == 16  # two evaluations after the best one, at step 8
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows if "test_reward" in row] == [4, 8, 12, 16]
+
+    again = train(tmp_path / "run", lambda state: pytest.fail("a finished run goes on"), keeper(2), steps=40)
+    assert int(again["step"]) == 16
+    assert float(again["best"]) == 5
+
+
+def test_what_an_evaluation_left_in_the_state_survives_a_kill(tmp_path):
+    found = {4: 7.0, 8: 2.0}
+
+    def evaluate(state):
+        return {"test_reward": found[int(state["step"])]}
+
+    train(tmp_path / "run", evaluate, keeper(9), steps=8)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "8")
+    state = train(tmp_path / "run", evaluate, keeper(9), steps=8)
+    assert (float(state["best"]), int(state["stale"])) == (7.0, 1)

@@ -8,7 +8,8 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from sim.settings import read_settings
-from tpgr_jax.comparison import evaluate_opponents, make_evaluate, mean_metrics
+from harness.results import means
+from tpgr_jax.comparison import by_name, evaluate_opponents, make_evaluate
 from tpgr_jax.item_vectors import build_item_tree
 from tpgr_jax.settings import RunConfig
 from tpgr_jax.system import Problem, make_learner, make_problem
@@ -34,7 +35,7 @@ def problem(config: RunConfig) -> Problem:
 
 @pytest.fixture(scope="module")
 def opponents(config: RunConfig, problem: Problem) -> dict:
-    return {name: mean_metrics(evaluation) for name, evaluation in evaluate_opponents(config, problem).items()}
+    return {name: means(by_name(evaluation)) for name, evaluation in evaluate_opponents(config, problem).items()}
 
 
 def test_split_sizes(problem):
@@ -70,10 +71,10 @@ def test_sixty_training_steps_come_close_to_the_best_fixed_list(config, problem,
     learner, world = make_learner(config, problem, tree)
     evaluate = make_evaluate(config, problem, learner, world, explore=False)
     state = learner.init(jax.random.key(0))
-    untrained = mean_metrics(evaluate(state))["reward"]
+    untrained = means(by_name(evaluate(state)))["reward"]
     train = jax.jit(lambda state: jax.lax.scan(lambda s, _: learner.train_step(s, world), state, None, length=20)[0])
     for _ in range(3):
         state = train(state)
-    learned = mean_metrics(evaluate(state))["reward"]
+    learned = means(by_name(evaluate(state)))["reward"]
     assert untrained < 0.2 * opponents["best_fixed_list"]["reward"]
     assert learned > 0.9 * opponents["best_fixed_list"]["reward"]

@@ -1,0 +1,77 @@
+"""What every training command does around its training: a new or a resumed run folder, and how it stops."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from harness.loop import Interruption
+from harness.run_folder import RunFolder, discard_if_empty, plain_config
+from sim.errors import UserError
+
+_RESUMABLE_KEYS = ("train.steps", "train.max_to_keep", "data.root", "data.cache", "data.path")
+_PLACES = ("path", "root", "cache")
+
+
+def start_or_resume(
+    composed: DictConfig, command: str, train: Callable[[dict[str, Any], RunFolder, bool], None]
+) -> None:
+    """Calls `train(configuration, run folder, resumed)` with the run that a composed configuration asks for.
+
+    Args:
+        composed: Of Hydra; its key `resume` names a run folder, or is null for a new run in Hydra's output folder.
+        command: Name of the module, for messages.
+        train: Trains; gets the configuration without `resume`.
+
+    Raises:
+        SystemExit: The run was interrupted; its state is saved (128 + signal).
+        UserError: What `train` raises, or a setting that a resumed run cannot change.
+    """
+    resume = composed.resume is not None
+    folder = RunFolder(Path(str(composed.resume) if resume else HydraConfig.get().runtime.output_dir))
+    try:
+        with discard_if_empty(folder.path):
+            if resume:
+                values = _with_overrides(folder.read_config(), composed, HydraConfig.get().overrides.task)
+            else:
+                values = plain_config(composed)
+                del values["resume"]
+            train(values, folder, resume)
+    except Interruption as stopped:
+        print(f"{stopped}; continue with: python -m {command} resume={folder.path}", file=sys.stderr)
+        raise SystemExit(128 + stopped.signal_number) from None
+
+
+def with_absolute_places(data: dict[str, Any]) -> dict[str, Any]:
+    """Returns data settings whose paths still hold when the run is resumed or evaluated from another folder."""
+    places = {key: str(Path(data[key]).expanduser().absolute()) for key in _PLACES if data[key] is not None}
+    return {**data, **places}
+
+
+def relocated(values: dict[str, Any], root: str | None, cache: str | None, path: str | None) -> dict[str, Any]:
+    """Returns a run's configuration pointed at data that have moved; None leaves a place as it is."""
+    config = OmegaConf.create(values)
+    for key, place in (("root", root), ("cache", cache), ("path", path)):
+        if place is not None:
+            OmegaConf.update(config, f"data.{key}", place)
+    return plain_config(config)
+
+
+def _with_overrides(values: dict[str, Any], composed: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """Applies what may change in a resumed run; anything else would make it another run."""
+    config = OmegaConf.create(values)
+    for override in overrides:
+        key = override.split("=", 1)[0].lstrip("+~")
+        if key in _RESUMABLE_KEYS:
+            OmegaConf.update(config, key, OmegaConf.select(composed, key))
+        elif key != "resume":
+            raise UserError(
+                f"{override} cannot be combined with resume, which continues a run with its own configuration",
+                do=f"Leave it out (only {', '.join(_RESUMABLE_KEYS)} may change), or start a new run.",
+            )
+    return plain_config(config)
