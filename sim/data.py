@@ -1,4 +1,4 @@
-"""Prints the statistics of a data set (the paper's Table 1): `python -m sim.data data=movielens_1m`."""
+"""Prints the statistics of a data set (the papers' Table 1): `python -m sim.data data=movielens_1m`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import hydra
 
 from sim.command import run_command, task
 from sim.datasets import DataConfig, load_dataset, statistics
+from sim.event_datasets import LogConfig, load_log, log_statistics, test_sessions
 from sim.settings import read_settings
 
 
@@ -17,11 +18,18 @@ from sim.settings import read_settings
 @task
 def main(config: Any) -> None:
     """Loads the configured data set and prints its statistics, for people or (json=true) for programs."""
-    found = statistics(load_dataset(read_settings(DataConfig, config.data, "data")))
-    print(json.dumps(found, indent=2) if config.json else describe(found))
+    if config.data.get("kind") == LogConfig.kind:
+        log_config = read_settings(LogConfig, config.data, "data")
+        log = load_log(log_config)
+        found = log_statistics(log, test_sessions(log, log_config))
+        text = describe_log(found)
+    else:
+        found = statistics(load_dataset(read_settings(DataConfig, config.data, "data")))
+        text = describe_ratings(found)
+    print(json.dumps(found, indent=2) if config.json else text)
 
 
-def describe(found: dict[str, Any]) -> str:
+def describe_ratings(found: dict[str, Any]) -> str:
     """Returns what `sim.datasets.statistics` found as aligned lines."""
     rows = [
         ("data set", found["name"] + (" (GENERATED, not real data)" if found["synthetic"] else "")),
@@ -38,7 +46,39 @@ def describe(found: dict[str, Any]) -> str:
         ("source", found["source"]),
         ("checksum", found["checksum"]),
     ]
-    return "\n".join(f"{label:<18}{value}" for label, value in rows)
+    return _aligned(rows)
+
+
+def describe_log(found: dict[str, Any]) -> str:
+    """Returns what `sim.event_datasets.log_statistics` found as aligned lines, training beside test."""
+    parts = list(found["parts"].values())
+    warning = " (GENERATED, not real data)" if found["synthetic"] else ""
+    if found["synthetic_skips"]:
+        warning += " (its SKIPS are SAMPLED, not recorded: click and order rates are settings, not facts)"
+    counts = ("samples", "items", "users", "sessions", "clicks", "orders")
+    rows = [
+        ("data set", found["name"] + warning),
+        ("users", f"{found['users']:,}"),
+        ("items", f"{found['items']:,}"),
+        ("", _side_by_side(list(found["parts"]))),
+        *((f"  {name}", _side_by_side([f"{part[name]:,}" for part in parts])) for name in counts),
+        ("  click rate", _side_by_side([f"{part['click_rate']:.3%}" for part in parts])),
+        ("  order rate", _side_by_side([f"{part['order_rate']:.3%}" for part in parts])),
+        ("  events per session", _side_by_side([_spread(part["events_per_session"]) for part in parts])),
+        ("  time span", _side_by_side([_time_span(part["timestamps"]) for part in parts])),
+        ("source", found["source"]),
+        ("checksum", found["checksum"]),
+    ]
+    return _aligned(rows)
+
+
+def _aligned(rows: list[tuple[str, str]]) -> str:
+    width = max(18, 2 + max(len(label) for label, _ in rows))
+    return "\n".join(f"{label:<{width}}{value}".rstrip() for label, value in rows)
+
+
+def _side_by_side(values: list[str]) -> str:
+    return "".join(f"{value:<40}" for value in values)
 
 
 def _spread(spread: dict[str, float]) -> str:

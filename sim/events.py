@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,7 +98,7 @@ def build_event_log(
         items: [R] item ids, integers or strings.
         times: [R] integer seconds since 1970.
         feedback: [R] 0 skip, 1 click, 2 order.
-        sessions: [R] session ids, unique per user; None cuts sessions by `session_gap`.
+        sessions: [R] session ids (one id at two users means two sessions); None cuts sessions by `session_gap`.
         session_gap: Seconds without an event after which a new session begins (unused where the log has sessions).
         checksum: Of the source.
         source: Where the columns came from.
@@ -110,7 +111,7 @@ def build_event_log(
     """
     if not len(users):
         raise UserError("holds no events", where=source, do="Provide a log with at least one event.")
-    if len({len(column) for column in (users, items, times, feedback)}) > 1:
+    if len({len(column) for column in (users, items, times, feedback, sessions) if column is not None}) > 1:
         raise UserError("columns differ in length", where=source)
     user_ids, user = np.unique(users, return_inverse=True)
     item_ids, item = np.unique(items, return_inverse=True)
@@ -121,13 +122,14 @@ def build_event_log(
         begins = (np.diff(user, prepend=-1) != 0) | (np.diff(times, prepend=times[0]) > session_gap)
         session = np.cumsum(begins) - 1
     else:
-        _, group = np.unique(sessions, return_inverse=True)
+        distinct, group = np.unique(sessions, return_inverse=True)
+        _, group = np.unique(user.astype(np.int64) * len(distinct) + group, return_inverse=True)
         first_time = np.full(group.max() + 1, np.iinfo(np.int64).max)
         np.minimum.at(first_time, group, times)
         # Sessions of a user that overlap in time are kept apart, in the order of their beginnings.
         order = np.lexsort((times, group, first_time[group], user))
         user, times, group = user[order], times[order], group[order]
-        session = np.cumsum((np.diff(user, prepend=-1) != 0) | (np.diff(group, prepend=-1) != 0)) - 1
+        session = np.cumsum(np.diff(group, prepend=-1) != 0) - 1
     item, answers = item[order], np.asarray(feedback, np.int8)[order]
     first, strongest = _first_per_session_item(session, item, answers)
     return EventLog(
@@ -157,3 +159,41 @@ def _first_per_session_item(
     np.maximum.at(strongest, group, feedback)
     order = np.argsort(first)
     return first[order], strongest[order]
+
+
+def select_events(log: EventLog, kept: np.ndarray) -> EventLog:
+    """Returns the log of some of its rows; users, items and sessions are numbered anew.
+
+    Args:
+        log: The log.
+        kept: [n] bool, which rows stay.
+
+    Raises:
+        UserError: No rows stay.
+    """
+    if not kept.any():
+        raise UserError(
+            "no events are left after filtering",
+            where=log.source,
+            do="Lower data.min_item_events and data.min_session_events.",
+        )
+    user_ids, user = _renumbered(log.user_ids, log.user[kept])
+    item_ids, item = _renumbered(log.item_ids, log.item[kept])
+    return dataclasses.replace(
+        log,
+        user=user,
+        session=np.cumsum(np.diff(log.session[kept], prepend=-1) != 0, dtype=np.int32) - 1,
+        time=log.time[kept],
+        item=item,
+        feedback=log.feedback[kept],
+        user_ids=user_ids,
+        item_ids=item_ids,
+        probabilities=None if log.probabilities is None else log.probabilities[kept],
+    )
+
+
+def _renumbered(ids: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ids that occur in `index`, and the index into those."""
+    occurs = np.zeros(len(ids), bool)
+    occurs[index] = True
+    return ids[occurs], (np.cumsum(occurs, dtype=np.int32) - 1)[index]

@@ -15,12 +15,15 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
 from sim.errors import UserError
 from sim.sources import Chunk, SizeLimits, Source, check_file, read_chunks, shorten
+
+if TYPE_CHECKING:
+    import polars as pl
 
 PARSER_VERSION = 1
 """Raise this when the same file would be parsed to another table than before; cached tables then expire."""
@@ -33,6 +36,9 @@ _CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _TABLE_SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _PARQUET = (".parquet", ".pq")
+
+Part = TypeVar("Part")
+"""What a line parser makes of a chunk of lines."""
 
 
 @dataclass(frozen=True)
@@ -101,15 +107,15 @@ def read_ratings(
     layout = layout or TableLayout()
     if reader != "table":
         raise UserError(f"unknown reader {reader!r}", where="data.reader", do=f"Choose one of: {', '.join(READERS)}.")
-    if sources[0].path.suffix.lower() in _PARQUET:
+    if is_parquet(sources[0]):
         return _read_parquet(sources[0].path, layout)
     return _read_lines(sources[0], _Table(layout, sources[0]), limits)
 
 
-# Text of one rating per line
+# Text of one row per line
 
 
-class _LineParser(abc.ABC):
+class _LineParser(abc.ABC, Generic[Part]):
     """One layout of text: how to parse a whole chunk fast, and one line carefully."""
 
     expected = ""
@@ -120,7 +126,7 @@ class _LineParser(abc.ABC):
         return False
 
     @abc.abstractmethod
-    def parse_chunk(self, data: bytes) -> list[np.ndarray] | None:
+    def parse_chunk(self, data: bytes) -> Part | None:
         """Returns the columns of whole lines, or None if anything about them is unusual."""
 
     @abc.abstractmethod
@@ -132,21 +138,30 @@ class _LineParser(abc.ABC):
         """
 
     @abc.abstractmethod
-    def collect(self, rows: list[list[Any]]) -> list[np.ndarray]:
+    def collect(self, rows: list[list[Any]]) -> Part:
         """Turns the values of `parse_line` into columns like those of `parse_chunk`."""
 
 
-def _read_lines(source: Source, parser: _LineParser, limits: SizeLimits) -> Columns:
-    """Reads a file of one rating per line."""
-    parts: list[list[np.ndarray]] = []
-    unterminated = False
+def _parse_file(source: Source, parser: _LineParser[Part], limits: SizeLimits) -> Iterator[tuple[Chunk, Part]]:
+    """Yields the chunks of lines below the header, and what the parser makes of each."""
+    nothing = True
     for chunk in read_chunks(source, limits):
         body = _without_header(chunk, source, parser)
         if body.data:
-            parts.append(parser.parse_chunk(body.data) or _parse_carefully(body, source, parser))
+            part = parser.parse_chunk(body.data)
+            yield body, _parse_carefully(body, source, parser) if part is None else part
+            nothing = False
+    if nothing:
+        raise UserError("holds a header but no rows", where=str(source), do="Get a complete copy of the file.")
+
+
+def _read_lines(source: Source, parser: _LineParser[list[np.ndarray]], limits: SizeLimits) -> Columns:
+    """Reads a file of one rating per line."""
+    parts: list[list[np.ndarray]] = []
+    unterminated = False
+    for chunk, part in _parse_file(source, parser, limits):
+        parts.append(part)
         unterminated = chunk.unterminated
-    if not parts:
-        raise UserError("holds a header but no ratings", where=str(source), do="Get a complete copy of the file.")
     columns = [_concatenate(column) for column in zip(*parts, strict=True)]
     timestamps = columns[3] if len(columns) == 4 else None
     if unterminated and parser.timestamp_is_last and timestamps is not None:
@@ -154,7 +169,7 @@ def _read_lines(source: Source, parser: _LineParser, limits: SizeLimits) -> Colu
     return Columns(columns[0], columns[1], columns[2], timestamps)
 
 
-def _without_header(chunk: Chunk, source: Source, parser: _LineParser) -> Chunk:
+def _without_header(chunk: Chunk, source: Source, parser: _LineParser[Any]) -> Chunk:
     if chunk.first_line != 1:
         return chunk
     first, _, rest = chunk.data.partition(b"\n")
@@ -165,7 +180,7 @@ def _without_header(chunk: Chunk, source: Source, parser: _LineParser) -> Chunk:
     return Chunk(rest, 2, chunk.unterminated) if is_header else chunk
 
 
-def _parse_carefully(chunk: Chunk, source: Source, parser: _LineParser) -> list[np.ndarray]:
+def _parse_carefully(chunk: Chunk, source: Source, parser: _LineParser[Part]) -> Part:
     """Reads a chunk line by line; raises the UserError of its first bad line."""
     return parser.collect([row for _, row in _careful_lines(chunk, source, parser.parse_line, parser.expected)])
 
@@ -270,7 +285,7 @@ def _fields(parts: Sequence[str], count: int) -> None:
         raise _BadLineError(f"{len(parts)} field{'s' if len(parts) != 1 else ''} instead of {count}")
 
 
-class _Delimited(_LineParser):
+class _Delimited(_LineParser[list[np.ndarray]]):
     """The MovieLens layouts: integer user, integer item, rating, integer timestamp."""
 
     def __init__(self, separator: str, expected: str, header: str | None = None) -> None:
@@ -347,54 +362,92 @@ _DELIMITED: dict[str, Callable[[], _Delimited]] = {
 # Generic tables
 
 
-class _Table(_LineParser):
-    """CSV or TSV with a header that names the columns."""
+class _NamedColumns(_LineParser[Part]):
+    """CSV or TSV whose columns have names: in its first line, or in the order given if it has no header."""
 
-    def __init__(self, layout: TableLayout, source: Source) -> None:
-        self.layout = layout
-        self.separator = layout.separator or _separator_by_ending(source)
-        self.header: list[str] = []
+    def __init__(self, source: Source, names: Sequence[str], separator: str | None, header: Sequence[str] = ()) -> None:
+        self.names = names
+        self.separator = separator or _separator_by_ending(source)
+        self.given_header = header
+        self.num_columns = 0
         self.places: list[int] = []
-        self.expected = f"the columns {', '.join(layout.names)}, separated by {self.separator!r}"
+        self.expected = f"the columns {', '.join(header or names)}, separated by {self.separator!r}"
 
     def read_header(self, line: str) -> bool:
-        self.header = self._split(line)
-        for name in self.layout.names:
-            if self.header.count(name) != 1:
-                problem = "no column" if name not in self.header else "more than one column"
-                hint = "" if len(self.header) > 1 else "; data.separator sets another separator"
+        first = self._split(line)
+        self.num_columns = len(first)
+        if len(first) < len(self.given_header):
+            _fields(first, len(self.given_header))
+        header = self.given_header or first
+        for name in self.names:
+            if header.count(name) != 1:
+                problem = "no column" if name not in header else "more than one column"
+                hint = "" if len(header) > 1 else "; data.separator sets another separator"
                 raise _BadLineError(f"the header has {problem} {name!r}{hint}")
-        self.places = [self.header.index(name) for name in self.layout.names]
-        self.timestamp_is_last = len(self.places) == 4 and self.places[3] == len(self.header) - 1
-        return True
+        self.places = [header.index(name) for name in self.names]
+        return not self.given_header
 
-    def parse_chunk(self, data: bytes) -> list[np.ndarray] | None:
+    def texts_of_chunk(self, data: bytes) -> list[pl.Series] | None:
+        """Returns the wanted columns as strings (empty ones are null), or None if anything is unusual."""
         import polars as pl
 
         lines = data.count(b"\n")
         unusual = b'"' in data or b"\0" in data or b"\r" in data or data.startswith(b"\xef\xbb\xbf")
-        if unusual or data.count(self.separator.encode()) != (len(self.header) - 1) * lines or not _is_utf8(data):
+        if unusual or data.count(self.separator.encode()) != (self.num_columns - 1) * lines or not _is_utf8(data):
             return None
-        table = _read_csv(data, self.separator, {str(place): pl.String for place in range(len(self.header))})
+        table = _read_csv(data, self.separator, {str(place): pl.String for place in range(self.num_columns)})
         if table is None or table.height != lines:
             return None
-        wanted = [table[str(place)] for place in self.places]
-        if any(column.null_count() or column.str.len_bytes().max() > MAX_ID_CHARACTERS for column in wanted):
+        return [table[str(place)] for place in self.places]
+
+    def texts_of_line(self, line: str) -> list[str]:
+        """Returns the wanted values of one line.
+
+        Raises:
+            _BadLineError: The line is malformed.
+        """
+        parts = self._split(line)
+        _fields(parts, self.num_columns)
+        return [parts[place] for place in self.places]
+
+    def _split(self, line: str) -> list[str]:
+        if '"' not in line:
+            return line.split(self.separator)
+        try:
+            return next(csv.reader([line], delimiter=self.separator, strict=True))
+        except csv.Error as error:
+            raise _BadLineError(f"wrongly quoted ({error})") from None
+
+
+class _Table(_NamedColumns[list[np.ndarray]]):
+    """A table of ratings."""
+
+    def __init__(self, layout: TableLayout, source: Source) -> None:
+        super().__init__(source, layout.names, layout.separator)
+
+    def read_header(self, line: str) -> bool:
+        is_header = super().read_header(line)
+        self.timestamp_is_last = len(self.places) == 4 and self.places[3] == self.num_columns - 1
+        return is_header
+
+    def parse_chunk(self, data: bytes) -> list[np.ndarray] | None:
+        wanted = self.texts_of_chunk(data)
+        if wanted is None:
+            return None
+        if any(column.null_count() or bool((column.str.len_bytes() > MAX_ID_CHARACTERS).any()) for column in wanted):
             return None
         ratings = _unique_numbers(wanted[2])
         if ratings is None:
             return None
-        columns = [_identifiers(wanted[0]), _identifiers(wanted[1]), ratings]
+        columns = [identifiers(wanted[0]), identifiers(wanted[1]), ratings]
         if len(wanted) == 4:
-            columns.append(_identifiers(wanted[3]))
+            columns.append(identifiers(wanted[3]))
             if columns[3].dtype.kind == "U":
                 return None
         return columns
 
     def parse_line(self, line: str) -> list[Any]:
-        parts = self._split(line)
-        _fields(parts, len(self.header))
-        values = [parts[place] for place in self.places]
+        values = self.texts_of_line(line)
         row: list[Any] = [_identifier(values[0], "user id"), _identifier(values[1], "item id")]
         row.append(_number(values[2], "rating"))
         if len(values) == 4:
@@ -408,13 +461,47 @@ class _Table(_LineParser):
             arrays.append(_compact(np.array(columns[3], np.int64)))
         return arrays
 
-    def _split(self, line: str) -> list[str]:
-        if '"' not in line:
-            return line.split(self.separator)
-        try:
-            return next(csv.reader([line], delimiter=self.separator, strict=True))
-        except csv.Error as error:
-            raise _BadLineError(f"wrongly quoted ({error})") from None
+
+class _TextTable(_NamedColumns["pl.DataFrame"]):
+    """A table whose values are kept as they are written."""
+
+    def parse_chunk(self, data: bytes) -> pl.DataFrame | None:
+        columns = self.texts_of_chunk(data)
+        return None if columns is None else self._frame(columns)
+
+    def parse_line(self, line: str) -> list[Any]:
+        return self.texts_of_line(line)
+
+    def collect(self, rows: list[list[Any]]) -> pl.DataFrame:
+        return self._frame(list(zip(*rows, strict=True)))
+
+    def _frame(self, columns: Sequence[Any]) -> pl.DataFrame:
+        import polars as pl
+
+        texts = dict(zip(self.names, columns, strict=True))
+        return pl.DataFrame(texts, schema=dict.fromkeys(self.names, pl.String)).fill_null("")
+
+
+def read_texts(
+    source: Source, names: Sequence[str], *, separator: str | None, header: Sequence[str], limits: SizeLimits
+) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Yields columns of a CSV or TSV file as strings, exactly as they are written, a chunk of lines at a time.
+
+    Args:
+        source: The file.
+        names: The wanted columns, without repetitions.
+        separator: One character; None goes by the file's ending.
+        header: Names of the first columns where the file does not begin with a header; empty where it does.
+        limits: What a compressed file may unpack to.
+
+    Yields:
+        Number of the chunk's first line in the file; its rows.
+
+    Raises:
+        UserError: The file is missing, empty, damaged, lacks a column, or has a malformed line.
+    """
+    for chunk, frame in _parse_file(source, _TextTable(source, names, separator, header), limits):
+        yield chunk.first_line, frame
 
 
 def _separator_by_ending(source: Source) -> str:
@@ -436,7 +523,7 @@ def _is_utf8(data: bytes) -> bool:
         return False
 
 
-def _identifiers(column: Any) -> np.ndarray:
+def identifiers(column: pl.Series) -> np.ndarray:
     """Returns a Polars string column as integers if every text is exactly how its integer is written."""
     import polars as pl
 
@@ -470,8 +557,22 @@ def _factorise(column: Any) -> tuple[list[str], np.ndarray]:
     return distinct.to_list(), column.replace_strict(distinct, index).to_numpy()
 
 
-def _read_parquet(path: Path, layout: TableLayout) -> Columns:
-    """Reads the wanted columns of a Parquet file."""
+def is_parquet(source: Source) -> bool:
+    """Returns whether a source is a Parquet file, by its ending."""
+    return source.path.suffix.lower() in _PARQUET
+
+
+def read_parquet_columns(path: Path, names: Sequence[str], keys: str) -> pl.DataFrame:
+    """Returns the wanted columns of a Parquet file.
+
+    Args:
+        path: The file.
+        names: The wanted columns, without repetitions.
+        keys: The settings that name them, for messages.
+
+    Raises:
+        UserError: The file is missing, empty or damaged, or lacks a column.
+    """
     import polars as pl
 
     check_file(path)
@@ -480,17 +581,23 @@ def _read_parquet(path: Path, layout: TableLayout) -> Columns:
         schema = pl.read_parquet_schema(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _bad_parquet(where, error) from None
-    missing = [name for name in layout.names if name not in schema]
+    missing = [name for name in names if name not in schema]
     if missing:
         raise UserError(
             f"has no column {missing[0]!r}; its columns are {', '.join(map(repr, schema))}",
             where=where,
-            do="Set data.user_column, data.item_column, data.rating_column and data.timestamp_column.",
+            do=f"Set {keys}.",
         )
     try:
-        table = pl.read_parquet(path, columns=layout.names, glob=False)
+        return pl.read_parquet(path, columns=list(names), glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _bad_parquet(where, error) from None
+
+
+def _read_parquet(path: Path, layout: TableLayout) -> Columns:
+    """Reads a Parquet file of ratings."""
+    keys = "data.user_column, data.item_column, data.rating_column and data.timestamp_column"
+    table, where = read_parquet_columns(path, layout.names, keys), str(path)
     for name in layout.names:
         if table[name].null_count():
             row = int(table[name].is_null().arg_max() or 0) + 1

@@ -19,8 +19,10 @@ def read_settings(schema: type[Settings], config: Any, where: str = "") -> Setti
     """Checks a configuration against a dataclass (fields may be dataclasses again) and builds it.
 
     Args:
-        schema: Says which keys there are and of which types; checks ranges itself in `__post_init__`.
-        config: A mapping or OmegaConf node with exactly these keys; interpolations are resolved.
+        schema: Says which keys there are and of which types; checks ranges itself in `__post_init__`. A field with
+            a default may be absent. One whose metadata has "otherwise" (advice) must have its default as value, which
+            is checked before all else: it tells a group of keys from another that would be mistaken for it.
+        config: A mapping or OmegaConf node with these keys and no others; interpolations are resolved.
         where: Key of this node in the whole configuration, for messages.
 
     Raises:
@@ -32,16 +34,22 @@ def read_settings(schema: type[Settings], config: Any, where: str = "") -> Setti
         raise UserError(f"is {config!r} where a group of keys belongs", where=where or "configuration", do=advice)
     config = config if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
     types = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        do = field.metadata.get("otherwise")
+        if do and (found := config.get(field.name, field.default)) != field.default:
+            raise UserError(f"is {found} where {field.default} belongs", where=_path(where, field.name), do=do)
     if unknown := [str(key) for key in config if key not in types]:
         raise UserError(f"unknown key {_path(where, unknown[0])}", where="configuration", do=advice)
     nested: dict[str, Any] = {key: kind for key, kind in types.items() if dataclasses.is_dataclass(kind)}
+    required = [field.name for field in dataclasses.fields(schema) if field.default is dataclasses.MISSING]
+    present = [key for key in types if key in config or key in required]
     # OmegaConf knows how to check plain fields; frozen dataclasses inside others it cannot fill.
-    plain = dataclasses.make_dataclass(schema.__name__, [(key, types[key]) for key in types if key not in nested])
+    plain = dataclasses.make_dataclass(schema.__name__, [(key, types[key]) for key in present if key not in nested])
     try:
-        missing = [key for key in types if key not in config or OmegaConf.is_missing(config, key)]
+        missing = [key for key in present if key not in config or OmegaConf.is_missing(config, key)]
         if missing:
             raise UserError(f"{_path(where, missing[0])} has no value", where="configuration", do=advice)
-        values = {key: config[key] for key in types if key not in nested}
+        values = {key: config[key] for key in present if key not in nested}
         checked = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(plain), values), resolve=True)
     except OmegaConfBaseException as error:
         key = _path(where, str(getattr(error, "full_key", "") or ""))

@@ -8,20 +8,20 @@ import json
 import os
 import shutil
 import sys
+import typing
 import uuid
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from sim.ratings import RatingData
-
 FORMAT_VERSION = 1
-_ARRAYS = ("user_ids", "item_ids", "indptr", "items", "codes", "rating_values", "timestamps")
-_FIELDS = ("name", "rating_min", "rating_max", "checksum", "source", "synthetic")
 _BLOCK = 1 << 24
+
+Table = TypeVar("Table")
+"""A dataclass of arrays (some may be None) and JSON values, such as `sim.ratings.RatingData`."""
 
 
 def notice(message: str) -> None:
@@ -29,20 +29,21 @@ def notice(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def cached(root: Path, key: dict[str, Any], build: Callable[[], RatingData]) -> RatingData:
+def cached(kind: type[Table], root: Path, key: dict[str, Any], build: Callable[[], Table]) -> Table:
     """Returns the table stored under `key`, or builds and stores it.
 
     A damaged entry is rebuilt with a notice; a cache that cannot be written costs a notice and nothing else.
 
     Args:
+        kind: The table's dataclass.
         root: Folder of all cached tables.
-        key: Everything that determines the table, as JSON values.
+        key: Everything that determines the table (with its kind), as JSON values.
         build: Makes the table; its errors pass through.
     """
     text = json.dumps({"format": FORMAT_VERSION, **key}, sort_keys=True)
     folder = root / hashlib.sha256(text.encode()).hexdigest()[:32]
     try:
-        return load(folder)
+        return load(kind, folder)
     except FileNotFoundError:
         damaged = folder.exists()
         reason = "a file is missing"
@@ -59,23 +60,30 @@ def cached(root: Path, key: dict[str, Any], build: Callable[[], RatingData]) -> 
     return data
 
 
-def save(folder: Path, data: RatingData) -> None:
+def _is_array(hint: Any) -> bool:
+    """Returns whether a field of this type holds an array (or None)."""
+    return hint is np.ndarray or np.ndarray in typing.get_args(hint)
+
+
+def save(folder: Path, data: Any) -> None:
     """Writes a table to a temporary folder and renames it to `folder`, replacing what is there.
 
     Raises:
         OSError: The folder cannot be written.
     """
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
+    arrays: dict[str, int] = {}
+    values: dict[str, Any] = {}
     try:
         temporary.mkdir(parents=True)
-        arrays = {}
-        for name in _ARRAYS:
-            array = getattr(data, name)
-            if array is not None:
-                np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+        for name, hint in typing.get_type_hints(type(data)).items():
+            value = getattr(data, name)
+            if not _is_array(hint):
+                values[name] = value
+            elif value is not None:
+                np.save(temporary / f"{name}.npy", value, allow_pickle=False)
                 arrays[name] = _crc(temporary / f"{name}.npy")
-        meta = {"arrays": arrays, **{name: getattr(data, name) for name in _FIELDS}}
-        (temporary / "meta.json").write_text(json.dumps(meta, indent=1), "utf-8")
+        (temporary / "meta.json").write_text(json.dumps({"arrays": arrays, **values}, indent=1), "utf-8")
         _move_into_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -97,7 +105,7 @@ def _move_into_place(temporary: Path, folder: Path) -> None:
             aside.unlink()
 
 
-def load(folder: Path) -> RatingData:
+def load(kind: type[Table], folder: Path) -> Table:
     """Returns the table in `folder`, its arrays memory-mapped and read-only.
 
     Raises:
@@ -106,16 +114,18 @@ def load(folder: Path) -> RatingData:
         ValueError, KeyError, TypeError: A file is damaged.
     """
     meta = json.loads((folder / "meta.json").read_text("utf-8"))
-    values: dict[str, Any] = {name: meta[name] for name in _FIELDS}
-    values["timestamps"] = None
-    for name in _ARRAYS:
-        if name not in meta["arrays"]:
-            continue
-        path = folder / f"{name}.npy"
-        if _crc(path) != meta["arrays"][name]:
-            raise ValueError(f"{path.name} has changed")
-        values[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return RatingData(**values)
+    values: dict[str, Any] = {}
+    for name, hint in typing.get_type_hints(kind).items():
+        if not _is_array(hint):
+            values[name] = meta[name]
+        elif name in meta["arrays"]:
+            path = folder / f"{name}.npy"
+            if _crc(path) != meta["arrays"][name]:
+                raise ValueError(f"{path.name} has changed")
+            values[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        elif hint is not np.ndarray:
+            values[name] = None
+    return kind(**values)
 
 
 def _crc(path: Path) -> int:

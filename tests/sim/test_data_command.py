@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sim.data import describe_log
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -45,9 +47,59 @@ def test_statistics_for_programs(run, tmp_path):
     assert (found["users"], found["items"], found["ratings"], found["rating_mean"]) == (2, 1, 2, 3.0)
 
 
+LOG = """\
+user,item,time,event
+a,1,0,click
+a,2,10,order
+a,3,20,skip
+b,1,90000,skip
+b,2,90010,skip
+"""
+
+
+def test_a_log_for_people(run, tmp_path):
+    (tmp_path / "log.csv").write_text(LOG)
+    done = run("data=events_csv", f"data.path={tmp_path / 'log.csv'}", "data.split=day")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [line.split() for line in done.stdout.splitlines()]
+    for line in (["data", "set", "events_csv"], ["train", "test"], ["samples", "3", "2"], ["orders", "1", "0"]):
+        assert line in lines
+    assert ["click", "rate", "66.667%", "0.000%"] in lines
+    assert ["time", "span", "1970-01-01", "to", "1970-01-01", "1970-01-02", "to", "1970-01-02"] in lines
+    assert "SAMPLED" not in done.stdout
+
+
+def test_a_log_for_programs(run, tmp_path):
+    (tmp_path / "log.csv").write_text(LOG.replace("skip", "click"))
+    done = run("data=events_csv", f"data.path={tmp_path / 'log.csv'}", "data.split=day", "json=true")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert (found["users"], found["items"], found["synthetic"], found["synthetic_skips"]) == (2, 3, False, True)
+    assert found["parts"]["train"]["clicks"] == 3
+    assert found["parts"]["test"]["samples"] == 3  # b can be shown one more item
+
+
+def test_sampled_skips_and_generated_logs_are_said_loudly():
+    parts = {part: dict.fromkeys(["samples", "items", "users", "sessions", "clicks", "orders"], 1) for part in "ab"}
+    for part in parts.values():
+        part |= {"click_rate": 0.1, "order_rate": 0.1, "timestamps": [0, 1]}
+        part["events_per_session"] = {"mean": 1.0, "median": 1.0, "min": 1, "max": 1}
+    found = {"name": "log", "users": 1, "items": 1, "parts": parts, "checksum": "", "source": ""}
+    said = describe_log({**found, "synthetic": True, "synthetic_skips": True})
+    assert "GENERATED" in said
+    assert "SKIPS are SAMPLED" in said
+    said = describe_log({**found, "synthetic": False, "synthetic_skips": False})
+    assert "GENERATED" not in said
+    assert "SAMPLED" not in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
+        (["data=events_csv"], "error: data.path: is not set"),
+        (["data=events_csv", "data.path=none.csv"], "error: none.csv: no such file"),
+        (["data=jdata", "data.session_gap=-1"], "error: data.session_gap: -1 is out of range"),
+        (["data=retailrocket"], "error: retailrocket: no files of this data set"),
         (["data=ratings_file"], "error: data.path: is not set"),
         (["data=ratings_file", "data.path=none.csv"], "error: none.csv: no such file"),
         (["data.test_fraction=2"], "error: data.test_fraction: 2 is out of range"),

@@ -24,9 +24,8 @@ from sim.ratings import RatingData
 from sim.settings import read_settings
 
 REAL = os.environ.get("TPGR_JAX_DATA")
-NAMES = sorted(
-    path.stem for path in (Path(__file__).parents[2] / "conf" / "data").glob("*.yaml") if path.stem != "base"
-)
+FILES = (Path(__file__).parents[2] / "conf" / "data").glob("*.yaml")
+NAMES = sorted(path.stem for path in FILES if "\n  - base\n" in path.read_text())
 TEXT = "2::30::5::978300760\n1::10::4::978302109\n1::30::1::978302268\n"
 ANY_COUNTS = {"expected_users": None, "expected_items": None, "expected_ratings": None}
 ARRAYS = ("user_ids", "item_ids", "indptr", "items", "codes", "rating_values", "timestamps")
@@ -332,6 +331,17 @@ def test_impossible_table_settings_name_their_key(key, value):
         config("ratings_file", path="r.csv", item_column="user")
 
 
+def test_a_log_in_place_of_ratings_gives_one_message():
+    with pytest.raises(UserError, match=r"data\.kind: is events where ratings belongs\n  .* choose data=synthetic,"):
+        config("jdata")
+
+
+def test_a_configuration_from_before_there_were_kinds_is_of_ratings():
+    with hydra.initialize_config_module("conf", version_base="1.3"):
+        found = hydra.compose("data_statistics", overrides=["data=synthetic", "~data.kind"]).data
+    assert read_settings(DataConfig, found, "data").kind == "ratings"
+
+
 def test_statistics_by_hand(tmp_path):
     write(tmp_path / "data" / "ml-1m" / "ratings.dat")
     found = statistics(load_dataset(small()))
@@ -344,7 +354,8 @@ def test_statistics_by_hand(tmp_path):
 
 
 def test_importing_is_light():
-    code = "import sys, sim.datasets; print([m for m in ('jax', 'polars', 'pooch', 'requests') if m in sys.modules])"
+    heavy = ("jax", "polars", "pooch", "requests")
+    code = f"import sys, sim.data; print([module for module in {heavy} if module in sys.modules])"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root).stdout == "[]\n"
 

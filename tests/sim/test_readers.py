@@ -272,7 +272,7 @@ def test_a_complete_last_line_without_line_end_is_fine(tmp_path):
     ("reader", "text", "problem"),
     [
         ("movielens_csv", "userId,movieId,timestamp,rating\n1,2,3,4\n", "the header is not userId,movieId,rating"),
-        ("movielens_csv", HEADER, "holds a header but no ratings"),
+        ("movielens_csv", HEADER, "holds a header but no rows"),
         ("table", "user,movie,rating\n1,2,3\n", "the header has no column 'item'"),
         ("table", "user,item,item,rating\n1,2,3,4\n", "the header has more than one column 'item'"),
         ("netflix", "1,5,2005-01-01\n", "line 1: a rating before the first movie line"),

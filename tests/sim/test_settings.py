@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 from omegaconf import OmegaConf
@@ -59,3 +59,24 @@ def test_interpolations_are_resolved():
 def test_mistakes_name_their_key(changes, message):
     with pytest.raises(UserError, match=message):
         read_settings(Outer, OmegaConf.create({**GOOD, **changes}))
+
+
+@dataclass(frozen=True)
+class Car:
+    wheels: int
+    doors: int = 4
+    kind: str = field(default="car", metadata={"otherwise": "Take a car."})
+
+
+def test_keys_with_a_default_may_be_absent():
+    assert read_settings(Car, {"wheels": 4}) == Car(4, 4, "car")
+    assert read_settings(Car, {"wheels": 4, "doors": 2, "kind": "car"}) == Car(4, 2, "car")
+    with pytest.raises(UserError, match="wheels has no value"):
+        read_settings(Car, {"doors": 2})
+    with pytest.raises(UserError, match="doors"):
+        read_settings(Car, {"wheels": 4, "doors": "many"})
+
+
+def test_another_kind_is_reported_before_its_other_keys():
+    with pytest.raises(UserError, match=r"^garage\.kind: is boat where car belongs\n  Take a car\.$"):
+        read_settings(Car, {"sails": 2, "kind": "boat"}, "garage")
