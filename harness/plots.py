@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,4 +43,30 @@ def plot_learning_curve(
     entropy_axes.set(xlabel="training episodes", ylabel="entropy (nats)")
     if entropy_axes.lines:
         entropy_axes.legend(fontsize="small")
+    write_atomically(path, lambda temporary: canvas.print_figure(temporary, dpi=120))
+
+
+def plot_reliability(path: Path, curves: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> None:
+    """Draws observed against predicted probabilities on logarithmic axes.
+
+    Args:
+        path: PNG to write.
+        curves: By label, "predicted" and "observed" means of bins; bins without an event are left out.
+        title: Of the picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    low = 1.0
+    for label, curve in curves.items():
+        points = [point for point in zip(curve["predicted"], curve["observed"], strict=True) if min(point) > 0]
+        low = min([low, *(min(point) for point in points)])
+        axes.plot([x for x, _ in points], [y for _, y in points], marker=".", label=label)
+    axes.plot([low, 1], [low, 1], linestyle="--", color="black", linewidth=1, label="perfect")
+    axes.set(xscale="log", yscale="log")
+    axes.set(xlabel="predicted probability", ylabel="observed rate", title=title)
+    axes.legend(fontsize="small")
     write_atomically(path, lambda temporary: canvas.print_figure(temporary, dpi=120))

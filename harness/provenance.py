@@ -99,6 +99,12 @@ def check_same_origin(
     return record
 
 
+def record_versions(folder: RunFolder, data: dict[str, Any]) -> None:
+    """Writes what describes the data and this process into a folder that has no record yet."""
+    if not folder.provenance.exists():
+        write_json(folder.provenance, {"data": data, **describe_environment()})
+
+
 def record_resumption(folder: RunFolder, record: dict[str, Any]) -> None:
     """Adds this process to the run's record."""
     history = [*record.get("resumed", []), describe_environment()]

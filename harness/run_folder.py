@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -60,11 +61,14 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, wait: bool = False) -> Iterator[None]:
         """Keeps other processes from training in this folder; the lock ends with the process, however it ends.
 
+        Args:
+            wait: Waits (and says so) while another process holds it.
+
         Raises:
-            UserError: Another process holds it.
+            UserError: Another process holds it, unless `wait`.
         """
         if fcntl is None:
             yield
@@ -74,9 +78,14 @@ class RunFolder:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise UserError(
-                    "another process is training in this folder", where=str(self.path), do="Wait for it, or stop it."
-                ) from None
+                if not wait:
+                    raise UserError(
+                        "another process is training in this folder",
+                        where=str(self.path),
+                        do="Wait for it, or stop it.",
+                    ) from None
+                print(f"waiting for another process that works in {self.path}", file=sys.stderr)
+                fcntl.flock(handle, fcntl.LOCK_EX)
             except OSError:
                 pass  # some network file systems have no locks
             yield
@@ -161,6 +170,20 @@ def discard_if_empty(path: Path) -> Iterator[None]:
         raise
 
 
+def make_folder(path: Path) -> None:
+    """Creates a folder and those above it.
+
+    Raises:
+        UserError: It cannot be created.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot be created ({error.strerror or error})", where=str(path), do="Check permissions and free space."
+        ) from None
+
+
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Writes through a temporary name in the same folder, then renames.
 
@@ -226,15 +249,15 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     write_atomically(path, write)
 
 
-def read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Reads arrays of an .npz without pickles.
+def read_arrays(path: Path, names: Sequence[str] | None) -> dict[str, np.ndarray]:
+    """Reads arrays of an .npz (None: all of them) without pickles.
 
     Raises:
         UserError: Missing or damaged file, or an array is not in it.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names}
+            return {name: arrays[name] for name in (arrays.files if names is None else names)}
     except FileNotFoundError:
         raise UserError("is missing", where=str(path), do="Restore the file, or train again.") from None
     except Exception as error:  # a damaged archive raises whatever its damaged part leads to

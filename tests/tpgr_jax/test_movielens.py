@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_module
 
-from sim.settings import read_settings
 from harness.results import means
+from sim.settings import read_settings
 from tpgr_jax.comparison import by_name, evaluate_opponents, make_evaluate
 from tpgr_jax.item_vectors import build_item_tree
 from tpgr_jax.settings import RunConfig

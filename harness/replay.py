@@ -1,0 +1,69 @@
+"""A replay memory on the device: the last transitions, sampled uniformly.
+
+Our own because rows are added only where a window of a session has ended, and flashbax's buffers take a fixed number
+of rows at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+
+@flax.struct.dataclass
+class Replay:
+    """The last C rows of a stream.
+
+    Attributes:
+        rows: Arrays [C, ...], a pytree.
+        position: int32 where the next row goes.
+        size: int32 rows held.
+    """
+
+    rows: Any
+    position: jax.Array
+    size: jax.Array
+
+    @property
+    def capacity(self) -> int:
+        """C."""
+        return int(jax.tree.leaves(self.rows)[0].shape[0])
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Device memory of one row."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self.rows)) // self.capacity
+
+
+def make_replay(example: Any, capacity: int) -> Replay:
+    """Returns an empty memory for rows like `example` (a pytree of arrays or shapes, without a batch axis)."""
+    rows = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), example)
+    return Replay(rows, jnp.int32(0), jnp.int32(0))
+
+
+def add_rows(replay: Replay, rows: Any, valid: jax.Array) -> Replay:
+    """Adds some of B rows, in order; the oldest give way.
+
+    Args:
+        replay: Of capacity C >= B.
+        rows: Arrays [B, ...].
+        valid: [B] bool, which of them.
+    """
+    capacity = replay.capacity
+    assert valid.shape[0] <= capacity, "more rows at a time than the memory holds"
+    count = jnp.cumsum(valid, dtype=jnp.int32)
+    slot = jnp.where(valid, (replay.position + count - 1) % capacity, capacity)
+    stored = jax.tree.map(
+        lambda memory, new: memory.at[slot].set(new.astype(memory.dtype), mode="drop"), replay.rows, rows
+    )
+    added = count[-1]
+    return Replay(stored, (replay.position + added) % capacity, jnp.minimum(replay.size + added, capacity))
+
+
+def sample_rows(replay: Replay, key: jax.Array, batch_size: int) -> Any:
+    """Draws rows uniformly with replacement, [batch_size, ...]; row 0 (of zeros) from an empty memory."""
+    chosen = jax.random.randint(key, (batch_size,), 0, jnp.maximum(replay.size, 1))
+    return jax.tree.map(lambda memory: memory[chosen], replay.rows)

@@ -1,0 +1,159 @@
+"""One DDPG update of one level (Eq. 16 to 21): M critics and M policies on shared encoders, in one gradient step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from hrlmg_jax.networks import ActorCritic
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam of actor and critic: learning rates, and the largest norm of each one's gradient."""
+
+    actor_rate: float
+    critic_rate: float
+    clip_norm: float
+
+
+@flax.struct.dataclass
+class LevelState:
+    """What learning changes in one level: parameters, target parameters, Adam's moments (actor, critic)."""
+
+    params: Any
+    target: Any
+    opt_state: Any
+
+
+@flax.struct.dataclass
+class Batch:
+    """B transitions of one level.
+
+    Attributes:
+        state: Two histories [B, N] int32 that the state is made of.
+        action: [B, M, E] executed actions (embeddings of items) or goals.
+        reward: [B, M] what each head is trained on: r^low, or phi_i.
+        active: [B, M] float32, 0 for goals whose stage never came (a session that ended early).
+        discount: [B] gamma, or 0 where nothing follows.
+        following: Two histories [B, N] of the next state.
+        goal: [B, E] active goal, if the level is goal-conditioned.
+        following_goal: [B, E] active goal of the next state.
+    """
+
+    state: tuple[jax.Array, jax.Array]
+    action: jax.Array
+    reward: jax.Array
+    active: jax.Array
+    discount: jax.Array
+    following: tuple[jax.Array, jax.Array]
+    goal: jax.Array | None = None
+    following_goal: jax.Array | None = None
+
+
+def optimizers(config: OptimizerConfig) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+    """Returns the optimisers of actor and critic."""
+
+    def adam(rate: float) -> optax.GradientTransformation:
+        return optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(rate))
+
+    return adam(config.actor_rate), adam(config.critic_rate)
+
+
+def init_level(networks: ActorCritic, config: OptimizerConfig, key: jax.Array) -> LevelState:
+    """Returns fresh parameters, the targets equal to them."""
+    params = networks.init(key)
+    actor, critic = optimizers(config)
+    opt_state = (actor.init(params["actor"]), critic.init(params["critic"]))
+    return LevelState(params, jax.tree.map(jnp.copy, params), opt_state)
+
+
+def td_targets(
+    networks: ActorCritic,
+    target: Any,
+    batch: Batch,
+    embedding: jax.Array,
+    executed: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+    """Returns [B, M] y = r + discount * min_k Q'_k(s', f'(s')), with the primed actor and critics.
+
+    Args:
+        networks: Of the level.
+        target: Target parameters.
+        batch: Transitions.
+        embedding: [J, E] items.
+        executed: From the actor's [B, M, E] to what the critic is asked about: the same, or the nearest items.
+    """
+    actor_state, critic_states = networks.encode(target, *batch.following, embedding)
+    proposal = networks.propose(target["actor"], actor_state, batch.following_goal)
+    q = networks.value(target["critic"], critic_states, executed(proposal.vector), batch.following_goal)
+    return batch.reward + batch.discount[:, None] * jnp.min(q, axis=0)
+
+
+def losses(
+    networks: ActorCritic, params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns the critics' loss (Eq. 16, 19) plus the actor's (Eq. 18, 21), each of which moves only its own networks.
+
+    Both are taken at the parameters before the update, so that critics and actor share one pass of encoders; the M
+    heads' losses are summed, and so are the K critics'. The actor follows the first critic at its own proto-action.
+
+    Args:
+        networks: Of the level.
+        params: Its parameters, to differentiate.
+        batch: Transitions.
+        targets: [B, M] from `td_targets`, constants.
+        embedding: [J, E] items.
+    """
+    actor_state, critic_states = networks.encode(params, *batch.state, embedding)
+    q = networks.value(params["critic"], critic_states, batch.action, batch.goal)
+    chex.assert_equal_shape([q[0], targets, batch.reward])
+    critic_loss = jnp.sum(jnp.mean(batch.active * (q - targets) ** 2, axis=1))
+    proposal = networks.propose(params["actor"], actor_state, batch.goal)
+    first_critic = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf[:1]), params["critic"])
+    proposed = networks.value(first_critic, jax.lax.stop_gradient(critic_states[:1]), proposal.vector, batch.goal)[0]
+    actor_loss = -jnp.sum(jnp.mean(proposed, axis=0))
+    metrics = {
+        "critic_loss": critic_loss,
+        "actor_loss": actor_loss,
+        "q": jnp.mean(q),
+        "q_of_actor": jnp.mean(proposed),
+        "saturation": jnp.mean(proposal.saturation),
+    }
+    return critic_loss + actor_loss, metrics
+
+
+def soft_update(target: Any, params: Any, tau: float) -> Any:
+    """Returns tau * params + (1 - tau) * target (Algorithm 2, line 27)."""
+    return optax.incremental_update(params, target, tau)
+
+
+def update_level(
+    networks: ActorCritic,
+    config: OptimizerConfig,
+    tau: float,
+    level: LevelState,
+    batch: Batch,
+    embedding: jax.Array,
+    executed: Callable[[jax.Array], jax.Array],
+) -> tuple[LevelState, dict[str, jax.Array]]:
+    """Updates critics and actor once, then the targets; returns the level and its losses, Q means and saturation."""
+    targets = td_targets(networks, level.target, batch, embedding, executed)
+    gradient, metrics = jax.grad(losses, argnums=1, has_aux=True)(
+        networks, level.params, batch, jax.lax.stop_gradient(targets), embedding
+    )
+    params, opt_states = {}, []
+    for name, optimizer, opt_state in zip(("actor", "critic"), optimizers(config), level.opt_state, strict=True):
+        updates, opt_state = optimizer.update(gradient[name], opt_state)
+        params[name] = optax.apply_updates(level.params[name], updates)
+        opt_states.append(opt_state)
+        metrics[f"{name}_gradient_norm"] = optax.tree.norm(gradient[name])
+    target = soft_update(level.target, params, tau)
+    return LevelState(params, target, tuple(opt_states)), metrics

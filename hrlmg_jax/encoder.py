@@ -1,0 +1,63 @@
+"""The state of both agents (Eq. 4 and 8): two histories of items through a GRU each, merged by a linear layer."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class HistoryEncoder(nn.Module):
+    """GRU (Cho et al. 2014) over each of two histories; s = W_1 h_1 + W_2 h_2 + b with their last hidden states.
+
+    r = sigmoid(x W_r + h U_r + b_r); z = sigmoid(x W_z + h U_z + b_z); n = tanh(x W_n + b_n + r * (h U_n + c_n));
+    h <- (1 - z) n + z h.
+
+    Attributes:
+        hidden_size: H of each GRU.
+        state_size: Of s.
+    """
+
+    hidden_size: int
+    state_size: int
+
+    @nn.compact
+    def __call__(self, first: jax.Array, second: jax.Array, embedding: jax.Array) -> jax.Array:
+        """Encodes histories.
+
+        Args:
+            first: [..., N] int32 items, oldest first, padded with -1 in front. Padding leaves the hidden state as it
+                is, so that a padded history gives the same state as the history alone.
+            second: [..., N] likewise.
+            embedding: [I, E] item embeddings.
+
+        Returns:
+            [..., state_size] state.
+        """
+        size = self.hidden_size
+        items = jnp.stack([first, second])
+        inputs = self.param("inputs", nn.initializers.lecun_normal(batch_axis=0), (2, embedding.shape[-1], 3 * size))
+        recurrent = self.param("recurrent", nn.initializers.orthogonal(column_axis=-1), (2, size, 3 * size))
+        bias = self.param("bias", nn.initializers.zeros, (2, 3 * size))
+        candidate_bias = self.param("candidate_bias", nn.initializers.zeros, (2, size))
+        merge = nn.Dense(self.state_size, name="merge")
+        # The products with the inputs need no recurrence: one for all steps.
+        gates = jnp.einsum("g...ne,geh->ng...h", embedding[jnp.maximum(items, 0)], inputs)
+        gates += _per_history(bias, gates.ndim - 1)
+
+        def step(hidden: jax.Array, inputs_t: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+            gates_t, known_t = inputs_t
+            own = jnp.einsum("g...h,ghk->g...k", hidden, recurrent)
+            reset, update = jnp.split(jax.nn.sigmoid(gates_t[..., : 2 * size] + own[..., : 2 * size]), 2, -1)
+            own_candidate = own[..., 2 * size :] + _per_history(candidate_bias, hidden.ndim)
+            candidate = jnp.tanh(gates_t[..., 2 * size :] + reset * own_candidate)
+            return jnp.where(known_t, (1 - update) * candidate + update * hidden, hidden), None
+
+        known = jnp.moveaxis(items >= 0, -1, 0)[..., None]
+        hidden, _ = jax.lax.scan(step, jnp.zeros((*items.shape[:-1], size), gates.dtype), (gates, known))
+        return merge(jnp.concatenate([hidden[0], hidden[1]], -1))
+
+
+def _per_history(vectors: jax.Array, rank: int) -> jax.Array:
+    """Reshapes [2, K] to rank `rank` so that it is added to [2, ..., K]."""
+    return vectors.reshape(2, *(1,) * (rank - 2), -1)

@@ -1,0 +1,96 @@
+"""The learned user (Section 4.1): the low-level critic's architecture with a softmax over skip, click and order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from hrlmg_jax.encoder import HistoryEncoder
+from sim.errors import UserError
+from sim.events import NUM_FEEDBACK
+from sim.histories import Histories
+
+
+@dataclass(frozen=True)
+class FeedbackNetworkConfig:
+    """Sizes of the learned user's network (`conf/simulator/learned.yaml`)."""
+
+    hidden_size: int
+    state_size: int
+    width: int
+
+    def __post_init__(self) -> None:
+        """Checks ranges; raises UserError naming the key."""
+        for key in ("hidden_size", "state_size", "width"):
+            if getattr(self, key) < 1:
+                raise UserError(f"simulator.network.{key} is {getattr(self, key)}", do="Give at least 1.")
+
+
+class FeedbackNetwork(nn.Module):
+    """P(skip, click, order | s^l, item): encoder (Eq. 8), a ReLU layer on (s^l, e) (Eq. 10), a softmax layer.
+
+    Attributes:
+        config: Sizes.
+    """
+
+    config: FeedbackNetworkConfig
+
+    @nn.compact
+    def __call__(self, browsed: jax.Array, clicked: jax.Array, item: jax.Array, embedding: jax.Array) -> jax.Array:
+        """Returns [..., 3] logits.
+
+        Args:
+            browsed: [..., N] int32 items shown last, padded with -1 in front.
+            clicked: [..., N] int32 items clicked last.
+            item: [...] int32 item shown now.
+            embedding: [J, E].
+        """
+        state = HistoryEncoder(self.config.hidden_size, self.config.state_size, name="encoder")(
+            browsed, clicked, embedding
+        )
+        inputs = jnp.concatenate([state, embedding[item]], -1)
+        logits: jax.Array = nn.Dense(NUM_FEEDBACK, name="output")(
+            nn.relu(nn.Dense(self.config.width, name="hidden")(inputs))
+        )
+        return logits  # type: ignore[no-any-return]
+
+
+@flax.struct.dataclass
+class FeedbackParams:
+    """What the learned user consists of: `network` parameters and the item `embedding` [J, E]."""
+
+    network: Any
+    embedding: jax.Array
+
+
+@dataclass(frozen=True)
+class LearnedFeedback:
+    """The learned user as a feedback model: all that it knows of the past are the histories."""
+
+    network: FeedbackNetwork
+
+    def initial(self, params: FeedbackParams, start: jax.Array) -> tuple[()]:
+        """Returns nothing: there is no hidden state."""
+        return ()
+
+    def probabilities(
+        self, params: FeedbackParams, hidden: tuple[()], histories: Histories, item: jax.Array
+    ) -> jax.Array:
+        """Returns [3] probabilities of skip, click and order."""
+        return jax.nn.softmax(self.logits(params, histories, item))
+
+    def logits(self, params: FeedbackParams, histories: Histories, item: jax.Array) -> jax.Array:
+        """Returns [..., 3] logits for histories [..., N] and items [...]."""
+        logits: Any = self.network.apply(
+            {"params": params.network}, histories.browsed, histories.clicked, item, params.embedding
+        )
+        return logits  # type: ignore[no-any-return]
+
+    def update(self, params: FeedbackParams, hidden: tuple[()], item: jax.Array, feedback: jax.Array) -> tuple[()]:
+        """Returns nothing."""
+        return ()

@@ -1,0 +1,465 @@
+"""The online training of both levels (Algorithm 2): many sessions side by side, one update of each level per step."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from harness.replay import Replay, add_rows, make_replay, sample_rows
+from hrlmg_jax.ddpg import Batch, LevelState, OptimizerConfig, init_level, update_level
+from hrlmg_jax.goals import assign_benefit, internal_reward, stage_of
+from hrlmg_jax.networks import unit
+from hrlmg_jax.policy import ActingParams, TwoLevelPolicy, Window
+from hrlmg_jax.retrieval import ItemIndex, nearest_embedding
+from sim.errors import UserError
+from sim.events import CLICK, ORDER
+from sim.rollout import Episodes, advance, begin
+from sim.session_env import SessionEnv, SessionParams, SessionTrajectory
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """Settings of Algorithm 2 (`conf/agent/hrl_mg.yaml` explains each)."""
+
+    sessions: int
+    warm_up_steps: int
+    batch_size: int
+    high_batch_size: int
+    replay_capacity: int
+    high_replay_capacity: int
+    gamma: float
+    tau: float
+    actor_rate: float
+    critic_rate: float
+    clip_norm: float
+    action_noise: float
+    target_action: str
+    terminal: str
+
+    def __post_init__(self) -> None:
+        """Checks ranges; raises UserError naming the key."""
+        for key in ("sessions", "batch_size", "high_batch_size"):
+            if getattr(self, key) < 1:
+                raise UserError(f"agent.learner.{key} is {getattr(self, key)}", do="Give at least 1.")
+        for key in ("replay_capacity", "high_replay_capacity"):
+            if getattr(self, key) < self.sessions:
+                raise UserError(
+                    f"agent.learner.{key} is {getattr(self, key)}, less than agent.learner.sessions ({self.sessions})",
+                    do="A step adds a transition per session; give more room.",
+                )
+        for key in ("actor_rate", "critic_rate", "clip_norm"):
+            if not 0 < getattr(self, key) < float("inf"):
+                raise UserError(f"agent.learner.{key} is {getattr(self, key)}", do="Give a positive number.")
+        for key in ("warm_up_steps", "action_noise"):
+            if not 0 <= getattr(self, key) < float("inf"):
+                raise UserError(f"agent.learner.{key} is {getattr(self, key)}", do="Give a number >= 0.")
+        if not 0 <= self.gamma < 1:
+            raise UserError(f"agent.learner.gamma is {self.gamma}", do="Give a number in [0, 1).")
+        if not 0 < self.tau <= 1:
+            raise UserError(f"agent.learner.tau is {self.tau}", do="Give a number in (0, 1].")
+        if self.target_action not in ("item", "proto"):
+            raise UserError(f"agent.learner.target_action is {self.target_action!r}", do="Use item or proto.")
+        if self.terminal not in ("bootstrap", "zero"):
+            raise UserError(f"agent.learner.terminal is {self.terminal!r}", do="Use bootstrap or zero.")
+
+
+@flax.struct.dataclass
+class LowTransition:
+    """One step as ids: (s^l, a, r^ex, s'^l) follow from these and the embedding.
+
+    Attributes:
+        browsed: [..., N] int32 before the step.
+        clicked: [..., N] int32 before the step.
+        item: [...] int32 recommended.
+        feedback: [...] int8 answer.
+        internal: [...] float32 r^in (Eq. 12).
+        last: [...] bool, the session ended with this step.
+        goal: [..., E] goal in force, if the low level is conditioned on it, else None.
+        following_goal: [..., E] goal in force in the next state.
+    """
+
+    browsed: jax.Array
+    clicked: jax.Array
+    item: jax.Array
+    feedback: jax.Array
+    internal: jax.Array
+    last: jax.Array
+    goal: jax.Array | None
+    following_goal: jax.Array | None
+
+
+@flax.struct.dataclass
+class HighTransition:
+    """One window: (s^h, g^{1:M}, rewards, s'^h) as ids, goals and sums.
+
+    Attributes:
+        clicked: [..., N] int32 when the window began.
+        ordered: [..., N] int32 when it began.
+        goals: [..., M, E] (or what was done instead, with hindsight).
+        stage_reward: [..., M] phi0 (Eq. 14).
+        steps: [...] int32 steps in the window; fewer than c if the session ended.
+        last: [...] bool, the session ended with this window.
+        following_clicked: [..., N] int32 after it.
+        following_ordered: [..., N] int32 after it.
+    """
+
+    clicked: jax.Array
+    ordered: jax.Array
+    goals: jax.Array
+    stage_reward: jax.Array
+    steps: jax.Array
+    last: jax.Array
+    following_clicked: jax.Array
+    following_ordered: jax.Array
+
+
+@flax.struct.dataclass
+class World:
+    """What training reads on the device.
+
+    Attributes:
+        env: The simulator's tables; sessions begin as the training log's did.
+        index: The items.
+        cumulative: [I] cumulative frequency of the items in the training log.
+    """
+
+    env: SessionParams
+    index: ItemIndex
+    cumulative: jax.Array
+
+
+@flax.struct.dataclass
+class Best:
+    """The actors that did best on validation users, how well (reward per session) and after how many steps."""
+
+    low: Any
+    high: Any
+    reward: jax.Array
+    step: jax.Array
+
+
+@flax.struct.dataclass
+class HrlState:
+    """Everything that training changes.
+
+    Attributes:
+        low: Networks and optimisers of the low level.
+        high: Of the high level; None without one.
+        low_replay: D^l.
+        high_replay: D^h, or None.
+        episodes: The running sessions, their windows as the policy's carry.
+        best: The actors to keep.
+        step: int32 training steps done.
+        key: Key of the run; step n uses `fold_in(key, n)`, so that a resumed run repeats exactly.
+    """
+
+    low: LevelState
+    high: LevelState | None
+    low_replay: Replay
+    high_replay: Replay | None
+    episodes: Episodes
+    best: Best
+    step: jax.Array
+    key: jax.Array
+
+
+@dataclass(frozen=True)
+class HrlLearner:
+    """Algorithm 2 as pure functions.
+
+    Attributes:
+        env: The simulator; its episode length is that of training sessions.
+        policy: Both levels' actors.
+        config: Learner settings.
+    """
+
+    env: SessionEnv
+    policy: TwoLevelPolicy
+    config: LearnerConfig
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """The same for both levels."""
+        return OptimizerConfig(self.config.actor_rate, self.config.critic_rate, self.config.clip_norm)
+
+    def init(self, key: jax.Array, world: World) -> HrlState:
+        """Returns the state before the first step. The low level's parameters do not depend on the high level's."""
+        low_key, high_key, start_key, run_key = jax.random.split(key, 4)
+        config, policy = self.config, self.policy
+        low = init_level(policy.low, self.optimizer, low_key)
+        high = None if policy.high is None else init_level(policy.high, self.optimizer, high_key)
+        acting = self._acting(low, high, world, jnp.bool_(True))
+        episodes = begin(self.env, world.env, policy.as_policy(), acting, self._draw_starts(start_key, world))
+        episodes = self._staggered(episodes, world)
+        low_example, high_example = jax.eval_shape(lambda: self._transition_shapes(world))
+        return HrlState(
+            low=low,
+            high=high,
+            low_replay=make_replay(low_example, config.replay_capacity),
+            high_replay=None if high is None else make_replay(high_example, config.high_replay_capacity),
+            episodes=episodes,
+            best=Best(acting.low, acting.high, jnp.float32(-jnp.inf), jnp.int32(0)),
+            step=jnp.int32(0),
+            key=run_key,
+        )
+
+    def acting_params(self, state: HrlState, world: World) -> ActingParams:
+        """Returns what the best actors so far act with."""
+        return ActingParams(state.best.low, state.best.high, world.index, world.cumulative, jnp.bool_(False))
+
+    def current_params(self, state: HrlState, world: World) -> ActingParams:
+        """Returns what the actors act with as they are now."""
+        return self._acting(state.low, state.high, world, jnp.bool_(False))
+
+    def keep_best(self, state: HrlState, reward: float) -> HrlState:
+        """Returns the state with the present actors as the best, if `reward` (on validation users) says so."""
+        if not reward > float(state.best.reward):
+            return state
+        # Copies, because the state's own arrays are donated to the next chunk.
+        low, high, step = jax.tree.map(jnp.copy, (state.low.params["actor"], _actor(state.high), state.step))
+        best = Best(low=low, high=high, reward=jnp.float32(reward), step=step)
+        return dataclasses.replace(state, best=best)
+
+    def train_step(self, state: HrlState, world: World) -> tuple[HrlState, dict[str, jax.Array]]:
+        """Takes one step in every session and updates both levels once.
+
+        Returns:
+            The next state and scalar metrics: reward, clicks and orders per session of T at this step's rate; share of
+            distinct items; and per level (`low_`, `high_`) losses, Q means, saturation and gradient norms.
+        """
+        key = jax.random.fold_in(state.key, state.step)
+        play_key, start_key, low_key, high_key = (jax.random.fold_in(key, number) for number in range(4))
+        warming_up = state.step < self.config.warm_up_steps
+        acting = self._acting(state.low, state.high, world, warming_up)
+        before = state.episodes.observation
+        episodes, played = advance(
+            self.env, world.env, self.policy.as_policy(), acting, state.episodes, play_key, explore=True
+        )
+        last = before.step + 1 >= self.env.episode_length
+        episodes, internal, high_replay = self._account(state, acting, before, episodes, played, last)
+        goal, following_goal = self._goals_seen(acting, before.step, episodes)
+        row = LowTransition(
+            browsed=before.histories.browsed,
+            clicked=before.histories.clicked,
+            item=played.item,
+            feedback=played.feedback.astype(jnp.int8),
+            internal=internal,
+            last=last,
+            goal=goal,
+            following_goal=following_goal,
+        )
+        low_replay = add_rows(state.low_replay, row, jnp.ones_like(last))
+        sampled = sample_rows(low_replay, low_key, self.config.batch_size)
+        low, low_metrics = self._update_low(state.low, sampled, world, warming_up)
+        metrics = self._play_metrics(played) | {f"low_{name}": value for name, value in low_metrics.items()}
+        high = state.high
+        if high is not None:
+            assert high_replay is not None
+            metrics["internal_reward"] = jnp.mean(internal)
+            windows = sample_rows(high_replay, high_key, self.config.high_batch_size)
+            high, high_metrics = self._update_high(high, windows, world, warming_up)
+            metrics |= {f"high_{name}": value for name, value in high_metrics.items()}
+        following = HrlState(
+            low=low,
+            high=high,
+            low_replay=low_replay,
+            high_replay=high_replay,
+            episodes=self._restarted(episodes, last, start_key, world),
+            best=state.best,
+            step=state.step + 1,
+            key=state.key,
+        )
+        return following, metrics
+
+    def low_batch(self, rows: LowTransition, world: World) -> Batch:
+        """Returns the transitions of the low level as arrays (Eq. 3: r^low = r^ex + alpha r^in)."""
+        embedding = world.index.embedding
+        clicked = rows.feedback >= CLICK
+        pushed = jnp.concatenate([rows.clicked[:, 1:], rows.item[:, None]], -1)
+        weight = self.policy.goals.internal_weight if self.policy.high is not None else 0.0
+        reward = self.env.reward_of(rows.feedback.astype(jnp.int32)) + weight * rows.internal
+        return Batch(
+            state=(rows.browsed, rows.clicked),
+            action=embedding[rows.item][:, None],
+            reward=reward[:, None],
+            active=jnp.ones((rows.item.shape[0], 1)),
+            discount=self._discount(rows.last),
+            following=(
+                jnp.concatenate([rows.browsed[:, 1:], rows.item[:, None]], -1),
+                jnp.where(clicked[:, None], pushed, rows.clicked),
+            ),
+            goal=rows.goal,
+            following_goal=rows.following_goal,
+        )
+
+    def high_batch(self, rows: HighTransition) -> Batch:
+        """Returns the windows of the high level as arrays, rewards assigned to goals by Eq. 15."""
+        goals = self.policy.goals
+        began = jnp.arange(goals.count) * (goals.period // goals.count)
+        discount = self._discount(rows.last)
+        if goals.discount == "gamma_pow_c":
+            discount *= self.config.gamma ** (rows.steps - 1)
+        return Batch(
+            state=(rows.clicked, rows.ordered),
+            action=rows.goals,
+            reward=assign_benefit(rows.stage_reward, goals.benefit_discount),
+            active=(rows.steps[:, None] > began).astype(jnp.float32),
+            discount=discount,
+            following=(rows.following_clicked, rows.following_ordered),
+        )
+
+    def _discount(self, last: jax.Array) -> jax.Array:
+        ends = last if self.config.terminal == "zero" else jnp.zeros_like(last)
+        return jnp.where(ends, 0.0, self.config.gamma)
+
+    def _update_low(
+        self, level: LevelState, rows: LowTransition, world: World, warming_up: jax.Array
+    ) -> tuple[LevelState, dict[str, jax.Array]]:
+        def executed(proto: jax.Array) -> jax.Array:
+            if self.config.target_action == "proto":
+                return proto
+            return nearest_embedding(proto[:, 0], world.index)[:, None]
+
+        def update(level: LevelState) -> tuple[LevelState, dict[str, jax.Array]]:
+            batch = self.low_batch(rows, world)
+            return update_level(
+                self.policy.low, self.optimizer, self.config.tau, level, batch, world.index.embedding, executed
+            )
+
+        return _unless(warming_up, update, level)
+
+    def _update_high(
+        self, level: LevelState, rows: HighTransition, world: World, warming_up: jax.Array
+    ) -> tuple[LevelState, dict[str, jax.Array]]:
+        networks = self.policy.high
+        assert networks is not None
+
+        def update(level: LevelState) -> tuple[LevelState, dict[str, jax.Array]]:
+            batch = self.high_batch(rows)
+            return update_level(
+                networks, self.optimizer, self.config.tau, level, batch, world.index.embedding, lambda goals: goals
+            )
+
+        skip = jnp.bool_(True) if self.policy.goals.frozen else warming_up
+        return _unless(skip, update, level)
+
+    def _account(
+        self,
+        state: HrlState,
+        acting: ActingParams,
+        before: Any,
+        episodes: Episodes,
+        played: SessionTrajectory,
+        last: jax.Array,
+    ) -> tuple[Episodes, jax.Array, Replay | None]:
+        """Books a step in the windows; returns the episodes, r^in [B] and D^h with the windows that ended."""
+        window = episodes.carry
+        if not isinstance(window, Window):
+            return episodes, jnp.zeros(last.shape), None
+        assert state.high_replay is not None
+        goals = self.policy.goals
+        action = acting.index.embedding[played.item]
+        internal = internal_reward(action, self.policy.active_goal(window, before.step))
+        stage = jax.nn.one_hot(stage_of(before.step, goals.period, goals.count), goals.count)
+        window = dataclasses.replace(
+            window,
+            stage_reward=window.stage_reward + stage * played.reward[:, None],
+            stage_action=window.stage_action + stage[..., None] * action[:, None],
+        )
+        steps = before.step % goals.period + 1
+        whole = steps == goals.period
+        histories = episodes.observation.histories
+        done = unit(window.stage_action)
+        row = HighTransition(
+            clicked=window.clicked,
+            ordered=window.ordered,
+            goals=done if goals.hindsight else window.goals,
+            stage_reward=window.stage_reward,
+            steps=steps,
+            last=last,
+            following_clicked=histories.clicked,
+            following_ordered=histories.ordered,
+        )
+        ended = whole | (last & goals.store_partial_window)
+        return episodes._replace(carry=window), internal, add_rows(state.high_replay, row, ended)
+
+    def _goals_seen(
+        self, acting: ActingParams, step: jax.Array, episodes: Episodes
+    ) -> tuple[jax.Array | None, jax.Array | None]:
+        """Returns the goals [B, E] in force at this step and the next; None where the low level does not see them."""
+        if not self.policy.goals.conditioned:
+            return None, None
+        window, histories = episodes.carry, episodes.observation.histories
+        renewed = (step + 1) % self.policy.goals.period == 0
+        fresh = jax.lax.cond(
+            jnp.any(renewed),
+            lambda: self.policy.set_goals(acting, histories.clicked, histories.ordered)[:, 0],
+            lambda: jnp.zeros_like(window.goals[:, 0]),
+        )
+        following = jnp.where(renewed[:, None], fresh, self.policy.active_goal(window, step + 1))
+        return self.policy.active_goal(window, step), following
+
+    def _play_metrics(self, played: SessionTrajectory) -> dict[str, jax.Array]:
+        length = self.env.episode_length
+        ordered = jnp.sort(played.item)
+        distinct = 1 + jnp.sum(ordered[1:] != ordered[:-1])
+        return {
+            "reward": length * jnp.mean(played.reward),
+            "clicks": length * jnp.mean(played.feedback >= CLICK),
+            "orders": length * jnp.mean(played.feedback >= ORDER),
+            "distinct_items": distinct / played.item.shape[0],
+        }
+
+    def _restarted(self, episodes: Episodes, last: jax.Array, key: jax.Array, world: World) -> Episodes:
+        """Replaces sessions that have ended by new ones."""
+
+        def restart(episodes: Episodes) -> Episodes:
+            reset = jax.vmap(self.env.reset_at, in_axes=(0, None))
+            observation, state = reset(self._draw_starts(key, world), world.env)
+            # The window is renewed at step 0 anyway.
+            new = Episodes(episodes.carry, observation, state)
+            return jax.tree.map(lambda a, b: jnp.where(last.reshape(-1, *(1,) * (a.ndim - 1)), a, b), new, episodes)
+
+        return jax.lax.cond(jnp.any(last), restart, lambda episodes: episodes, episodes)
+
+    def _draw_starts(self, key: jax.Array, world: World) -> jax.Array:
+        return jax.random.randint(key, (self.config.sessions,), 0, world.env.rows.shape[0])
+
+    def _staggered(self, episodes: Episodes, world: World) -> Episodes:
+        """Lets the first sessions begin at different steps, multiples of c, so that they do not all end together."""
+        period = self.policy.goals.period
+        phases = max(1, self.env.episode_length // period)
+        step = jnp.arange(self.config.sessions, dtype=jnp.int32) * phases // self.config.sessions * period
+        state = dataclasses.replace(episodes.state, step=step)
+        observe = jax.vmap(self.env.observe, in_axes=(0, None))
+        return Episodes(episodes.carry, observe(state, world.env), state)
+
+    def _acting(self, low: LevelState, high: LevelState | None, world: World, warming_up: jax.Array) -> ActingParams:
+        return ActingParams(low.params["actor"], _actor(high), world.index, world.cumulative, warming_up)
+
+    def _transition_shapes(self, world: World) -> tuple[LowTransition, HighTransition]:
+        """Returns empty transitions, for their shapes."""
+        history = jnp.zeros((self.env.history_length,), jnp.int32)
+        number, goals = jnp.int32(0), self.policy.goals
+        vector = jnp.zeros((world.index.embedding.shape[-1],))
+        seen = vector if goals.conditioned else None
+        low = LowTransition(history, history, number, jnp.int8(0), jnp.float32(0), jnp.bool_(False), seen, seen)
+        vectors = jnp.zeros((goals.count, vector.shape[0]))
+        high = HighTransition(history, history, vectors, vectors[:, 0], number, jnp.bool_(False), history, history)
+        return low, high
+
+
+def _actor(level: LevelState | None) -> Any:
+    return None if level is None else level.params["actor"]
+
+
+def _unless(skip: jax.Array, update: Any, level: LevelState) -> tuple[LevelState, dict[str, jax.Array]]:
+    """Returns `update(level)`, or the level as it is with metrics of 0."""
+    shapes = jax.eval_shape(update, level)[1]
+    nothing = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
+    return jax.lax.cond(skip, lambda level: (level, nothing), update, level)

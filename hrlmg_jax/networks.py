@@ -1,0 +1,219 @@
+"""Actor and critic of one level (Eq. 5 to 11): M heads on an encoder; the low level is the case of one head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hrlmg_jax.encoder import HistoryEncoder
+from sim.errors import UserError
+
+_SATURATED = 0.99
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes and shapes of the networks (`conf/agent/hrl_mg.yaml` explains each)."""
+
+    hidden_size: int
+    state_size: int
+    critic_width: int
+    action_norm: str
+    action_bound: float
+    q_output: str
+    critics: str
+
+    def __post_init__(self) -> None:
+        """Checks ranges; raises UserError naming the key."""
+        for key in ("hidden_size", "state_size", "critic_width"):
+            if getattr(self, key) < 1:
+                raise UserError(f"agent.network.{key} is {getattr(self, key)}", do="Give at least 1.")
+        for key, choices in (
+            ("action_norm", ("unit", "tanh")),
+            ("q_output", ("linear", "relu")),
+            ("critics", ("single", "twin")),
+        ):
+            if getattr(self, key) not in choices:
+                raise UserError(f"agent.network.{key} is {getattr(self, key)!r}", do=f"Use {' or '.join(choices)}.")
+        if not 0 < self.action_bound < float("inf"):
+            raise UserError(f"agent.network.action_bound is {self.action_bound}", do="Give a positive number.")
+
+    @property
+    def num_critics(self) -> int:
+        """Critics per level, K."""
+        return 2 if self.critics == "twin" else 1
+
+
+class Proposal(NamedTuple):
+    """An actor's output: `vector` [..., M, E] proto-actions or goals; `saturation` [..., M] share of |tanh| > 0.99."""
+
+    vector: jax.Array
+    saturation: jax.Array
+
+
+class _ActorHeads(nn.Module):
+    """z_i = W_i s + b_i, one linear layer per head."""
+
+    heads: int
+    embedding_size: int
+
+    @nn.compact
+    def __call__(self, state: jax.Array) -> jax.Array:
+        output = nn.Dense(self.heads * self.embedding_size, name="output")(state)
+        return output.reshape(*state.shape[:-1], self.heads, self.embedding_size)
+
+
+class _CriticHeads(nn.Module):
+    """Two layers per head on (state, action): q_i = w_i . relu(W_i [s, a_i] + b_i) + c_i."""
+
+    heads: int
+    width: int
+
+    @nn.compact
+    def __call__(self, state: jax.Array, action: jax.Array) -> jax.Array:
+        state = jnp.broadcast_to(state[..., None, :], (*action.shape[:-1], state.shape[-1]))
+        inputs = jnp.concatenate([state, action], -1)
+        lecun = nn.initializers.lecun_normal(batch_axis=0)
+        hidden = self.param("hidden", lecun, (self.heads, inputs.shape[-1], self.width))
+        hidden_bias = self.param("hidden_bias", nn.initializers.zeros, (self.heads, self.width))
+        output = self.param("output", lecun, (self.heads, self.width, 1))
+        output_bias = self.param("output_bias", nn.initializers.zeros, (self.heads,))
+        found = jax.nn.relu(jnp.einsum("...mi,mij->...mj", inputs, hidden) + hidden_bias)
+        return jnp.einsum("...mj,mjk->...mk", found, output)[..., 0] + output_bias
+
+
+@dataclass(frozen=True)
+class ActorCritic:
+    """The networks of one level as pure functions.
+
+    Parameters are `{"actor": {"encoder", "heads"}, "critic": {"encoder", "heads"}}`; those of the critic have a leading
+    axis of K independent critics.
+
+    Attributes:
+        config: Sizes.
+        heads: M.
+        embedding_size: E of items, actions and goals.
+        goal_conditioned: Whether a goal [B, E] is a further input of both networks.
+    """
+
+    config: NetworkConfig
+    heads: int
+    embedding_size: int
+    goal_conditioned: bool = False
+
+    @property
+    def encoder(self) -> HistoryEncoder:
+        """The encoder that actor and critics have one of each."""
+        return HistoryEncoder(self.config.hidden_size, self.config.state_size)
+
+    @property
+    def _actor_heads(self) -> _ActorHeads:
+        return _ActorHeads(self.heads, self.embedding_size)
+
+    @property
+    def _critic_heads(self) -> _CriticHeads:
+        return _CriticHeads(self.heads, self.config.critic_width)
+
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        """Returns freshly drawn parameters."""
+        history = jnp.zeros((1, 1), jnp.int32)
+        embedding = jnp.zeros((1, self.embedding_size))
+        goal_size = self.embedding_size if self.goal_conditioned else 0
+        state = jnp.zeros((1, self.config.state_size + goal_size))
+        action = jnp.zeros((1, self.heads, self.embedding_size))
+        keys = jax.random.split(key, 4)
+
+        def encoder(key: jax.Array) -> Any:
+            return self.encoder.init(key, history, history, embedding)["params"]
+
+        def critic_heads(key: jax.Array) -> Any:
+            return self._critic_heads.init(key, state, action)["params"]
+
+        critics = self.config.num_critics
+        return {
+            "actor": {"encoder": encoder(keys[0]), "heads": self._actor_heads.init(keys[1], state)["params"]},
+            "critic": {
+                "encoder": jax.vmap(encoder)(jax.random.split(keys[2], critics)),
+                "heads": jax.vmap(critic_heads)(jax.random.split(keys[3], critics)),
+            },
+        }
+
+    def encode(
+        self, params: dict[str, Any], first: jax.Array, second: jax.Array, embedding: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Encodes histories [B, N] with all encoders of the level at once.
+
+        Returns:
+            The actor's state [B, S] and the critics' [K, B, S].
+        """
+        stacked = jax.tree.map(
+            lambda own, others: jnp.concatenate([own[None], others]),
+            params["actor"]["encoder"],
+            params["critic"]["encoder"],
+        )
+        states: jax.Array = jax.vmap(lambda encoder: _apply(self.encoder, encoder, first, second, embedding))(stacked)
+        return states[0], states[1:]
+
+    def propose(self, actor: dict[str, Any], state: jax.Array, goal: jax.Array | None) -> Proposal:
+        """Returns actions or goals [..., M, E] (Eq. 5 and 9): unit vectors, or in (-B, B) per coordinate.
+
+        Args:
+            actor: The actor's parameters.
+            state: [..., S] from its encoder.
+            goal: [..., E] active goal if the level is goal-conditioned, else None.
+        """
+        squashed = jnp.tanh(_apply(self._actor_heads, actor["heads"], _with_goal(state, goal)))
+        saturation = jnp.mean(jnp.abs(squashed) > _SATURATED, -1)
+        vector = unit(squashed) if self.config.action_norm == "unit" else self.config.action_bound * squashed
+        return Proposal(vector, saturation)
+
+    def perturb(self, vector: jax.Array, deviation: float, key: jax.Array) -> jax.Array:
+        """Returns proposals with Gaussian noise on each coordinate, brought back to where proposals lie."""
+        noisy = vector + deviation * jax.random.normal(key, vector.shape)
+        bound = self.config.action_bound
+        return unit(noisy) if self.config.action_norm == "unit" else jnp.clip(noisy, -bound, bound)
+
+    def act(
+        self,
+        actor: dict[str, Any],
+        first: jax.Array,
+        second: jax.Array,
+        embedding: jax.Array,
+        goal: jax.Array | None,
+    ) -> Proposal:
+        """Encodes histories [..., N] and proposes."""
+        state: jax.Array = _apply(self.encoder, actor["encoder"], first, second, embedding)
+        return self.propose(actor, state, goal)
+
+    def value(self, critic: dict[str, Any], states: jax.Array, action: jax.Array, goal: jax.Array | None) -> jax.Array:
+        """Returns [K, B, M] Q-values (Eq. 6, 7, 10, 11).
+
+        Args:
+            critic: Parameters of the K critics.
+            states: [K, B, S] from their encoders.
+            action: [B, M, E].
+            goal: [B, E] or None.
+        """
+
+        def one(heads: Any, state: jax.Array) -> jax.Array:
+            return _apply(self._critic_heads, heads, _with_goal(state, goal), action)
+
+        q = jax.vmap(one)(critic["heads"], states)
+        return jax.nn.relu(q) if self.config.q_output == "relu" else q
+
+
+def _apply(module: nn.Module, params: Any, *inputs: jax.Array) -> Any:
+    return module.apply({"params": params}, *inputs)
+
+
+def unit(vector: jax.Array) -> jax.Array:
+    """Returns vectors scaled to norm 1 along the last axis; zero stays zero, with a finite gradient."""
+    return vector * jax.lax.rsqrt(jnp.maximum(jnp.sum(vector**2, -1, keepdims=True), 1e-12))
+
+
+def _with_goal(state: jax.Array, goal: jax.Array | None) -> jax.Array:
+    return state if goal is None else jnp.concatenate([state, goal], -1)

@@ -1,0 +1,192 @@
+"""How the two levels act: the high level sets goals every c steps, the low level proposes an item at every step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from hrlmg_jax.goals import stage_of
+from hrlmg_jax.networks import ActorCritic, Proposal
+from hrlmg_jax.retrieval import ItemIndex, nearest_item
+from sim.errors import UserError
+from sim.policy import Decision, Policy
+from sim.session_env import SessionObservation
+
+_WARM_UP_DRAWS = 16
+
+
+@dataclass(frozen=True)
+class GoalConfig:
+    """Goals and how they act (`conf/agent/hrl_mg.yaml` explains each)."""
+
+    enabled: bool
+    count: int
+    period: int
+    internal_weight: float
+    benefit_discount: float
+    noise: float
+    conditioned: bool
+    frozen: bool
+    hindsight: bool
+    discount: str
+    store_partial_window: bool
+
+    def __post_init__(self) -> None:
+        """Checks ranges; raises UserError naming the key."""
+        if self.count < 1:
+            raise UserError(f"agent.goals.count is {self.count}", do="Give at least 1.")
+        if self.period < self.count:
+            raise UserError(
+                f"agent.goals.period is {self.period}, less than agent.goals.count ({self.count})",
+                do="Every goal needs a step: give a period of at least the count.",
+            )
+        if not 0 <= self.benefit_discount <= 1:
+            raise UserError(f"agent.goals.benefit_discount is {self.benefit_discount}", do="Give a number from 0 to 1.")
+        for key in ("internal_weight", "noise"):
+            if not 0 <= getattr(self, key) < float("inf"):
+                raise UserError(f"agent.goals.{key} is {getattr(self, key)}", do="Give a number >= 0.")
+        if self.discount not in ("gamma", "gamma_pow_c"):
+            raise UserError(f"agent.goals.discount is {self.discount!r}", do="Use gamma or gamma_pow_c.")
+        if self.conditioned and not self.enabled:
+            raise UserError("agent.goals.conditioned needs goals", do="Set agent.goals.enabled=true.")
+
+
+@flax.struct.dataclass
+class Window:
+    """The current window of c steps in each of B sessions.
+
+    Attributes:
+        goals: [B, M, E] in force.
+        clicked: [B, N] int32 clicked items when it began (the high-level state).
+        ordered: [B, N] int32 ordered items when it began.
+        stage_reward: [B, M] external reward so far in each stage (phi0, Eq. 14).
+        stage_action: [B, M, E] sum of the embeddings of the items recommended in each stage.
+    """
+
+    goals: jax.Array
+    clicked: jax.Array
+    ordered: jax.Array
+    stage_reward: jax.Array
+    stage_action: jax.Array
+
+
+@flax.struct.dataclass
+class ActingParams:
+    """What acting needs.
+
+    Attributes:
+        low: Parameters of LActor.
+        high: Parameters of HActor; None without a high level.
+        index: The items.
+        cumulative: [I] float32 cumulative frequency of the items in the training log, for the warm-up.
+        warming_up: bool scalar: recommend items as frequent in the log instead (only when exploring).
+    """
+
+    low: Any
+    high: Any
+    index: ItemIndex
+    cumulative: jax.Array
+    warming_up: jax.Array
+
+
+@dataclass(frozen=True)
+class TwoLevelPolicy:
+    """LActor (Eq. 9) and, where there are goals, HActor (Eq. 5).
+
+    Attributes:
+        low: Networks of the low level.
+        high: Networks of the high level; None is DDPG.
+        goals: Settings of the goals.
+        action_noise: Standard deviation of the Gaussian noise on each coordinate of a proto-action when exploring.
+        history_length: N.
+    """
+
+    low: ActorCritic
+    high: ActorCritic | None
+    goals: GoalConfig
+    action_noise: float
+    history_length: int
+
+    def as_policy(self) -> Policy:
+        """Returns what a rollout plays. Greedy, it is Algorithm 3: no noise, and no high level unless conditioned."""
+        return Policy(self._initial_window, self._act)
+
+    def _initial_window(self, params: ActingParams, batch_size: int) -> Window | tuple[()]:
+        if self.high is None:
+            return ()
+        vectors = jnp.zeros((batch_size, self.goals.count, self.low.embedding_size))
+        history = jnp.full((batch_size, self.history_length), -1, jnp.int32)
+        return Window(vectors, history, history, vectors[..., 0], vectors)
+
+    def _act(
+        self,
+        params: ActingParams,
+        window: Window | tuple[()],
+        observation: SessionObservation,
+        key: jax.Array,
+        explore: bool,
+    ) -> tuple[Window | tuple[()], Decision]:
+        low_key, high_key, warm_key = (jax.random.fold_in(key, number) for number in range(3))
+        if self.high is not None and (explore or self.goals.conditioned):
+            assert isinstance(window, Window)
+            window = self._renewed(params, window, observation, high_key if explore else None)
+        goal = self.active_goal(window, observation.step) if self.goals.conditioned else None
+        proto = self.propose_action(params, observation, goal).vector[:, 0]
+        if explore:
+            proto = self.low.perturb(proto, self.action_noise, low_key)
+        item = nearest_item(proto, observation, params.index)
+        if explore:
+            drawn, found = _drawn_by_frequency(params.cumulative, observation, warm_key)
+            item = jnp.where(params.warming_up & found, drawn, item)
+        return window, Decision(item, jnp.zeros(item.shape))
+
+    def propose_action(self, params: ActingParams, observation: SessionObservation, goal: jax.Array | None) -> Proposal:
+        """Returns LActor's proto-actions [B, 1, E] from the browsed and clicked items (Eq. 8, 9)."""
+        histories = observation.histories
+        return self.low.act(params.low, histories.browsed, histories.clicked, params.index.embedding, goal)
+
+    def set_goals(self, params: ActingParams, clicked: jax.Array, ordered: jax.Array) -> jax.Array:
+        """Returns HActor's goals [B, M, E] from clicked and ordered items [B, N] (Eq. 4, 5)."""
+        assert self.high is not None
+        return self.high.act(params.high, clicked, ordered, params.index.embedding, None).vector
+
+    def active_goal(self, window: Window | tuple[()], step: jax.Array) -> jax.Array:
+        """Returns [B, E] the goal in force at a step [B] of the sessions."""
+        assert isinstance(window, Window)
+        stage = stage_of(step, self.goals.period, self.goals.count)
+        return jnp.take_along_axis(window.goals, stage[:, None, None], axis=1)[:, 0]
+
+    def _renewed(
+        self, params: ActingParams, window: Window, observation: SessionObservation, key: jax.Array | None
+    ) -> Window:
+        """Begins a window in the sessions whose step is a multiple of c (Algorithm 2, line 9)."""
+        begins = observation.step % self.goals.period == 0
+        clicked, ordered = observation.histories.clicked, observation.histories.ordered
+
+        def renew(window: Window) -> Window:
+            goals = self.set_goals(params, clicked, ordered)
+            if key is not None and self.high is not None:
+                goals = self.high.perturb(goals, self.goals.noise, key)
+            new = Window(
+                goals, clicked, ordered, jnp.zeros_like(window.stage_reward), jnp.zeros_like(window.stage_action)
+            )
+            return jax.tree.map(lambda a, b: jnp.where(begins.reshape(-1, *(1,) * (a.ndim - 1)), a, b), new, window)
+
+        # Sessions whose phases differ by multiples of c renew together: the high level runs once in c steps.
+        return jax.lax.cond(jnp.any(begins), renew, lambda window: window, window)
+
+
+def _drawn_by_frequency(
+    cumulative: jax.Array, observation: SessionObservation, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Draws [B] int32 items by their frequency in the log; False where all draws had been recommended before."""
+    shape = (observation.step.shape[0], _WARM_UP_DRAWS)
+    drawn = jnp.searchsorted(cumulative, jax.random.uniform(key, shape) * cumulative[-1], side="right")
+    drawn = jnp.minimum(drawn, cumulative.shape[0] - 1).astype(jnp.int32)
+    fresh = ~jnp.any(drawn[:, :, None] == observation.recommended[:, None, :], -1)
+    first = jnp.take_along_axis(drawn, jnp.argmax(fresh, -1)[:, None], 1)[:, 0]
+    return first, jnp.any(fresh, -1)

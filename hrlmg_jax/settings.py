@@ -1,0 +1,121 @@
+"""The settings of the system's commands: what `conf/fit_simulator.yaml` and `conf/train_hrl_mg.yaml` compose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.loop import ScheduleConfig
+from hrlmg_jax.feedback import FeedbackNetworkConfig
+from hrlmg_jax.item_embedding import EmbeddingConfig
+from hrlmg_jax.learner import LearnerConfig
+from hrlmg_jax.networks import NetworkConfig
+from hrlmg_jax.policy import GoalConfig
+from hrlmg_jax.retrieval import RetrievalConfig
+from sim.errors import UserError
+from sim.event_datasets import LogConfig
+from sim.session_env import SessionConfig
+
+
+@dataclass(frozen=True)
+class SimulatorConfig:
+    """How the user-feedback simulator is learned, and where it is kept (`conf/simulator/learned.yaml`)."""
+
+    embedding: EmbeddingConfig
+    network: FeedbackNetworkConfig
+    train: ScheduleConfig
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    held_out_fraction: float
+    patience: int
+    seed: int
+    root: str
+
+    def __post_init__(self) -> None:
+        """Checks ranges; raises UserError naming the key."""
+        for key in ("batch_size", "patience"):
+            if getattr(self, key) < 1:
+                raise UserError(f"simulator.{key} is {getattr(self, key)}", do="Give at least 1.")
+        if not 0 < self.learning_rate < float("inf"):
+            raise UserError(f"simulator.learning_rate is {self.learning_rate}", do="Give a positive number.")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise UserError(f"simulator.weight_decay is {self.weight_decay}", do="Give a number >= 0.")
+        if not 0 < self.held_out_fraction < 1:
+            raise UserError(
+                f"simulator.held_out_fraction is {self.held_out_fraction}", do="Give a number between 0 and 1."
+            )
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"simulator.seed is {self.seed}", do="Give a number from 0 to 2^32 - 1.")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """The online and offline tests (`conf/evaluation/sessions.yaml`)."""
+
+    short: int
+    long: int
+    sessions: int
+    validation_sessions: int
+    offline_sessions: int
+    sessions_at_a_time: int
+
+    def __post_init__(self) -> None:
+        """Checks ranges; raises UserError naming the key."""
+        for key in self.__dataclass_fields__:
+            if getattr(self, key) < 1:
+                raise UserError(f"evaluation.{key} is {getattr(self, key)}", do="Give at least 1.")
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Which agent, and its parts (`conf/agent/hrl_mg.yaml`)."""
+
+    name: str
+    network: NetworkConfig
+    goals: GoalConfig
+    learner: LearnerConfig
+    retrieval: RetrievalConfig
+
+    def __post_init__(self) -> None:
+        """Checks the name."""
+        if not self.name.strip():
+            raise UserError("agent.name is empty", do="Name the agent, for its row in the tables.")
+        if self.name in ("random", "popularity", "best_rate"):
+            raise UserError(f"agent.name is {self.name!r}, which an opponent has", do="Choose another.")
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Everything that decides a simulator (`conf/fit_simulator.yaml`)."""
+
+    data: LogConfig
+    env: SessionConfig
+    simulator: SimulatorConfig
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run's numbers (`conf/train_hrl_mg.yaml`)."""
+
+    data: LogConfig
+    env: SessionConfig
+    simulator: SimulatorConfig
+    agent: AgentConfig
+    train: ScheduleConfig
+    evaluation: EvaluationConfig
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Checks settings against each other; raises UserError naming the keys."""
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed is {self.seed}", do="Give a number from 0 to 2^32 - 1.")
+        if self.agent.goals.enabled and self.env.episode_length < self.agent.goals.period:
+            raise UserError(
+                f"env.episode_length is {self.env.episode_length}, less than a window of goals "
+                f"(agent.goals.period={self.agent.goals.period})",
+                do="Lengthen the session or shorten the period.",
+            )
+
+    def fit(self) -> FitConfig:
+        """Returns the part that decides the simulator."""
+        return FitConfig(self.data, self.env, self.simulator)
