@@ -20,7 +20,7 @@ class Agent(NamedTuple):
     """A learner, a bandit or a fixed list.
 
     Attributes:
-        init: `key -> state`, pure; also gives the shapes that a checkpoint is restored into.
+        init: `(key, world) -> state`, pure; also gives the shapes that a checkpoint is restored into.
         pretrain: `state -> state`; called once, at the start of a new run (may work on the host).
         train_step: `(state, world) -> (state, metrics)`, pure; metrics are scalars by name, the headline among them.
         world: Tables that training reads (environment, tree); passed to the compiled step as arguments, because
@@ -32,7 +32,7 @@ class Agent(NamedTuple):
         finished: `state -> bool`; asked after each evaluation, True ends the training early.
     """
 
-    init: Callable[[jax.Array], Any]
+    init: Callable[[jax.Array, Any], Any]
     pretrain: Callable[[Any], Any]
     train_step: Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]
     world: Any

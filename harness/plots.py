@@ -4,45 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.run_folder import write_atomically
 
 
-def plot_learning_curve(
-    path: Path, rows: Sequence[dict[str, Any]], title: str, references: dict[str, float] | None = None
-) -> None:
-    """Draws reward on training episodes and on test users, and the entropy per level, against episodes.
+class Curve(NamedTuple):
+    """One line: its name in metrics.jsonl, its label, and matplotlib's style."""
+
+    name: str
+    label: str
+    style: dict[str, Any] = {}  # noqa: RUF012 - never changed
+
+
+class Panel(NamedTuple):
+    """One picture of several curves, with horizontal lines at the values of `references`; relative `height`."""
+
+    label: str
+    curves: Sequence[Curve]
+    references: Mapping[str, float] = {}
+    height: float = 1.0
+
+
+def plot_curves(path: Path, rows: Sequence[dict[str, Any]], title: str, x: str, panels: Sequence[Panel]) -> None:
+    """Draws metrics of a run against one of them, in panels above each other.
 
     Args:
         path: PNG to write.
-        rows: Rows of metrics.jsonl.
+        rows: Rows of metrics.jsonl; a curve consists of the rows that have its name.
         title: Of the picture.
-        references: Rewards of other policies on the same test users, drawn as horizontal lines.
+        x: Name of the metric on the horizontal axis.
+        panels: From top to bottom.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 6), layout="constrained")
+    heights = [panel.height for panel in panels]
+    figure = Figure(figsize=(7, 2 * sum(heights)), layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    reward_axes, entropy_axes = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-
-    def draw(axes: Any, name: str, label: str, **style: Any) -> None:
-        points = [(row["episodes"], row[name]) for row in rows if name in row]
-        if points:
-            axes.plot(*zip(*points, strict=True), label=label, **style)
-
-    draw(reward_axes, "reward", "training episodes (sampled)", alpha=0.5)
-    draw(reward_axes, "test_reward", "test users (greedy)", marker=".")
-    for number, (name, value) in enumerate((references or {}).items()):
-        reward_axes.axhline(value, linestyle="--", linewidth=1, color=f"C{number + 2}", label=name)
-    reward_axes.set(ylabel="reward per recommendation", title=title)
-    reward_axes.legend(fontsize="small")
-    for name in sorted({name for row in rows for name in row if name.startswith("entropy_")}):
-        draw(entropy_axes, name, f"level {name.removeprefix('entropy_')}")
-    entropy_axes.set(xlabel="training episodes", ylabel="entropy (nats)")
-    if entropy_axes.lines:
-        entropy_axes.legend(fontsize="small")
+    all_axes = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+    for axes, panel in zip(all_axes, panels, strict=True):
+        for curve in panel.curves:
+            points = [(row[x], row[curve.name]) for row in rows if curve.name in row]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=curve.label, **curve.style)
+        for number, (name, value) in enumerate(panel.references.items(), len(panel.curves)):
+            axes.axhline(value, linestyle="--", linewidth=1, color=f"C{number}", label=name)
+        axes.set(ylabel=panel.label)
+        if axes.lines:
+            axes.legend(fontsize="small")
+    all_axes[0].set(title=title)
+    all_axes[-1].set(xlabel=x)
     write_atomically(path, lambda temporary: canvas.print_figure(temporary, dpi=120))
 
 

@@ -35,7 +35,7 @@ class Replay:
     @property
     def bytes_per_row(self) -> int:
         """Device memory of one row."""
-        return sum(leaf.nbytes for leaf in jax.tree.leaves(self.rows)) // self.capacity
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.rows)) // self.capacity
 
 
 def make_replay(example: Any, capacity: int) -> Replay:

@@ -57,7 +57,7 @@ class FeedbackNetwork(nn.Module):
         logits: jax.Array = nn.Dense(NUM_FEEDBACK, name="output")(
             nn.relu(nn.Dense(self.config.width, name="hidden")(inputs))
         )
-        return logits  # type: ignore[no-any-return]
+        return logits
 
 
 @flax.struct.dataclass
@@ -86,10 +86,10 @@ class LearnedFeedback:
 
     def logits(self, params: FeedbackParams, histories: Histories, item: jax.Array) -> jax.Array:
         """Returns [..., 3] logits for histories [..., N] and items [...]."""
-        logits: Any = self.network.apply(
+        found: Any = self.network.apply(
             {"params": params.network}, histories.browsed, histories.clicked, item, params.embedding
         )
-        return logits  # type: ignore[no-any-return]
+        return found  # one array, not Flax's (array, variables)
 
     def update(self, params: FeedbackParams, hidden: tuple[()], item: jax.Array, feedback: jax.Array) -> tuple[()]:
         """Returns nothing."""

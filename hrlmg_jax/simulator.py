@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,13 +110,16 @@ def simulator_folder(config: FitConfig, data: SessionData) -> RunFolder:
 _PLACES = ("root", "cache", "path", "max_unpacked_gib", "obtain")
 
 
-def obtain_simulator(config: FitConfig, values: dict[str, Any], data: SessionData) -> Simulator:
+def obtain_simulator(
+    config: FitConfig, values: dict[str, Any], data: SessionData, copy_to: RunFolder | None = None
+) -> Simulator:
     """Returns the simulator of these settings: the one that is kept, or else it is fitted (or its fit continued) now.
 
     Args:
         config: Settings.
         values: The same as plain values, for the folder's record.
         data: The log.
+        copy_to: A run folder that shall hold a copy, so that the run does not need the original any more.
 
     Raises:
         UserError: The folder is damaged or cannot be written.
@@ -125,8 +129,13 @@ def obtain_simulator(config: FitConfig, values: dict[str, Any], data: SessionDat
         make_folder(folder.path)
         with folder.locked(wait=True):
             if not (folder.path / REPORT).exists():  # else another process has been quicker
+                print(f"fitting the user-feedback simulator in {folder.path}", file=sys.stderr)
                 _fit_in_folder(config, values, data, folder)
-    return load_simulator(config.simulator, folder, data)
+    simulator = load_simulator(config.simulator, folder, data)
+    if copy_to is not None:
+        write_json(copy_to.path / REPORT, simulator.report)
+        write_arrays(copy_to.path / FILE, read_arrays(folder.path / FILE, None))  # last: its presence counts
+    return simulator
 
 
 def _fit_in_folder(config: FitConfig, values: dict[str, Any], data: SessionData, folder: RunFolder) -> None:
@@ -169,13 +178,6 @@ def load_simulator(config: SimulatorConfig, folder: RunFolder, data: SessionData
     tree = flax.traverse_util.unflatten_dict({tuple(name.split("/")[1:]): jnp.asarray(arrays[name]) for name in wanted})
     params = FeedbackParams(network=tree, embedding=jnp.asarray(arrays["embedding"]))
     return Simulator(LearnedFeedback(network), params, read_json(folder.path / REPORT))
-
-
-def save_simulator(simulator: Simulator, source: RunFolder, folder: RunFolder) -> None:
-    """Copies a simulator into a run folder, which can be evaluated without the original then."""
-    arrays = read_arrays(source.path / FILE, None)
-    write_arrays(folder.path / FILE, arrays)
-    write_json(folder.path / REPORT, simulator.report)
 
 
 def _flat(tree: Any) -> dict[str, Any]:
@@ -232,7 +234,7 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
     optimizer = optax.adamw(config.simulator.learning_rate, weight_decay=config.simulator.weight_decay)
     rates = np.bincount(data.log.feedback[data.rows("train")], minlength=NUM_FEEDBACK) / len(world.rows)
 
-    def init(key: jax.Array) -> FitState:
+    def init(key: jax.Array, world: FitWorld) -> FitState:
         init_key, run_key = jax.random.split(key)
         history, item = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1,), jnp.int32)
         params = network.init(init_key, history, history, item, world.embedding)["params"]

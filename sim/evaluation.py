@@ -76,12 +76,36 @@ def evaluate_policy(
         key: Of everything random in the evaluation; batch i uses `fold_in(key, i)`.
         users_per_batch: Users at a time, which bounds memory. The last batch is padded.
     """
-    size = min(users_per_batch, len(users))
-    batches = []
-    for number, start in enumerate(range(0, len(users), size)):
-        batch = users[start : start + size]
-        padded = jnp.asarray(np.resize(batch, size), jnp.int32)
-        arrays = episode_batch(env_params, policy_params, padded, jax.random.fold_in(key, number))
-        batches.append([np.asarray(array).T[: len(batch)] for array in arrays])
-    items, rewards, hits = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    items, rewards, hits = play_all(episode_batch, env_params, policy_params, users, key, users_per_batch)
     return Evaluation(items, user_metrics(rewards, hits, num_relevant[users]))
+
+
+def play_all(
+    episode_batch: Callable[[Any, Any, jax.Array, jax.Array], Any],
+    env_params: Any,
+    policy_params: Any,
+    starts: np.ndarray,
+    key: jax.Array,
+    at_a_time: int,
+) -> Any:
+    """Plays one episode from each start, some at a time, and brings what happened to the host.
+
+    Args:
+        episode_batch: `(env_params, policy_params, starts [B], key) -> arrays [T, B, ...]`, a pytree; compiled.
+        env_params: The simulator's tables.
+        policy_params: The policy's parameters.
+        starts: [n] starts.
+        key: Of everything random; batch i uses `fold_in(key, i)`.
+        at_a_time: B, which bounds memory. The last batch is padded.
+
+    Returns:
+        The same pytree of NumPy arrays [n, T, ...].
+    """
+    size = min(at_a_time, len(starts))
+    batches = []
+    for number, first in enumerate(range(0, len(starts), size)):
+        batch = starts[first : first + size]
+        padded = jnp.asarray(np.resize(batch, size), jnp.int32)
+        played = episode_batch(env_params, policy_params, padded, jax.random.fold_in(key, number))
+        batches.append(jax.tree.map(lambda leaf: np.asarray(leaf).swapaxes(0, 1), played))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(starts)], *batches)

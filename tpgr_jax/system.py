@@ -111,7 +111,9 @@ def make_agent(config: RunConfig, problem: Problem, learner: Reinforce, world: W
     def pretrain(state: LearnerState) -> LearnerState:
         return dataclasses.replace(state, params=_pretrained(config, problem, learner, state.params))
 
-    return Agent(learner.init, pretrain, learner.train_step, world, config.train.episodes_per_step)
+    return Agent(
+        lambda key, world: learner.init(key), pretrain, learner.train_step, world, config.train.episodes_per_step
+    )
 
 
 def _pretrained(config: RunConfig, problem: Problem, learner: Reinforce, network: Any) -> Any:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from harness.loop import check_steps, run_training
 from harness.metric_writer import read_rows
-from harness.plots import plot_learning_curve
+from harness.plots import Curve, Panel, plot_curves
 from harness.provenance import record_resumption
 from harness.results import means
 from harness.run_folder import RunFolder, register_run_folder_resolver
@@ -126,7 +126,15 @@ def _plot(config: RunConfig, problem: Problem, folder: RunFolder, policies: dict
         name: means(by_name(policies[name]))["reward"] for name in ("random", "popularity", "best_fixed_list")
     }
     title = f"TPGR on {problem.data.name}{kind}, alpha {config.env.alpha:g}, seed {config.seed}"
-    plot_learning_curve(folder.path / "learning_curve.png", read_rows(folder.metrics), title, references)
+    rewards = [
+        Curve("reward", "training episodes (sampled)", {"alpha": 0.5}),
+        Curve("test_reward", "test users (greedy)", {"marker": "."}),
+    ]
+    rows = read_rows(folder.metrics)
+    levels = sorted({name for row in rows for name in row if name.startswith("entropy_")})
+    entropies = [Curve(name, f"level {name.removeprefix('entropy_')}") for name in levels]
+    panels = [Panel("reward per recommendation", rewards, references, 2.0), Panel("entropy (nats)", entropies)]
+    plot_curves(folder.path / "learning_curve.png", rows, title, "episodes", panels)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def noisy_counter(broken_at: int = -1) -> Agent:
         state = {"total": state["total"] + noise, "step": state["step"] + 1, "key": state["key"]}
         return state, {"reward": reward, "entropy_0": noise}
 
-    def init(key):
+    def init(key, world):
         return {"total": jnp.float32(0), "step": jnp.int32(0), "key": key}
 
     return Agent(init, lambda state: state | {"total": state["total"] + 100}, train_step, jnp.float32(1), 4)
@@ -211,7 +211,7 @@ def keeper(patience: int) -> Agent:
         return state | following, metrics
 
     return plain._replace(
-        init=lambda key: plain.init(key) | {"best": jnp.float32(-jnp.inf), "stale": jnp.int32(0)},
+        init=lambda key, world: plain.init(key, world) | {"best": jnp.float32(-jnp.inf), "stale": jnp.int32(0)},
         train_step=train_step,
         after_evaluation=keep,
         finished=lambda state: bool(state["stale"] >= patience),

@@ -1,0 +1,150 @@
+"""Both tests of a run beside its opponents: files, tables, ratios."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from harness.results import Metrics, format_means, format_ratio, write_results
+from harness.run_folder import RunFolder
+from hrlmg_jax.learner import HrlLearner, World
+from hrlmg_jax.offline import CUTOFFS, gains, rank_offline
+from hrlmg_jax.online import OnlineTest, play_online, session_rows
+from hrlmg_jax.policy import ActingParams
+from hrlmg_jax.settings import RunConfig
+from hrlmg_jax.simulator import describe_log, kind_of
+from hrlmg_jax.system import Problem
+
+_REFERENCES = ("random", "popularity", "best_rate")
+
+
+def compare(
+    config: RunConfig,
+    problem: Problem,
+    learner: HrlLearner,
+    world: World,
+    params: ActingParams,
+    folder: RunFolder,
+    step: int,
+    suffix: str = "",
+) -> dict[str, Metrics]:
+    """Runs both tests, prints their tables and writes `online` and `offline` (.json, .npz) into the run folder.
+
+    Args:
+        config: Of the run.
+        problem: Log and simulator.
+        learner: Whose policy is tested.
+        world: Its tables.
+        params: What it acts with.
+        folder: Run folder.
+        step: Training steps of the tested actors.
+        suffix: Of the files' names.
+
+    Returns:
+        Metrics of the online test by policy.
+    """
+    data = problem.data
+    header = {"data": describe_log(data), "step": step}
+    online = play_online(config, problem, learner, world, params)
+    lengths = {"short": config.evaluation.short, "long": config.evaluation.long}
+    played = {policy: _by_length(test, lengths) for policy, test in online.items()}
+    print(_online_table(config, problem, played, online))
+    rows = session_rows(problem, "test", config.evaluation.sessions)
+    arrays: dict[str, np.ndarray] = {
+        "user": np.asarray(data.log.user_ids[data.log.user[rows]]),
+        "row": rows,
+        "step": np.asarray(step),
+        "synthetic": np.asarray(data.log.synthetic),
+    }
+    for policy, test in online.items():
+        prefix = "" if policy == config.agent.name else f"{policy}_"
+        arrays[f"{prefix}items"] = np.asarray(data.log.item_ids[test.items])
+        arrays[f"{prefix}feedback"] = test.feedback.astype(np.int8)
+    protocol = {**_protocol(config), **lengths, "decision": "greedy", "decision_of": {"random": "sample"}}
+    distinct = {policy: test.distinct_items() for policy, test in online.items()}
+    write_results(
+        folder,
+        f"online{suffix}",
+        {**header, "protocol": protocol, "distinct_items": distinct},
+        played,
+        "sessions",
+        arrays,
+    )
+
+    sessions, offline = rank_offline(config, problem, learner, params)
+    ranked = {policy: test.metrics(gains(config)) for policy, test in offline.items()}
+    print(_offline_table(problem, ranked))
+    arrays = {
+        "user": np.asarray(data.log.user_ids[data.log.user[sessions.row]]),
+        "row": sessions.row,
+        "length": sessions.length,
+        "step": np.asarray(step),
+        "synthetic": np.asarray(data.log.synthetic),
+    }
+    for policy, ranking in offline.items():
+        prefix = "" if policy == config.agent.name else f"{policy}_"
+        arrays[f"{prefix}items"] = np.asarray(data.log.item_ids[ranking.items])  # the padding names the last item
+        arrays[f"{prefix}feedback"] = ranking.feedback
+    test_sessions = int(data.is_test.sum())
+    protocol = {**_protocol(config), "test_sessions": test_sessions, "left_out": "sessions without a click or an order"}
+    write_results(folder, f"offline{suffix}", {**header, "protocol": protocol}, ranked, "sessions", arrays)
+    return played
+
+
+def references(config: RunConfig, played: dict[str, Metrics]) -> dict[str, float]:
+    """Returns the mean reward of the opponents in long sessions."""
+    return {name: float(np.mean(played[name]["long_reward"])) for name in _REFERENCES}
+
+
+def _by_length(test: OnlineTest, lengths: dict[str, int]) -> Metrics:
+    return {
+        f"{name}_{metric}": values
+        for name, length in lengths.items()
+        for metric, values in test.metrics(length).items()
+    }
+
+
+def _protocol(config: RunConfig) -> dict[str, Any]:
+    return {
+        "history_length": config.env.history_length,
+        "click_reward": config.env.click_reward,
+        "order_reward": config.env.order_reward,
+        "split": config.data.split,
+        "seed": config.seed,
+        "simulator_seed": config.simulator.seed,
+    }
+
+
+def _online_table(config: RunConfig, problem: Problem, played: dict[str, Metrics], tests: dict[str, OnlineTest]) -> str:
+    description = describe_log(problem.data)
+    number = len(next(iter(tests.values())).items)
+    heads = [
+        f"{metric} ({length})"
+        for length in (config.evaluation.short, config.evaluation.long)
+        for metric in ("reward", "clicks", "orders")
+    ]
+    distinct = ", ".join(f"{policy} {test.distinct_items():.3f}" for policy, test in tests.items())
+    own = config.agent.name
+    return "\n".join(
+        [
+            f"online test in the simulator of {description['name']}{kind_of(description)}: {number:,} sessions, "
+            "means per session ± 95 % interval",
+            *format_means(played, heads, 2),
+            *(format_ratio(played, "long_reward", own, opponent) for opponent in _REFERENCES[1:]),
+            f"distinct items at the same step across sessions (1: all differ): {distinct}",
+        ]
+    )
+
+
+def _offline_table(problem: Problem, ranked: dict[str, Metrics]) -> str:
+    description = describe_log(problem.data)
+    number = len(next(iter(ranked.values()))["map"])
+    heads = ["MAP", *(f"NDCG@{cutoff}" for cutoff in CUTOFFS)]
+    return "\n".join(
+        [
+            f"offline test on {number:,} logged sessions of {description['name']}{kind_of(description)}, means ± 95 % "
+            "interval",
+            *format_means(ranked, heads, 4),
+        ]
+    )

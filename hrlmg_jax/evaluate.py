@@ -1,0 +1,84 @@
+"""Tests a run online and offline: `python -m hrlmg_jax.evaluate run=RUN_FOLDER`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra
+import jax
+from omegaconf import DictConfig
+
+from harness.checkpoint import Checkpoints
+from harness.run_folder import RunFolder
+from harness.training_command import relocated
+from hrlmg_jax.comparison import compare
+from hrlmg_jax.settings import RunConfig
+from hrlmg_jax.simulator import FILE
+from hrlmg_jax.system import check_same_origin, load_data, make_learner, make_problem
+from sim.command import run_command, task
+from sim.errors import UserError
+from sim.settings import read_settings
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What to evaluate (`conf/evaluate_hrl_mg.yaml`)."""
+
+    run: str | None
+    checkpoint: int | None
+    actors: str
+    data_root: str | None
+    data_cache: str | None
+    data_path: str | None
+
+    def __post_init__(self) -> None:
+        """Checks values; raises UserError naming the key."""
+        if self.run is None:
+            raise UserError("no run given", do="Name a run folder: python -m hrlmg_jax.evaluate run=RUN_FOLDER")
+        if self.actors not in ("best", "last"):
+            raise UserError(f"actors is {self.actors!r}", do="Use best or last.")
+
+
+@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="evaluate_hrl_mg")
+@task
+def main(composed: DictConfig) -> None:
+    """Restores a run from its folder and tests it beside simple opponents."""
+    evaluate(read_settings(EvaluateConfig, composed))
+
+
+def evaluate(settings: EvaluateConfig) -> None:
+    """Tests one checkpoint of a run and writes the results into its folder.
+
+    Raises:
+        UserError: No run folder, no or damaged checkpoint, another log than the run was trained on.
+    """
+    folder = RunFolder(Path(settings.run or ""))
+    values = relocated(folder.read_config(), settings.data_root, settings.data_cache, settings.data_path)
+    config = read_settings(RunConfig, values)
+    if not (folder.path / FILE).exists():
+        raise UserError(
+            "the run has no simulator (it stopped before training began)",
+            where=str(folder.path),
+            do=f"Continue it: python -m hrlmg_jax.train resume={folder.path}",
+        )
+    data = load_data(config)
+    check_same_origin(data, folder)
+    problem = make_problem(config, values, data, folder)
+    learner, world = make_learner(config, problem)
+    with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
+        newest = max(checkpoints.steps, default=0)
+        like = jax.jit(learner.init)(jax.random.key(config.seed), world)
+        step, state, _ = checkpoints.restore(like, settings.checkpoint)
+    best = settings.actors == "best"
+    params = learner.acting_params(state, world) if best else learner.current_params(state, world)
+    tested = int(state.best.step) if best else step
+    print(f"checkpoint of step {step} of {folder.path}: actors of step {tested}")
+    # The result of the newest checkpoint's best actors keeps its place.
+    suffix = ("" if step == newest else f"_step_{step}") + ("" if best else "_last")
+    compare(config, problem, learner, world, params, folder, tested, suffix)
+    print(f"written: online{suffix}.json, .npz, offline{suffix}.json, .npz")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,142 @@
+"""Trains HRL-MG: `python -m hrlmg_jax.train [+experiment=jdata] [KEY=VALUE ...]`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import hydra
+import jax
+from omegaconf import DictConfig
+
+from harness.loop import check_steps, run_training
+from harness.metric_writer import read_rows
+from harness.plots import Curve, Panel, plot_curves
+from harness.provenance import record_resumption
+from harness.run_folder import RunFolder, register_run_folder_resolver
+from harness.training_command import start_or_resume, with_absolute_places
+from hrlmg_jax.comparison import compare, references
+from hrlmg_jax.learner import HrlLearner, HrlState
+from hrlmg_jax.online import make_validation
+from hrlmg_jax.session_data import SessionData
+from hrlmg_jax.settings import RunConfig
+from hrlmg_jax.simulator import describe_log, kind_of
+from hrlmg_jax.system import (
+    Problem,
+    check_same_origin,
+    load_data,
+    make_agent,
+    make_learner,
+    make_problem,
+    record_origin,
+)
+from sim.command import run_command, task
+from sim.settings import read_settings
+
+register_run_folder_resolver()  # conf/train_hrl_mg.yaml needs it while Hydra composes
+
+
+@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="train_hrl_mg")
+@task
+def main(composed: DictConfig) -> None:
+    """Trains, or continues, a run and ends with its tests."""
+    start_or_resume(composed, "hrlmg_jax.train", train)
+
+
+def train(values: dict[str, Any], folder: RunFolder, resume: bool) -> None:
+    """Trains in a run folder from its newest checkpoint (or from the beginning) and tests the result.
+
+    Args:
+        values: The composed configuration without `resume`.
+        folder: The run folder; a new one must not hold a run.
+        resume: Whether the folder belongs to an earlier run.
+
+    Raises:
+        UserError: Impossible configuration, missing or damaged files, diverged training.
+        Interruption: SIGINT or SIGTERM came; the state is saved.
+    """
+    config = read_settings(RunConfig, values)
+    data = load_data(config)
+    if not resume:
+        values = {**values, "data": with_absolute_places(values["data"])}
+    with folder.locked():
+        if not resume:
+            folder.start(values)
+        _train_in_folder(config, values, data, folder, resume)
+
+
+def _train_in_folder(
+    config: RunConfig, values: dict[str, Any], data: SessionData, folder: RunFolder, resume: bool
+) -> None:
+    if not folder.provenance.exists():
+        record_origin(data, folder)
+    record = check_same_origin(data, folder)
+    if resume:
+        check_steps(config.train, folder)
+        folder.write_config(values)
+        record_resumption(folder, record)
+    problem = make_problem(config, values, data, folder)
+    learner, world = make_learner(config, problem)
+    key = jax.random.key(config.seed)
+    _announce(config, problem, learner, jax.eval_shape(learner.init, key, world), folder)
+    validate = make_validation(config, problem, learner)
+    state = run_training(
+        make_agent(config, learner, world),
+        config.train,
+        folder,
+        key,
+        lambda state: validate(learner.current_params(state, world)),
+        {"data": data.log.name, "synthetic": data.log.synthetic},
+    )
+    params = learner.acting_params(state, world)
+    played = compare(config, problem, learner, world, params, folder, int(state.best.step))
+    _plot(config, problem, folder, references(config, played))
+    print(f"run folder: {folder.path}")
+
+
+def _announce(config: RunConfig, problem: Problem, learner: HrlLearner, state: HrlState, folder: RunFolder) -> None:
+    data = describe_log(problem.data)
+    starts = len(problem.data.first_rows("train"))
+    replays = f"{state.low_replay.bytes_per_row} bytes per transition"
+    if state.high_replay is not None:
+        replays += f", {state.high_replay.bytes_per_row} per window"
+    print(
+        f"{data['name']}{kind_of(data)}: {data['events']:,} events, {data['users']:,} users, {data['catalogue']:,} "
+        f"items to recommend; {starts:,} sessions to begin from\n"
+        f"{config.agent.name}: {config.agent.learner.sessions} sessions side by side, replay {replays}; "
+        f"device: {jax.devices()[0].device_kind}; run folder: {folder.path}",
+        file=sys.stderr,
+    )
+
+
+def _plot(config: RunConfig, problem: Problem, folder: RunFolder, opponents: dict[str, float]) -> None:
+    data = describe_log(problem.data)
+    title = f"{config.agent.name} on {data['name']}{kind_of(data)}, seed {config.seed}"
+    rewards = [
+        Curve("reward", "training sessions (exploring)", {"alpha": 0.5}),
+        Curve("validation_reward", "held-out users (greedy)", {"marker": "."}),
+    ]
+    # References are played on test sessions of `evaluation.long` steps; training sessions may be of another length.
+    same_length = config.env.episode_length == config.evaluation.long
+    panels = [Panel("reward per session", rewards, opponents if same_length else {}, 2.0)]
+    for level in ("high", "low"):
+        if level == "low" or config.agent.goals.enabled:
+            values = [Curve(f"{level}_q", "Q of what was done"), Curve(f"{level}_q_of_actor", "Q of the actor")]
+            panels.append(Panel(f"{level} level: Q", values))
+            panels.append(Panel(f"{level} level: loss", [Curve(f"{level}_critic_loss", "critic")]))
+    panels.append(
+        Panel(
+            "share",
+            [
+                Curve("distinct_items", "distinct items at a step"),
+                Curve("low_saturation", "saturated actions"),
+                Curve("high_saturation", "saturated goals"),
+                Curve("internal_reward", "internal reward"),
+            ],
+        )
+    )
+    plot_curves(folder.path / "learning_curve.png", read_rows(folder.metrics), title, "step", panels)
+
+
+if __name__ == "__main__":
+    run_command(main)
