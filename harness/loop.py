@@ -86,7 +86,7 @@ def run_training(
     """
     check_steps(schedule, folder)
     with Checkpoints(folder.checkpoints, schedule.max_to_keep) as checkpoints:
-        state = jax.jit(agent.init)(key, agent.world)
+        state = jax.block_until_ready(jax.jit(agent.init)(key, agent.world))
         step, seconds = 0, 0.0
         if checkpoints.steps:
             step, state, loop = checkpoints.restore(state)

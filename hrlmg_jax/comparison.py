@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.results import Metrics, format_means, format_ratio, write_results
 from harness.run_folder import RunFolder
-from hrlmg_jax.learner import HrlLearner, World
+from hrlmg_jax.learner import HrlLearner
 from hrlmg_jax.offline import CUTOFFS, gains, rank_offline
 from hrlmg_jax.online import OnlineTest, play_online, session_rows
 from hrlmg_jax.policy import ActingParams
@@ -23,7 +23,6 @@ def compare(
     config: RunConfig,
     problem: Problem,
     learner: HrlLearner,
-    world: World,
     params: ActingParams,
     folder: RunFolder,
     step: int,
@@ -31,11 +30,13 @@ def compare(
 ) -> dict[str, Metrics]:
     """Runs both tests, prints their tables and writes `online` and `offline` (.json, .npz) into the run folder.
 
+    On a generated log the online test is repeated with the generator's own users (`online_truth`): a policy may have
+    learned what only the learned users like.
+
     Args:
         config: Of the run.
         problem: Log and simulator.
         learner: Whose policy is tested.
-        world: Its tables.
         params: What it acts with.
         folder: Run folder.
         step: Training steps of the tested actors.
@@ -44,52 +45,81 @@ def compare(
     Returns:
         Metrics of the online test by policy.
     """
-    data = problem.data
-    header = {"data": describe_log(data), "step": step}
-    online = play_online(config, problem, learner, world, params)
+    header = {"data": describe_log(problem.data), "step": step}
+    played = _play_and_write(config, problem, learner, params, folder, header, f"online{suffix}", truth=False)
+    if problem.data.log.generator is not None:
+        _play_and_write(config, problem, learner, params, folder, header, f"online_truth{suffix}", truth=True)
+    _rank_and_write(config, problem, learner, params, folder, header, f"offline{suffix}")
+    return played
+
+
+def _play_and_write(
+    config: RunConfig,
+    problem: Problem,
+    learner: HrlLearner,
+    params: ActingParams,
+    folder: RunFolder,
+    header: dict[str, Any],
+    name: str,
+    truth: bool,
+) -> dict[str, Metrics]:
+    log = problem.data.log
+    online = play_online(config, problem, learner, params, truth)
     lengths = {"short": config.evaluation.short, "long": config.evaluation.long}
     played = {policy: _by_length(test, lengths) for policy, test in online.items()}
-    print(_online_table(config, problem, played, online))
+    print(_online_table(config, problem, played, online, truth))
     rows = session_rows(problem, "test", config.evaluation.sessions)
     arrays: dict[str, np.ndarray] = {
-        "user": np.asarray(data.log.user_ids[data.log.user[rows]]),
+        "user": np.asarray(log.user_ids[log.user[rows]]),
         "row": rows,
-        "step": np.asarray(step),
-        "synthetic": np.asarray(data.log.synthetic),
+        "step": np.asarray(header["step"]),
+        "synthetic": np.asarray(log.synthetic),
     }
     for policy, test in online.items():
         prefix = "" if policy == config.agent.name else f"{policy}_"
-        arrays[f"{prefix}items"] = np.asarray(data.log.item_ids[test.items])
+        arrays[f"{prefix}items"] = np.asarray(log.item_ids[test.items])
         arrays[f"{prefix}feedback"] = test.feedback.astype(np.int8)
-    protocol = {**_protocol(config), **lengths, "decision": "greedy", "decision_of": {"random": "sample"}}
+    protocol = {
+        **_protocol(config),
+        **lengths,
+        "users": "the generator's truth" if truth else "learned from the log",
+        "decision": "greedy",
+        "decision_of": {"random": "sample"},
+    }
     distinct = {policy: test.distinct_items() for policy, test in online.items()}
-    write_results(
-        folder,
-        f"online{suffix}",
-        {**header, "protocol": protocol, "distinct_items": distinct},
-        played,
-        "sessions",
-        arrays,
-    )
+    header = {**header, "protocol": protocol, "distinct_items": distinct}
+    write_results(folder, name, header, played, "sessions", arrays)
+    return played
 
+
+def _rank_and_write(
+    config: RunConfig,
+    problem: Problem,
+    learner: HrlLearner,
+    params: ActingParams,
+    folder: RunFolder,
+    header: dict[str, Any],
+    name: str,
+) -> None:
+    log = problem.data.log
     sessions, offline = rank_offline(config, problem, learner, params)
     ranked = {policy: test.metrics(gains(config)) for policy, test in offline.items()}
     print(_offline_table(problem, ranked))
-    arrays = {
-        "user": np.asarray(data.log.user_ids[data.log.user[sessions.row]]),
+    arrays: dict[str, np.ndarray] = {
+        "user": np.asarray(log.user_ids[log.user[sessions.row]]),
         "row": sessions.row,
         "length": sessions.length,
-        "step": np.asarray(step),
-        "synthetic": np.asarray(data.log.synthetic),
+        "step": np.asarray(header["step"]),
+        "synthetic": np.asarray(log.synthetic),
     }
     for policy, ranking in offline.items():
         prefix = "" if policy == config.agent.name else f"{policy}_"
-        arrays[f"{prefix}items"] = np.asarray(data.log.item_ids[ranking.items])  # the padding names the last item
+        arrays[f"{prefix}items"] = np.asarray(log.item_ids[ranking.items])  # the padding names the last item
         arrays[f"{prefix}feedback"] = ranking.feedback
-    test_sessions = int(data.is_test.sum())
-    protocol = {**_protocol(config), "test_sessions": test_sessions, "left_out": "sessions without a click or an order"}
-    write_results(folder, f"offline{suffix}", {**header, "protocol": protocol}, ranked, "sessions", arrays)
-    return played
+    left_out = "sessions without a click or an order"
+    write_results(
+        folder, name, {**header, "protocol": {**_protocol(config), "left_out": left_out}}, ranked, "sessions", arrays
+    )
 
 
 def references(config: RunConfig, played: dict[str, Metrics]) -> dict[str, float]:
@@ -116,9 +146,12 @@ def _protocol(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _online_table(config: RunConfig, problem: Problem, played: dict[str, Metrics], tests: dict[str, OnlineTest]) -> str:
+def _online_table(
+    config: RunConfig, problem: Problem, played: dict[str, Metrics], tests: dict[str, OnlineTest], truth: bool
+) -> str:
     description = describe_log(problem.data)
     number = len(next(iter(tests.values())).items)
+    where = "with the true users behind" if truth else "in the simulator of"
     heads = [
         f"{metric} ({length})"
         for length in (config.evaluation.short, config.evaluation.long)
@@ -128,7 +161,7 @@ def _online_table(config: RunConfig, problem: Problem, played: dict[str, Metrics
     own = config.agent.name
     return "\n".join(
         [
-            f"online test in the simulator of {description['name']}{kind_of(description)}: {number:,} sessions, "
+            f"online test {where} {description['name']}{kind_of(description)}: {number:,} sessions, "
             "means per session ± 95 % interval",
             *format_means(played, heads, 2),
             *(format_ratio(played, "long_reward", own, opponent) for opponent in _REFERENCES[1:]),

@@ -37,7 +37,7 @@ class HistoryEncoder(nn.Module):
         size = self.hidden_size
         items = jnp.stack([first, second])
         inputs = self.param("inputs", nn.initializers.lecun_normal(batch_axis=0), (2, embedding.shape[-1], 3 * size))
-        recurrent = self.param("recurrent", nn.initializers.orthogonal(column_axis=-1), (2, size, 3 * size))
+        recurrent = self.param("recurrent", nn.initializers.lecun_normal(batch_axis=0), (2, size, 3 * size))
         bias = self.param("bias", nn.initializers.zeros, (2, 3 * size))
         candidate_bias = self.param("candidate_bias", nn.initializers.zeros, (2, size))
         merge = nn.Dense(self.state_size, name="merge")

@@ -76,7 +76,7 @@ def evaluate(settings: EvaluateConfig) -> None:
     print(f"checkpoint of step {step} of {folder.path}: actors of step {tested}")
     # The result of the newest checkpoint's best actors keeps its place.
     suffix = ("" if step == newest else f"_step_{step}") + ("" if best else "_last")
-    compare(config, problem, learner, world, params, folder, tested, suffix)
+    compare(config, problem, learner, params, folder, tested, suffix)
     print(f"written: online{suffix}.json, .npz, offline{suffix}.json, .npz")
 
 

@@ -26,10 +26,14 @@ class EmbeddingConfig:
     def __post_init__(self) -> None:
         """Checks ranges; raises UserError naming the key."""
         if self.size < 1:
-            raise UserError(f"embedding.size is {self.size}", do="Give at least 1 (the paper uses 50).")
-        weights = (self.skip_weight, self.click_weight, self.order_weight)
-        if min(weights) < 0 or max(weights) == 0:
-            raise UserError("embedding.*_weight must not be negative, nor all be 0", do="Give numbers >= 0.")
+            raise UserError(f"simulator.embedding.size is {self.size}", do="Give at least 1 (the paper uses 50).")
+        if self.together not in ("user", "session"):
+            raise UserError(f"simulator.embedding.together is {self.together!r}", do="Use user or session.")
+        for key in ("skip_weight", "click_weight", "order_weight", "spectrum_power"):
+            if not 0 <= getattr(self, key) < float("inf"):
+                raise UserError(f"simulator.embedding.{key} is {getattr(self, key)}", do="Give a number >= 0.")
+        if self.skip_weight == self.click_weight == self.order_weight == 0:
+            raise UserError("simulator.embedding.*_weight are all 0", do="Give one of them a value.")
 
 
 def embed_items(config: EmbeddingConfig, log: EventLog, rows: np.ndarray, seed: int) -> np.ndarray:
@@ -47,8 +51,8 @@ def embed_items(config: EmbeddingConfig, log: EventLog, rows: np.ndarray, seed: 
         seed: Of the randomised factorisation.
 
     Returns:
-        [J, E] float32 of unit norm. Items without training rows get the mean direction; where the log supports fewer
-        dimensions the rest are 0.
+        [J, E] float32 of unit norm. Items without training rows (that have a weight) get the mean direction; where the
+        log supports fewer dimensions the rest are 0.
     """
     weight = np.asarray([config.skip_weight, config.click_weight, config.order_weight])[log.feedback[rows]]
     _, group = np.unique((log.user if config.together == "user" else log.session)[rows], return_inverse=True)
@@ -66,10 +70,11 @@ def embed_items(config: EmbeddingConfig, log: EventLog, rows: np.ndarray, seed: 
     count = np.asarray(together.sum(0)).ravel()
     vectors /= np.sqrt(np.maximum(count, 1e-12))[:, None]
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors = np.divide(vectors, norm, out=np.zeros_like(vectors), where=norm > 1e-12)
+    known = (count[:, None] > 0) & (norm > 1e-12)  # the factorisation leaves rounding errors where the column is empty
+    vectors = np.divide(vectors, norm, out=np.zeros_like(vectors), where=known)
     mean = vectors.mean(0)
     mean = mean / np.linalg.norm(mean) if np.linalg.norm(mean) > 1e-12 else np.eye(1, config.size)[0]
-    return np.where(norm > 1e-12, vectors, mean).astype(np.float32)
+    return np.where(known, vectors, mean).astype(np.float32)
 
 
 def _scaled(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:

@@ -12,16 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.results import Metrics
-from hrlmg_jax.learner import HrlLearner, World
+from hrlmg_jax.learner import HrlLearner
 from hrlmg_jax.policy import ActingParams
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.system import Problem, make_env
 from sim.evaluation import play_all
 from sim.events import CLICK, ORDER
 from sim.fixed_policies import fixed_list_policy, random_policy
+from sim.funnel import FunnelModel
 from sim.policy import Policy
 from sim.rollout import rollout
-from sim.session_env import SessionTrajectory
+from sim.session_env import FeedbackModel, SessionTrajectory
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,13 @@ def session_rows(problem: Problem, part: str, number: int) -> np.ndarray:
 
 
 def make_player(
-    config: RunConfig, problem: Problem, policy: Policy, explore: bool, rows: np.ndarray, length: int
+    config: RunConfig,
+    problem: Problem,
+    policy: Policy,
+    explore: bool,
+    rows: np.ndarray,
+    length: int,
+    truth: bool = False,
 ) -> Callable[[Any], OnlineTest]:
     """Returns `policy parameters -> OnlineTest` on given sessions, compiled once.
 
@@ -80,8 +87,11 @@ def make_player(
         explore: Whether it samples.
         rows: [n] rows of the log at which the sessions begin.
         length: T.
+        truth: Whether the users are the generator's own (of a generated log) instead of the learned ones.
     """
-    env, env_params = make_env(config, problem, length), problem.env_params(rows)
+    model: FeedbackModel = FunnelModel() if truth else problem.simulator.model
+    env = make_env(config, model, length)
+    env_params = problem.truth_params(rows) if truth else problem.env_params(rows)
     key = jax.random.key(zlib.crc32(b"online"))
 
     @jax.jit
@@ -114,14 +124,22 @@ def make_validation(
 
 
 def play_online(
-    config: RunConfig, problem: Problem, learner: HrlLearner, world: World, params: ActingParams
+    config: RunConfig, problem: Problem, learner: HrlLearner, params: ActingParams, truth: bool = False
 ) -> dict[str, OnlineTest]:
-    """Plays the trained policy, greedily, and its opponents on sessions of the test part."""
+    """Plays the trained policy, greedily, and its opponents on sessions of the test part.
+
+    Args:
+        config: Of the run.
+        problem: Log and simulator.
+        learner: Whose policy is played.
+        params: What it acts with.
+        truth: See `make_player`.
+    """
     rows = session_rows(problem, "test", config.evaluation.sessions)
     length = config.evaluation.long
 
     def play(policy: Policy, params: Any, explore: bool) -> OnlineTest:
-        return make_player(config, problem, policy, explore, rows, length)(params)
+        return make_player(config, problem, policy, explore, rows, length, truth)(params)
 
     own = {config.agent.name: play(learner.policy.as_policy(), params, False)}
     random = {"random": play(random_policy(problem.data.num_items), None, True)}

@@ -407,14 +407,17 @@ def score(predicted: np.ndarray, feedback: np.ndarray, base: np.ndarray, best: f
 
 
 def calibration(chance: np.ndarray, happened: np.ndarray) -> dict[str, Any]:
-    """Returns the expected calibration error over bins of equally many predictions, and each bin's means.
+    """Returns the expected calibration error over bins of predictions, and each bin's means.
+
+    The bins hold equally many predictions, but for equal ones, which share a bin.
 
     Args:
         chance: [r] predicted probabilities.
         happened: [r] bool.
     """
-    order = np.argsort(chance, kind="stable")
-    bins = [part for part in np.array_split(order, _CALIBRATION_BINS) if len(part)]
+    parts = np.array_split(np.sort(chance), _CALIBRATION_BINS)
+    number = np.searchsorted(np.unique([part[0] for part in parts[1:] if len(part)]), chance, side="right")
+    bins = [np.flatnonzero(number == bin_number) for bin_number in np.unique(number)]
     predicted, observed = ([float(values[part].mean()) for part in bins] for values in (chance, happened))
     gaps = [len(part) * abs(p - o) for part, p, o in zip(bins, predicted, observed, strict=True)]
     return {

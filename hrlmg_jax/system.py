@@ -19,7 +19,8 @@ from hrlmg_jax.session_data import SessionData, load_sessions
 from hrlmg_jax.settings import FitConfig, RunConfig
 from hrlmg_jax.simulator import FILE, Simulator, describe_log, load_simulator, obtain_simulator
 from sim.errors import UserError
-from sim.session_env import SessionEnv, SessionParams
+from sim.funnel import truth_of_sessions
+from sim.session_env import FeedbackModel, SessionEnv, SessionParams
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Problem:
     def env_params(self, rows: np.ndarray) -> SessionParams:
         """Returns the simulator's tables for sessions that begin at rows of the log."""
         return SessionParams(self.data.table, jnp.asarray(rows, jnp.int32), None, self.simulator.params)
+
+    def truth_params(self, rows: np.ndarray) -> SessionParams:
+        """Returns the same with the generator's truth in place of the learned user (generated logs only)."""
+        truth = truth_of_sessions(self.data.log, self.data.log.user[rows])
+        return SessionParams(self.data.table, jnp.asarray(rows, jnp.int32), None, truth)
 
 
 def load_data(config: FitConfig | RunConfig) -> SessionData:
@@ -110,7 +116,8 @@ def make_learner(config: RunConfig, problem: Problem) -> tuple[HrlLearner, World
         action_noise=agent.learner.action_noise,
         history_length=config.env.history_length,
     )
-    learner = HrlLearner(make_env(config, problem, config.env.episode_length), policy, agent.learner)
+    env = make_env(config, problem.simulator.model, config.env.episode_length)
+    learner = HrlLearner(env, policy, agent.learner)
     embedding = np.asarray(problem.simulator.params.embedding)
     longest = max(config.env.episode_length, config.evaluation.long)
     popularity = problem.rankings["popularity"]
@@ -120,12 +127,10 @@ def make_learner(config: RunConfig, problem: Problem) -> tuple[HrlLearner, World
     return learner, World(problem.env_params(data.first_rows("train")), index, frequency)
 
 
-def make_env(config: RunConfig, problem: Problem, episode_length: int) -> SessionEnv:
-    """Builds the static part of the environment for sessions of a length."""
+def make_env(config: RunConfig, model: FeedbackModel, episode_length: int) -> SessionEnv:
+    """Builds the static part of the environment for users of some kind and sessions of a length."""
     settings = config.env
-    return SessionEnv(
-        problem.simulator.model, episode_length, settings.history_length, settings.click_reward, settings.order_reward
-    )
+    return SessionEnv(model, episode_length, settings.history_length, settings.click_reward, settings.order_reward)
 
 
 def make_agent(config: RunConfig, learner: HrlLearner, world: World) -> Agent:

@@ -89,7 +89,7 @@ def _train_in_folder(
         {"data": data.log.name, "synthetic": data.log.synthetic},
     )
     params = learner.acting_params(state, world)
-    played = compare(config, problem, learner, world, params, folder, int(state.best.step))
+    played = compare(config, problem, learner, params, folder, int(state.best.step))
     _plot(config, problem, folder, references(config, played))
     print(f"run folder: {folder.path}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,7 @@ class EventLog:
         synthetic: Generated, not real.
         synthetic_skips: The log had no impressions: its skips were drawn from items that the user did not touch.
         probabilities: [n, 3] float32 true probabilities of skip, click and order, where a generator knows them.
+        generator: Settings from which the generator draws its truth again, None for a real log.
     """
 
     name: str
@@ -47,6 +49,7 @@ class EventLog:
     synthetic: bool
     synthetic_skips: bool
     probabilities: np.ndarray | None = None
+    generator: dict[str, Any] | None = None
 
     @property
     def num_events(self) -> int:

@@ -43,7 +43,7 @@ from sim.policy import Decision, Policy
 from sim.rollout import begin, play_on
 from sim.session_env import SessionEnv, SessionObservation, SessionParams, SessionTrajectory
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raise this when the same settings would give another log than before; cached logs then expire."""
 
 CLICK_RATE = 843_249 / 8_596_852  # Table 1, training day
@@ -225,11 +225,10 @@ def generate_log(
         params, cumulative = _draw_world(generator, users, items)
         schedule = _draw_sessions(generator, users)
         params = _calibrated(params, cumulative, schedule, jax.random.key(seed))
-        columns = _draw_orders(
-            generator, _play(params, cumulative, schedule, np.arange(users), jax.random.key(seed + 1))
-        )
+        columns = _play(params, cumulative, schedule, np.arange(users), jax.random.key(seed + 1))
+        columns, order_bias = _draw_orders(generator, columns)
     text = f"{GENERATOR_VERSION}/{size}/{seed}/{users}/{items}"
-    return build_event_log(
+    log = build_event_log(
         name=name,
         users=columns["users"],
         items=columns["items"],
@@ -241,6 +240,33 @@ def generate_log(
         checksum=f"sha256:{hashlib.sha256(text.encode()).hexdigest()}",
         source=f"generated (size {size}, seed {seed}, {users:,} users, {items:,} items)",
         synthetic=True,
+    )
+    biases = {"click_bias": float(params.click_bias), "order_bias": order_bias}
+    return dataclasses.replace(log, generator={"seed": seed, "users": users, "items": items, **biases})
+
+
+def truth_of_sessions(log: EventLog, users: np.ndarray) -> FunnelParams:
+    """Returns the truth behind a generated log, for sessions of given users who come with neutral trust.
+
+    Args:
+        log: From `generate_log`; its items may have been renumbered since.
+        users: [S] users (numbers in the log) of sessions 0, 1, ...
+    """
+    assert log.generator is not None, "only a generated log has a truth"
+    settings = log.generator
+    generator = np.random.default_rng([GENERATOR_VERSION, settings["seed"]])
+    world, _ = _draw_world(generator, settings["users"], settings["items"])
+    user, item = np.asarray(log.user_ids)[users], np.asarray(log.item_ids)
+    return FunnelParams(
+        item=world.item[item],
+        click_appeal=world.click_appeal[item],
+        order_appeal=world.order_appeal[item],
+        taste=world.taste[user],
+        curiosity=world.curiosity[user],
+        trust=jnp.zeros((len(user),)),
+        length=jnp.full((len(user),), np.iinfo(np.int32).max, jnp.int32),
+        click_bias=jnp.float32(settings["click_bias"]),
+        order_bias=jnp.float32(settings["order_bias"]),
     )
 
 
@@ -315,8 +341,8 @@ def _calibrated(params: FunnelParams, cumulative: jax.Array, schedule: _Schedule
     return dataclasses.replace(params, click_bias=jnp.float32(scipy.optimize.brentq(excess, -5.0, -1.0, xtol=0.02)))
 
 
-def _draw_orders(generator: np.random.Generator, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Sets ko so that the log has Table 1's order rate, and draws the orders anew.
+def _draw_orders(generator: np.random.Generator, columns: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], float]:
+    """Sets ko so that the log has Table 1's order rate, and draws the orders anew; returns the columns and ko.
 
     Orders change nothing that comes after them, so that drawing them last is exact.
     """
@@ -328,11 +354,12 @@ def _draw_orders(generator: np.random.Generator, columns: dict[str, np.ndarray])
     def excess(order_bias: float) -> float:
         return float(np.mean((1 - skip) * given_click(order_bias)) - ORDER_RATE)
 
-    chance = given_click(scipy.optimize.brentq(excess, -15.0, 5.0))
+    order_bias = float(scipy.optimize.brentq(excess, -15.0, 5.0))
+    chance = given_click(order_bias)
     clicked = columns["feedback"] >= CLICK
     ordered = clicked & (generator.random(len(chance)) < chance)
     probabilities = np.stack([skip, (1 - skip) * (1 - chance), (1 - skip) * chance], axis=1)
-    return {**columns, "feedback": clicked.astype(np.int8) + ordered, "probabilities": probabilities}
+    return {**columns, "feedback": clicked.astype(np.int8) + ordered, "probabilities": probabilities}, order_bias
 
 
 @jax.jit

@@ -1,0 +1,289 @@
+"""Actors and critics against NumPy; where proposals lie; that heads and twins have nothing in common but the encoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hrlmg_jax.encoder import HistoryEncoder
+from hrlmg_jax.networks import ActorCritic, NetworkConfig, unit
+from sim.errors import UserError
+
+E, S, B, N, ITEMS = 6, 4, 3, 3, 8
+
+
+def config(**changes: Any) -> NetworkConfig:
+    settings: dict[str, Any] = {
+        "hidden_size": 3,
+        "state_size": S,
+        "critic_width": 5,
+        "action_norm": "unit",
+        "action_bound": 1.0,
+        "q_output": "linear",
+        "critics": "twin",
+    }
+    return NetworkConfig(**{**settings, **changes})
+
+
+def random_params(networks: ActorCritic, seed: int = 0) -> dict[str, Any]:
+    """Parameters of every kind away from zero."""
+    shapes = jax.eval_shape(networks.init, jax.random.key(0))
+    generator = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(generator.normal(0, 0.6, leaf.shape), jnp.float32), shapes)
+
+
+def normal(*shape: int, seed: int = 0) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def with_activation(networks: ActorCritic, activation: np.ndarray) -> dict[str, Any]:
+    """An actor whose z is the same [M * E] numbers in every state."""
+    params = random_params(networks)["actor"]
+    output = params["heads"]["output"]
+    heads = {"output": {"kernel": jnp.zeros_like(output["kernel"]), "bias": jnp.asarray(activation, jnp.float32)}}
+    return {**params, "heads": heads}
+
+
+# --- Actors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3])
+@pytest.mark.parametrize("norm", ["unit", "tanh"])
+def test_proposals_are_equation_5_with_one_linear_layer_per_head(heads: int, norm: str) -> None:
+    networks = ActorCritic(config(action_norm=norm, action_bound=2.5), heads, E)
+    actor, state = random_params(networks)["actor"], normal(B, S)
+    found = np.asarray(networks.propose(actor, state, None).vector)
+    assert found.shape == (B, heads, E)
+    weight = np.asarray(actor["heads"]["output"]["kernel"], np.float64).reshape(S, heads, E)
+    bias = np.asarray(actor["heads"]["output"]["bias"], np.float64).reshape(heads, E)
+    for b in range(B):
+        for i in range(heads):
+            squashed = np.tanh(np.asarray(state[b], np.float64) @ weight[:, i] + bias[i])
+            expected = squashed / np.linalg.norm(squashed) if norm == "unit" else 2.5 * squashed
+            np.testing.assert_allclose(found[b, i], expected, atol=1e-6)
+
+
+def test_unit_proposals_have_norm_one_and_tanh_proposals_stay_within_the_bound() -> None:
+    for scale in (1e-3, 1.0, 100.0):
+        state = scale * normal(50, S)
+        for norm, bound in (("unit", 7.0), ("tanh", 0.5), ("tanh", 3.0)):
+            networks = ActorCritic(config(action_norm=norm, action_bound=bound), 2, E)
+            vector = np.asarray(networks.propose(random_params(networks)["actor"], state, None).vector)
+            if norm == "unit":
+                np.testing.assert_allclose(np.linalg.norm(vector, axis=-1), 1, atol=1e-5)
+            else:
+                assert np.abs(vector).max() <= bound
+                if scale == 100:
+                    assert np.abs(vector).max() == pytest.approx(bound, rel=1e-3)
+
+
+def test_saturation_is_the_share_of_tanh_outputs_beyond_0_99() -> None:
+    """tanh(2.6) = 0.989, tanh(2.7) = 0.991."""
+    networks = ActorCritic(config(), 2, E)
+    for activation, expected in (
+        (np.zeros(2 * E), 0),
+        (np.full(2 * E, 2.6), 0),
+        (np.full(2 * E, -2.7), 1),
+        (np.resize([-5.0, 0.5], 2 * E), 0.5),
+        (np.resize([2.6, 2.7, -2.7], 2 * E), 2 / 3),
+    ):
+        saturation = networks.propose(with_activation(networks, activation), normal(B, S), None).saturation
+        assert saturation.shape == (B, 2)
+        np.testing.assert_allclose(saturation, expected, atol=1e-6)
+
+
+def test_each_actor_parameter_behind_the_encoder_moves_one_head_only() -> None:
+    networks = ActorCritic(config(), 3, E)
+    actor, state = random_params(networks)["actor"], normal(S)
+
+    def propose(heads: Any) -> jax.Array:
+        return networks.propose({**actor, "heads": heads}, state, None).vector
+
+    owners = heads_moved_by(jax.jacrev(propose)(actor["heads"]), 3)
+    assert (owners.sum(0) == 1).all()
+    assert owners.sum(1).tolist() == [S * E + E] * 3
+
+
+def heads_moved_by(jacobian: Any, heads: int) -> np.ndarray:
+    """Returns [heads, P]: whether output [heads, ...] of a head depends on each of P parameters."""
+    rows = []
+    for leaf in jax.tree.leaves(jacobian):
+        outputs = np.asarray(leaf).reshape(heads, -1, *leaf.shape[2:]) if leaf.ndim > 1 else np.asarray(leaf)
+        rows.append(np.any(outputs != 0, axis=1).reshape(heads, -1))
+    return np.concatenate(rows, axis=1)
+
+
+@pytest.mark.parametrize("goal_conditioned", [False, True])
+def test_only_a_goal_conditioned_level_sees_the_goal(goal_conditioned: bool) -> None:
+    networks = ActorCritic(config(), 1, E, goal_conditioned)
+    params = random_params(networks)
+    size = S + (E if goal_conditioned else 0)
+    assert params["actor"]["heads"]["output"]["kernel"].shape == (size, E)
+    assert params["critic"]["heads"]["hidden"].shape == (2, 1, size + E, 5)
+    state, action = normal(B, S), normal(B, 1, E, seed=1)
+    if not goal_conditioned:
+        assert networks.propose(params["actor"], state, None).vector.shape == (B, 1, E)
+        return
+    goal, other = normal(B, E, seed=2), normal(B, E, seed=3)
+    for evaluate in (
+        lambda goal: networks.propose(params["actor"], state, goal).vector,
+        lambda goal: networks.value(params["critic"], jnp.stack([state, state]), action, goal),
+    ):
+        changed = np.abs(np.asarray(evaluate(goal) - evaluate(other)))
+        assert (changed.max(axis=tuple(i for i in range(changed.ndim) if changed.shape[i] != B)) > 1e-4).all()
+    # The goal is an input beside the state: as if the state were longer.
+    long = ActorCritic(config(state_size=size), 1, E)
+    joined = jnp.concatenate([state, goal], -1)
+    np.testing.assert_allclose(
+        networks.propose(params["actor"], state, goal).vector, long.propose(params["actor"], joined, None).vector
+    )
+
+
+@pytest.mark.parametrize("norm", ["unit", "tanh"])
+def test_noise_moves_proposals_but_not_out_of_where_they_lie(norm: str) -> None:
+    networks = ActorCritic(config(action_norm=norm, action_bound=0.8), 2, E)
+    vector = networks.propose(random_params(networks)["actor"], normal(40, S), None).vector
+    for deviation in (0.05, 1.0, 10.0):
+        noisy = np.asarray(networks.perturb(vector, deviation, jax.random.key(0)))
+        assert noisy.shape == vector.shape
+        assert (np.abs(noisy - vector).max(-1) > 1e-3).all()
+        if norm == "unit":
+            np.testing.assert_allclose(np.linalg.norm(noisy, axis=-1), 1, atol=1e-5)
+        else:
+            assert np.abs(noisy).max() <= np.float32(0.8)
+    np.testing.assert_allclose(networks.perturb(vector, 0.0, jax.random.key(0)), vector, atol=1e-6)
+
+
+def test_noise_in_the_box_is_gaussian_of_the_given_deviation() -> None:
+    networks = ActorCritic(config(action_norm="tanh", action_bound=100.0), 1, E)
+    noise = np.asarray(networks.perturb(jnp.full((4000, 1, E), 3.0), 0.1, jax.random.key(1))) - 3
+    assert noise.std() == pytest.approx(0.1, rel=0.02)
+    assert abs(noise.mean()) < 0.003
+    assert np.mean(np.abs(noise) < 0.1) == pytest.approx(0.6827, abs=0.01)
+    assert np.abs(np.corrcoef(noise[:, 0].T) - np.eye(E)).max() < 0.06
+
+
+@hypothesis.settings(deadline=None, max_examples=50)
+@hypothesis.given(hnp.arrays(np.float32, (3, 4), elements=st.floats(-100, 100, width=32)))
+def test_unit_keeps_the_direction_and_zero(vectors: np.ndarray) -> None:
+    hypothesis.assume(all(norm == 0 or norm > 1e-4 for norm in np.linalg.norm(vectors, axis=-1)))
+    found = np.asarray(unit(jnp.asarray(vectors)))
+    for vector, result in zip(vectors.astype(np.float64), found, strict=True):
+        norm = np.linalg.norm(vector)
+        np.testing.assert_allclose(result, vector / norm if norm else 0, atol=1e-5)
+
+
+def test_the_gradient_of_unit_is_finite_at_zero_and_right_elsewhere() -> None:
+    jacobian = jax.jacrev(unit)
+    assert np.isfinite(np.asarray(jacobian(jnp.zeros(4)))).all()
+    vector = np.array([1.0, -2.0, 0.5, 3.0])
+    norm = np.linalg.norm(vector)
+    expected = np.eye(4) / norm - np.outer(vector, vector) / norm**3
+    np.testing.assert_allclose(jacobian(jnp.asarray(vector, jnp.float32)), expected, atol=1e-6)
+
+
+def test_gradients_through_an_actor_whose_output_is_zero_are_finite() -> None:
+    networks = ActorCritic(config(), 1, E)
+    actor = with_activation(networks, np.zeros(E))
+    gradient = jax.grad(lambda actor: jnp.sum(networks.propose(actor, normal(B, S), None).vector))(actor)
+    assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(gradient))
+
+
+# --- Critics ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("critics", ["single", "twin"])
+@pytest.mark.parametrize("output", ["linear", "relu"])
+def test_values_are_equations_6_and_7_for_each_critic_and_head(heads: int, critics: str, output: str) -> None:
+    networks = ActorCritic(config(critics=critics, q_output=output), heads, E)
+    count = {"single": 1, "twin": 2}[critics]
+    assert networks.config.num_critics == count
+    critic = random_params(networks, seed=4)["critic"]
+    states, action = normal(count, 10, S), normal(10, heads, E, seed=1)
+    found = np.asarray(networks.value(critic, states, action, None))
+    assert found.shape == (count, 10, heads)
+    weights = {name: np.asarray(leaf, np.float64) for name, leaf in critic["heads"].items()}
+    linear = np.zeros(found.shape)
+    for k, b, i in np.ndindex(*found.shape):
+        inputs = np.concatenate([states[k, b], action[b, i]]).astype(np.float64)
+        hidden = np.maximum(inputs @ weights["hidden"][k, i] + weights["hidden_bias"][k, i], 0)
+        linear[k, b, i] = hidden @ weights["output"][k, i, :, 0] + weights["output_bias"][k, i]
+    assert linear.min() < 0 < linear.max()
+    np.testing.assert_allclose(found, np.maximum(linear, 0) if output == "relu" else linear, atol=1e-5)
+
+
+def test_each_critic_parameter_behind_the_encoder_moves_one_head_of_one_critic_only() -> None:
+    networks = ActorCritic(config(), 3, E)
+    critic, states, action = random_params(networks)["critic"], normal(2, 20, S), normal(20, 3, E, seed=1)
+
+    def values(heads: Any) -> jax.Array:  # [6, 20]: six functions, seen at twenty points
+        return networks.value({**critic, "heads": heads}, states, action, None).transpose(0, 2, 1).reshape(6, 20)
+
+    owners = heads_moved_by(jax.jacrev(values)(critic["heads"]), 6)
+    assert owners.sum(0).max() == 1
+    assert (owners.sum(1) <= (S + E) * 5 + 5 + 5 + 1).all()
+    assert owners.any(1).all()
+
+
+def test_a_goal_is_valued_by_its_own_head_only() -> None:
+    networks = ActorCritic(config(), 3, E)
+    critic, states, action = random_params(networks)["critic"], normal(2, B, S), normal(B, 3, E, seed=1)
+    before = np.asarray(networks.value(critic, states, action, None))
+    changed = before != np.asarray(networks.value(critic, states, action.at[:, 1].add(1.0), None))
+    assert changed[:, :, 1].all()
+    assert not changed[:, :, [0, 2]].any()
+
+
+# --- Encoders --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("critics", ["single", "twin"])
+def test_all_encoders_of_a_level_at_once_give_what_each_gives_alone(critics: str) -> None:
+    networks = ActorCritic(config(critics=critics), 2, E)
+    params = random_params(networks)
+    embedding = normal(ITEMS, E, seed=5)
+    first, second = jnp.asarray(np.random.default_rng(6).integers(-1, ITEMS, (2, B, N)), jnp.int32)
+    actor_state, critic_states = networks.encode(params, first, second, embedding)
+    assert actor_state.shape == (B, S)
+    assert critic_states.shape == ({"single": 1, "twin": 2}[critics], B, S)
+    encoder = HistoryEncoder(3, S)
+    alone = encoder.apply({"params": params["actor"]["encoder"]}, first, second, embedding)
+    np.testing.assert_allclose(actor_state, alone, atol=1e-6)
+    for k, state in enumerate(critic_states):
+        own = jax.tree.map(lambda leaf, k=k: leaf[k], params["critic"]["encoder"])
+        np.testing.assert_allclose(state, encoder.apply({"params": own}, first, second, embedding), atol=1e-6)
+        assert np.abs(np.asarray(state - actor_state)).max() > 1e-3
+    np.testing.assert_allclose(
+        networks.act(params["actor"], first, second, embedding, None).vector,
+        networks.propose(params["actor"], actor_state, None).vector,
+        atol=1e-6,
+    )
+
+
+# --- Settings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hidden_size", 0),
+        ("state_size", 0),
+        ("critic_width", -1),
+        ("action_norm", "sphere"),
+        ("action_bound", 0.0),
+        ("action_bound", float("inf")),
+        ("q_output", "softplus"),
+        ("critics", "triple"),
+    ],
+)
+def test_a_bad_setting_is_named(key: str, value: Any) -> None:
+    with pytest.raises(UserError, match=f"agent.network.{key}"):
+        config(**{key: value})
