@@ -6,6 +6,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+DENSE_WEIGHTS = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+"""Of all layers; uniform, because normal numbers take far longer to compile."""
+WEIGHTS = nn.initializers.variance_scaling(1.0, "fan_in", "uniform", batch_axis=0)
+"""The same for stacks of layers, [stack, fan in, fan out]."""
+
 
 class HistoryEncoder(nn.Module):
     """GRU (Cho et al. 2014) over each of two histories; s = W_1 h_1 + W_2 h_2 + b with their last hidden states.
@@ -36,11 +41,11 @@ class HistoryEncoder(nn.Module):
         """
         size = self.hidden_size
         items = jnp.stack([first, second])
-        inputs = self.param("inputs", nn.initializers.lecun_normal(batch_axis=0), (2, embedding.shape[-1], 3 * size))
-        recurrent = self.param("recurrent", nn.initializers.lecun_normal(batch_axis=0), (2, size, 3 * size))
+        inputs = self.param("inputs", WEIGHTS, (2, embedding.shape[-1], 3 * size))
+        recurrent = self.param("recurrent", WEIGHTS, (2, size, 3 * size))
         bias = self.param("bias", nn.initializers.zeros, (2, 3 * size))
         candidate_bias = self.param("candidate_bias", nn.initializers.zeros, (2, size))
-        merge = nn.Dense(self.state_size, name="merge")
+        merge = nn.Dense(self.state_size, kernel_init=DENSE_WEIGHTS, name="merge")
         # The products with the inputs need no recurrence: one for all steps.
         gates = jnp.einsum("g...ne,geh->ng...h", embedding[jnp.maximum(items, 0)], inputs)
         gates += _per_history(bias, gates.ndim - 1)

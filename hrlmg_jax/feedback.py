@@ -10,7 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from hrlmg_jax.encoder import HistoryEncoder
+from hrlmg_jax.encoder import DENSE_WEIGHTS, HistoryEncoder
 from sim.errors import UserError
 from sim.events import NUM_FEEDBACK
 from sim.histories import Histories
@@ -54,8 +54,8 @@ class FeedbackNetwork(nn.Module):
             browsed, clicked, embedding
         )
         inputs = jnp.concatenate([state, embedding[item]], -1)
-        logits: jax.Array = nn.Dense(NUM_FEEDBACK, name="output")(
-            nn.relu(nn.Dense(self.config.width, name="hidden")(inputs))
+        logits: jax.Array = nn.Dense(NUM_FEEDBACK, kernel_init=DENSE_WEIGHTS, name="output")(
+            nn.relu(nn.Dense(self.config.width, kernel_init=DENSE_WEIGHTS, name="hidden")(inputs))
         )
         return logits
 

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hrlmg_jax.encoder import HistoryEncoder
+from hrlmg_jax.encoder import DENSE_WEIGHTS, WEIGHTS, HistoryEncoder
 from sim.errors import UserError
 
 _SATURATED = 0.99
@@ -63,7 +63,7 @@ class _ActorHeads(nn.Module):
 
     @nn.compact
     def __call__(self, state: jax.Array) -> jax.Array:
-        output = nn.Dense(self.heads * self.embedding_size, name="output")(state)
+        output = nn.Dense(self.heads * self.embedding_size, kernel_init=DENSE_WEIGHTS, name="output")(state)
         return output.reshape(*state.shape[:-1], self.heads, self.embedding_size)
 
 
@@ -77,10 +77,9 @@ class _CriticHeads(nn.Module):
     def __call__(self, state: jax.Array, action: jax.Array) -> jax.Array:
         state = jnp.broadcast_to(state[..., None, :], (*action.shape[:-1], state.shape[-1]))
         inputs = jnp.concatenate([state, action], -1)
-        lecun = nn.initializers.lecun_normal(batch_axis=0)
-        hidden = self.param("hidden", lecun, (self.heads, inputs.shape[-1], self.width))
+        hidden = self.param("hidden", WEIGHTS, (self.heads, inputs.shape[-1], self.width))
         hidden_bias = self.param("hidden_bias", nn.initializers.zeros, (self.heads, self.width))
-        output = self.param("output", lecun, (self.heads, self.width, 1))
+        output = self.param("output", WEIGHTS, (self.heads, self.width, 1))
         output_bias = self.param("output_bias", nn.initializers.zeros, (self.heads,))
         found = jax.nn.relu(jnp.einsum("...mi,mij->...mj", inputs, hidden) + hidden_bias)
         return jnp.einsum("...mj,mjk->...mk", found, output)[..., 0] + output_bias
