@@ -11,6 +11,8 @@ import pytest
 
 from hrlmg_jax.encoder import HistoryEncoder
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ITEMS, EMBEDDING, HIDDEN, STATE, LENGTH = 9, 6, 4, 5, 3
 ENCODER = HistoryEncoder(HIDDEN, STATE)
 
@@ -61,7 +63,7 @@ def params(embedding: jax.Array) -> dict[str, Any]:
     history = jnp.zeros((1,), jnp.int32)
     shapes = jax.eval_shape(lambda: ENCODER.init(jax.random.key(0), history, history, embedding)["params"])
     generator = np.random.default_rng(1)
-    return jax.tree.map(lambda leaf: jnp.asarray(generator.normal(0, 0.7, leaf.shape), jnp.float32), shapes)
+    return jax.tree.map(lambda leaf: generator.normal(0, 0.7, leaf.shape).astype(np.float32), shapes)
 
 
 @jax.jit

@@ -1,4 +1,4 @@
-"""Actors and critics against NumPy; where proposals lie; that heads and twins have nothing in common but the encoder."""
+"""Actors and critics against NumPy; where proposals lie; that heads and twins share nothing but the encoder."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import pytest
 from hrlmg_jax.encoder import HistoryEncoder
 from hrlmg_jax.networks import ActorCritic, NetworkConfig, unit
 from sim.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 E, S, B, N, ITEMS = 6, 4, 3, 3, 8
 
@@ -36,7 +38,7 @@ def random_params(networks: ActorCritic, seed: int = 0) -> dict[str, Any]:
     """Parameters of every kind away from zero."""
     shapes = jax.eval_shape(networks.init, jax.random.key(0))
     generator = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: jnp.asarray(generator.normal(0, 0.6, leaf.shape), jnp.float32), shapes)
+    return jax.tree.map(lambda leaf: generator.normal(0, 0.6, leaf.shape).astype(np.float32), shapes)
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:
@@ -47,7 +49,7 @@ def with_activation(networks: ActorCritic, activation: np.ndarray) -> dict[str, 
     """An actor whose z is the same [M * E] numbers in every state."""
     params = random_params(networks)["actor"]
     output = params["heads"]["output"]
-    heads = {"output": {"kernel": jnp.zeros_like(output["kernel"]), "bias": jnp.asarray(activation, jnp.float32)}}
+    heads = {"output": {"kernel": np.zeros_like(output["kernel"]), "bias": activation.astype(np.float32)}}
     return {**params, "heads": heads}
 
 
@@ -106,7 +108,7 @@ def test_each_actor_parameter_behind_the_encoder_moves_one_head_only() -> None:
     def propose(heads: Any) -> jax.Array:
         return networks.propose({**actor, "heads": heads}, state, None).vector
 
-    owners = heads_moved_by(jax.jacrev(propose)(actor["heads"]), 3)
+    owners = heads_moved_by(jax.jit(jax.jacrev(propose))(actor["heads"]), 3)
     assert (owners.sum(0) == 1).all()
     assert owners.sum(1).tolist() == [S * E + E] * 3
 
@@ -206,10 +208,10 @@ def test_values_are_equations_6_and_7_for_each_critic_and_head(heads: int, criti
     networks = ActorCritic(config(critics=critics, q_output=output), heads, E)
     count = {"single": 1, "twin": 2}[critics]
     assert networks.config.num_critics == count
-    critic = random_params(networks, seed=4)["critic"]
-    states, action = normal(count, 10, S), normal(10, heads, E, seed=1)
+    critic = random_params(networks, seed=5)["critic"]
+    states, action = normal(count, 60, S), normal(60, heads, E, seed=1)
     found = np.asarray(networks.value(critic, states, action, None))
-    assert found.shape == (count, 10, heads)
+    assert found.shape == (count, 60, heads)
     weights = {name: np.asarray(leaf, np.float64) for name, leaf in critic["heads"].items()}
     linear = np.zeros(found.shape)
     for k, b, i in np.ndindex(*found.shape):
@@ -227,7 +229,7 @@ def test_each_critic_parameter_behind_the_encoder_moves_one_head_of_one_critic_o
     def values(heads: Any) -> jax.Array:  # [6, 20]: six functions, seen at twenty points
         return networks.value({**critic, "heads": heads}, states, action, None).transpose(0, 2, 1).reshape(6, 20)
 
-    owners = heads_moved_by(jax.jacrev(values)(critic["heads"]), 6)
+    owners = heads_moved_by(jax.jit(jax.jacrev(values))(critic["heads"]), 6)
     assert owners.sum(0).max() == 1
     assert (owners.sum(1) <= (S + E) * 5 + 5 + 5 + 1).all()
     assert owners.any(1).all()
@@ -251,18 +253,21 @@ def test_all_encoders_of_a_level_at_once_give_what_each_gives_alone(critics: str
     params = random_params(networks)
     embedding = normal(ITEMS, E, seed=5)
     first, second = jnp.asarray(np.random.default_rng(6).integers(-1, ITEMS, (2, B, N)), jnp.int32)
-    actor_state, critic_states = networks.encode(params, first, second, embedding)
+    actor_state, critic_states = jax.jit(networks.encode)(params, first, second, embedding)
     assert actor_state.shape == (B, S)
     assert critic_states.shape == ({"single": 1, "twin": 2}[critics], B, S)
-    encoder = HistoryEncoder(3, S)
-    alone = encoder.apply({"params": params["actor"]["encoder"]}, first, second, embedding)
-    np.testing.assert_allclose(actor_state, alone, atol=1e-6)
+
+    @jax.jit
+    def alone(encoder: Any) -> jax.Array:
+        return HistoryEncoder(3, S).apply({"params": encoder}, first, second, embedding)
+
+    np.testing.assert_allclose(actor_state, alone(params["actor"]["encoder"]), atol=1e-6)
     for k, state in enumerate(critic_states):
         own = jax.tree.map(lambda leaf, k=k: leaf[k], params["critic"]["encoder"])
-        np.testing.assert_allclose(state, encoder.apply({"params": own}, first, second, embedding), atol=1e-6)
+        np.testing.assert_allclose(state, alone(own), atol=1e-6)
         assert np.abs(np.asarray(state - actor_state)).max() > 1e-3
     np.testing.assert_allclose(
-        networks.act(params["actor"], first, second, embedding, None).vector,
+        jax.jit(networks.act)(params["actor"], first, second, embedding, None).vector,
         networks.propose(params["actor"], actor_state, None).vector,
         atol=1e-6,
     )

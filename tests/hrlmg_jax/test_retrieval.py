@@ -21,6 +21,8 @@ from sim.errors import UserError
 from sim.histories import Histories
 from sim.session_env import SessionObservation
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CATALOGUE, ITEMS, E, T, N = 30, 36, 5, 12, 3
 
 

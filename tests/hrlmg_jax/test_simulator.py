@@ -6,6 +6,7 @@ import math
 import shutil
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -213,12 +214,15 @@ class Fit:
 
 
 @pytest.fixture(scope="module")
-def fit(tmp_path_factory) -> Fit:
+def fit(tmp_path_factory) -> Iterator[Fit]:
     root = tmp_path_factory.mktemp("fit") / "simulators"
     cache = tmp_path_factory.getbasetemp() / "tables"  # other tests take the log from there
     config, values = settings(root, cache)
     data = load_sessions(config.data, config.simulator.held_out_fraction, config.simulator.seed)
-    return Fit(root, cache, config, values, data, obtain_simulator(config, values, data))
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)  # networks this small take far longer to compile than run
+    yield Fit(root, cache, config, values, data, obtain_simulator(config, values, data))
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_lines import assert_one_message, checkpoint_steps, metrics_without_times, parameters
 
 SMALL = [
     "data.size=tiny",
@@ -25,32 +26,6 @@ SMALL = [
     "train.checkpoint_every=2",
 ]
 TRAIN, EVALUATE = "tpgr_jax.train", "tpgr_jax.evaluate"
-
-
-def metrics_without_times(folder: Path) -> list[dict]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: row[key] for key in row if key not in ("seconds", "episodes_per_second")} for row in rows]
-
-
-def parameters(folder: Path, step: int) -> list[np.ndarray]:
-    """All arrays of a checkpoint, read without our code."""
-    import jax
-    import orbax.checkpoint as ocp
-
-    restored = ocp.StandardCheckpointer().restore((folder / "checkpoints" / str(step) / "state").absolute())
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(restored)]
-
-
-def checkpoint_steps(folder: Path) -> list[int]:
-    return [int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdigit()]
-
-
-def assert_one_message(finished: subprocess.CompletedProcess, *parts: str) -> None:
-    assert finished.returncode == 2, finished.stderr
-    assert "Traceback" not in finished.stderr
-    assert finished.stderr.count("error: ") == 1
-    for part in parts:
-        assert part in finished.stderr
 
 
 @pytest.fixture(scope="module")

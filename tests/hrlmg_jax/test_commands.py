@@ -1,0 +1,327 @@
+"""The commands of HRL-MG through their real command lines."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_lines import assert_one_message, checkpoint_steps, metrics_without_times, parameters
+
+from sim.ranking_metrics import average_precision, ndcg
+
+SMALL_SIMULATOR = [
+    "simulator.network.hidden_size=4",
+    "simulator.network.state_size=4",
+    "simulator.network.width=8",
+    "simulator.batch_size=64",
+    "simulator.train.steps=20",
+    "simulator.train.log_every=10",
+    "simulator.train.evaluate_every=10",
+    "simulator.train.checkpoint_every=10",
+    "simulator.root=simulators",
+]
+SMALL = [
+    "data.size=tiny",
+    "env.episode_length=12",
+    "evaluation.long=12",
+    "evaluation.short=6",
+    "evaluation.sessions=24",
+    "evaluation.validation_sessions=8",
+    "evaluation.offline_sessions=16",
+    *SMALL_SIMULATOR,
+    "agent.network.hidden_size=4",
+    "agent.network.state_size=4",
+    "agent.network.critic_width=8",
+    "agent.goals.period=5",
+    "agent.learner.sessions=8",
+    "agent.learner.batch_size=8",
+    "agent.learner.high_batch_size=8",
+    "agent.learner.warm_up_steps=2",
+    "agent.learner.replay_capacity=64",
+    "agent.learner.high_replay_capacity=16",
+    "train.steps=6",
+    "train.log_every=2",
+    "train.evaluate_every=2",
+    "train.checkpoint_every=2",
+]
+TRAIN, EVALUATE, FIT = "hrlmg_jax.train", "hrlmg_jax.evaluate", "hrlmg_jax.fit_simulator"
+RESULTS = [f"{name}.{ending}" for name in ("online", "online_truth", "offline") for ending in ("json", "npz")]
+
+
+@pytest.fixture(scope="module")
+def environment(command_environment) -> dict[str, str]:
+    """At the sizes of these tests compiling takes far longer than running."""
+    return command_environment | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
+
+@pytest.fixture
+def run(environment, run_command_line):
+    """Runs a command with quick compilation."""
+    return lambda module, *arguments, **more: run_command_line(module, *arguments, environment=environment, **more)
+
+
+@pytest.fixture(scope="module")
+def finished_run(environment, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    """A run and the folder it was started in, which also holds the simulator."""
+    folder = tmp_path_factory.mktemp("finished")
+    finished = subprocess.run(
+        [sys.executable, "-m", TRAIN, *SMALL, "hydra.run.dir=run"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return folder / "run", finished
+
+
+@pytest.fixture
+def simulators(finished_run, tmp_path) -> Path:
+    """The folder of the test, with the simulator of the finished run in it."""
+    shutil.copytree(finished_run[0].parent / "simulators", tmp_path / "simulators")
+    return tmp_path
+
+
+def test_train_leaves_everything_in_the_run_folder(finished_run):
+    folder, finished = finished_run
+    names = {path.name for path in folder.iterdir() if not path.name.startswith("events.")}
+    expected = {"checkpoints", "config.yaml", "ids.npz", "learning_curve.png", "metrics.jsonl", "run.json"}
+    assert names == expected | {"simulator.json", "simulator.npz", *RESULTS}
+    assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("hrl_mg", "random", "popularity", "best_rate"):
+        assert finished.stdout.count(f"\n{name} ") == 3  # online, with the true users, offline
+    assert "fitting the user-feedback simulator" in finished.stderr
+    assert "Warning" not in finished.stderr
+    rows = metrics_without_times(folder)
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    shown = {"reward", "clicks", "orders", "distinct_items", "internal_reward", "validation_reward"}
+    levels = {
+        f"{level}_{name}" for level in ("low", "high") for name in ("q", "critic_loss", "actor_loss", "saturation")
+    }
+    assert shown | levels <= rows[-1].keys()
+
+
+def test_everything_made_from_a_generated_log_says_so(finished_run):
+    folder, finished = finished_run
+    assert finished.stdout.count("SYNTHETIC") == 3
+    for name in ("online.json", "offline.json", "run.json", "simulator.json"):
+        assert json.loads((folder / name).read_text())["data"]["synthetic"] is True
+    assert all(np.load(folder / f"{name}.npz")["synthetic"] for name in ("online", "offline"))
+    assert all(row["synthetic"] for row in metrics_without_times(folder))
+
+
+def test_online_results_can_be_recomputed_from_the_run_folder_alone(finished_run):
+    folder, _ = finished_run
+    for name in ("online", "online_truth"):
+        summary = json.loads((folder / f"{name}.json").read_text())
+        arrays = np.load(folder / f"{name}.npz", allow_pickle=False)
+        for prefix, policy in (("", "hrl_mg"), ("random_", "random"), ("popularity_", "popularity")):
+            items, feedback = arrays[f"{prefix}items"], arrays[f"{prefix}feedback"]
+            assert items.shape == feedback.shape == (24, 12)
+            assert all(len(set(row)) == 12 for row in items.tolist())
+            found = summary["policies"][policy]
+            for length, steps in (("short", 6), ("long", 12)):
+                reward = np.array([0, 1, 5])[feedback[:, :steps]].sum(1)
+                np.testing.assert_array_equal(arrays[f"{prefix}{length}_reward"], reward)
+                np.testing.assert_allclose(found[f"{length}_reward"], reward.mean())
+                np.testing.assert_allclose(found[f"{length}_clicks"], (feedback[:, :steps] >= 1).sum(1).mean())
+                np.testing.assert_allclose(found[f"{length}_orders"], (feedback[:, :steps] == 2).sum(1).mean())
+                low, high = found[f"{length}_reward_ci95"]
+                assert low <= found[f"{length}_reward"] <= high
+            assert found["sessions"] == 24
+        assert all((row == arrays["popularity_items"][0]).all() for row in arrays["popularity_items"])
+
+
+def test_offline_results_are_those_of_the_logged_sessions(finished_run, environment, monkeypatch):
+    from sim.funnel import generate_log
+
+    folder, _ = finished_run
+    summary = json.loads((folder / "offline.json").read_text())
+    arrays = np.load(folder / "offline.npz", allow_pickle=False)
+    log = generate_log(size="tiny", seed=0)
+    logged = {}
+    for user, item, time_shown, answer in zip(log.user, log.item, log.time, log.feedback, strict=True):
+        logged.setdefault((user, time_shown // 86_400), {})[int(log.item_ids[item])] = int(answer)
+    last_day = max(day for _, day in logged)
+    for prefix, policy in (("", "hrl_mg"), ("random_", "random"), ("best_rate_", "best_rate")):
+        items, feedback = arrays[f"{prefix}items"], arrays[f"{prefix}feedback"]
+        for user, length, row, answers in zip(arrays["user"], arrays["length"], items, feedback, strict=True):
+            assert len(set(row[:length].tolist())) == length
+            shown = logged[int(user), last_day]
+            assert all(int(item) in shown for item in row[:length])
+            assert (answers[:length] >= 1).any()
+            assert not answers[length:].any()
+        np.testing.assert_allclose(summary["policies"][policy]["map"], average_precision(feedback >= 1).mean())
+        gain = np.array([0.0, 1.0, 5.0])[feedback]
+        np.testing.assert_allclose(summary["policies"][policy]["ndcg20"], ndcg(gain, 20).mean())
+    sorted_rows = [sorted(zip(row, answers, strict=True)) for row, answers in zip(items, feedback, strict=True)]
+    own = [sorted(zip(*pair, strict=True)) for pair in zip(arrays["items"], arrays["feedback"], strict=True)]
+    assert own == sorted_rows  # every policy ranks the same items with the same answers
+
+
+def test_evaluate_repeats_the_numbers_exactly(finished_run, run, tmp_path):
+    folder, _ = finished_run
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)  # without the folder of simulators: the run holds its own
+    before = {name: (copy / name).read_bytes() for name in RESULTS}
+    for name in RESULTS:
+        (copy / name).unlink()
+    finished = run(EVALUATE, f"run={copy}")
+    assert finished.returncode == 0, finished.stderr
+    assert {name: (copy / name).read_bytes() for name in RESULTS} == before
+    last = run(EVALUATE, f"run={copy}", "checkpoint=4", "actors=last")
+    assert last.returncode == 0, last.stderr
+    assert json.loads((copy / "online_step_4_last.json").read_text())["step"] == 4
+    assert {name: (copy / name).read_bytes() for name in RESULTS} == before
+
+
+def test_the_best_actors_are_those_of_the_best_validation(finished_run):
+    folder, _ = finished_run
+    rows = metrics_without_times(folder)
+    best = max(rows, key=lambda row: (row["validation_reward"], -row["step"]))
+    assert json.loads((folder / "online.json").read_text())["step"] == best["step"]
+
+
+def test_killed_run_resumes_to_the_same_end(environment, run, simulators):
+    process = subprocess.Popen(
+        [sys.executable, "-m", TRAIN, *SMALL, "train.steps=100000", "hydra.run.dir=killed"],
+        cwd=simulators,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    killed = simulators / "killed"
+    deadline = time.monotonic() + 200
+    while not checkpoint_steps(killed) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    target = max(checkpoint_steps(killed)) + 2
+    finished = run(TRAIN, "resume=killed", f"train.steps={target}")
+    assert finished.returncode == 0, finished.stderr
+    whole = run(TRAIN, *SMALL, f"train.steps={target}", "hydra.run.dir=whole")
+    assert whole.returncode == 0, whole.stderr
+    assert "fitting" not in whole.stderr
+    assert metrics_without_times(killed) == metrics_without_times(simulators / "whole")
+    for one, other in zip(parameters(killed, target), parameters(simulators / "whole", target), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (killed / "online.npz").read_bytes() == (simulators / "whole" / "online.npz").read_bytes()
+
+
+def test_every_switch_trains(run, simulators):
+    finished = run(
+        TRAIN,
+        "-m",
+        *SMALL,
+        "train.steps=4",
+        "agent=hrl_mg_paper,ddpg,hrl_paper",
+        "agent.retrieval.backend=recall",
+        "agent.learner.terminal=zero",
+        "agent.goals.discount=gamma_pow_c",
+        "agent.goals.hindsight=true",
+        "agent.goals.store_partial_window=false",
+        "hydra.sweep.dir=sweep",
+    )
+    assert finished.returncode == 0, finished.stderr
+    for number, name in enumerate(("hrl_mg_paper", "ddpg", "hrl_paper")):
+        assert name in json.loads((simulators / "sweep" / str(number) / "online.json").read_text())["policies"]
+        columns = metrics_without_times(simulators / "sweep" / str(number))[-1].keys()
+        assert ("high_q" in columns) == (name != "ddpg")
+
+
+def test_a_low_level_that_sees_its_goals_trains(run, simulators):
+    finished = run(TRAIN, *SMALL, "train.steps=4", "agent.goals.conditioned=true", "agent.goals.frozen=true")
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_fit_simulator_reports_and_is_done_once(finished_run, run, simulators):
+    before = next((simulators / "simulators").iterdir()) / "simulator.npz"
+    stamp = before.stat().st_mtime_ns
+    arguments = ["data.size=tiny", "env.episode_length=12", *SMALL_SIMULATOR]
+    found = run(FIT, *arguments)
+    assert found.returncode == 0, found.stderr
+    assert "fitting" not in found.stderr
+    for line in ("log-loss", "of the base rate", "of the truth", "gap closed", "click: AUC", "order: AUC"):
+        assert line in found.stdout
+    assert before.stat().st_mtime_ns == stamp
+
+
+def test_own_log_with_sampled_skips(run, tmp_path):
+    generator = np.random.default_rng(0)
+    lines = ["user,item,time,event"]
+    for user in range(60):
+        liked = generator.integers(0, 3)
+        for session in range(3):
+            for item in generator.choice(40, 6, replace=False):
+                event = "order" if item % 3 == liked and generator.random() < 0.3 else "view"
+                lines.append(f"u{user},i{item},{session * 100_000 + int(generator.integers(0, 900))},{event}")
+    (tmp_path / "own.csv").write_text("\n".join(lines))
+    arguments = [*SMALL[1:], "train.steps=2", "data=events_csv", "data.path=own.csv", "hydra.run.dir=run"]
+    finished = run(TRAIN, *arguments)
+    assert finished.returncode == 0, finished.stderr
+    assert "SAMPLED SKIPS" in finished.stdout
+    assert not (tmp_path / "run" / "online_truth.json").exists()
+    assert json.loads((tmp_path / "run" / "online.json").read_text())["data"]["synthetic_skips"] is True
+    (tmp_path / "own.csv").rename(tmp_path / "moved.csv")
+    assert_one_message(run(EVALUATE, "run=run"), "own.csv")
+    moved = run(EVALUATE, "run=run", "data_path=moved.csv")
+    assert moved.returncode == 0, moved.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["agent.goals.count=6"], ["agent.goals.period", "agent.goals.count"]),
+        (["data=movielens_1m"], ["data.kind", "ratings"]),
+        (["env.episode_length=100000"], ["items to recommend", "env.episode_length"]),
+        (["data=events_csv", "data.path=nowhere.csv"], ["nowhere.csv"]),
+        (["agent.learner.replay_capacity=4"], ["agent.learner.replay_capacity", "sessions"]),
+        (["data.test_quantile=1.0", "data.split=quantile"], ["data.test_quantile"]),
+        (["resume=nowhere"], ["nowhere"]),
+        (["agent.network.layers=3"], ["layers"]),
+    ],
+)
+def test_mistakes_get_one_message(run, tmp_path, arguments, parts):
+    assert_one_message(
+        run(TRAIN, *SMALL, *arguments) if "resume=nowhere" not in arguments else run(TRAIN, *arguments), *parts
+    )
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_evaluate_wants_a_run_of_this_system(finished_run, run, tmp_path):
+    assert_one_message(run(EVALUATE), "no run given")
+    folder, _ = finished_run
+    started = tmp_path / "started"
+    started.mkdir()
+    shutil.copy(folder / "config.yaml", started)
+    assert_one_message(run(EVALUATE, "run=started"), "before training began", "resume=started")
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "simulator.npz").write_bytes((copy / "simulator.npz").read_bytes()[:200])
+    assert_one_message(run(EVALUATE, "run=copy"), "simulator.npz", "damaged")
+
+
+@pytest.mark.skipif(
+    not (Path(os.environ.get("TPGR_JAX_DATA", "")) / "jdata-sample").is_dir(),
+    reason="set TPGR_JAX_DATA to a folder with jdata-sample/JData_Action_*.csv.gz",
+)
+def test_the_jdata_experiment_runs_to_the_end(environment, tmp_path):
+    finished = subprocess.run(
+        [sys.executable, "-m", TRAIN, "+experiment=jdata", *SMALL[1:], "train.steps=2", "hydra.run.dir=run"],
+        cwd=tmp_path,
+        env=environment | {"TPGR_JAX_DATA": os.environ["TPGR_JAX_DATA"]},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "SAMPLED SKIPS" in finished.stdout
+    assert (tmp_path / "run" / "online.json").exists()
+    assert (tmp_path / "run" / "offline.json").exists()

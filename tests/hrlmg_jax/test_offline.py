@@ -1,0 +1,134 @@
+"""Re-ranking against a direct transcription of Algorithm 4."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hrlmg_jax.networks import ActorCritic, NetworkConfig
+from hrlmg_jax.offline import LoggedSessions, OfflineTest, rank_by_score, rerank
+from hrlmg_jax.policy import ActingParams, GoalConfig, TwoLevelPolicy
+from hrlmg_jax.retrieval import ItemIndex
+from hrlmg_jax.session_data import SessionData
+from sim.events import build_event_log
+from sim.session_env import SessionConfig
+
+ITEMS, SIZE, LENGTH = 30, 5, 3
+
+
+@pytest.fixture(scope="module")
+def world():
+    """A random log of 6 users with 3 sessions of 4 to 11 items, and an untrained low level."""
+    generator = np.random.default_rng(0)
+    users, items, times, feedback, sessions = [], [], [], [], []
+    for session in range(18):
+        shown = generator.choice(ITEMS, generator.integers(4, 12), replace=False)
+        for place, item in enumerate(shown):
+            users.append(session // 3)
+            items.append(item)
+            times.append(session * 1000 + place)
+            feedback.append(generator.choice(3, p=[0.5, 0.35, 0.15]))
+            sessions.append(session)
+    columns = [np.asarray(column) for column in (users, items, times, feedback, sessions)]
+    log = build_event_log(
+        name="log",
+        users=columns[0],
+        items=columns[1],
+        times=columns[2],
+        feedback=columns[3],
+        sessions=columns[4],
+        session_gap=0.0,
+        checksum="",
+        source="",
+    )
+    data = SessionData(log, ITEMS, np.arange(18) % 3 == 2, np.zeros(6, bool))
+    config = NetworkConfig(4, 4, 8, "unit", 1.0, "linear", "twin")
+    goals = GoalConfig(False, 1, 2, 0.5, 0.5, 0.1, False, False, False, "gamma", True)
+    policy = TwoLevelPolicy(ActorCritic(config, 1, SIZE), None, goals, 0.1, LENGTH)
+    vectors = generator.normal(size=(ITEMS, SIZE))
+    embedding = jnp.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), jnp.float32)
+    actor = policy.low.init(jax.random.key(1))["actor"]
+    params = ActingParams(actor, None, ItemIndex(embedding, ITEMS), jnp.ones(ITEMS), jnp.bool_(False))
+    return SimpleNamespace(data=data, policy=policy, params=params, embedding=np.asarray(embedding, np.float64))
+
+
+def histories_before(log, row):
+    """The user's last browsed and clicked items before a row, oldest first."""
+    earlier = [i for i in range(row) if log.user[i] == log.user[row]]
+    browsed = [int(log.item[i]) for i in earlier]
+    clicked = [int(log.item[i]) for i in earlier if log.feedback[i] >= 1]
+    return browsed, clicked
+
+
+def padded(items):
+    last = items[-LENGTH:]
+    return jnp.asarray([[-1] * (LENGTH - len(last)) + last], jnp.int32)
+
+
+def transcription(world, row, items, answers):
+    """Algorithm 4, line by line, for one session."""
+    browsed, clicked = histories_before(world.data.log, row)  # line 2
+    left, ranked = list(items), []
+    while left:  # line 3
+        proposal = world.policy.low.act(
+            world.params.low, padded(browsed), padded(clicked), jnp.asarray(world.embedding, jnp.float32), None
+        )
+        scores = np.asarray(proposal.vector[0, 0], np.float64) @ world.embedding[left].T
+        chosen = left[int(np.argmax(scores))]  # line 4
+        ranked.append(chosen)  # line 5
+        answer = answers[list(items).index(chosen)]  # line 6
+        browsed.append(chosen)  # line 7
+        if answer >= 1:
+            clicked.append(chosen)
+        left.remove(chosen)  # line 8
+    return ranked
+
+
+def test_reranking_is_algorithm_4(world):
+    log = world.data.log
+    starts = log.session_starts()
+    chosen = np.flatnonzero(world.data.is_test)
+    length = np.diff(starts)[chosen]
+    items = np.full((len(chosen), length.max()), -1, np.int32)
+    feedback = np.zeros(items.shape, np.int8)
+    for number, session in enumerate(chosen):
+        rows = slice(starts[session], starts[session + 1])
+        items[number, : length[number]] = log.item[rows]
+        feedback[number, : length[number]] = log.feedback[rows]
+    sessions = LoggedSessions(chosen, starts[chosen], length, items, feedback)
+    config = SimpleNamespace(env=SessionConfig(8, LENGTH, 1.0, 5.0), evaluation=SimpleNamespace(sessions_at_a_time=4))
+    found = rerank(
+        config, SimpleNamespace(data=world.data), SimpleNamespace(policy=world.policy), world.params, sessions
+    )
+    for number in range(len(chosen)):
+        shown = items[number, : length[number]].tolist()
+        answers = feedback[number, : length[number]].tolist()
+        expected = transcription(world, int(starts[chosen[number]]), shown, answers)
+        assert found.items[number, : length[number]].tolist() == expected
+        assert found.feedback[number, : length[number]].tolist() == [answers[shown.index(item)] for item in expected]
+        assert (found.items[number, length[number] :] == -1).all()
+        assert not found.feedback[number, length[number] :].any()
+
+
+def test_ranking_by_score_keeps_padding_last_and_ties_in_the_logged_order():
+    sessions = LoggedSessions(
+        np.arange(2),
+        np.zeros(2, int),
+        np.array([3, 2]),
+        np.array([[7, 8, 9], [4, 5, -1]], np.int32),
+        np.array([[0, 1, 2], [1, 0, 0]], np.int8),
+    )
+    found = rank_by_score(sessions, np.array([[0.1, 0.5, 0.5], [-3.0, -2.0, 99.0]]))
+    np.testing.assert_array_equal(found.items, [[8, 9, 7], [5, 4, -1]])
+    np.testing.assert_array_equal(found.feedback, [[1, 2, 0], [0, 1, 0]])
+
+
+def test_offline_metrics_of_a_hand_worked_session():
+    ranked = OfflineTest(np.array([[3, 1, 2]], np.int32), np.array([[0, 2, 1]], np.int8))
+    metrics = ranked.metrics(np.array([0.0, 1.0, 5.0]))
+    np.testing.assert_allclose(metrics["map"], [(1 / 2 + 2 / 3) / 2])
+    expected = (5 / np.log2(3) + 1 / 2) / (5 + 1 / np.log2(3))
+    np.testing.assert_allclose(metrics["ndcg20"], [expected])
+    np.testing.assert_allclose(metrics["ndcg40"], [expected])
