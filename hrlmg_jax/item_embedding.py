@@ -55,6 +55,12 @@ def embed_items(config: EmbeddingConfig, log: EventLog, rows: np.ndarray, seed: 
         log supports fewer dimensions the rest are 0.
     """
     weight = np.asarray([config.skip_weight, config.click_weight, config.order_weight])[log.feedback[rows]]
+    if not weight.any():
+        raise UserError(
+            f"no feedback in the training part of {log.name} has a weight",
+            where="simulator.embedding",
+            do="Give a positive weight to a feedback that occurs: skip_weight, click_weight or order_weight.",
+        )
     _, group = np.unique((log.user if config.together == "user" else log.session)[rows], return_inverse=True)
     shape = (int(group.max()) + 1, log.num_items)
     together = scipy.sparse.csr_array((weight, (group, log.item[rows])), shape=shape)

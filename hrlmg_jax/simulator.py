@@ -389,7 +389,7 @@ def score(predicted: np.ndarray, feedback: np.ndarray, base: np.ndarray, best: f
         "log_loss": loss,
         "base_log_loss": base_loss,
         "best_log_loss": best,
-        "gap_closed": None if best is None else (base_loss - loss) / (base_loss - best),
+        "gap_closed": None if best is None or best == base_loss else (base_loss - loss) / (base_loss - best),
         "accuracy": float(np.mean(np.argmax(predicted, 1) == feedback)),
         "accuracy_of_always_skip": float(np.mean(feedback < CLICK)),
     }

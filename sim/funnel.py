@@ -25,9 +25,11 @@ Users come back over two days; taste and trust persist between sessions, curiosi
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import flax.struct
 import jax
@@ -220,7 +222,7 @@ def generate_log(
             f"a generated log of {users:,} users and {items:,} items is too small",
             do="Set data.num_users to at least 10 and data.num_items to at least 100.",
         )
-    with jax.default_device(jax.devices("cpu")[0]):  # the same log wherever the training runs
+    with _on_cpu():
         generator = np.random.default_rng([GENERATOR_VERSION, seed])
         params, cumulative = _draw_world(generator, users, items)
         schedule = _draw_sessions(generator, users)
@@ -243,6 +245,14 @@ def generate_log(
     )
     biases = {"click_bias": float(params.click_bias), "order_bias": order_bias}
     return dataclasses.replace(log, generator={"seed": seed, "users": users, "items": items, **biases})
+
+
+def _on_cpu() -> contextlib.AbstractContextManager[Any]:
+    """Makes the same log wherever the training runs, unless JAX has been told to use no CPU."""
+    try:
+        return jax.default_device(jax.devices("cpu")[0])
+    except RuntimeError:
+        return contextlib.nullcontext()
 
 
 def truth_of_sessions(log: EventLog, users: np.ndarray) -> FunnelParams:

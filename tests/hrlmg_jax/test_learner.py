@@ -154,43 +154,48 @@ class Played:
 
 
 @functools.cache
-def compiled(learner: HrlLearner) -> Any:
+def compiled(learner: HrlLearner) -> tuple[Any, Any]:
+    """`init`, and a chunk of half of the steps that also returns the state before each."""
+
     @jax.jit
-    def train(key: jax.Array, world: World) -> tuple[HrlState, Any, Any]:
+    def chunk(state: HrlState, world: World) -> tuple[HrlState, Any]:
         def step(state: HrlState, _: None) -> tuple[HrlState, Any]:
             following, metrics = learner.train_step(state, world)
             return following, (state, metrics)
 
-        state, (before, metrics) = jax.lax.scan(step, learner.init(key, world), None, length=STEPS)
-        return state, before, metrics
+        return jax.lax.scan(step, state, None, length=STEPS // 2)
 
-    return train
+    return jax.jit(learner.init), chunk
+
+
+def on_host(tree: Any) -> Any:
+    """Arrays as NumPy's; of the key, its numbers."""
+    return jax.device_get(dataclasses.replace(tree, key=jax.random.key_data(tree.key)))
 
 
 def play(learner: HrlLearner, seed: int = 0) -> Played:
-    """Trains; keys become their numbers."""
-
-    def as_numbers(tree: Any) -> Any:
-        return dataclasses.replace(tree, key=jax.random.key_data(tree.key))
-
-    final, before, metrics = compiled(learner)(jax.random.key(seed), make_world())
-    final, before, metrics = jax.device_get((as_numbers(final), as_numbers(before), metrics))
-    states = jax.tree.map(lambda many, last: np.concatenate([many, np.asarray(last)[None]]), before, final)
+    init, chunk = compiled(learner)
+    world = make_world()
+    state, (first, first_metrics) = chunk(init(jax.random.key(seed), world), world)
+    state, (second, second_metrics) = chunk(state, world)
+    states = jax.tree.map(
+        lambda a, b, c: np.concatenate([a, b, np.asarray(c)[None]]), on_host(first), on_host(second), on_host(state)
+    )
+    metrics = jax.tree.map(lambda a, b: np.concatenate([a, b]), first_metrics, second_metrics)
     return Played(learner, states, metrics)
 
 
 LEARNERS = {
     # Sessions of 7 steps and windows of 3: the third window has one step. Without goals: DDPG.
     "ddpg": make_learner(goal_config(enabled=False)),
-    "one": make_learner(goal_config(count=1)),
-    "two": make_learner(goal_config(count=2, noise=0.0, store_partial_window=False)),
-    "three": make_learner(goal_config(count=3, hindsight=True)),
-    "frozen": make_learner(goal_config(count=2, frozen=True)),
+    "one, frozen": make_learner(goal_config(count=1, frozen=True)),
+    "two": make_learner(goal_config(count=2, hindsight=True)),
+    "three": make_learner(goal_config(count=3, noise=0.0, store_partial_window=False)),
     # Sessions of two whole windows of 4; the low level sees its goals.
     "conditioned": make_learner(goal_config(count=2, period=4, conditioned=True, internal_weight=0.5), length=8),
 }
-WITHOUT_INFLUENCE = ["ddpg", "one", "two", "three", "frozen"]
-WITH_GOALS = ["one", "two", "three", "frozen", "conditioned"]
+WITHOUT_INFLUENCE = ["one, frozen", "two", "three"]
+WITH_GOALS = [*WITHOUT_INFLUENCE, "conditioned"]
 
 
 @functools.cache
@@ -260,7 +265,8 @@ def stage_of_step(t: int, goals: GoalConfig) -> int:
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return float(a.astype(np.float64) @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    """Of vectors that may be zero: a user without history has a zero state before anything is learned."""
+    return float(a.astype(np.float64) @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12))
 
 
 def goals_in_force(played: Played, number: int, b: int) -> np.ndarray:
@@ -332,7 +338,7 @@ def test_high_level_memory_is_what_the_windows_were(name: str) -> None:
             np.testing.assert_allclose(getattr(memory.rows, field)[index], value, atol=1e-5, err_msg=field)
     partial = sum(row["steps"] < goals.period for row in expected)
     assert (partial > 0) == (goals.store_partial_window and name != "conditioned")
-    assert {row["last"] for row in expected} == ({False} if name == "two" else {False, True})
+    assert {row["last"] for row in expected} == ({False} if name == "three" else {False, True})
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -367,17 +373,21 @@ def test_goals_are_renewed_every_c_steps_and_kept_between(name: str) -> None:
         if step.t % learner.policy.goals.period:
             np.testing.assert_array_equal(goals, before)
             continue
-        assert np.abs(goals - before).max() > 1e-4
-        np.testing.assert_allclose(np.linalg.norm(goals, axis=-1), 1, atol=1e-5)
         histories = (np.array([last_n(step.before[kind])], np.int32) for kind in ("clicked", "ordered"))
         params = jax.tree.map(lambda leaf, n=number: leaf[n], played.states.high.params["actor"])
         proposed = np.asarray(act(params, *histories, jnp.asarray(EMBEDDING), None).vector)[0]
-        distance = np.abs(goals - proposed).max()
-        assert distance < 1e-5 if learner.policy.goals.noise == 0 else 1e-3 < distance < 0.6
+        if learner.policy.goals.noise == 0:
+            np.testing.assert_allclose(goals, proposed, atol=1e-5)
+            continue
+        assert np.abs(goals - before).max() > 1e-3
+        np.testing.assert_allclose(np.linalg.norm(goals, axis=-1), 1, atol=1e-5)
+        assert np.abs(goals - proposed).max() > 1e-3
+        near = [cosine(goal, greedy) > 0.6 for goal, greedy in zip(goals, proposed, strict=True) if greedy.any()]
+        assert all(near)
 
 
 def test_one_goal_is_in_force_for_the_whole_window() -> None:
-    played = run("one")
+    played = run("one, frozen")
     assert played.states.episodes.carry.goals.shape[2] == 1
     for index, step in enumerate(replayed(played)):
         goal = goals_in_force(played, index // B, step.place)[0]
@@ -437,11 +447,11 @@ def test_networks_stay_as_they_are_in_the_warm_up_and_change_after_it(name: str)
             continue
         flat = [leaves(getattr(played.at(number), level)) for number in range(STEPS + 1)]
         for number in range(STEPS):
-            stays = number < WARM_UP or (name, level) == ("frozen", "high")
+            stays = number < WARM_UP or (name, level) == ("one, frozen", "high")
             assert np.array_equal(flat[number], flat[number + 1]) == stays
 
 
-@pytest.mark.parametrize("name", WITHOUT_INFLUENCE[1:])
+@pytest.mark.parametrize("name", WITHOUT_INFLUENCE)
 def test_goals_without_weight_do_not_change_what_the_low_level_does_and_learns(name: str) -> None:
     """With alpha = 0 the low level is DDPG, whatever the high level is."""
     played, ddpg = run(name), run("ddpg")
@@ -481,15 +491,21 @@ def restored(played: Played, step: int) -> HrlState:
     return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key))
 
 
-def test_a_step_under_jit_is_the_step_without() -> None:
-    played = run("ddpg")
-    state, metrics = LEARNERS["ddpg"].train_step(restored(played, WARM_UP + 2), make_world())
-    expected = played.at(WARM_UP + 3)
-    state = dataclasses.replace(state, key=jax.random.key_data(state.key))
-    for found, wanted in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
-    for key, values in played.metrics.items():
-        assert float(metrics[key]) == pytest.approx(float(values[WARM_UP + 2]), abs=1e-4)
+def test_a_state_that_was_put_away_goes_on_as_the_run_did() -> None:
+    played = run("two")
+    final, _ = compiled(LEARNERS["two"])[1](restored(played, STEPS // 2), make_world())
+    jax.tree.map(np.testing.assert_array_equal, on_host(final), played.final)
+
+
+def test_a_step_under_jit_is_the_step_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of the warm-up; the update, which would only take time, is left out."""
+    monkeypatch.setattr(hrlmg_jax.learner, "update_level", lambda *arguments: (arguments[3], {}))
+    played, number = run("two"), WARM_UP - 1
+    state, metrics = LEARNERS["two"].train_step(restored(played, number), make_world())
+    for found, wanted in zip(jax.tree.leaves(on_host(state)), jax.tree.leaves(played.at(number + 1)), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    for key, value in metrics.items():
+        assert float(value) == pytest.approx(float(played.metrics[key][number]), abs=1e-5)
 
 
 @pytest.mark.parametrize("target_action", ["item", "proto"])
