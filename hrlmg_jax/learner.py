@@ -262,7 +262,9 @@ class HrlLearner:
             assert high_replay is not None
             metrics["internal_reward"] = jnp.mean(internal)
             windows = sample_rows(high_replay, high_key, self.config.high_batch_size)
-            high, high_metrics = self._update_high(high, windows, world, warming_up)
+            # Without a warm-up, no window has ended at first.
+            nothing_yet = warming_up | (high_replay.size == 0)
+            high, high_metrics = self._update_high(high, windows, world, nothing_yet)
             metrics |= {f"high_{name}": value for name, value in high_metrics.items()}
         following = HrlState(
             low=low,
@@ -334,7 +336,7 @@ class HrlLearner:
         return _unless(warming_up, update, level)
 
     def _update_high(
-        self, level: LevelState, rows: HighTransition, world: World, warming_up: jax.Array
+        self, level: LevelState, rows: HighTransition, world: World, nothing_yet: jax.Array
     ) -> tuple[LevelState, dict[str, jax.Array]]:
         networks = self.policy.high
         assert networks is not None
@@ -345,7 +347,7 @@ class HrlLearner:
                 networks, self.optimizer, self.config.tau, level, batch, world.index.embedding, lambda goals: goals
             )
 
-        skip = jnp.bool_(True) if self.policy.goals.frozen else warming_up
+        skip = jnp.bool_(True) if self.policy.goals.frozen else nothing_yet
         return _unless(skip, update, level)
 
     def _account(

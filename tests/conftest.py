@@ -19,6 +19,7 @@ def command_environment(tmp_path_factory) -> dict[str, str]:
         "TPGR_JAX_CACHE": str(folder / "tables"),
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # at the sizes of tests compiling takes far longer than running
         "XDG_CACHE_HOME": str(folder / "cache"),
         "PYTHONWARNINGS": "default",
     }
@@ -37,7 +38,7 @@ def run_command_line(command_environment, tmp_path):
             env=command_environment | (environment or {}),
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             stdin=subprocess.DEVNULL,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -472,6 +473,18 @@ def test_the_same_key_gives_the_same_run_and_another_key_another() -> None:
     items = played.final.low_replay.rows.item
     assert (other.final.low_replay.rows.item != items).any()
     assert (leaves(other.at(0).low.params) != leaves(played.at(0).low.params)).any()
+
+
+def test_the_high_level_learns_nothing_before_the_first_window_has_ended() -> None:
+    """As without a warm-up: the low level learns from the first step, the high level from the third."""
+    state = dataclasses.replace(restored(run("two"), 0), step=jnp.int32(WARM_UP))
+    _, (before, _) = compiled(LEARNERS["two"])[1](state, make_world())
+    states = on_host(before)
+    for level, first_change in (("low", 0), ("high", 2)):
+        flat = [leaves(jax.tree.map(lambda leaf, n=n: leaf[n], getattr(states, level))) for n in range(5)]
+        assert [not np.array_equal(a, b) for a, b in itertools.pairwise(flat)] == [
+            number >= first_change for number in range(4)
+        ]
 
 
 def test_networks_begin_different_from_each_other_and_equal_to_their_targets() -> None:

@@ -1,0 +1,185 @@
+"""Learning where the best item of every state is known: agents must come to recommend it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hrlmg_jax.learner import HrlLearner, HrlState, LearnerConfig, World
+from hrlmg_jax.networks import ActorCritic, NetworkConfig
+from hrlmg_jax.policy import GoalConfig, TwoLevelPolicy
+from hrlmg_jax.retrieval import ItemIndex
+from sim.events import build_event_log
+from sim.histories import Histories, make_history_table
+from sim.rollout import rollout
+from sim.session_env import SessionEnv, SessionParams
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+GROUPS, GROUP_SIZE, E, N, T = 4, 20, 8, 3, 20
+ITEMS = GROUPS * GROUP_SIZE
+STEPS = 400
+# Which group is clicked after a click in none, the first, the second, ... group.
+NEXT_IN_A_ROUND = [0, 1, 2, 3, 0]
+ALWAYS_THE_SAME = [2, 2, 2, 2, 2]
+
+
+class Wanted(NamedTuple):
+    """Of each item, its group; of each group clicked last (none first), the group that is clicked now."""
+
+    group: jax.Array
+    after: jax.Array
+
+
+class WantedFeedback:
+    """A click for every item of the group that is wanted after the last click, a skip for all others."""
+
+    def initial(self, params: Wanted, start: jax.Array) -> tuple[()]:
+        return ()
+
+    def probabilities(self, params: Wanted, hidden: tuple[()], histories: Histories, item: jax.Array) -> jax.Array:
+        last = histories.clicked[-1]
+        wanted = params.after[jnp.where(last < 0, 0, params.group[jnp.maximum(last, 0)] + 1)]
+        return jax.nn.one_hot((params.group[item] == wanted).astype(jnp.int32), 3)
+
+    def update(self, params: Wanted, hidden: tuple[()], item: jax.Array, feedback: jax.Array) -> tuple[()]:
+        return ()
+
+
+def optimum(after: list[int], first: int) -> int:
+    """The most clicks that a session of T different items can have, by trying everything."""
+
+    @functools.cache
+    def most(last: int, left: tuple[int, ...], steps: int) -> int:
+        found = 0
+        for group, count in enumerate(left):
+            if steps and count:
+                clicked = group == after[last + 1]
+                rest = (*left[:group], count - 1, *left[group + 1 :])
+                found = max(found, clicked + most(group if clicked else last, rest, steps - 1))
+        return found
+
+    return most(first, (GROUP_SIZE,) * GROUPS, T)
+
+
+def make_world(after: list[int]) -> World:
+    """Items around four directions; sessions of users who clicked in each of the groups before, and of a new one."""
+    generator = np.random.default_rng(0)
+    group = np.repeat(np.arange(GROUPS), GROUP_SIZE)
+    centre = generator.normal(size=(GROUPS, E))
+    embedding = centre[group] / np.linalg.norm(centre[group], axis=1, keepdims=True)
+    embedding += 0.15 * generator.normal(size=(ITEMS, E))
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    rows = [(user, item, user * GROUP_SIZE + item, int(item == 0)) for user in range(GROUPS) for item in (0, 1)]
+    rows += [(GROUPS, item, item, 0) for item in range(ITEMS)]  # the new one, who is to see everything
+    users, times, items, feedback = map(np.array, zip(*rows, strict=True))
+    log = build_event_log(
+        name="log",
+        users=users,
+        items=items,
+        times=times,
+        feedback=feedback,
+        sessions=None,
+        session_gap=1e9,
+        checksum="none",
+        source="hand-made",
+    )
+    env = SessionParams(
+        table=make_history_table(log),
+        rows=jnp.asarray([*range(1, 2 * GROUPS, 2), 2 * GROUPS], jnp.int32),  # after the click; the new user's first
+        candidates=None,
+        model=Wanted(jnp.asarray(group, jnp.int32), jnp.asarray(after, jnp.int32)),
+    )
+    return World(env, ItemIndex(jnp.asarray(embedding, jnp.float32), ITEMS), jnp.arange(1.0, ITEMS + 1))
+
+
+def make_learner(with_goals: bool) -> HrlLearner:
+    network = NetworkConfig(
+        hidden_size=16,
+        state_size=16,
+        critic_width=32,
+        action_norm="unit",
+        action_bound=1.0,
+        q_output="linear",
+        critics="twin",
+    )
+    goals = GoalConfig(
+        enabled=with_goals,
+        count=2,
+        period=10,
+        internal_weight=0.5,
+        benefit_discount=0.5,
+        noise=0.1,
+        conditioned=False,
+        frozen=False,
+        hindsight=False,
+        discount="gamma",
+        store_partial_window=True,
+    )
+    config = LearnerConfig(
+        sessions=32,
+        warm_up_steps=60,
+        batch_size=64,
+        high_batch_size=64,
+        replay_capacity=20_000,
+        high_replay_capacity=5_000,
+        gamma=0.95,
+        tau=0.01,
+        actor_rate=1e-3,
+        critic_rate=3e-3,
+        clip_norm=1.0,
+        action_noise=0.1,
+        target_action="item",
+        terminal="bootstrap",
+    )
+    policy = TwoLevelPolicy(
+        low=ActorCritic(network, 1, E),
+        high=ActorCritic(network, goals.count, E) if with_goals else None,
+        goals=goals,
+        action_noise=config.action_noise,
+        history_length=N,
+    )
+    return HrlLearner(SessionEnv(WantedFeedback(), T, N), policy, config)
+
+
+class Compiled(NamedTuple):
+    """An agent's functions, which all problems share."""
+
+    init: Callable[..., HrlState]
+    train: Callable[..., tuple[HrlState, Any]]
+    clicks: Callable[..., jax.Array]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["ddpg", "hrl_mg"])
+def agent(request: pytest.FixtureRequest) -> Compiled:
+    learner = make_learner(request.param)
+
+    def train(state: HrlState, world: World) -> tuple[HrlState, Any]:
+        return jax.lax.scan(lambda state, _: learner.train_step(state, world), state, None, length=STEPS)
+
+    def clicks(state: HrlState, world: World) -> jax.Array:
+        """Of a greedy session from every start (Algorithm 3)."""
+        params, starts = learner.current_params(state, world), jnp.arange(GROUPS + 1)
+        policy = learner.policy.as_policy()
+        return rollout(learner.env, world.env, policy, params, starts, jax.random.key(1), explore=False).reward.sum(0)
+
+    return Compiled(jax.jit(learner.init), jax.jit(train), jax.jit(clicks))
+
+
+@pytest.mark.parametrize("after", [NEXT_IN_A_ROUND, ALWAYS_THE_SAME], ids=["by last click", "always the same"])
+def test_nine_tenths_of_the_optimum_are_reached(agent: Compiled, after: list[int]) -> None:
+    world = make_world(after)
+    best = np.array([optimum(after, first) for first in range(-1, GROUPS)])
+    assert (best == T).all()
+    state = agent.init(jax.random.key(0), world)
+    assert np.mean(agent.clicks(state, world)) < 0.6 * T
+    state, metrics = agent.train(state, world)
+    found = np.asarray(agent.clicks(state, world))
+    assert found.mean() >= 0.9 * best.mean()
+    assert all(np.isfinite(np.asarray(values)).all() for values in metrics.values())
