@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_jit import quick_jit
 
 import hrlmg_jax.learner
 from hrlmg_jax.learner import HighTransition, HrlLearner, HrlState, LearnerConfig, LowTransition, World
@@ -158,7 +159,7 @@ class Played:
 def compiled(learner: HrlLearner) -> tuple[Any, Any]:
     """`init`, and a chunk of half of the steps that also returns the state before each."""
 
-    @jax.jit
+    @quick_jit
     def chunk(state: HrlState, world: World) -> tuple[HrlState, Any]:
         def step(state: HrlState, _: None) -> tuple[HrlState, Any]:
             following, metrics = learner.train_step(state, world)
@@ -166,7 +167,7 @@ def compiled(learner: HrlLearner) -> tuple[Any, Any]:
 
         return jax.lax.scan(step, state, None, length=STEPS // 2)
 
-    return jax.jit(learner.init), chunk
+    return quick_jit(learner.init), chunk
 
 
 def on_host(tree: Any) -> Any:
@@ -513,8 +514,8 @@ def test_a_state_that_was_put_away_goes_on_as_the_run_did() -> None:
 def test_a_step_under_jit_is_the_step_without(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step of the warm-up; the update, which would only take time, is left out."""
     monkeypatch.setattr(hrlmg_jax.learner, "update_level", lambda *arguments: (arguments[3], {}))
-    played, number = run("two"), WARM_UP - 1
-    state, metrics = LEARNERS["two"].train_step(restored(played, number), make_world())
+    played, number = run("ddpg"), WARM_UP - 1
+    state, metrics = LEARNERS["ddpg"].train_step(restored(played, number), make_world())
     for found, wanted in zip(jax.tree.leaves(on_host(state)), jax.tree.leaves(played.at(number + 1)), strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-6)
     for key, value in metrics.items():
