@@ -20,23 +20,21 @@ from harness.interruption import StopRequest
 from harness.metric_writer import MetricWriter
 from harness.run_folder import RunFolder
 from sim.errors import UserError
+from sim.settings import Count
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
     """How long to train and what to do when (`conf/train/default.yaml`); all counted in training steps."""
 
-    steps: int
-    log_every: int
-    evaluate_every: int
-    checkpoint_every: int
-    max_to_keep: int
+    steps: Count
+    log_every: Count
+    evaluate_every: Count
+    checkpoint_every: Count
+    max_to_keep: Count
 
     def __post_init__(self) -> None:
-        """Checks ranges; raises UserError naming the key."""
-        for key in ("steps", "log_every", "evaluate_every", "checkpoint_every", "max_to_keep"):
-            if getattr(self, key) < 1:
-                raise UserError(f"train.{key} is {getattr(self, key)}", do="Give at least 1.")
+        """Checks settings against each other; raises UserError naming the key."""
         for key in ("evaluate_every", "checkpoint_every"):
             if getattr(self, key) % self.log_every:
                 raise UserError(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from harness.loop import Interruption
+from harness.loop import Interruption, ScheduleConfig, check_steps
+from harness.provenance import record_resumption
 from harness.run_folder import RunFolder, discard_if_empty, plain_config
 from sim.errors import UserError
 
@@ -45,6 +47,41 @@ def start_or_resume(
     except Interruption as stopped:
         print(f"{stopped}; continue with: python -m {command} resume={folder.path}", file=sys.stderr)
         raise SystemExit(128 + stopped.signal_number) from None
+
+
+@contextmanager
+def opened_run(
+    values: dict[str, Any],
+    folder: RunFolder,
+    resume: bool,
+    schedule: ScheduleConfig,
+    record_origin: Callable[[RunFolder], None],
+    check_same_origin: Callable[[RunFolder], dict[str, Any]],
+) -> Iterator[None]:
+    """Keeps a run folder locked and its configuration and provenance written while a run trains in it.
+
+    Args:
+        values: The composed configuration without `resume`.
+        folder: The run folder; a new one must not hold a run.
+        resume: Whether the folder belongs to an earlier run.
+        schedule: Of the run.
+        record_origin: Writes what a new run is made from.
+        check_same_origin: Compares it with what this process found, and returns the run's record.
+
+    Raises:
+        UserError: The folder is in use, holds another run or other data, or has been trained further than `schedule`.
+    """
+    with folder.locked():
+        if not resume:
+            folder.start(values)
+        if not folder.provenance.exists():
+            record_origin(folder)
+        record = check_same_origin(folder)
+        if resume:
+            check_steps(schedule, folder)
+            folder.write_config(values)
+            record_resumption(folder, record)
+        yield
 
 
 def with_absolute_places(data: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hrlmg_jax.gru import last_hidden
+
 DENSE_WEIGHTS = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 """Of all layers; uniform, because normal numbers take far longer to compile."""
 WEIGHTS = nn.initializers.variance_scaling(1.0, "fan_in", "uniform", batch_axis=0)
@@ -40,29 +42,14 @@ class HistoryEncoder(nn.Module):
             [..., state_size] state.
         """
         size = self.hidden_size
-        items = jnp.stack([first, second])
+        items = jnp.moveaxis(jnp.stack([first, second]), -1, 0)  # [N, 2, ...]
         inputs = self.param("inputs", WEIGHTS, (2, embedding.shape[-1], 3 * size))
         recurrent = self.param("recurrent", WEIGHTS, (2, size, 3 * size))
         bias = self.param("bias", nn.initializers.zeros, (2, 3 * size))
         candidate_bias = self.param("candidate_bias", nn.initializers.zeros, (2, size))
         merge = nn.Dense(self.state_size, kernel_init=DENSE_WEIGHTS, name="merge")
         # The products with the inputs need no recurrence: one for all steps.
-        gates = jnp.einsum("g...ne,geh->ng...h", embedding[jnp.maximum(items, 0)], inputs)
-        gates += _per_history(bias, gates.ndim - 1)
-
-        def step(hidden: jax.Array, inputs_t: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-            gates_t, known_t = inputs_t
-            own = jnp.einsum("g...h,ghk->g...k", hidden, recurrent)
-            reset, update = jnp.split(jax.nn.sigmoid(gates_t[..., : 2 * size] + own[..., : 2 * size]), 2, -1)
-            own_candidate = own[..., 2 * size :] + _per_history(candidate_bias, hidden.ndim)
-            candidate = jnp.tanh(gates_t[..., 2 * size :] + reset * own_candidate)
-            return jnp.where(known_t, (1 - update) * candidate + update * hidden, hidden), None
-
-        known = jnp.moveaxis(items >= 0, -1, 0)[..., None]
-        hidden, _ = jax.lax.scan(step, jnp.zeros((*items.shape[:-1], size), gates.dtype), (gates, known))
+        gates = jnp.einsum("ng...e,geh->ng...h", embedding[jnp.maximum(items, 0)], inputs)
+        gates += bias.reshape(2, *(1,) * (gates.ndim - 3), -1)
+        hidden = last_hidden(gates, items >= 0, recurrent, candidate_bias)
         return merge(jnp.concatenate([hidden[0], hidden[1]], -1))
-
-
-def _per_history(vectors: jax.Array, rank: int) -> jax.Array:
-    """Reshapes [2, K] to rank `rank` so that it is added to [2, ..., K]."""
-    return vectors.reshape(2, *(1,) * (rank - 2), -1)

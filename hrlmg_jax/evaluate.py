@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import hydra
 import jax
@@ -18,7 +19,7 @@ from hrlmg_jax.simulator import FILE
 from hrlmg_jax.system import check_same_origin, load_data, make_learner, make_problem
 from sim.command import run_command, task
 from sim.errors import UserError
-from sim.settings import read_settings
+from sim.settings import OneOf, read_settings
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class EvaluateConfig:
 
     run: str | None
     checkpoint: int | None
-    actors: str
+    actors: Annotated[str, OneOf("best", "last")]
     data_root: str | None
     data_cache: str | None
     data_path: str | None
@@ -36,8 +37,6 @@ class EvaluateConfig:
         """Checks values; raises UserError naming the key."""
         if self.run is None:
             raise UserError("no run given", do="Name a run folder: python -m hrlmg_jax.evaluate run=RUN_FOLDER")
-        if self.actors not in ("best", "last"):
-            raise UserError(f"actors is {self.actors!r}", do="Use best or last.")
 
 
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="evaluate_hrl_mg")

@@ -11,24 +11,18 @@ import jax
 import jax.numpy as jnp
 
 from hrlmg_jax.encoder import DENSE_WEIGHTS, HistoryEncoder
-from sim.errors import UserError
 from sim.events import NUM_FEEDBACK
 from sim.histories import Histories
+from sim.settings import Count
 
 
 @dataclass(frozen=True)
 class FeedbackNetworkConfig:
     """Sizes of the learned user's network (`conf/simulator/learned.yaml`)."""
 
-    hidden_size: int
-    state_size: int
-    width: int
-
-    def __post_init__(self) -> None:
-        """Checks ranges; raises UserError naming the key."""
-        for key in ("hidden_size", "state_size", "width"):
-            if getattr(self, key) < 1:
-                raise UserError(f"simulator.network.{key} is {getattr(self, key)}", do="Give at least 1.")
+    hidden_size: Count
+    state_size: Count
+    width: Count
 
 
 class FeedbackNetwork(nn.Module):

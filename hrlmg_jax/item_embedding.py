@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import scipy.sparse
@@ -10,28 +11,22 @@ from sklearn.utils.extmath import randomized_svd
 
 from sim.errors import UserError
 from sim.events import EventLog
+from sim.settings import Count, NotNegative, OneOf
 
 
 @dataclass(frozen=True)
 class EmbeddingConfig:
     """Settings of the item embeddings (`conf/simulator/base.yaml` explains each)."""
 
-    size: int
-    together: str
-    skip_weight: float
-    click_weight: float
-    order_weight: float
-    spectrum_power: float
+    size: Count
+    together: Annotated[str, OneOf("user", "session")]
+    skip_weight: NotNegative
+    click_weight: NotNegative
+    order_weight: NotNegative
+    spectrum_power: NotNegative
 
     def __post_init__(self) -> None:
-        """Checks ranges; raises UserError naming the key."""
-        if self.size < 1:
-            raise UserError(f"simulator.embedding.size is {self.size}", do="Give at least 1 (the paper uses 50).")
-        if self.together not in ("user", "session"):
-            raise UserError(f"simulator.embedding.together is {self.together!r}", do="Use user or session.")
-        for key in ("skip_weight", "click_weight", "order_weight", "spectrum_power"):
-            if not 0 <= getattr(self, key) < float("inf"):
-                raise UserError(f"simulator.embedding.{key} is {getattr(self, key)}", do="Give a number >= 0.")
+        """Checks settings against each other; raises UserError naming the keys."""
         if self.skip_weight == self.click_weight == self.order_weight == 0:
             raise UserError("simulator.embedding.*_weight are all 0", do="Give one of them a value.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import flax.struct
 import jax
@@ -20,52 +20,36 @@ from sim.errors import UserError
 from sim.events import CLICK, ORDER
 from sim.rollout import Episodes, advance, begin
 from sim.session_env import SessionEnv, SessionParams, SessionTrajectory
+from sim.settings import Between, Count, CountOrZero, NotNegative, OneOf, Positive
 
 
 @dataclass(frozen=True)
 class LearnerConfig:
     """Settings of Algorithm 2 (`conf/agent/hrl_mg.yaml` explains each)."""
 
-    sessions: int
-    warm_up_steps: int
-    batch_size: int
-    high_batch_size: int
-    replay_capacity: int
-    high_replay_capacity: int
-    gamma: float
-    tau: float
-    actor_rate: float
-    critic_rate: float
-    clip_norm: float
-    action_noise: float
-    target_action: str
-    terminal: str
+    sessions: Count
+    warm_up_steps: CountOrZero
+    batch_size: Count
+    high_batch_size: Count
+    replay_capacity: Count
+    high_replay_capacity: Count
+    gamma: Annotated[float, Between(least=0, below=1)]
+    tau: Annotated[float, Between(above=0, most=1)]
+    actor_rate: Positive
+    critic_rate: Positive
+    clip_norm: Positive
+    action_noise: NotNegative
+    target_action: Annotated[str, OneOf("item", "proto")]
+    terminal: Annotated[str, OneOf("bootstrap", "zero")]
 
     def __post_init__(self) -> None:
-        """Checks ranges; raises UserError naming the key."""
-        for key in ("sessions", "batch_size", "high_batch_size"):
-            if getattr(self, key) < 1:
-                raise UserError(f"agent.learner.{key} is {getattr(self, key)}", do="Give at least 1.")
+        """Checks settings against each other; raises UserError naming the keys."""
         for key in ("replay_capacity", "high_replay_capacity"):
             if getattr(self, key) < self.sessions:
                 raise UserError(
                     f"agent.learner.{key} is {getattr(self, key)}, less than agent.learner.sessions ({self.sessions})",
                     do="A step adds a transition per session; give more room.",
                 )
-        for key in ("actor_rate", "critic_rate", "clip_norm"):
-            if not 0 < getattr(self, key) < float("inf"):
-                raise UserError(f"agent.learner.{key} is {getattr(self, key)}", do="Give a positive number.")
-        for key in ("warm_up_steps", "action_noise"):
-            if not 0 <= getattr(self, key) < float("inf"):
-                raise UserError(f"agent.learner.{key} is {getattr(self, key)}", do="Give a number >= 0.")
-        if not 0 <= self.gamma < 1:
-            raise UserError(f"agent.learner.gamma is {self.gamma}", do="Give a number in [0, 1).")
-        if not 0 < self.tau <= 1:
-            raise UserError(f"agent.learner.tau is {self.tau}", do="Give a number in (0, 1].")
-        if self.target_action not in ("item", "proto"):
-            raise UserError(f"agent.learner.target_action is {self.target_action!r}", do="Use item or proto.")
-        if self.terminal not in ("bootstrap", "zero"):
-            raise UserError(f"agent.learner.terminal is {self.terminal!r}", do="Use bootstrap or zero.")
 
 
 @flax.struct.dataclass

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from hrlmg_jax.encoder import DENSE_WEIGHTS, WEIGHTS, HistoryEncoder
-from sim.errors import UserError
+from sim.settings import Count, OneOf, Positive
 
 _SATURATED = 0.99
 
@@ -19,28 +19,13 @@ _SATURATED = 0.99
 class NetworkConfig:
     """Sizes and shapes of the networks (`conf/agent/hrl_mg.yaml` explains each)."""
 
-    hidden_size: int
-    state_size: int
-    critic_width: int
-    action_norm: str
-    action_bound: float
-    q_output: str
-    critics: str
-
-    def __post_init__(self) -> None:
-        """Checks ranges; raises UserError naming the key."""
-        for key in ("hidden_size", "state_size", "critic_width"):
-            if getattr(self, key) < 1:
-                raise UserError(f"agent.network.{key} is {getattr(self, key)}", do="Give at least 1.")
-        for key, choices in (
-            ("action_norm", ("unit", "tanh")),
-            ("q_output", ("linear", "relu")),
-            ("critics", ("single", "twin")),
-        ):
-            if getattr(self, key) not in choices:
-                raise UserError(f"agent.network.{key} is {getattr(self, key)!r}", do=f"Use {' or '.join(choices)}.")
-        if not 0 < self.action_bound < float("inf"):
-            raise UserError(f"agent.network.action_bound is {self.action_bound}", do="Give a positive number.")
+    hidden_size: Count
+    state_size: Count
+    critic_width: Count
+    action_norm: Annotated[str, OneOf("unit", "tanh")]
+    action_bound: Positive
+    q_output: Annotated[str, OneOf("linear", "relu")]
+    critics: Annotated[str, OneOf("single", "twin")]
 
     @property
     def num_critics(self) -> int:

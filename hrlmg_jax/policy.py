@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import flax.struct
 import jax
@@ -15,6 +15,7 @@ from hrlmg_jax.retrieval import ItemIndex, nearest_item
 from sim.errors import UserError
 from sim.policy import Decision, Policy
 from sim.session_env import SessionObservation
+from sim.settings import Count, NotNegative, OneOf, Share
 
 _WARM_UP_DRAWS = 16
 
@@ -24,33 +25,24 @@ class GoalConfig:
     """Goals and how they act (`conf/agent/hrl_mg.yaml` explains each)."""
 
     enabled: bool
-    count: int
-    period: int
-    internal_weight: float
-    benefit_discount: float
-    noise: float
+    count: Count
+    period: Count
+    internal_weight: NotNegative
+    benefit_discount: Share
+    noise: NotNegative
     conditioned: bool
     frozen: bool
     hindsight: bool
-    discount: str
+    discount: Annotated[str, OneOf("gamma", "gamma_pow_c")]
     store_partial_window: bool
 
     def __post_init__(self) -> None:
-        """Checks ranges; raises UserError naming the key."""
-        if self.count < 1:
-            raise UserError(f"agent.goals.count is {self.count}", do="Give at least 1.")
+        """Checks settings against each other; raises UserError naming the keys."""
         if self.period < self.count:
             raise UserError(
                 f"agent.goals.period is {self.period}, less than agent.goals.count ({self.count})",
                 do="Every goal needs a step: give a period of at least the count.",
             )
-        if not 0 <= self.benefit_discount <= 1:
-            raise UserError(f"agent.goals.benefit_discount is {self.benefit_discount}", do="Give a number from 0 to 1.")
-        for key in ("internal_weight", "noise"):
-            if not 0 <= getattr(self, key) < float("inf"):
-                raise UserError(f"agent.goals.{key} is {getattr(self, key)}", do="Give a number >= 0.")
-        if self.discount not in ("gamma", "gamma_pow_c"):
-            raise UserError(f"agent.goals.discount is {self.discount!r}", do="Use gamma or gamma_pow_c.")
         if self.conditioned and not self.enabled:
             raise UserError("agent.goals.conditioned needs goals", do="Set agent.goals.enabled=true.")
 

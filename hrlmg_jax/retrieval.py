@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sim.errors import UserError
 from sim.session_env import SessionObservation
+from sim.settings import Count, OneOf
 
 _ROWS_AT_A_TIME = 1024
 
@@ -19,15 +20,8 @@ _ROWS_AT_A_TIME = 1024
 class RetrievalConfig:
     """How items are found (`conf/agent/hrl_mg.yaml`)."""
 
-    backend: str
-    neighbours: int
-
-    def __post_init__(self) -> None:
-        """Checks ranges; raises UserError naming the key."""
-        if self.backend not in ("exact", "recall"):
-            raise UserError(f"agent.retrieval.backend is {self.backend!r}", do="Use exact or recall.")
-        if self.neighbours < 1:
-            raise UserError(f"agent.retrieval.neighbours is {self.neighbours}", do="Give at least 1.")
+    backend: Annotated[str, OneOf("exact", "recall")]
+    neighbours: Count
 
 
 @flax.struct.dataclass

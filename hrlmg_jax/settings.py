@@ -14,6 +14,7 @@ from hrlmg_jax.retrieval import RetrievalConfig
 from sim.errors import UserError
 from sim.event_datasets import LogConfig
 from sim.session_env import SessionConfig
+from sim.settings import Count, NotNegative, Positive, ProperShare, Seed
 
 
 @dataclass(frozen=True)
@@ -23,47 +24,25 @@ class SimulatorConfig:
     embedding: EmbeddingConfig
     network: FeedbackNetworkConfig
     train: ScheduleConfig
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    held_out_fraction: float
-    patience: int
-    seed: int
+    batch_size: Count
+    learning_rate: Positive
+    weight_decay: NotNegative
+    held_out_fraction: ProperShare
+    patience: Count
+    seed: Seed
     root: str
-
-    def __post_init__(self) -> None:
-        """Checks ranges; raises UserError naming the key."""
-        for key in ("batch_size", "patience"):
-            if getattr(self, key) < 1:
-                raise UserError(f"simulator.{key} is {getattr(self, key)}", do="Give at least 1.")
-        if not 0 < self.learning_rate < float("inf"):
-            raise UserError(f"simulator.learning_rate is {self.learning_rate}", do="Give a positive number.")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise UserError(f"simulator.weight_decay is {self.weight_decay}", do="Give a number >= 0.")
-        if not 0 < self.held_out_fraction < 1:
-            raise UserError(
-                f"simulator.held_out_fraction is {self.held_out_fraction}", do="Give a number between 0 and 1."
-            )
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"simulator.seed is {self.seed}", do="Give a number from 0 to 2^32 - 1.")
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
     """The online and offline tests (`conf/evaluation/sessions.yaml`)."""
 
-    short: int
-    long: int
-    sessions: int
-    validation_sessions: int
-    offline_sessions: int
-    sessions_at_a_time: int
-
-    def __post_init__(self) -> None:
-        """Checks ranges; raises UserError naming the key."""
-        for key in self.__dataclass_fields__:
-            if getattr(self, key) < 1:
-                raise UserError(f"evaluation.{key} is {getattr(self, key)}", do="Give at least 1.")
+    short: Count
+    long: Count
+    sessions: Count
+    validation_sessions: Count
+    offline_sessions: Count
+    sessions_at_a_time: Count
 
 
 @dataclass(frozen=True)
@@ -103,12 +82,10 @@ class RunConfig:
     agent: AgentConfig
     train: ScheduleConfig
     evaluation: EvaluationConfig
-    seed: int
+    seed: Seed
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"seed is {self.seed}", do="Give a number from 0 to 2^32 - 1.")
         if self.agent.goals.enabled and self.env.episode_length < self.agent.goals.period:
             raise UserError(
                 f"env.episode_length is {self.env.episode_length}, less than a window of goals "

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import hydra
 import jax
 from omegaconf import DictConfig
 
-from harness.loop import check_steps, run_training
+from harness.loop import run_training
 from harness.metric_writer import read_rows
 from harness.plots import Curve, Panel, plot_curves
-from harness.provenance import record_resumption
 from harness.run_folder import RunFolder, register_run_folder_resolver
-from harness.training_command import start_or_resume, with_absolute_places
+from harness.training_command import opened_run, start_or_resume, with_absolute_places
 from hrlmg_jax.comparison import compare, references
 from hrlmg_jax.learner import HrlLearner, HrlState
 from hrlmg_jax.online import make_validation
@@ -59,22 +59,12 @@ def train(values: dict[str, Any], folder: RunFolder, resume: bool) -> None:
     data = load_data(config)
     if not resume:
         values = {**values, "data": with_absolute_places(values["data"])}
-    with folder.locked():
-        if not resume:
-            folder.start(values)
-        _train_in_folder(config, values, data, folder, resume)
+    origin = partial(record_origin, data), partial(check_same_origin, data)
+    with opened_run(values, folder, resume, config.train, *origin):
+        _train_in_folder(config, values, data, folder)
 
 
-def _train_in_folder(
-    config: RunConfig, values: dict[str, Any], data: SessionData, folder: RunFolder, resume: bool
-) -> None:
-    if not folder.provenance.exists():
-        record_origin(data, folder)
-    record = check_same_origin(data, folder)
-    if resume:
-        check_steps(config.train, folder)
-        folder.write_config(values)
-        record_resumption(folder, record)
+def _train_in_folder(config: RunConfig, values: dict[str, Any], data: SessionData, folder: RunFolder) -> None:
     problem = make_problem(config, values, data, folder)
     learner, world = make_learner(config, problem)
     key = jax.random.key(config.seed)

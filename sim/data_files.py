@@ -11,13 +11,13 @@ TPGR_JAX_DATA; if unset, the user's cache folder):
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sim.errors import UserError
+from sim.settings import CountOrZero, Positive
 from sim.sources import SizeLimits, Source, find_members, natural_order
 
 ROOT_VARIABLE = "TPGR_JAX_DATA"
@@ -32,13 +32,13 @@ class FilesConfig:
     reader: str
     root: str | None
     cache: str | None
-    max_unpacked_gib: float
+    max_unpacked_gib: Positive
     files: list[str]
     archive: str | None
     member: str | None
     path: str | None
     separator: str | None
-    seed: int
+    seed: CountOrZero
 
     def check_files(self) -> None:
         """Checks these settings.
@@ -48,12 +48,6 @@ class FilesConfig:
         """
         if not self.name.strip():
             raise bad_setting("name", "is empty", "Name the data set.")
-        if not 0 < self.max_unpacked_gib < math.inf:
-            raise bad_setting(
-                "max_unpacked_gib", f"{self.max_unpacked_gib:g} is out of range", "Set a positive number."
-            )
-        if self.seed < 0:
-            raise bad_setting("seed", f"{self.seed} is negative", "Set 0 or more.")
         separator = self.separator_character
         if separator is not None and (len(separator) != 1 or not separator.isascii() or separator in '"\n\r\0'):
             problem = f"{separator!r} cannot be used"

@@ -7,9 +7,8 @@ Whatever is found must have the counts `expected_*`, so that another data set's 
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from sim.data_files import STORE_THEM, FilesConfig, bad_setting, check_count, de
 from sim.download import DownloadError, check_address, check_checksum, download
 from sim.ratings import RatingData, build_rating_data
 from sim.readers import PARSER_VERSION, READERS, TableLayout, read_ratings
+from sim.settings import Count, CountOrZero, Finite, OneOf, ProperShare
 from sim.sources import Source, checksum
 from sim.table_cache import cached, notice
 
@@ -34,25 +34,25 @@ class DataConfig(FilesConfig):
     """
 
     offline_fallback: bool
-    fallback_size: str
-    relevant_above: float
-    rating_min: float | None
-    rating_max: float | None
-    split_seed: int
-    test_fraction: float
+    fallback_size: Annotated[str, OneOf(*SYNTHETIC_SIZES)]
+    relevant_above: Finite
+    rating_min: Finite | None
+    rating_max: Finite | None
+    split_seed: CountOrZero
+    test_fraction: ProperShare
     url: str | None
     checksum: str | None
-    expected_users: int | None
-    expected_items: int | None
-    expected_ratings: int | None
+    expected_users: Count | None
+    expected_items: Count | None
+    expected_ratings: Count | None
     user_column: str | None
     item_column: str | None
     rating_column: str | None
     timestamp_column: str | None
-    size: str | None
-    num_users: int | None
-    num_items: int | None
-    num_ratings: int | None
+    size: Annotated[str, OneOf(*SYNTHETIC_SIZES)] | None
+    num_users: Count | None
+    num_items: Count | None
+    num_ratings: Count | None
     kind: str = dataclasses.field(
         default="ratings",
         metadata={
@@ -62,10 +62,9 @@ class DataConfig(FilesConfig):
     )
 
     def __post_init__(self) -> None:
-        """Checks all values."""
-        self._check_choices()
+        """Checks settings against each other, and the reader's name."""
         self.check_files()
-        self._check_ranges()
+        self._check_choices()
         if self.reader == "table":
             self._check_table()
         if self.url is not None:
@@ -78,38 +77,16 @@ class DataConfig(FilesConfig):
             raise bad_setting("archive", "and data.member go together", "Set both, or none.")
 
     def _check_choices(self) -> None:
-        for key, value, choices in (
-            ("reader", self.reader, ("synthetic", *READERS)),
-            ("fallback_size", self.fallback_size, SYNTHETIC_SIZES),
-            ("size", self.size, (None, *SYNTHETIC_SIZES)),
-        ):
-            if value not in choices:
-                names = ", ".join("null" if choice is None else choice for choice in choices)
-                raise bad_setting(key, f"unknown value {value!r}", f"Choose one of: {names}.")
+        readers = ("synthetic", *READERS)
+        if self.reader not in readers:
+            raise bad_setting("reader", f"unknown value {self.reader!r}", f"Choose one of: {', '.join(readers)}.")
         counts = (self.num_users, self.num_items, self.num_ratings)
         if self.reader == "synthetic" and self.size is None and None in counts:
             do = "Set data.size, or all of data.num_users, data.num_items and data.num_ratings."
             raise bad_setting("size", "is null, but not all counts are set", do)
-
-    def _check_ranges(self) -> None:
-        if not 0 < self.test_fraction < 1:
-            raise bad_setting(
-                "test_fraction", f"{self.test_fraction:g} is out of range", "Set it between 0 and 1, exclusive."
-            )
-        for key in ("relevant_above", "rating_min", "rating_max"):
-            value = getattr(self, key)
-            if value is not None and not math.isfinite(value):
-                raise bad_setting(key, f"{value} is not finite", "Set a number.")
         if self.rating_min is not None and self.rating_max is not None and self.rating_min >= self.rating_max:
             problem = f"{self.rating_min:g} is not below data.rating_max {self.rating_max:g}"
             raise bad_setting("rating_min", problem, "Set the scale's ends.")
-        if self.split_seed < 0:
-            raise bad_setting("split_seed", f"{self.split_seed} is negative", "Set 0 or more.")
-        for side in ("users", "items", "ratings"):
-            for key in (f"num_{side}", f"expected_{side}"):
-                value = getattr(self, key)
-                if value is not None and value < 1:
-                    raise bad_setting(key, f"{value} is not positive", "Set 1 or more, or null.")
 
     def _check_table(self) -> None:
         if not self.path:

@@ -7,9 +7,8 @@ consent, so a log that is not there is an error that says where to get it (`data
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from sim.event_readers import (
     read_events,
 )
 from sim.events import CLICK, FEEDBACK_NAMES, ORDER, SKIP, EventLog, build_event_log, select_events
+from sim.settings import Count, NotNegative, OneOf, ProperShare
 from sim.skip_sampling import SKIP_SAMPLER_VERSION, add_sampled_skips
 from sim.sources import Source, checksum
 from sim.table_cache import cached
@@ -46,28 +46,28 @@ class LogConfig(FilesConfig):
     """
 
     obtain: str | None
-    expected_events: int | None
+    expected_events: Count | None
     user_column: str | None
     item_column: str | None
     time_column: str | None
     feedback_column: str | None
     session_column: str | None
     column_names: list[str]
-    time_format: str
-    feedback_of_event: dict[str, str]
-    unknown_events: str
-    feedback_of_file: dict[str, str]
-    session_gap: float
-    min_item_events: int
-    min_session_events: int
-    skips_per_event: float
-    skip_popularity_power: float
-    split: str
-    train_days: int | None
-    test_quantile: float
+    time_format: Annotated[str, OneOf(*TIME_FORMATS)]
+    feedback_of_event: dict[str, Annotated[str, OneOf(*FEEDBACK_CHOICES)]]
+    unknown_events: Annotated[str, OneOf(*UNKNOWN_EVENTS)]
+    feedback_of_file: dict[str, Annotated[str, OneOf(*FEEDBACK_NAMES)]]
+    session_gap: NotNegative
+    min_item_events: Count
+    min_session_events: Count
+    skips_per_event: NotNegative
+    skip_popularity_power: NotNegative
+    split: Annotated[str, OneOf(*SPLITS)]
+    train_days: Count | None
+    test_quantile: ProperShare
     size: str | None
-    num_users: int | None
-    num_items: int | None
+    num_users: Count | None
+    num_items: Count | None
     kind: str = dataclasses.field(
         default="events",
         metadata={
@@ -77,10 +77,11 @@ class LogConfig(FilesConfig):
     )
 
     def __post_init__(self) -> None:
-        """Checks all values."""
-        self._check_choices()
+        """Checks settings against each other, and the reader's name."""
         self.check_files()
-        self._check_ranges()
+        readers = (SYNTHETIC_FUNNEL, *EVENT_READERS)
+        if self.reader not in readers:
+            raise bad_setting("reader", f"unknown value {self.reader!r}", f"Choose one of: {', '.join(readers)}.")
         if self.reader == "events_table":
             self._check_table()
         if self.reader == SYNTHETIC_FUNNEL:
@@ -88,31 +89,6 @@ class LogConfig(FilesConfig):
 
             if self.size not in SIZES:
                 raise bad_setting("size", f"unknown value {self.size!r}", f"Choose one of: {', '.join(SIZES)}.")
-
-    def _check_choices(self) -> None:
-        for key, value, choices in (
-            ("reader", self.reader, (SYNTHETIC_FUNNEL, *EVENT_READERS)),
-            ("time_format", self.time_format, TIME_FORMATS),
-            ("unknown_events", self.unknown_events, UNKNOWN_EVENTS),
-            ("split", self.split, SPLITS),
-            *((f"feedback_of_event.{name}", value, FEEDBACK_CHOICES) for name, value in self.feedback_of_event.items()),
-            *((f"feedback_of_file.{name}", value, FEEDBACK_NAMES) for name, value in self.feedback_of_file.items()),
-        ):
-            if value not in choices:
-                raise bad_setting(key, f"unknown value {value!r}", f"Choose one of: {', '.join(choices)}.")
-
-    def _check_ranges(self) -> None:
-        for key in ("session_gap", "skips_per_event", "skip_popularity_power"):
-            value = getattr(self, key)
-            if not 0 <= value < math.inf:
-                raise bad_setting(key, f"{value:g} is out of range", "Set 0 or more.")
-        if not 0 < self.test_quantile < 1:
-            problem = f"{self.test_quantile:g} is out of range"
-            raise bad_setting("test_quantile", problem, "Set it between 0 and 1, exclusive.")
-        for key in ("expected_events", "min_item_events", "min_session_events", "train_days", "num_users", "num_items"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise bad_setting(key, f"{value} is not positive", "Set 1 or more.")
 
     def _check_table(self) -> None:
         if not self.path and not self.files and not self.archive:

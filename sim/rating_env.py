@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import flax.struct
 import jax
@@ -14,6 +14,7 @@ from sim.errors import UserError
 from sim.policy import Decision, Policy, with_random_first_item
 from sim.rating_lookup import RatingLookup, make_rating_lookup
 from sim.ratings import RatingData
+from sim.settings import Count, NotNegative, OneOf
 
 STATUS_SIZE = 9
 NO_ITEM = -1
@@ -23,30 +24,20 @@ NO_ITEM = -1
 class EnvConfig:
     """Settings of the rating simulator (`conf/env/rating.yaml` explains each)."""
 
-    alpha: float
-    episode_length: int
-    reward_scale: str
-    cold_start: str
+    alpha: NotNegative
+    episode_length: Count
+    reward_scale: Annotated[str, OneOf("half_open", "symmetric")]
+    cold_start: Annotated[str, OneOf("policy", "random")]
     allow_repeats: bool
-    rating_layout: str
-    dense_limit_mb: float
+    rating_layout: Annotated[str, OneOf("auto", "dense", "csr")]
+    dense_limit_mb: NotNegative
 
     def __post_init__(self) -> None:
-        """Checks ranges; raises UserError naming the key."""
-        if not (0 <= self.alpha < float("inf")):
-            raise UserError(f"env.alpha is {self.alpha}", do="Give a number >= 0 (the paper uses 0, 0.1 and 0.2).")
-        if self.episode_length < 1:
-            raise UserError(f"env.episode_length is {self.episode_length}", do="Give at least 1 (the paper uses 32).")
-        if self.reward_scale not in ("half_open", "symmetric"):
-            raise UserError(f"env.reward_scale is {self.reward_scale!r}", do="Use half_open or symmetric.")
-        if self.cold_start not in ("policy", "random"):
-            raise UserError(f"env.cold_start is {self.cold_start!r}", do="Use policy or random.")
+        """Checks settings against each other; raises UserError naming the key."""
         if self.cold_start == "random" and self.episode_length < 2:
             raise UserError(
                 "env.cold_start=random leaves nothing to decide", do="Set env.episode_length to at least 2."
             )
-        if self.rating_layout not in ("auto", "dense", "csr"):
-            raise UserError(f"env.rating_layout is {self.rating_layout!r}", do="Use auto, dense or csr.")
 
 
 def empirical_rewards(data: RatingData, reward_scale: str) -> np.ndarray:

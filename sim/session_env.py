@@ -16,25 +16,20 @@ from sim.errors import UserError
 from sim.events import NUM_FEEDBACK
 from sim.histories import NO_ITEM, Histories, HistoryTable, add_feedback
 from sim.policy import Decision, Policy
+from sim.settings import Count, NotNegative
 
 
 @dataclass(frozen=True)
 class SessionConfig:
     """Settings of the session simulator (`conf/env/session.yaml` explains each)."""
 
-    episode_length: int
-    history_length: int
-    click_reward: float
-    order_reward: float
+    episode_length: Count
+    history_length: Count
+    click_reward: NotNegative
+    order_reward: NotNegative
 
     def __post_init__(self) -> None:
-        """Checks ranges; raises UserError naming the key."""
-        for key in ("episode_length", "history_length"):
-            if getattr(self, key) < 1:
-                raise UserError(f"env.{key} is {getattr(self, key)}", do="Give at least 1.")
-        for key in ("click_reward", "order_reward"):
-            if not 0 <= getattr(self, key) < float("inf"):
-                raise UserError(f"env.{key} is {getattr(self, key)}", do="Give a number >= 0.")
+        """Checks settings against each other; raises UserError naming the keys."""
         if self.order_reward == self.click_reward == 0:
             raise UserError("env.click_reward and env.order_reward are both 0", do="Give one of them a value.")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -15,13 +17,67 @@ from sim.errors import UserError
 Settings = TypeVar("Settings")
 
 
+@dataclass(frozen=True)
+class Between:
+    """A range of finite numbers, for the annotation of a field."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    def allows(self, value: float) -> bool:
+        """Says whether a number is in the range."""
+        return math.isfinite(value) and self.least <= value <= self.most and self.above < value < self.below
+
+    def __str__(self) -> str:
+        """The range in words."""
+        if self.above == 0 and self.most == self.below == math.inf:
+            return "a positive number"
+        bounds = (
+            ("at least", self.least),
+            ("more than", self.above),
+            ("at most", self.most),
+            ("less than", self.below),
+        )
+        words = [f"{name} {bound:,.15g}" for name, bound in bounds if math.isfinite(bound)]
+        return " and ".join(words) or "a finite number"
+
+
+class OneOf:
+    """The names that a field may have as value, for its annotation."""
+
+    def __init__(self, *names: str) -> None:
+        """Takes the names."""
+        self.names = names
+
+    def allows(self, value: str) -> bool:
+        """Says whether a value is one of the names."""
+        return value in self.names
+
+    def __str__(self) -> str:
+        """The names in words."""
+        return " or ".join(filter(None, [", ".join(self.names[:-1]), self.names[-1]]))
+
+
+Count = Annotated[int, Between(least=1)]
+CountOrZero = Annotated[int, Between(least=0)]
+Seed = Annotated[int, Between(least=0, below=2**32)]
+Finite = Annotated[float, Between()]
+Positive = Annotated[float, Between(above=0)]
+NotNegative = Annotated[float, Between(least=0)]
+Share = Annotated[float, Between(least=0, most=1)]
+ProperShare = Annotated[float, Between(above=0, below=1)]
+
+
 def read_settings(schema: type[Settings], config: Any, where: str = "") -> Settings:
     """Checks a configuration against a dataclass (fields may be dataclasses again) and builds it.
 
     Args:
-        schema: Says which keys there are and of which types; checks ranges itself in `__post_init__`. A field with
-            a default may be absent. One whose metadata has "otherwise" (advice) must have its default as value, which
-            is checked before all else: it tells a group of keys from another that would be mistaken for it.
+        schema: Says which keys there are, of which types and, by annotations (`Count`, `Annotated[str, OneOf(...)]`),
+            in which ranges; `__post_init__` checks values against each other. A field with a default may be absent.
+            One whose metadata has "otherwise" (advice) must have its default as value, which is checked before all
+            else: it tells a group of keys from another that would be mistaken for it.
         config: A mapping or OmegaConf node with these keys and no others; interpolations are resolved.
         where: Key of this node in the whole configuration, for messages.
 
@@ -58,10 +114,32 @@ def read_settings(schema: type[Settings], config: Any, where: str = "") -> Setti
             problem = "is no list; write one like [32,16], or []"
         raise UserError(problem, where=key, do=advice) from None
     assert isinstance(checked, dict)
+    hints = typing.get_type_hints(schema, include_extras=True)
+    for name, value in checked.items():
+        for place, bad, allowed in _out_of_range(hints[str(name)], value, _path(where, str(name))):
+            raise UserError(f"{place} is {bad!r}", do=f"Give {allowed}.")
     parts: dict[str, Any] = {key: read_settings(kind, config[key], _path(where, key)) for key, kind in nested.items()}
     built = schema(**{str(key): value for key, value in checked.items()}, **parts)
     assert isinstance(built, schema)
     return built
+
+
+def _out_of_range(hint: Any, value: Any, key: str) -> Iterator[tuple[str, Any, Between | OneOf]]:
+    """Yields each value that breaks a rule in the annotation of its type, with key and rule; None breaks none."""
+    if value is None:
+        return
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is Annotated:
+        yield from ((key, value, rule) for rule in hint.__metadata__ if not rule.allows(value))
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _out_of_range(arguments[0], entry, key)
+    elif isinstance(value, dict):
+        for name, entry in value.items():
+            yield from _out_of_range(arguments[1], entry, _path(key, str(name)))
+    else:
+        for arm in arguments:
+            yield from _out_of_range(arm, value, key)
 
 
 def _path(where: str, key: str) -> str:

@@ -2,9 +2,23 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+
+
+def run_module(folder: Path, environment: dict[str, str], module: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Runs `python -m MODULE ARGUMENTS` in a folder and returns the finished process."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def metrics_without_times(folder: Path) -> list[dict]:

@@ -2,10 +2,11 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_lines import run_module
+from quick_jit import quick_flags
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -19,7 +20,7 @@ def command_environment(tmp_path_factory) -> dict[str, str]:
         "TPGR_JAX_CACHE": str(folder / "tables"),
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # at the sizes of tests compiling takes far longer than running
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {quick_flags()}",
         "XDG_CACHE_HOME": str(folder / "cache"),
         "PYTHONWARNINGS": "default",
     }
@@ -32,15 +33,7 @@ def run_command_line(command_environment, tmp_path):
     def run(
         module: str, *arguments: str, environment: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            cwd=tmp_path,
-            env=command_environment | (environment or {}),
-            capture_output=True,
-            text=True,
-            timeout=600,
-            stdin=subprocess.DEVNULL,
-        )
+        return run_module(tmp_path, command_environment | (environment or {}), module, *arguments)
 
     return run
 

@@ -1,6 +1,9 @@
 """Compiling for tests, where it takes far longer than running."""
 
 import functools
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +20,17 @@ _OPTIONS: tuple[dict[str, Any], ...] = (
 def quick_jit(function: Callable[..., Any]) -> Callable[..., Any]:
     """`jax.jit` with as little optimisation as this version of XLA lets one ask for."""
     return jax.jit(function, compiler_options=_options())
+
+
+@functools.cache
+def quick_flags() -> str:
+    """The same for XLA_FLAGS of other processes; the ones that this version of XLA knows (others would stop it)."""
+    for options in _OPTIONS:
+        flags = " ".join(f"--{name}={str(value).lower()}" for name, value in options.items())
+        probe = [sys.executable, "-c", "import jax; jax.devices()"]
+        if subprocess.run(probe, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True).returncode == 0:
+            return flags
+    return ""
 
 
 @functools.cache

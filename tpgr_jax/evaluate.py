@@ -14,7 +14,7 @@ from harness.run_folder import RunFolder
 from harness.training_command import relocated
 from sim.command import run_command, task
 from sim.errors import UserError
-from sim.settings import read_settings
+from sim.settings import Count, read_settings
 from tpgr_jax.comparison import (
     USERS_PER_BATCH,
     evaluate_opponents,
@@ -32,7 +32,7 @@ class EvaluateConfig:
 
     run: str | None
     checkpoint: int | None
-    users_per_batch: int | None
+    users_per_batch: Count | None
     data_root: str | None
     data_cache: str | None
     data_path: str | None
@@ -41,8 +41,6 @@ class EvaluateConfig:
         """Checks ranges; raises UserError naming the key."""
         if self.run is None:
             raise UserError("no run given", do="Name a run folder: python -m tpgr_jax.evaluate run=RUN_FOLDER")
-        if self.users_per_batch is not None and self.users_per_batch < 1:
-            raise UserError(f"users_per_batch is {self.users_per_batch}", do="Give at least 1.")
 
 
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="evaluate")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import flax.struct
@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sim.errors import UserError
 from sim.policy import Decision, Policy
 from sim.rating_env import STATUS_SIZE, Observation, Trajectory
+from sim.settings import Count, CountOrZero, OneOf
 from tpgr_jax.encoder import Encoder
 from tpgr_jax.node_batching import pack, plan_tiles, unpack
 from tpgr_jax.tree import ItemTree
@@ -27,27 +27,15 @@ NO_LEAF = -1
 class PolicyConfig:
     """Networks of the tree policy (`conf/agent/tpgr.yaml`)."""
 
-    hidden: list[int]
-    embedding_size: int
-    state_hidden: int
-    embedding: str
-    embedding_epochs: int
+    hidden: list[Count]
+    embedding_size: Count
+    state_hidden: Count
+    embedding: Annotated[str, OneOf("mf", "random")]
+    embedding_epochs: Count
     train_embedding: bool
     status_in_rnn: bool
     count_prior: bool
-    encoder_pretrain_steps: int
-
-    def __post_init__(self) -> None:
-        """Checks ranges; raises UserError naming the key."""
-        if any(width < 1 for width in self.hidden):
-            raise UserError(f"agent.policy.hidden is {self.hidden}", do="Give widths >= 1, or [] for linear heads.")
-        for key in ("embedding_size", "state_hidden", "embedding_epochs"):
-            if getattr(self, key) < 1:
-                raise UserError(f"agent.policy.{key} is {getattr(self, key)}", do="Give at least 1.")
-        if self.embedding not in ("mf", "random"):
-            raise UserError(f"agent.policy.embedding is {self.embedding!r}", do="Use mf or random.")
-        if self.encoder_pretrain_steps < 0:
-            raise UserError("agent.policy.encoder_pretrain_steps must be at least 0")
+    encoder_pretrain_steps: CountOrZero
 
 
 @flax.struct.dataclass

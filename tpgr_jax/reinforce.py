@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import chex
 import flax.struct
@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sim.errors import UserError
 from sim.rating_env import EnvParams, RatingEnv, Trajectory
 from sim.rollout import rollout
+from sim.settings import Count, CountOrZero, NotNegative, OneOf, Positive, Share
 from tpgr_jax.policy import MASKED_LOGIT, PolicyParams, TreePolicy, TreeTables
 
 
@@ -21,40 +21,17 @@ from tpgr_jax.policy import MASKED_LOGIT, PolicyParams, TreePolicy, TreeTables
 class LearnerConfig:
     """REINFORCE's settings (`conf/agent/tpgr.yaml`)."""
 
-    discount: float
-    baseline: str
-    episodes_per_user: int
-    update: str
-    learning_rate: float
-    clip_norm: float
-    entropy: str
-    entropy_weight: float
-    entropy_weight_end: float
-    entropy_steps: int
-    l2_weight: float
-
-    def __post_init__(self) -> None:
-        """Checks ranges; raises UserError naming the key."""
-        choices = {
-            "baseline": ("per_user", "per_step", "none"),
-            "update": ("batch", "per_timestep"),
-            "entropy": ("shannon", "distance_to_uniform"),
-        }
-        for key, allowed in choices.items():
-            if getattr(self, key) not in allowed:
-                raise UserError(
-                    f"agent.learner.{key} is {getattr(self, key)!r}", do=f"Use one of: {', '.join(allowed)}."
-                )
-        if not 0 <= self.discount <= 1:
-            raise UserError(f"agent.learner.discount is {self.discount}", do="Give a number from 0 to 1.")
-        for key in ("learning_rate", "clip_norm"):
-            if not 0 < getattr(self, key) < float("inf"):
-                raise UserError(f"agent.learner.{key} is {getattr(self, key)}", do="Give a number > 0.")
-        for key in ("entropy_weight", "entropy_weight_end", "l2_weight", "entropy_steps"):
-            if not 0 <= getattr(self, key) < float("inf"):
-                raise UserError(f"agent.learner.{key} is {getattr(self, key)}", do="Give a number >= 0.")
-        if self.episodes_per_user < 1:
-            raise UserError("agent.learner.episodes_per_user must be at least 1")
+    discount: Share
+    baseline: Annotated[str, OneOf("per_user", "per_step", "none")]
+    episodes_per_user: Count
+    update: Annotated[str, OneOf("batch", "per_timestep")]
+    learning_rate: Positive
+    clip_norm: Positive
+    entropy: Annotated[str, OneOf("shannon", "distance_to_uniform")]
+    entropy_weight: NotNegative
+    entropy_weight_end: NotNegative
+    entropy_steps: CountOrZero
+    l2_weight: NotNegative
 
 
 @flax.struct.dataclass

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from harness.loop import ScheduleConfig
 from sim.datasets import DataConfig
 from sim.errors import UserError
 from sim.rating_env import EnvConfig
+from sim.settings import Count, OneOf, Seed
 from tpgr_jax.policy import PolicyConfig
 from tpgr_jax.reinforce import LearnerConfig
 from tpgr_jax.tree import TreeConfig
@@ -17,27 +19,16 @@ from tpgr_jax.tree import TreeConfig
 class AgentConfig:
     """Which agent, and its parts (`conf/agent/*.yaml`)."""
 
-    name: str
+    name: Annotated[str, OneOf("tpgr")]
     policy: PolicyConfig
     learner: LearnerConfig
-
-    def __post_init__(self) -> None:
-        """Checks the name."""
-        if self.name != "tpgr":
-            raise UserError(f"agent.name is {self.name!r}", do="Use tpgr.")
 
 
 @dataclass(frozen=True)
 class TrainConfig(ScheduleConfig):
     """The schedule, and how many episodes a training step plays (`conf/train/default.yaml`)."""
 
-    episodes_per_step: int
-
-    def __post_init__(self) -> None:
-        """Checks ranges; raises UserError naming the key."""
-        super().__post_init__()
-        if self.episodes_per_step < 1:
-            raise UserError(f"train.episodes_per_step is {self.episodes_per_step}", do="Give at least 1.")
+    episodes_per_step: Count
 
 
 @dataclass(frozen=True)
@@ -49,12 +40,10 @@ class RunConfig:
     tree: TreeConfig
     agent: AgentConfig
     train: TrainConfig
-    seed: int
+    seed: Seed
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"seed is {self.seed}", do="Give a number from 0 to 2^32 - 1.")
         group = self.agent.learner.episodes_per_user
         if self.train.episodes_per_step % group:
             raise UserError(

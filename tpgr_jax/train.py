@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import hydra
 import jax
 from omegaconf import DictConfig
 
-from harness.loop import check_steps, run_training
+from harness.loop import run_training
 from harness.metric_writer import read_rows
 from harness.plots import Curve, Panel, plot_curves
-from harness.provenance import record_resumption
 from harness.results import means
 from harness.run_folder import RunFolder, register_run_folder_resolver
-from harness.training_command import start_or_resume, with_absolute_places
+from harness.training_command import opened_run, start_or_resume, with_absolute_places
 from sim.command import run_command, task
 from sim.evaluation import Evaluation
 from sim.settings import read_settings
@@ -59,21 +59,12 @@ def train(values: dict[str, Any], folder: RunFolder, resume: bool) -> None:
     if not resume:
         values = _settled(values, config, problem)
         config = read_settings(RunConfig, values)
-    with folder.locked():
-        if not resume:
-            folder.start(values)
-        _train_in_folder(config, problem, folder, values if resume else None)
+    origin = partial(record_origin, config, problem), partial(check_same_origin, config, problem)
+    with opened_run(values, folder, resume, config.train, *origin):
+        _train_in_folder(config, problem, folder)
 
 
-def _train_in_folder(config: RunConfig, problem: Problem, folder: RunFolder, resumed: dict[str, Any] | None) -> None:
-    """Does the work of `train`; `resumed` is the configuration that a resumed run goes on with."""
-    if not folder.provenance.exists():
-        record_origin(config, problem, folder)
-    record = check_same_origin(config, problem, folder)
-    if resumed is not None:
-        check_steps(config.train, folder)
-        folder.write_config(resumed)
-        record_resumption(folder, record)
+def _train_in_folder(config: RunConfig, problem: Problem, folder: RunFolder) -> None:
     tree = make_tree(config, problem, folder)
     learner, world = make_learner(config, problem, tree)
     _announce(config, problem, tree, folder)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
 from harness.run_folder import read_arrays
 from sim.errors import UserError
+from sim.settings import Count, OneOf, Seed
 from tpgr_jax.clustering import Vectors, kmeans_clusters, pca_clusters, random_clusters
 
 NO_CHILD = -1
@@ -20,25 +22,12 @@ MAX_LEAF_SLOTS = 2**31 - 1
 class TreeConfig:
     """How the tree is built (`conf/tree/*.yaml`)."""
 
-    depth: int
-    clustering: str
-    vectors: str
-    vector_size: int
-    vector_epochs: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        """Checks ranges; raises UserError naming the key."""
-        if self.depth < 1:
-            raise UserError(
-                f"tree.depth is {self.depth}", do="Give at least 1 (1 is the flat policy; the paper uses 2)."
-            )
-        if self.clustering not in ("pca", "kmeans", "random"):
-            raise UserError(f"tree.clustering is {self.clustering!r}", do="Use pca, kmeans or random.")
-        if self.vectors not in ("rating", "mf", "vae"):
-            raise UserError(f"tree.vectors is {self.vectors!r}", do="Use rating, mf or vae.")
-        if self.vector_size < 1 or self.vector_epochs < 1:
-            raise UserError("tree.vector_size and tree.vector_epochs must be at least 1")
+    depth: Count
+    clustering: Annotated[str, OneOf("pca", "kmeans", "random")]
+    vectors: Annotated[str, OneOf("rating", "mf", "vae")]
+    vector_size: Count
+    vector_epochs: Count
+    seed: Seed
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from harness.loop import Interruption, ScheduleConfig, run_training
 from harness.metric_writer import read_rows
 from harness.run_folder import RunFolder
 from sim.errors import UserError
+from sim.settings import read_settings
 
 SCHEDULE = {
     "steps": 10,
@@ -193,7 +194,7 @@ def test_rows_are_json(tmp_path):
 )
 def test_impossible_schedules_name_their_key(key, value):
     with pytest.raises(UserError, match=rf"train\.{key}"):
-        ScheduleConfig(**{**SCHEDULE, key: value})
+        read_settings(ScheduleConfig, {**SCHEDULE, key: value}, "train")
 
 
 def keeper(patience: int) -> Agent:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_lines import assert_one_message, checkpoint_steps, metrics_without_times, parameters
+from command_lines import assert_one_message, checkpoint_steps, metrics_without_times, parameters, run_module
 
 from sim.ranking_metrics import average_precision, ndcg
 
@@ -58,14 +58,7 @@ RESULTS = [f"{name}.{ending}" for name in ("online", "online_truth", "offline") 
 def finished_run(command_environment, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     """A run and the folder it was started in, which also holds the simulator."""
     folder = tmp_path_factory.mktemp("finished")
-    finished = subprocess.run(
-        [sys.executable, "-m", TRAIN, *SMALL, "hydra.run.dir=run"],
-        cwd=folder,
-        env=command_environment,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
+    finished = run_module(folder, command_environment, TRAIN, *SMALL, "hydra.run.dir=run")
     assert finished.returncode == 0, finished.stderr
     return folder / "run", finished
 
@@ -298,15 +291,10 @@ def test_evaluate_wants_a_run_of_this_system(finished_run, run_command_line, tmp
     not (Path(os.environ.get("TPGR_JAX_DATA", "")) / "jdata-sample").is_dir(),
     reason="set TPGR_JAX_DATA to a folder with jdata-sample/JData_Action_*.csv.gz",
 )
-def test_the_jdata_experiment_runs_to_the_end(command_environment, tmp_path):
-    finished = subprocess.run(
-        [sys.executable, "-m", TRAIN, "+experiment=jdata", *SMALL[1:], "train.steps=2", "hydra.run.dir=run"],
-        cwd=tmp_path,
-        env=command_environment | {"TPGR_JAX_DATA": os.environ["TPGR_JAX_DATA"]},
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
+def test_the_jdata_experiment_runs_to_the_end(run_command_line, tmp_path):
+    data = {"TPGR_JAX_DATA": os.environ["TPGR_JAX_DATA"]}
+    arguments = ["+experiment=jdata", *SMALL[1:], "train.steps=2", "hydra.run.dir=run"]
+    finished = run_command_line(TRAIN, *arguments, environment=data)
     assert finished.returncode == 0, finished.stderr
     assert "SAMPLED SKIPS" in finished.stdout
     assert (tmp_path / "run" / "online.json").exists()

@@ -23,7 +23,7 @@ def config(**changes) -> EmbeddingConfig:
         "order_weight": 2.0,
         "spectrum_power": 2.0,
     }
-    return EmbeddingConfig(**(settings | changes))
+    return read_settings(EmbeddingConfig, settings | changes, "simulator.embedding")
 
 
 def make_log(rows: list[tuple]) -> EventLog:

@@ -23,6 +23,7 @@ from sim.errors import UserError
 from sim.events import EventLog, build_event_log
 from sim.histories import Histories, make_history_table
 from sim.session_env import SessionEnv, SessionParams
+from sim.settings import read_settings
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -98,7 +99,7 @@ def learner_config(**changes: Any) -> LearnerConfig:
         "target_action": "item",
         "terminal": "bootstrap",
     }
-    return LearnerConfig(**{**settings, **changes})
+    return read_settings(LearnerConfig, {**settings, **changes}, "agent.learner")
 
 
 def goal_config(**changes: Any) -> GoalConfig:
@@ -115,7 +116,7 @@ def goal_config(**changes: Any) -> GoalConfig:
         "discount": "gamma",
         "store_partial_window": True,
     }
-    return GoalConfig(**{**settings, **changes})
+    return read_settings(GoalConfig, {**settings, **changes}, "agent.goals")
 
 
 def make_learner(goals: GoalConfig, length: int = 7, **changes: Any) -> HrlLearner:

@@ -15,6 +15,7 @@ import pytest
 from hrlmg_jax.encoder import HistoryEncoder
 from hrlmg_jax.networks import ActorCritic, NetworkConfig, unit
 from sim.errors import UserError
+from sim.settings import read_settings
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -31,7 +32,7 @@ def config(**changes: Any) -> NetworkConfig:
         "q_output": "linear",
         "critics": "twin",
     }
-    return NetworkConfig(**{**settings, **changes})
+    return read_settings(NetworkConfig, {**settings, **changes}, "agent.network")
 
 
 def random_params(networks: ActorCritic, seed: int = 0) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from hrlmg_jax.retrieval import (
 from sim.errors import UserError
 from sim.histories import Histories
 from sim.session_env import SessionObservation
+from sim.settings import read_settings
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -254,4 +255,4 @@ def test_an_index_keeps_neighbours_only_for_recall() -> None:
 )
 def test_a_bad_setting_is_named(key: str, settings: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"agent.retrieval.{key}"):
-        RetrievalConfig(**settings)
+        read_settings(RetrievalConfig, settings, "agent.retrieval")

@@ -98,11 +98,11 @@ def test_sampled_skips_and_generated_logs_are_said_loudly():
     [
         (["data=events_csv"], "error: data.path: is not set"),
         (["data=events_csv", "data.path=none.csv"], "error: none.csv: no such file"),
-        (["data=jdata", "data.session_gap=-1"], "error: data.session_gap: -1 is out of range"),
+        (["data=jdata", "data.session_gap=-1"], "error: data.session_gap is -1.0\n  Give at least 0."),
         (["data=retailrocket"], "error: retailrocket: no files of this data set"),
         (["data=ratings_file"], "error: data.path: is not set"),
         (["data=ratings_file", "data.path=none.csv"], "error: none.csv: no such file"),
-        (["data.test_fraction=2"], "error: data.test_fraction: 2 is out of range"),
+        (["data.test_fraction=2"], "error: data.test_fraction is 2.0\n  Give more than 0 and less than 1."),
         (["data=netflix", "data.offline_fallback=false"], "error: netflix: no files of this data set"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Random and fixed-list policies, item rankings against brute force, and the settings of a tree."""
+"""Random and fixed-list policies, and item rankings against brute force."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,6 @@ from hand_made import hand_made_ratings
 from sim.errors import UserError
 from sim.fixed_policies import fixed_list_policy, random_policy, rank_items, scripted_policy
 from sim.rating_env import Observation, empirical_rewards
-from tpgr_jax.tree import TreeConfig
 
 RANDOM_15, RANDOM_7, FIXED_LIST = random_policy(15), random_policy(7), fixed_list_policy()
 
@@ -151,36 +150,6 @@ def test_an_unknown_ranking():
     data = make_data(np.array([[1, 2, 3]]))
     with pytest.raises(UserError, match="popularity"):
         rank_items(data, np.array([0]), "median", empirical_rewards(data, "half_open"))
-
-
-def make_tree_config(**changes):
-    settings = {"depth": 2, "clustering": "pca", "vectors": "rating", "vector_size": 8, "vector_epochs": 3, "seed": 0}
-    return TreeConfig(**(settings | changes))
-
-
-@pytest.mark.parametrize(
-    ("key", "values"),
-    [("clustering", ["pca", "kmeans", "random"]), ("vectors", ["rating", "mf", "vae"]), ("depth", [1, 2, 5])],
-)
-def test_tree_settings(key, values):
-    assert [getattr(make_tree_config(**{key: value}), key) for value in values] == values
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("depth", 0),
-        ("depth", -1),
-        ("clustering", "ward"),
-        ("clustering", "PCA"),
-        ("vectors", "bert"),
-        ("vector_size", 0),
-        ("vector_epochs", 0),
-    ],
-)
-def test_tree_settings_out_of_range_are_named(key, value):
-    with pytest.raises(UserError, match=f"tree.{key}"):
-        make_tree_config(**{key: value})
 
 
 def test_ranking_ties_that_rounding_would_break():

@@ -12,6 +12,7 @@ import pytest
 from hand_made import hand_made_ratings
 from sim.errors import UserError
 from sim.rating_env import EnvConfig, RatingEnv, empirical_rewards, make_env_params, make_rating_env
+from sim.settings import read_settings
 
 NUM_USERS, NUM_ITEMS = 12, 40
 RELEVANT_ABOVE = 3
@@ -27,7 +28,7 @@ def make_config(**changes):
         "rating_layout": "auto",
         "dense_limit_mb": 100.0,
     }
-    return EnvConfig(**(settings | changes))
+    return read_settings(EnvConfig, settings | changes, "env")
 
 
 def make_data(ratings, low=None, high=None):

@@ -15,6 +15,7 @@ from sim.histories import make_history_table
 from sim.policy import Decision, Policy
 from sim.rollout import rollout
 from sim.session_env import LoggedFeedback, SessionConfig, SessionEnv, SessionParams
+from sim.settings import read_settings
 
 NUM_USERS, NUM_ITEMS, LENGTH, HISTORY = 6, 30, 8, 3
 CERTAIN = {SKIP: [1.0, 0.0, 0.0], CLICK: [0.0, 1.0, 0.0], ORDER: [0.0, 0.0, 1.0]}
@@ -401,7 +402,7 @@ def test_policies_see_the_candidates_of_their_session(logged):
 def test_settings_out_of_range_are_named(key, value):
     settings = {"episode_length": 50, "history_length": 10, "click_reward": 1.0, "order_reward": 5.0}
     with pytest.raises(UserError, match=f"env.{key}"):
-        SessionConfig(**(settings | {key: value}))
+        read_settings(SessionConfig, settings | {key: value}, "env")
     assert SessionConfig(**settings).order_reward == 5
 
 

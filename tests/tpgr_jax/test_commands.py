@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_lines import assert_one_message, checkpoint_steps, metrics_without_times, parameters
+from command_lines import assert_one_message, checkpoint_steps, metrics_without_times, parameters, run_module
 
 SMALL = [
     "data.size=tiny",
@@ -31,14 +31,7 @@ TRAIN, EVALUATE = "tpgr_jax.train", "tpgr_jax.evaluate"
 @pytest.fixture(scope="module")
 def finished_run(command_environment, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     folder = tmp_path_factory.mktemp("finished")
-    finished = subprocess.run(
-        [sys.executable, "-m", TRAIN, *SMALL, "hydra.run.dir=run"],
-        cwd=folder,
-        env=command_environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    finished = run_module(folder, command_environment, TRAIN, *SMALL, "hydra.run.dir=run")
     assert finished.returncode == 0, finished.stderr
     return folder / "run", finished
 
@@ -417,13 +410,6 @@ def test_built_wheel_finds_its_configurations_in_an_empty_folder(repository, com
         check=True,
     )
     assert where.stdout.count(str(installed)) == 2
-    finished = subprocess.run(
-        [sys.executable, "-m", TRAIN, *SMALL, "train.steps=2"],
-        cwd=empty,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    finished = run_module(empty, environment, TRAIN, *SMALL, "train.steps=2")
     assert finished.returncode == 0, finished.stderr
     assert os.listdir(empty) == ["outputs"]

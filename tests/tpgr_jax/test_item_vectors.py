@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -10,6 +12,7 @@ from hand_made import hand_made_ratings
 from sim import synthetic
 from sim.errors import UserError
 from sim.ratings import RatingData
+from sim.settings import read_settings
 from tpgr_jax import item_vae
 from tpgr_jax.item_vae import vae_vectors
 from tpgr_jax.item_vectors import build_item_tree, item_vectors
@@ -21,6 +24,9 @@ def tree_config(clustering: str = "pca", vectors: str = "rating", vector_size: i
     return TreeConfig(
         depth=2, clustering=clustering, vectors=vectors, vector_size=vector_size, vector_epochs=epochs, seed=0
     )
+
+
+TREE_SETTINGS = {"depth": 2, "clustering": "pca", "vectors": "mf", "vector_size": 8, "vector_epochs": 3, "seed": 0}
 
 
 def as_data(table: np.ndarray) -> RatingData:
@@ -173,14 +179,20 @@ def test_the_clustering_follows_the_planted_groups(clustering: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "key"),
+    ("key", "value"),
     [
-        ({"clustering": "ward"}, r"tree\.clustering"),
-        ({"vectors": "bert"}, r"tree\.vectors"),
-        ({"vector_size": 0}, r"tree\.vector_size"),
-        ({"epochs": 0}, r"tree\.vector_epochs"),
+        ("depth", 0),
+        ("depth", -1),
+        ("clustering", "ward"),
+        ("clustering", "PCA"),
+        ("vectors", "bert"),
+        ("vector_size", 0),
+        ("vector_epochs", 0),
+        ("seed", -1),
+        ("seed", 2**32),
     ],
 )
-def test_wrong_tree_settings_are_refused_by_name(change: dict, key: str) -> None:
-    with pytest.raises(UserError, match=key):
-        tree_config(**change)
+def test_wrong_tree_settings_are_refused_by_name(key: str, value: Any) -> None:
+    assert read_settings(TreeConfig, TREE_SETTINGS, "tree") == TreeConfig(**TREE_SETTINGS)
+    with pytest.raises(UserError, match=rf"^tree\.{key} is "):
+        read_settings(TreeConfig, TREE_SETTINGS | {key: value}, "tree")

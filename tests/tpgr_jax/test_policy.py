@@ -20,6 +20,7 @@ from sim.errors import UserError
 from sim.rating_env import EnvConfig, EnvParams, RatingEnv, Trajectory, make_env_params, make_rating_env
 from sim.ratings import RatingData
 from sim.rollout import rollout
+from sim.settings import read_settings
 from tpgr_jax.policy import (
     MASKED_LOGIT,
     PolicyConfig,
@@ -49,7 +50,7 @@ def policy_config(**changes: Any) -> PolicyConfig:
         "count_prior": True,
         "encoder_pretrain_steps": 0,
     }
-    return PolicyConfig(**{**settings, **changes})
+    return read_settings(PolicyConfig, {**settings, **changes}, "agent.policy")
 
 
 def env_config(**changes: Any) -> EnvConfig:

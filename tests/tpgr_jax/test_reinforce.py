@@ -18,6 +18,7 @@ from sim.errors import UserError
 from sim.rating_env import EnvConfig, RatingEnv, Trajectory, make_env_params, make_rating_env
 from sim.ratings import RatingData
 from sim.rollout import rollout
+from sim.settings import read_settings
 from tpgr_jax.policy import (
     MASKED_LOGIT,
     PolicyConfig,
@@ -56,7 +57,7 @@ def learner_config(**changes: Any) -> LearnerConfig:
         "entropy_steps": 10,
         "l2_weight": 0.0,
     }
-    return LearnerConfig(**{**settings, **changes})
+    return read_settings(LearnerConfig, {**settings, **changes}, "agent.learner")
 
 
 def policy_config(hidden: list[int] | None = None) -> PolicyConfig:
