@@ -11,6 +11,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from harness.compilation_cache import keep_compiled_programs
 from harness.loop import Interruption, ScheduleConfig, check_steps
 from harness.provenance import record_resumption
 from harness.run_folder import RunFolder, discard_if_empty, plain_config
@@ -34,6 +35,7 @@ def start_or_resume(
         SystemExit: The run was interrupted; its state is saved (128 + signal).
         UserError: What `train` raises, or a setting that a resumed run cannot change.
     """
+    keep_compiled_programs()
     resume = composed.resume is not None
     folder = RunFolder(Path(str(composed.resume) if resume else HydraConfig.get().runtime.output_dir))
     try:

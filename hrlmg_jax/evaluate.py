@@ -11,6 +11,7 @@ import jax
 from omegaconf import DictConfig
 
 from harness.checkpoint import Checkpoints
+from harness.compilation_cache import keep_compiled_programs
 from harness.run_folder import RunFolder
 from harness.training_command import relocated
 from hrlmg_jax.comparison import compare
@@ -52,6 +53,7 @@ def evaluate(settings: EvaluateConfig) -> None:
     Raises:
         UserError: No run folder, no or damaged checkpoint, another log than the run was trained on.
     """
+    keep_compiled_programs()
     folder = RunFolder(Path(settings.run or ""))
     values = relocated(folder.read_config(), settings.data_root, settings.data_cache, settings.data_path)
     config = read_settings(RunConfig, values)

@@ -7,6 +7,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from harness.compilation_cache import keep_compiled_programs
 from harness.loop import Interruption
 from harness.run_folder import plain_config
 from hrlmg_jax.settings import FitConfig
@@ -20,6 +21,7 @@ from sim.settings import read_settings
 @task
 def main(composed: DictConfig) -> None:
     """Fits the simulator of the configured log, or finds it fitted, and prints its report."""
+    keep_compiled_programs()
     config = read_settings(FitConfig, composed)
     data = load_data(config)
     folder = simulator_folder(config, data)

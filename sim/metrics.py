@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,8 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, 
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, mean
+    import scipy.stats  # takes a second to import, which short commands need not wait for
+
     margin = scipy.stats.t.ppf(0.5 + confidence / 2, len(values) - 1) * scipy.stats.sem(values)
     return mean - float(margin), mean + float(margin)
 
@@ -59,6 +60,8 @@ def welch_p_value(first: np.ndarray, second: np.ndarray) -> float:
     """
     if np.ptp(first) == 0 and np.ptp(second) == 0:
         return 1.0 if first[0] == second[0] else 0.0
+    import scipy.stats
+
     tested = scipy.stats.ttest_ind_from_stats(
         np.mean(first),
         np.std(first, ddof=1),

@@ -12,7 +12,7 @@ import scipy.sparse.linalg
 
 Vectors = np.ndarray | scipy.sparse.csr_array
 
-# Below this many vectors an exact eigendecomposition of the m x m Gram matrix is cheap; above, Lanczos iterations.
+# Up to this many vectors or dense features an exact eigendecomposition of their Gram matrix is cheap; above, Lanczos.
 _GRAM_LIMIT = 1_500
 
 
@@ -116,17 +116,18 @@ def principal_projection(vectors: Vectors) -> np.ndarray:
     variance = squared_norms.sum() - num_vectors * float(mean @ mean)
     if variance <= 1e-7 * squared_norms.sum():
         return np.zeros(num_vectors)
-    if num_vectors <= _GRAM_LIMIT:
+    dense = not scipy.sparse.issparse(vectors)
+    if dense and num_features <= min(num_vectors, _GRAM_LIMIT):
+        centred = vectors - mean
+        value, axes = scipy.linalg.eigh(centred.T @ centred, subset_by_index=(num_features - 1, num_features - 1))
+        components = centred @ axes
+        components = components / np.linalg.norm(components)
+    elif num_vectors <= _GRAM_LIMIT:
         product: Any = vectors @ vectors.T
         gram = np.asarray(product if isinstance(product, np.ndarray) else product.toarray(), np.float64)
         gram -= gram.mean(axis=0, keepdims=True)
         gram -= gram.mean(axis=1, keepdims=True)
         value, components = scipy.linalg.eigh(gram, subset_by_index=(num_vectors - 1, num_vectors - 1))
-    elif not scipy.sparse.issparse(vectors) and num_features <= _GRAM_LIMIT:
-        centred = vectors - mean
-        value, axes = scipy.linalg.eigh(centred.T @ centred, subset_by_index=(num_features - 1, num_features - 1))
-        components = centred @ axes
-        components = components / np.linalg.norm(components)
     else:
         value, components = _lanczos(vectors, squared_norms)
     component = components[:, 0] / components[np.argmax(np.abs(components[:, 0])), 0]

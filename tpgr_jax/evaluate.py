@@ -10,6 +10,7 @@ import jax
 from omegaconf import DictConfig
 
 from harness.checkpoint import Checkpoints
+from harness.compilation_cache import keep_compiled_programs
 from harness.run_folder import RunFolder
 from harness.training_command import relocated
 from sim.command import run_command, task
@@ -56,6 +57,7 @@ def evaluate(settings: EvaluateConfig) -> None:
     Raises:
         UserError: No run folder, no or damaged checkpoint, other data than the run was trained on.
     """
+    keep_compiled_programs()
     folder = RunFolder(Path(settings.run or ""))
     config = read_settings(
         RunConfig, relocated(folder.read_config(), settings.data_root, settings.data_cache, settings.data_path)

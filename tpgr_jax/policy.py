@@ -21,6 +21,7 @@ from tpgr_jax.tree import ItemTree
 
 MASKED_LOGIT = -1e30
 NO_LEAF = -1
+_FEW_CHILDREN = 256  # up to so many, comparing each with each past item takes less time than scattering
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,10 @@ class TreePolicy:
         encoder = {name: value for name, value in network["encoder"].items() if name != "item_embedding"}
         return {**network, "encoder": encoder}
 
+    def with_trainable(self, network: Any, trainable: Any) -> Any:
+        """Returns network parameters with those that gradients reach replaced; the inverse of `trainable`."""
+        return {**trainable, "encoder": {**network["encoder"], **trainable["encoder"]}}
+
     def as_policy(self) -> Policy:
         """Returns the two functions that the rollout needs; the carry is the SRU's cell [B, H]."""
         hidden_size = self.network.encoder.hidden_size
@@ -257,8 +262,12 @@ class TreePolicy:
         leaves_per_child = branching ** (self.network.depth - level - 1)
         # Child of this node that each past leaf lies under; anything outside [0, C) lies elsewhere in the tree.
         child = jnp.where(past_leaves >= 0, past_leaves // leaves_per_child - (node * branching)[:, None], -1)
-        taken = child[:, :, None] == jnp.arange(branching, dtype=jnp.int32)
-        return sizes - jnp.sum(taken, axis=1, dtype=jnp.int32)
+        if branching <= _FEW_CHILDREN:
+            taken = child[:, :, None] == jnp.arange(branching, dtype=jnp.int32)
+            return sizes - jnp.sum(taken, axis=1, dtype=jnp.int32)
+        elsewhere = (child < 0) | (child >= branching)
+        rows = jnp.arange(child.shape[0])[:, None]
+        return sizes.at[rows, jnp.where(elsewhere, branching, child)].add(-1, mode="drop")
 
     def _mask(self, logits: jax.Array, available: jax.Array) -> jax.Array:
         if self.count_prior:

@@ -166,7 +166,7 @@ class Reinforce:
         """Returns the state before the first step, with freshly drawn parameters."""
         init_key, run_key = jax.random.split(key)
         params = self.policy.init(init_key)
-        return LearnerState(params, self.optimizer.init(params), jnp.int32(0), run_key)
+        return LearnerState(params, self.optimizer.init(self.policy.trainable(params)), jnp.int32(0), run_key)
 
     def train_step(self, state: LearnerState, world: World) -> tuple[LearnerState, dict[str, jax.Array]]:
         """Samples B episodes and updates the policy with them (one update, or one per time step).
@@ -206,18 +206,21 @@ class Reinforce:
         progress = jnp.clip(state.step / max(1, config.entropy_steps), 0, 1)
         entropy_weight = config.entropy_weight + progress * (config.entropy_weight_end - config.entropy_weight)
 
-        def apply(carry: tuple[Any, Any], steps: jax.Array | None) -> tuple[tuple[Any, Any], dict[str, jax.Array]]:
-            params, opt_state = carry
-            (loss, metrics), gradient = jax.value_and_grad(policy_loss, argnums=2, has_aux=True)(
-                self.policy, config, params, tree, trajectory, advantage, steps, entropy_weight
-            )
-            updates, opt_state = self.optimizer.update(gradient, opt_state, params)
-            metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient), **metrics}
-            return (optax.apply_updates(params, updates), opt_state), metrics
+        def loss_of(trainable: Any, steps: jax.Array | None) -> tuple[jax.Array, dict[str, jax.Array]]:
+            network = self.policy.with_trainable(state.params, trainable)
+            return policy_loss(self.policy, config, network, tree, trajectory, advantage, steps, entropy_weight)
 
+        def apply(carry: tuple[Any, Any], steps: jax.Array | None) -> tuple[tuple[Any, Any], dict[str, jax.Array]]:
+            trainable, opt_state = carry
+            (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(trainable, steps)
+            updates, opt_state = self.optimizer.update(gradient, opt_state, trainable)
+            metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient), **metrics}
+            return (optax.apply_updates(trainable, updates), opt_state), metrics
+
+        carry = (self.policy.trainable(state.params), state.opt_state)
         if config.update == "batch":
-            (params, opt_state), metrics = apply((state.params, state.opt_state), steps if first else None)
+            (trainable, opt_state), metrics = apply(carry, steps if first else None)
         else:
-            (params, opt_state), metrics = jax.lax.scan(apply, (state.params, state.opt_state), steps[:, None])
+            (trainable, opt_state), metrics = jax.lax.scan(apply, carry, steps[:, None])
             metrics = jax.tree.map(jnp.mean, metrics)
-        return params, opt_state, metrics
+        return self.policy.with_trainable(state.params, trainable), opt_state, metrics

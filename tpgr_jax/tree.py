@@ -171,6 +171,10 @@ def build_tree(num_items: int, depth: int, cluster: Clustering) -> ItemTree:
             leaf_items[position * branching ** (reached - level)] = items[0]
             continue
         parts = cluster(items, branching)
+        if level == reached - 1:
+            first = position * branching
+            leaf_items[first : first + len(items)] = items[np.concatenate(parts)]
+            continue
         pending.extend((items[part], level + 1, position * branching + k) for k, part in enumerate(parts))
     occupied = np.flatnonzero(leaf_items >= 0)
     item_leaf = np.empty(num_items, np.int32)

@@ -1,0 +1,39 @@
+"""Compiled programs kept on disk, so that the second start of a command does not compile again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+import jax
+import pooch
+
+from sim.data_files import CACHE_VARIABLE
+
+_SHORTEST_SECONDS = 0.5  # programs that compile faster are not worth a file
+
+
+def keep_compiled_programs() -> None:
+    """Points JAX's persistent compilation cache at a folder, unless the user has set one (JAX_COMPILATION_CACHE_DIR).
+
+    The folder is `compiled` in the one that TPGR_JAX_CACHE names, else in the user's cache folder. Each kind of
+    processor has its own part of it: programs for one may use instructions that another lacks.
+    """
+    if jax.config.jax_compilation_cache_dir:
+        return
+    named = os.environ.get(CACHE_VARIABLE)
+    folder = Path(named).expanduser() if named else Path(pooch.os_cache("tpgr_jax"))
+    jax.config.update("jax_compilation_cache_dir", str(folder.absolute() / "compiled" / _processor()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", _SHORTEST_SECONDS)
+
+
+def _processor() -> str:
+    """Names the instruction set of this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    features = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:12]}"

@@ -1,0 +1,380 @@
+"""Measures speed and memory of TPGR: `python -m tpgr_jax.bench [--smoke] [--only SECTION ...] [--out FOLDER]`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from harness.benchmark import (
+    Line,
+    fitted_exponent,
+    matrix_product_rate,
+    measure_point,
+    peak_memory,
+    run_benchmark,
+    seconds_of,
+)
+from sim.command import run_command
+from sim.fixed_policies import random_policy
+from sim.rating_env import EnvParams, make_env_params, make_rating_env
+from sim.ratings import RatingData
+from sim.rollout import rollout
+from sim.settings import read_settings
+from tpgr_jax.encoder import REWARD_BINS
+from tpgr_jax.item_vectors import build_item_tree
+from tpgr_jax.policy import PolicyParams
+from tpgr_jax.reinforce import LearnerState, Reinforce, World
+from tpgr_jax.settings import RunConfig
+from tpgr_jax.system import STATUS_SIZE, Problem, make_learner, make_problem
+from tpgr_jax.tree import ItemTree, build_tree, make_clustering
+
+MODULE = "tpgr_jax.bench"
+EPISODES = 1000
+PAPER_STEP_SECONDS = 3.0  # Table 3, MovieLens: a training step of 1,000 episodes on a 4-core i7-4790K
+PAPER_DECISION_SECONDS = 3.4  # Table 3, MovieLens: 10^6 decisions
+_STEPS_AT_A_TIME = 5
+_USERS, _RATINGS_PER_USER = 2_000, 50
+_FLAT_LIMIT = 2**25  # decisions x items of a training step, beyond which the flat policy's logits take gigabytes
+
+
+def settings(*overrides: str) -> RunConfig:
+    """Returns the configuration of `python -m tpgr_jax.train OVERRIDES`."""
+    with initialize_config_module("conf", version_base="1.3"):
+        composed = compose("train", overrides=["agent.learner.episodes_per_user=8", *overrides])
+    values = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(values, dict)
+    del values["resume"]
+    return read_settings(RunConfig, values)
+
+
+def operations(learner: Reinforce) -> tuple[float, float]:
+    """Returns the floating-point operations of the matrix products of a rollout and of an update.
+
+    A product of [n, a] and [a, b] counts 2 n a b; the update's products count three times (forward, and backward to
+    both factors). Everything else (recurrence, softmax, masks, sampling, sorting, Adam) counts nothing.
+    """
+    network = learner.policy.network
+    encoder = network.encoder
+    status = STATUS_SIZE if encoder.status_in_rnn else 0
+    widths = (encoder.state_size, *network.hidden, network.num_children)
+    head = sum(first * second for first, second in itertools.pairwise(widths))
+    inputs = encoder.embedding_size + REWARD_BINS + status
+    decision = 2 * (inputs * 4 * encoder.hidden_size + network.depth * head)
+    decisions = learner.episodes_per_step * learner.env.episode_length
+    return float(decisions * decision), 3.0 * decisions * decision
+
+
+def time_parts(learner: Reinforce, world: World, repeats: int) -> dict[str, float]:
+    """Returns median seconds of a training step, of its rollout and of its update alone."""
+    state = jax.block_until_ready(jax.jit(learner.init)(jax.random.key(0)))
+    users = jnp.resize(world.env.users, (learner.episodes_per_step,))
+    policy = learner.policy.as_policy()
+
+    def play(state: LearnerState, world: World) -> Any:
+        params = PolicyParams(state.params, world.tree)
+        return rollout(learner.env, world.env, policy, params, users, state.key, explore=True)
+
+    def several(state: LearnerState, world: World) -> Any:
+        return jax.lax.scan(lambda state, _: learner.train_step(state, world), state, None, length=_STEPS_AT_A_TIME)
+
+    compiled_play, compiled_steps = jax.jit(play), jax.jit(several)
+    compiled_update = jax.jit(lambda state, tree, trajectory: learner.update(state, tree, trajectory))
+    trajectory = jax.block_until_ready(compiled_play(state, world))
+    return {
+        "rollout": seconds_of(lambda: compiled_play(state, world), repeats),
+        "update": seconds_of(lambda: compiled_update(state, world.tree, trajectory), repeats),
+        "step": seconds_of(lambda: compiled_steps(state, world), repeats) / _STEPS_AT_A_TIME,
+    }
+
+
+def _random_tree(num_items: int, depth: int) -> ItemTree:
+    return build_tree(num_items, depth, make_clustering("random", None, 0))
+
+
+def bench_step(smoke: bool) -> list[Line]:
+    """A training step against the machine's own rate (MovieLens-1M sizes) and against Table 3 (MovieLens-10M sizes)."""
+    rate = matrix_product_rate(256 if smoke else 2048)
+    lines = [Line("matrix product, float32", rate / 1e9, "GFLOP/s")]
+    for size in ("tiny",) if smoke else ("movielens_1m", "movielens_10m"):
+        config = settings(
+            f"data.size={size}",
+            f"train.episodes_per_step={EPISODES}",
+            "agent.policy.embedding=random",
+            f"env.allow_repeats={str(size == 'movielens_10m').lower()}",  # as in Table 3
+        )
+        problem = make_problem(config)
+        learner, world = make_learner(config, problem, _random_tree(problem.data.num_items, config.tree.depth))
+        seconds = time_parts(learner, world, 1 if smoke else 7)
+        played, updated = operations(learner)
+        ideal = (played + updated) / rate
+        decisions = EPISODES * config.env.episode_length
+        name = f"{size}, {problem.data.num_items:,} items"
+        counted = f"{(played + updated) / 1e9:.2f} GFLOP"
+        lines += [
+            Line(f"{name}: training step", seconds["step"], "s", note=f"{EPISODES:,} episodes x 32 steps; {counted}"),
+            Line(
+                f"{name}: its rollout",
+                seconds["rollout"],
+                "s",
+                note=f"{seconds['rollout'] * rate / played:.1f} x ideal",
+            ),
+            Line(
+                f"{name}: its update", seconds["update"], "s", note=f"{seconds['update'] * rate / updated:.1f} x ideal"
+            ),
+            Line(f"{name}: step / its operations", seconds["step"] / ideal, "x", 4 if size == "movielens_1m" else None),
+            Line(f"{name}: episodes trained", EPISODES / seconds["step"], "1/s"),
+        ]
+        if size == "movielens_10m":
+            million = seconds["rollout"] * 1e6 / decisions
+            on_gpu = jax.devices()[0].platform == "gpu"
+            lines += [
+                Line(
+                    "paper's Table 3 / ours: training step",
+                    PAPER_STEP_SECONDS / seconds["step"],
+                    "x",
+                    3000 if on_gpu else 25,
+                    at_most=False,
+                    note=f"paper {PAPER_STEP_SECONDS} s",
+                ),
+                Line(
+                    "paper's Table 3 / ours: 10^6 decisions",
+                    PAPER_DECISION_SECONDS / million,
+                    "x",
+                    None if on_gpu else 3,
+                    at_most=False,
+                    note=f"paper {PAPER_DECISION_SECONDS} s, ours {million:.2f} s",
+                ),
+            ]
+    return lines
+
+
+def sparse_catalogue(num_items: int) -> RatingData:
+    """Returns few ratings over a catalogue of any size, for timing only."""
+    generator = np.random.default_rng(0)
+    stretch = num_items // _RATINGS_PER_USER  # one rated item in each stretch: distinct and ascending
+    offsets = generator.integers(0, stretch, (_USERS, _RATINGS_PER_USER))
+    items = (np.arange(_RATINGS_PER_USER) * stretch + offsets).astype(np.int32).ravel()
+    return RatingData(
+        name=f"catalogue of {num_items}",
+        user_ids=np.arange(_USERS),
+        item_ids=np.arange(num_items),
+        indptr=np.arange(_USERS + 1, dtype=np.int64) * _RATINGS_PER_USER,
+        items=items,
+        codes=generator.integers(1, 6, len(items)).astype(np.uint8),
+        rating_values=np.array([np.nan, 1, 2, 3, 4, 5]),
+        timestamps=None,
+        rating_min=1.0,
+        rating_max=5.0,
+        checksum="none",
+        source="generated",
+        synthetic=True,
+    )
+
+
+def catalogue_problem(config: RunConfig, num_items: int) -> Problem:
+    """Returns the simulator over a catalogue of a given size."""
+    data = sparse_catalogue(num_items)
+    users = np.arange(data.num_users)
+    env_params = make_env_params(config.env, data, users, config.data.relevant_above)
+    return Problem(data, users, users, np.ones(len(users), np.int64), make_rating_env(config.env, data), env_params)
+
+
+def catalogue_point(items: int, depth: int, episodes: int, repeats: int) -> dict[str, float]:
+    """Times decisions and training steps over a catalogue; run in a process of its own."""
+    config = settings(
+        f"tree.depth={depth}",
+        f"train.episodes_per_step={episodes}",
+        "agent.policy.embedding=random",
+        "agent.policy.train_embedding=false",
+    )
+    problem = catalogue_problem(config, items)
+    started = time.perf_counter()
+    tree = _random_tree(items, depth)
+    tree_seconds = time.perf_counter() - started
+    learner, world = make_learner(config, problem, tree)
+    seconds = time_parts(learner, world, repeats)
+    decisions = episodes * config.env.episode_length
+    return {
+        "decision": seconds["rollout"] / decisions,
+        "step": seconds["step"] / decisions,
+        "memory": peak_memory(),
+        "children": tree.num_children,
+        "tree": tree_seconds,
+    }
+
+
+def bench_catalogue(smoke: bool) -> list[Line]:
+    """Seconds and memory from 10^3 to 10^7 items, at depths 1 (flat) to 4."""
+    lines = []
+    sizes = (1_000, 4_000) if smoke else (10**3, 10**4, 10**5, 10**6, 10**7)
+    for depth in (1, 2) if smoke else (1, 2, 3, 4):
+        measured = {}
+        for items in sizes:
+            episodes = 256 if depth > 1 else min(256, _FLAT_LIMIT // (32 * items) // 8 * 8)
+            name = f"{'flat' if depth == 1 else f'depth {depth}'}, {items:,} items"
+            if not episodes:
+                lines.append(Line(name, math.nan, "", note="flat: the logits of eight episodes take gigabytes"))
+                continue
+            point = measure_point(
+                MODULE, "catalogue", items=items, depth=depth, episodes=episodes, repeats=1 if smoke else 3
+            )
+            measured[items] = point
+            note = f"{episodes} episodes; {point['children']:.0f} children; step {point['step'] * 1e6:,.2f} us/decision"
+            lines.append(Line(f"{name}: decision", point["decision"] * 1e6, "us", note=note))
+            target = 4.0 if items == 10**6 and depth > 1 else None
+            lines.append(Line(f"{name}: peak memory", point["memory"], "GiB", target))
+        for what in ("decision", "step"):
+            large = {items: point[what] for items, point in measured.items() if smoke or items >= 10**4 or depth == 1}
+            exponent = fitted_exponent(list(large), list(large.values()))
+            name = "flat" if depth == 1 else f"depth {depth}"
+            aim = "about 1" if depth == 1 else f"about 1/{depth} or less"
+            lines.append(Line(f"{name}: exponent of seconds per {what}", exponent, "", note=aim))
+    return lines
+
+
+def tree_point(items: int, features: int, depth: int) -> dict[str, float]:
+    """Times the building of a PCA tree over dense vectors."""
+    vectors = np.random.default_rng(0).standard_normal((items, features), np.float32)
+    started = time.perf_counter()
+    build_tree(items, depth, make_clustering("pca", vectors, 0))
+    return {"seconds": time.perf_counter() - started, "memory": peak_memory()}
+
+
+def bench_tree(smoke: bool) -> list[Line]:
+    """Building trees over 10^6 items with 64 numbers each."""
+    items = 2_000 if smoke else 10**6
+    lines = []
+    for depth in (2, 3):
+        point = measure_point(MODULE, "tree", items=items, features=64, depth=depth)
+        name = f"{items:,} items, PCA, 64 numbers each, depth {depth}"
+        lines.append(Line(name, point["seconds"], "s", 300, note=f"peak {point['memory']:.1f} GiB"))
+    return lines
+
+
+def netflix_point(size: str) -> dict[str, float]:
+    """Loads, builds the tree and trains ten steps; each stage's seconds, and memory."""
+    marks, started = {}, time.perf_counter()
+    config = settings(f"data.size={size}", "agent.policy.embedding=random")
+    problem = make_problem(config)
+    marks["load"] = time.perf_counter() - started
+    started = time.perf_counter()
+    tree = build_item_tree(config.tree, problem.data, problem.train_users)
+    marks["tree"] = time.perf_counter() - started
+    started = time.perf_counter()
+    learner, world = make_learner(config, problem, tree)
+    state = jax.jit(learner.init)(jax.random.key(0))
+    step = jax.jit(learner.train_step, donate_argnums=0)
+    for _ in range(10):
+        state, metrics = step(state, world)
+    jax.block_until_ready(metrics)
+    marks["train"] = time.perf_counter() - started
+    device = sum(leaf.nbytes for leaf in jax.tree.leaves(world)) / 2**30
+    return {**marks, "memory": peak_memory(), "device": device, "ratings": problem.data.num_ratings}
+
+
+def bench_netflix(smoke: bool) -> list[Line]:
+    """The Netflix shape, generated: 480,189 users, 17,770 items, 100 million ratings."""
+    size = "tiny" if smoke else "netflix"
+    settings_of_cache = "generated, or from the cache of an earlier run"
+    point = measure_point(MODULE, "netflix", size=size)
+    return [
+        Line("load the ratings", point["load"], "s", note=f"{point['ratings']:,} ratings, {settings_of_cache}"),
+        Line("build the PCA tree, depth 2", point["tree"], "s"),
+        Line("ten training steps of 1,024 episodes", point["train"], "s", note="compilation included"),
+        Line("peak host memory", point["memory"], "GiB", 12.0),
+        Line("data on the device", point["device"], "GiB", 1.0),
+    ]
+
+
+def bench_start(smoke: bool) -> list[Line]:
+    """From the start of the process to the first completed update, without and with cached programs and tables."""
+    with tempfile.TemporaryDirectory() as folder:
+        cold, warm = (_first_update(Path(folder), run, smoke) for run in ("cold", "warm"))
+    data = "MovieLens-1M" if _has_movielens() and not smoke else "generated ratings of its shape"
+    limits = (None, None) if smoke else (20.0, 6.0)
+    return [
+        Line("first update, nothing cached", cold, "s", limits[0], note=data),
+        Line("first update, programs and ratings cached", warm, "s", limits[1], note=data),
+    ]
+
+
+def _has_movielens() -> bool:
+    return (Path(os.environ.get("TPGR_JAX_DATA", "")) / "ml-1m").is_dir()
+
+
+def _first_update(folder: Path, run: str, smoke: bool) -> float:
+    data = "data=movielens_1m" if _has_movielens() else "data.size=movielens_1m"
+    overrides = ["data.size=tiny" if smoke else data, "train.log_every=1", f"hydra.run.dir={folder / run}"]
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    environment["TPGR_JAX_CACHE"] = str(folder / "cache")
+    command = [sys.executable, "-m", "tpgr_jax.train", *overrides]
+    metrics = folder / run / "metrics.jsonl"
+    started = time.perf_counter()
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not (metrics.exists() and metrics.stat().st_size):
+            if process.poll() is not None:
+                return math.nan
+            time.sleep(0.01)
+        seconds = time.perf_counter() - started
+        process.send_signal(signal.SIGKILL)
+    return seconds
+
+
+def bench_decisions(smoke: bool) -> list[Line]:
+    """How many decisions a second the tree policy takes where a batch fills the device, beside the bare simulator."""
+    config = settings("data.size=tiny" if smoke else "data.size=movielens_10m", "env.allow_repeats=true")
+    problem = make_problem(config)
+    learner, world = make_learner(config, problem, _random_tree(problem.data.num_items, config.tree.depth))
+    state = jax.jit(learner.init)(jax.random.key(0))
+    on_gpu = jax.devices()[0].platform == "gpu"
+    lines = []
+    for episodes in (64,) if smoke else (1_024, 8_192, *((65_536, 262_144, 1_048_576) if on_gpu else ())):
+        users = jnp.resize(world.env.users, (episodes,))
+
+        def play(policy: Any, params: Any, users: jax.Array = users) -> Any:
+            def episode_batch(env: EnvParams, params: Any, users: jax.Array) -> jax.Array:
+                return rollout(learner.env, env, policy, params, users, jax.random.key(0), explore=True).reward
+
+            compiled = jax.jit(episode_batch)
+            return seconds_of(lambda: compiled(world.env, params, users), 3)
+
+        decisions = episodes * config.env.episode_length
+        tree = play(learner.policy.as_policy(), PolicyParams(state.params, world.tree))
+        bare = play(random_policy(problem.data.num_items, allow_repeats=True), None)
+        target = 1e8 if on_gpu and episodes == 1_048_576 else None
+        name = f"{episodes:,} episodes at once"
+        lines.append(Line(f"{name}: decisions", decisions / tree, "1/s", target, at_most=False))
+        lines.append(Line(f"{name}: simulator alone (random policy)", decisions / bare, "1/s"))
+    if not on_gpu:
+        lines.append(
+            Line("on one H200: decisions", math.nan, "1/s", 1e8, at_most=False, note="needs a GPU: same command")
+        )
+    return lines
+
+
+SECTIONS = {
+    "step": bench_step,
+    "decisions": bench_decisions,
+    "start": bench_start,
+    "tree": bench_tree,
+    "netflix": bench_netflix,
+    "catalogue": bench_catalogue,
+}
+POINTS = {"catalogue": catalogue_point, "tree": tree_point, "netflix": netflix_point}
+
+if __name__ == "__main__":
+    run_command(lambda: run_benchmark(MODULE, SECTIONS, POINTS))
