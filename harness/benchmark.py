@@ -20,10 +20,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from hydra import compose, initialize_config_module
 
 from harness.provenance import describe_environment
-from harness.run_folder import write_atomically
+from harness.run_folder import plain_config, write_atomically
 from sim.errors import UserError
+from sim.settings import Settings, read_settings
 
 _GIB = 2**30
 
@@ -60,6 +62,18 @@ class Line:
 
 Section = Callable[[bool], list[Line]]
 """`smoke -> lines`; with smoke the smallest sizes, which only show that it runs."""
+
+
+def composed_settings(schema: type[Settings], name: str, *overrides: str) -> Settings:
+    """Returns the settings that `conf/NAME.yaml` composes with overrides, as for the training command.
+
+    Raises:
+        UserError: An impossible setting.
+    """
+    with initialize_config_module("conf", version_base="1.3"):
+        values = plain_config(compose(name, overrides=list(overrides)))
+    del values["resume"]
+    return read_settings(schema, values)
 
 
 def seconds_of(run: Callable[[], Any], repeats: int = 5) -> float:

@@ -21,7 +21,7 @@ def keep_compiled_programs() -> None:
     The folder is `compiled` in the one that TPGR_JAX_CACHE names, else in the user's cache folder. Each kind of
     processor has its own part of it: programs for one may use instructions that another lacks.
     """
-    if jax.config.jax_compilation_cache_dir:
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     named = os.environ.get(CACHE_VARIABLE)
     folder = Path(named).expanduser() if named else Path(pooch.os_cache("tpgr_jax"))

@@ -10,17 +10,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
 
 from harness.benchmark import (
     Line,
+    composed_settings,
     fitted_exponent,
     matrix_product_rate,
     measure_point,
@@ -30,16 +30,15 @@ from harness.benchmark import (
 )
 from sim.command import run_command
 from sim.fixed_policies import random_policy
-from sim.rating_env import EnvParams, make_env_params, make_rating_env
+from sim.rating_env import STATUS_SIZE, EnvParams, make_env_params, make_rating_env
 from sim.ratings import RatingData
 from sim.rollout import rollout
-from sim.settings import read_settings
 from tpgr_jax.encoder import REWARD_BINS
 from tpgr_jax.item_vectors import build_item_tree
 from tpgr_jax.policy import PolicyParams
 from tpgr_jax.reinforce import LearnerState, Reinforce, World
 from tpgr_jax.settings import RunConfig
-from tpgr_jax.system import STATUS_SIZE, Problem, make_learner, make_problem
+from tpgr_jax.system import Problem, make_learner, make_problem
 from tpgr_jax.tree import ItemTree, build_tree, make_clustering
 
 MODULE = "tpgr_jax.bench"
@@ -53,12 +52,7 @@ _FLAT_LIMIT = 2**25  # decisions x items of a training step, beyond which the fl
 
 def settings(*overrides: str) -> RunConfig:
     """Returns the configuration of `python -m tpgr_jax.train OVERRIDES`."""
-    with initialize_config_module("conf", version_base="1.3"):
-        composed = compose("train", overrides=["agent.learner.episodes_per_user=8", *overrides])
-    values = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(values, dict)
-    del values["resume"]
-    return read_settings(RunConfig, values)
+    return composed_settings(RunConfig, "train", "agent.learner.episodes_per_user=8", *overrides)
 
 
 def operations(learner: Reinforce) -> tuple[float, float]:
@@ -374,7 +368,7 @@ SECTIONS = {
     "netflix": bench_netflix,
     "catalogue": bench_catalogue,
 }
-POINTS = {"catalogue": catalogue_point, "tree": tree_point, "netflix": netflix_point}
+POINTS: dict[str, Callable[..., Any]] = {"catalogue": catalogue_point, "tree": tree_point, "netflix": netflix_point}
 
 if __name__ == "__main__":
     run_command(lambda: run_benchmark(MODULE, SECTIONS, POINTS))
