@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from sim.rating_env import STATUS_SIZE
+from tpgr_jax.sru import sru_states, sru_step
 
 REWARD_BINS = 10
 REWARD_RANGE = (-1.0, 1.0)  # (a, b] of empirical rewards; sequential rewards outside it go into the outer bins
@@ -28,11 +29,19 @@ def reward_bin(reward: jax.Array, low: float, high: float, num_bins: int = REWAR
     return jnp.clip(num_bins - 1 - jnp.floor(scaled).astype(jnp.int32), 0, num_bins - 1)
 
 
-class Encoder(nn.Module):
-    """SRU (Lei and Zhang 2017) over (item embedding, one-hot reward[, user status]), one input per past step.
+class _Gates(nn.Module):
+    """The parameters of the recurrent unit's layers as one: kernel [F, 4H] and bias [4H]."""
 
-    x~ = U x; f = sigmoid(W_f x + b_f); r = sigmoid(W_r x + b_r); c_t = f * c_{t-1} + (1 - f) * x~;
-    h = r * tanh(c_t) + (1 - r) * P x. (U and P have a bias too; the one-hot reward in x makes that no difference.)
+    size: int
+
+    @nn.compact
+    def __call__(self, num_inputs: int) -> tuple[jax.Array, jax.Array]:
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (num_inputs, 4 * self.size))
+        return kernel, self.param("bias", nn.initializers.zeros, (4 * self.size,))
+
+
+class Encoder(nn.Module):
+    """SRU (see `sru.py`) over (item embedding, one-hot reward[, user status]), one input per past step.
 
     Attributes:
         num_items: I.
@@ -53,15 +62,15 @@ class Encoder(nn.Module):
         self.item_embedding = self.param(
             "item_embedding", nn.initializers.normal(0.1), (self.num_items, self.embedding_size)
         )
-        self.gates = nn.Dense(4 * self.hidden_size, name="gates")
+        self.gates = _Gates(self.hidden_size)
 
     @property
     def state_size(self) -> int:
         """Numbers in a state: H + 9."""
         return self.hidden_size + STATUS_SIZE
 
-    def gate_inputs(self, item: jax.Array, reward: jax.Array, status: jax.Array) -> tuple[jax.Array, ...]:
-        """Returns (x~, f, r, Px), each [..., H], for past interactions.
+    def inputs(self, item: jax.Array, reward: jax.Array, status: jax.Array) -> jax.Array:
+        """Returns [..., F] inputs x of the recurrent unit for past interactions.
 
         Args:
             item: [...] int32, valid items.
@@ -71,8 +80,7 @@ class Encoder(nn.Module):
         table = self.item_embedding if self.train_embedding else jax.lax.stop_gradient(self.item_embedding)
         bins = jax.nn.one_hot(reward_bin(reward, *REWARD_RANGE), REWARD_BINS)
         parts = [table[item], bins, status] if self.status_in_rnn else [table[item], bins]
-        candidate, forget, reset, skip = jnp.split(self.gates(jnp.concatenate(parts, -1)), 4, -1)
-        return candidate, jax.nn.sigmoid(forget), jax.nn.sigmoid(reset), skip
+        return jnp.concatenate(parts, -1)
 
     def step(
         self, cell: jax.Array, item: jax.Array, reward: jax.Array, status: jax.Array
@@ -88,14 +96,13 @@ class Encoder(nn.Module):
         Returns:
             [B, H] c_t and [B, H + 9] state; before the first step zeros (s_1 = [0]).
         """
-        candidate, forget, reset, skip = self.gate_inputs(jnp.maximum(item, 0), reward, status)
+        inputs = self.inputs(jnp.maximum(item, 0), reward, status)
+        cell, hidden = sru_step(cell, inputs, *self.gates(inputs.shape[-1]))
         seen = (item >= 0)[:, None]
-        cell = jnp.where(seen, forget * cell + (1 - forget) * candidate, 0.0)
-        hidden = jnp.where(seen, reset * jnp.tanh(cell) + (1 - reset) * skip, 0.0)
-        return cell, jnp.concatenate([hidden, status], -1)
+        return jnp.where(seen, cell, 0.0), jnp.concatenate([jnp.where(seen, hidden, 0.0), status], -1)
 
     def __call__(self, item: jax.Array, reward: jax.Array, status: jax.Array) -> jax.Array:
-        """Encodes whole episodes: one matrix product for all steps, then the elementwise recurrence in time.
+        """Encodes whole episodes.
 
         Args:
             item: [T, B] int32 items of the episode.
@@ -105,15 +112,7 @@ class Encoder(nn.Module):
         Returns:
             [T, B, H + 9] state before each step; the first is zero.
         """
-        candidate, forget, reset, skip = self.gate_inputs(item[:-1], reward[:-1], status[1:])
-
-        def recur(cell: jax.Array, inputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            forget_t, candidate_t = inputs
-            cell = forget_t * cell + (1 - forget_t) * candidate_t
-            return cell, cell
-
-        # An associative scan would be parallel in time too, but took four times as long on CPU (forward and backward).
-        _, cell = jax.lax.scan(recur, jnp.zeros_like(candidate, shape=candidate.shape[1:]), (forget, candidate))
-        hidden = reset * jnp.tanh(cell) + (1 - reset) * skip
+        inputs = self.inputs(item[:-1], reward[:-1], status[1:])
+        hidden = sru_states(inputs, *self.gates(inputs.shape[-1]))
         hidden = jnp.concatenate([jnp.zeros_like(hidden, shape=(1, *hidden.shape[1:])), hidden])
         return jnp.concatenate([hidden, status], -1)

@@ -53,7 +53,7 @@ def plan_tiles(node: jax.Array, num_nodes: int) -> TilePlan:
     rows = tile_rows(num_samples, num_nodes)
     tiles = num_tiles(num_samples, num_nodes, rows)
     position = jnp.arange(num_samples, dtype=jnp.int32)
-    sorted_node, order = jax.lax.sort((node, position), num_keys=1, is_stable=True)
+    sorted_node, order = _sorted(node, position, num_nodes)
     first = jnp.concatenate([jnp.ones((1,), bool), sorted_node[1:] != sorted_node[:-1]])
     rank = position - jax.lax.cummax(jnp.where(first, position, 0))
     tile = jnp.cumsum(rank % rows == 0, dtype=jnp.int32) - 1
@@ -63,6 +63,17 @@ def plan_tiles(node: jax.Array, num_nodes: int) -> TilePlan:
     row = jnp.zeros((num_samples,), jnp.int32).at[order].set(row_of_sorted, unique_indices=True)
     tile_node = jnp.zeros((tiles,), jnp.int32).at[tile].set(sorted_node)
     return TilePlan(source, row, tile_node)
+
+
+def _sorted(node: jax.Array, position: jax.Array, num_nodes: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the nodes in ascending order and the positions that they come from, equal nodes in order of position."""
+    num_samples = node.shape[0]
+    if num_nodes * num_samples >= 2**31:
+        sorted_node, order = jax.lax.sort((node, position), num_keys=1, is_stable=True)
+        return sorted_node, order
+    # One number that holds both is sorted several times as fast as a pair.
+    both = jnp.sort(node * num_samples + position)
+    return both // num_samples, both % num_samples
 
 
 @jax.custom_vjp

