@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -108,28 +111,16 @@ class Checkpoints:
                 where=str(self._folder),
                 do=f"Available: {', '.join(map(str, steps))}.",
             )
-        problems: list[str] = []
-        for candidate in [step] if step is not None else reversed(steps):
-            try:
-                state, loop = self._restore(like, candidate)
-            except Exception as error:  # whatever damage makes Orbax raise: the next older one may be whole
-                problems.append(f"step {candidate}: {str(error).splitlines()[0][:300] if str(error) else type(error)}")
-                continue
-            if problems:
-                self._delete([skipped for skipped in steps if skipped > candidate])
-                print(f"warning: unreadable checkpoint skipped ({'; '.join(problems)})", file=sys.stderr)
-            return candidate, state, loop
-        raise UserError(
-            f"no checkpoint can be read ({'; '.join(problems)})",
-            where=str(self._folder),
-            do="Restore the folder, or train again.",
-        )
+        found, [state], loop = _restore_newest([self], [like], steps if step is None else [step])
+        if step is None:
+            self.delete_after(found)
+        return found, state, loop
 
-    def _delete(self, steps: list[int]) -> None:
-        """Removes unreadable checkpoints, which would keep Orbax from saving anything before or at their steps."""
+    def delete_after(self, step: int) -> None:
+        """Removes later checkpoints (unless read only), which would keep Orbax from saving before or at their steps."""
         assert self._manager is not None
-        for step in [] if self._read_only else steps:
-            self._manager.delete(step)
+        for later in [] if self._read_only else [saved for saved in self.steps if saved > step]:
+            self._manager.delete(later)
 
     def _restore(self, like: Any, step: int) -> tuple[Any, dict[str, Any]]:
         assert self._manager is not None
@@ -162,6 +153,110 @@ class Checkpoints:
         """Waits for a running save and closes."""
         if self._manager is not None:
             self._manager.close()
+
+
+class JointCheckpoints:
+    """Checkpoints of runs that train together: a folder for each, all of the same steps."""
+
+    def __init__(self, folders: Sequence[Path], max_to_keep: int) -> None:
+        """Opens `checkpoints/` of all runs; `max_to_keep` as for `Checkpoints`, but at least 2 for several runs."""
+        # A kill may come when some have saved and others not: then all go back to the checkpoint before.
+        keep = max_to_keep if len(folders) == 1 else max(2, max_to_keep)
+        self._members = [Checkpoints(folder, keep) for folder in folders]
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of which every run has a complete checkpoint, ascending."""
+        return sorted(set.intersection(*(set(member.steps) for member in self._members)))
+
+    def save(self, step: int, states: Sequence[Any], loop: dict[str, Any]) -> None:
+        """Saves the state of each run in the background; see `Checkpoints.save`.
+
+        Raises:
+            UserError: A checkpoint cannot be written.
+        """
+        self.wait()  # no run may ever be two checkpoints ahead of another
+        for member, state in zip(self._members, states, strict=True):
+            member.save(step, state, loop)
+
+    def wait(self) -> None:
+        """Waits until the last saves are complete.
+
+        Raises:
+            UserError: A checkpoint could not be written.
+        """
+        for member in self._members:
+            member.wait()
+
+    def restore(self, likes: Sequence[Any]) -> tuple[int, list[Any], dict[str, Any]]:
+        """Restores all runs at the newest step that all have and that can be read; later checkpoints are removed.
+
+        Args:
+            likes: A state of each run's configuration.
+
+        Returns:
+            The step, the states and the loop's numbers.
+
+        Raises:
+            UserError: None can be read.
+        """
+        step, states, loop = _restore_newest(self._members, likes, self.steps)
+        for member in self._members:
+            member.delete_after(step)
+        return step, states, loop
+
+    def start_over(self) -> None:
+        """Prepares to begin at step 0, where no step is common: removes what some saved before a kill stopped others.
+
+        Raises:
+            UserError: More than the first save would be lost.
+        """
+        saved = [len(member.steps) for member in self._members]
+        if all(saved) or max(saved) > 1:
+            raise UserError(
+                "the runs have no checkpoint of the same step",
+                where=_place(self._members),
+                do="Continue them one by one, resume=FOLDER with the folder of each, or restore their checkpoints.",
+            )
+        for member in self._members:
+            member.delete_after(0)
+
+    def __enter__(self) -> JointCheckpoints:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Waits for running saves and closes."""
+        with ExitStack() as stack:
+            for member in self._members:
+                stack.push(member)
+
+
+def _restore_newest(
+    members: Sequence[Checkpoints], likes: Sequence[Any], steps: Sequence[int]
+) -> tuple[int, list[Any], dict[str, Any]]:
+    """Restores all members at the newest of some steps that can be read in every folder; says so if others cannot."""
+    problems: list[str] = []
+    for step in sorted(steps, reverse=True):
+        try:
+            restored = [member._restore(like, step) for member, like in zip(members, likes, strict=True)]
+        except Exception as error:  # whatever damage makes Orbax raise: the next older one may be whole
+            problems.append(f"step {step}: {str(error).splitlines()[0][:300] if str(error) else type(error)}")
+            continue
+        if problems:
+            print(f"warning: unreadable checkpoint skipped ({'; '.join(problems)})", file=sys.stderr)
+        return step, [state for state, _ in restored], restored[0][1]
+    raise UserError(
+        f"no checkpoint can be read ({'; '.join(problems)})",
+        where=_place(members),
+        do="Restore the folder, or train again.",
+    )
+
+
+def _place(members: Sequence[Checkpoints]) -> str:
+    return os.path.commonpath([member._folder for member in members])
 
 
 def _is_key(leaf: Any) -> bool:

@@ -6,7 +6,8 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,9 +15,9 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from harness.agent import Agent
-from harness.checkpoint import Checkpoints
+from harness.checkpoint import Checkpoints, JointCheckpoints
 from harness.interruption import StopRequest
+from harness.members import Member, call_for_each, split_worlds
 from harness.metric_writer import MetricWriter
 from harness.run_folder import RunFolder
 from sim.errors import UserError
@@ -52,88 +53,112 @@ class Interruption(Exception):
         super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}")
 
 
-@partial(jax.jit, static_argnums=(0, 3), donate_argnums=(1,))
-def _train_chunk(train_step: Callable[..., Any], state: Any, world: Any, length: int) -> tuple[Any, Any]:
-    return jax.lax.scan(lambda state, _: train_step(state, world), state, None, length=length)
+@partial(jax.jit, static_argnums=(0, 4), donate_argnums=(1,))
+def _train_chunk(
+    train_step: Callable[..., Any], states: list[Any], shared: Any, own: Any, length: int
+) -> tuple[list[Any], list[Any]]:
+    """Trains every member for some steps; returns states, and metrics [length] by name."""
+
+    def train(state: Any, world: Any) -> tuple[Any, Any]:
+        return jax.lax.scan(lambda state, _: train_step(state, world), state, None, length=length)
+
+    trained = call_for_each(train, states, shared, own)
+    return [state for state, _ in trained], [metrics for _, metrics in trained]
 
 
-def run_training(
-    agent: Agent,
-    schedule: ScheduleConfig,
-    folder: RunFolder,
-    key: jax.Array,
-    evaluate: Callable[[Any], dict[str, float]],
-    labels: dict[str, Any],
-) -> Any:
-    """Trains to `schedule.steps`, from the newest checkpoint of the run folder if there is one.
+def run_training(members: Sequence[Member], schedule: ScheduleConfig, labels: dict[str, Any]) -> list[Any]:
+    """Trains members together to `schedule.steps`, from the newest checkpoint that all of them have if there is one.
+
+    Metrics rows hold a member's own numbers, but for `seconds`: wall time of training, that of all members together
+    (without evaluation and checkpoints). `episodes_per_second` are a member's own episodes in that time.
 
     Args:
-        agent: What trains.
-        schedule: When to log, evaluate and checkpoint.
-        folder: Where metrics and checkpoints go.
-        key: Of a new run; a restored run keeps its own.
-        evaluate: `state -> metrics` on held-out users, under names such as `test_reward`.
+        members: What trains, and where it is kept; one for an ordinary run.
+        schedule: When to log, evaluate and checkpoint. Training ends early when all members are finished.
         labels: Constants that every row of metrics.jsonl carries (which data, whether synthetic).
 
     Returns:
-        The final state.
+        The final state of each member.
 
     Raises:
         UserError: A metric is not finite; files cannot be written; a checkpoint does not fit.
-        Interruption: SIGINT or SIGTERM came; the state is saved.
+        Interruption: SIGINT or SIGTERM came; the states are saved.
     """
-    check_steps(schedule, folder)
-    with Checkpoints(folder.checkpoints, schedule.max_to_keep) as checkpoints:
-        state = jax.block_until_ready(jax.jit(agent.init)(key, agent.world))
-        step, seconds = 0, 0.0
-        if checkpoints.steps:
-            step, state, loop = checkpoints.restore(state)
-            seconds = loop["seconds"]
-            print(f"resuming after step {step} of {schedule.steps}", file=sys.stderr)
-        else:
-            if folder.metrics.exists():
-                print("no checkpoint yet: starting from the beginning", file=sys.stderr)
-            state = agent.pretrain(state)
+    for member in members:
+        check_steps(schedule, member.folder)
+    agent = members[0].agent
+    shared, own = split_worlds([member.agent.world for member in members])
+    with JointCheckpoints([member.folder.checkpoints for member in members], schedule.max_to_keep) as checkpoints:
+        states, step, seconds = _first_states(members, checkpoints, schedule)
         with (
-            MetricWriter(folder.metrics, step, labels) as writer,
-            _progress_bar(schedule.steps, step) as bar,
+            ExitStack() as files,
+            _progress_bar(schedule.steps, step, len(members)) as bar,
             StopRequest() as stop,
         ):
-            finished = agent.finished(state)
+            writers = [files.enter_context(MetricWriter(member.folder.metrics, step, labels)) for member in members]
+            finished = _finished(members, states)
             while step < schedule.steps and not finished:
                 # Chunks end at multiples of log_every, also after a run that stopped in between.
                 length = min(schedule.log_every - step % schedule.log_every, schedule.steps - step)
                 started = time.monotonic()
-                state, stacked = _train_chunk(agent.train_step, state, agent.world, length)
-                metrics = {name: float(values.mean()) for name, values in jax.device_get(stacked).items()}
+                states, stacked = _train_chunk(agent.train_step, states, shared, own, length)
+                metrics = [_means(of_member) for of_member in jax.device_get(stacked)]
                 chunk_seconds = time.monotonic() - started
                 seconds += chunk_seconds
                 step += length
-                _check_finite(metrics, step, checkpoints)
-                episodes = length * agent.episodes_per_step
-                row = {
+                _check_finite(members, metrics, step, checkpoints)
+                progress = {
                     "episodes": math.floor(step * agent.episodes_per_step),
                     "seconds": seconds,
-                    "episodes_per_second": episodes / chunk_seconds,
-                    **metrics,
+                    "episodes_per_second": length * agent.episodes_per_step / chunk_seconds,
                 }
+                rows = [{**progress, **of_member} for of_member in metrics]
                 if step % schedule.evaluate_every == 0 or step == schedule.steps:
-                    found = evaluate(state)
-                    row |= found
-                    state = agent.after_evaluation(state, found)
-                    finished = agent.finished(state)
-                writer.write(step, row)
-                bar.set_postfix_str(_summary(row, agent.headline), refresh=False)
+                    states = _evaluated(members, states, rows)
+                    finished = _finished(members, states)
+                for writer, row in zip(writers, rows, strict=True):
+                    writer.write(step, row)
+                bar.set_postfix_str(_summary(rows, agent.headline), refresh=False)
                 bar.update(length)
                 asked_to_stop = stop.signal_number  # read once: a signal may come at any moment
                 last = step == schedule.steps or finished
                 if step % schedule.checkpoint_every == 0 or last or asked_to_stop is not None:
-                    checkpoints.save(step, state, {"seconds": seconds})
+                    checkpoints.save(step, states, {"seconds": seconds})
                 if asked_to_stop is not None:
                     checkpoints.wait()
                     raise Interruption(asked_to_stop, step)
         checkpoints.wait()
-    return state
+    return states
+
+
+def _first_states(
+    members: Sequence[Member], checkpoints: JointCheckpoints, schedule: ScheduleConfig
+) -> tuple[list[Any], int, float]:
+    """Returns new or restored states, the steps done and the seconds that they took."""
+    initialise = jax.jit(members[0].agent.init)
+    states = jax.block_until_ready([initialise(member.key, member.agent.world) for member in members])
+    if checkpoints.steps:
+        step, states, loop = checkpoints.restore(states)
+        print(f"resuming after step {step} of {schedule.steps}", file=sys.stderr)
+        return states, step, loop["seconds"]
+    checkpoints.start_over()
+    if any(member.folder.metrics.exists() for member in members):
+        print("no checkpoint yet: starting from the beginning", file=sys.stderr)
+    return [member.agent.pretrain(state) for member, state in zip(members, states, strict=True)], 0, 0.0
+
+
+def _evaluated(members: Sequence[Member], states: Sequence[Any], rows: Sequence[dict[str, float]]) -> list[Any]:
+    """Evaluates every member, adds what was found to its row, and returns the states after it."""
+    following = []
+    for member, state, row in zip(members, states, rows, strict=True):
+        found = member.evaluate(state)
+        row |= found
+        following.append(member.agent.after_evaluation(state, found))
+    return following
+
+
+def _finished(members: Sequence[Member], states: Sequence[Any]) -> bool:
+    return all(member.agent.finished(state) for member, state in zip(members, states, strict=True))
 
 
 def check_steps(schedule: ScheduleConfig, folder: RunFolder) -> None:
@@ -146,13 +171,26 @@ def check_steps(schedule: ScheduleConfig, folder: RunFolder) -> None:
         )
 
 
-def _progress_bar(total: int, initial: int) -> Any:
+def _progress_bar(total: int, initial: int, number: int) -> Any:
     # Off a terminal, one line now and then is enough for a log file.
-    interval = 0.1 if sys.stderr.isatty() else 10.0
-    return tqdm(total=total, initial=initial, unit="step", mininterval=interval, dynamic_ncols=True, smoothing=0.1)
+    return tqdm(
+        total=total,
+        initial=initial,
+        desc=f"mean of {number} seeds" if number > 1 else None,
+        unit="step",
+        mininterval=0.1 if sys.stderr.isatty() else 10.0,
+        dynamic_ncols=True,
+        smoothing=0.1,
+    )
 
 
-def _summary(row: dict[str, float], headline: str) -> str:
+def _means(metrics: dict[str, Any]) -> dict[str, float]:
+    return {name: float(values.mean()) for name, values in metrics.items()}
+
+
+def _summary(rows: Sequence[dict[str, float]], headline: str) -> str:
+    """Returns what the progress bar shows: means over the members."""
+    row = {name: math.fsum(row[name] for row in rows) / len(rows) for name in rows[0]}
     entropies = [f"{value:.2f}" for name, value in row.items() if name.startswith("entropy_")]
     parts = [f"{headline} {row[headline]:.4f}"]
     if entropies:
@@ -163,13 +201,17 @@ def _summary(row: dict[str, float], headline: str) -> str:
     return ", ".join(parts)
 
 
-def _check_finite(metrics: dict[str, float], step: int, checkpoints: Checkpoints) -> None:
-    broken = [name for name, value in metrics.items() if not math.isfinite(value)]
-    if broken:
-        checkpoints.wait()
-        saved = checkpoints.steps
-        last_good = f"step {saved[-1]}" if saved else "none"
-        raise UserError(
-            f"training diverged: {', '.join(broken)} not finite in the steps up to {step}",
-            do=f"Last good checkpoint: {last_good}. Lower the learning rate, then start a new run.",
-        )
+def _check_finite(
+    members: Sequence[Member], metrics: Sequence[dict[str, float]], step: int, checkpoints: JointCheckpoints
+) -> None:
+    for member, of_member in zip(members, metrics, strict=True):
+        broken = [name for name, value in of_member.items() if not math.isfinite(value)]
+        if broken:
+            checkpoints.wait()
+            saved = checkpoints.steps
+            last_good = f"step {saved[-1]}" if saved else "none"
+            raise UserError(
+                f"training diverged: {', '.join(broken)} not finite in the steps up to {step}",
+                where=str(member.folder.path),
+                do=f"Last good checkpoint: {last_good}. Lower the learning rate, then start a new run.",
+            )

@@ -92,18 +92,22 @@ class RunFolder:
         finally:
             os.close(handle)
 
-    def start(self, config: dict[str, Any]) -> None:
-        """Creates the folder and writes its configuration.
-
-        Raises:
-            UserError: The folder holds another run, or cannot be written.
-        """
+    def check_unused(self) -> None:
+        """Raises UserError if the folder holds a run."""
         if self.config.exists():
             raise UserError(
                 "already holds a run",
                 where=str(self.path),
                 do="Resume it with resume=FOLDER, or choose another folder.",
             )
+
+    def start(self, config: dict[str, Any]) -> None:
+        """Creates the folder and writes its configuration.
+
+        Raises:
+            UserError: The folder holds another run, or cannot be written.
+        """
+        self.check_unused()
         self.write_config(config)
 
     def read_config(self) -> dict[str, Any]:

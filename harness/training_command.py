@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from harness.compilation_cache import keep_compiled_programs
 from harness.loop import Interruption, ScheduleConfig, check_steps
 from harness.provenance import record_resumption
-from harness.run_folder import RunFolder, discard_if_empty, plain_config
+from harness.run_folder import RunFolder, discard_if_empty, make_folder, plain_config
+from harness.seeds import Run, check_alike, group_of, new_runs, runs_in
 from sim.errors import UserError
 
 _RESUMABLE_KEYS = ("train.steps", "train.max_to_keep", "data.root", "data.cache", "data.path")
@@ -22,17 +23,21 @@ _PLACES = ("path", "root", "cache")
 
 
 def start_or_resume(
-    composed: DictConfig, command: str, train: Callable[[dict[str, Any], RunFolder, bool], None]
+    composed: DictConfig,
+    command: str,
+    train: Callable[[list[Run], bool], None],
+    per_seed: Sequence[str] = (),
 ) -> None:
-    """Calls `train(configuration, run folder, resumed)` with the run that a composed configuration asks for.
+    """Calls `train(runs, resumed)` with the runs that a composed configuration asks for.
 
     Args:
-        composed: Of Hydra; its key `resume` names a run folder, or is null for a new run in Hydra's output folder.
+        composed: Of Hydra; its key `resume` names a folder, or is null for a new run in Hydra's output folder.
         command: Name of the module, for messages.
-        train: Trains; gets the configuration without `resume`.
+        train: Trains one run, or those of several seeds together.
+        per_seed: Keys that may follow the seed where several seeds train together.
 
     Raises:
-        SystemExit: The run was interrupted; its state is saved (128 + signal).
+        SystemExit: Training was interrupted; its state is saved (128 + signal).
         UserError: What `train` raises, or a setting that a resumed run cannot change.
     """
     keep_compiled_programs()
@@ -41,48 +46,60 @@ def start_or_resume(
     try:
         with discard_if_empty(folder.path):
             if resume:
-                values = _with_overrides(folder.read_config(), composed, HydraConfig.get().overrides.task)
+                overrides = HydraConfig.get().overrides.task
+                runs = [Run(_with_overrides(run.values, composed, overrides), run.folder) for run in runs_in(folder)]
             else:
-                values = plain_config(composed)
-                del values["resume"]
-            train(values, folder, resume)
+                runs = new_runs(composed, folder)
+            check_alike(runs, per_seed)
+            train(runs, resume)
     except Interruption as stopped:
         print(f"{stopped}; continue with: python -m {command} resume={folder.path}", file=sys.stderr)
         raise SystemExit(128 + stopped.signal_number) from None
 
 
 @contextmanager
-def opened_run(
-    values: dict[str, Any],
-    folder: RunFolder,
+def opened_runs(
+    runs: Sequence[Run],
     resume: bool,
     schedule: ScheduleConfig,
     record_origin: Callable[[RunFolder], None],
     check_same_origin: Callable[[RunFolder], dict[str, Any]],
 ) -> Iterator[None]:
-    """Keeps a run folder locked and its configuration and provenance written while a run trains in it.
+    """Keeps run folders locked and their configurations and provenance written while runs train in them.
 
     Args:
-        values: The composed configuration without `resume`.
-        folder: The run folder; a new one must not hold a run.
-        resume: Whether the folder belongs to an earlier run.
-        schedule: Of the run.
+        runs: One, or those of several seeds.
+        resume: Whether the folders belong to earlier runs; a new run's folder must not hold a run.
+        schedule: Of all runs.
         record_origin: Writes what a new run is made from.
         check_same_origin: Compares it with what this process found, and returns the run's record.
 
     Raises:
-        UserError: The folder is in use, holds another run or other data, or has been trained further than `schedule`.
+        UserError: A folder is in use, holds another run or other data, or has been trained further than `schedule`.
     """
-    with folder.locked():
+    group = group_of(runs)
+    # The group's configuration is written after those of its runs: its presence says that they are there.
+    every = [*runs, *([group] if group else [])]
+    with ExitStack() as locks:
+        for run in reversed(every):
+            make_folder(run.folder.path)
+            locks.enter_context(run.folder.locked())
+            if not resume:
+                run.folder.check_unused()
         if not resume:
-            folder.start(values)
-        if not folder.provenance.exists():
-            record_origin(folder)
-        record = check_same_origin(folder)
+            for run in every:
+                run.folder.start(run.values)
+        for run in runs:
+            if not run.folder.provenance.exists():
+                record_origin(run.folder)
+        records = [check_same_origin(run.folder) for run in runs]
         if resume:
-            check_steps(schedule, folder)
-            folder.write_config(values)
-            record_resumption(folder, record)
+            for run in runs:
+                check_steps(schedule, run.folder)
+            for run in every:
+                run.folder.write_config(run.values)
+            for run, record in zip(runs, records, strict=True):
+                record_resumption(run.folder, record)
         yield
 
 

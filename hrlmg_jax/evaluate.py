@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from harness.checkpoint import Checkpoints
 from harness.compilation_cache import keep_compiled_programs
 from harness.run_folder import RunFolder
+from harness.seeds import read_single_run
 from harness.training_command import relocated
 from hrlmg_jax.comparison import compare
 from hrlmg_jax.settings import RunConfig
@@ -51,11 +52,11 @@ def evaluate(settings: EvaluateConfig) -> None:
     """Tests one checkpoint of a run and writes the results into its folder.
 
     Raises:
-        UserError: No run folder, no or damaged checkpoint, another log than the run was trained on.
+        UserError: No run folder, or a group of them; no or damaged checkpoint, another log than the run was trained on.
     """
     keep_compiled_programs()
     folder = RunFolder(Path(settings.run or ""))
-    values = relocated(folder.read_config(), settings.data_root, settings.data_cache, settings.data_path)
+    values = relocated(read_single_run(folder), settings.data_root, settings.data_cache, settings.data_path)
     config = read_settings(RunConfig, values)
     if not (folder.path / FILE).exists():
         raise UserError(

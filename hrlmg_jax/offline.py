@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,9 @@ from hrlmg_jax.policy import ActingParams
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.system import Problem
 from sim.errors import UserError
-from sim.evaluation import play_all
+from sim.evaluation import compiled_rollout, play_all
 from sim.events import CLICK
 from sim.ranking_metrics import average_precision, ndcg
-from sim.rollout import rollout
 from sim.session_env import LoggedFeedback, SessionEnv, SessionParams, SessionTrajectory
 
 CUTOFFS = (20, 40)
@@ -159,13 +158,7 @@ def _make_reranker(config: RunConfig, learner: HrlLearner, length: int) -> Calla
     env = SessionEnv(
         LoggedFeedback(), length, config.env.history_length, config.env.click_reward, config.env.order_reward
     )
-    policy = learner.policy.as_policy()
-
-    @jax.jit
-    def play(env_params: Any, policy_params: Any, starts: jax.Array, key: jax.Array) -> SessionTrajectory:
-        return rollout(env, env_params, policy, policy_params, starts, key, explore=False)
-
-    return play
+    return partial(compiled_rollout, env, learner.policy.as_policy(), False)
 
 
 def rank_offline(

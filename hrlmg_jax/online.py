@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,13 +17,12 @@ from hrlmg_jax.learner import HrlLearner
 from hrlmg_jax.policy import ActingParams
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.system import Problem, make_env
-from sim.evaluation import play_all
+from sim.evaluation import compiled_rollout, play_all
 from sim.events import CLICK, ORDER
 from sim.fixed_policies import fixed_list_policy, random_policy
 from sim.funnel import FunnelModel
 from sim.policy import Policy
-from sim.rollout import rollout
-from sim.session_env import FeedbackModel, SessionTrajectory
+from sim.session_env import FeedbackModel
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def make_player(
     length: int,
     truth: bool = False,
 ) -> Callable[[Any], OnlineTest]:
-    """Returns `policy parameters -> OnlineTest` on given sessions, compiled once.
+    """Returns `policy parameters -> OnlineTest` on given sessions, compiled once for equal environments and policies.
 
     The users' randomness is the same for all policies and runs.
 
@@ -93,10 +93,7 @@ def make_player(
     env = make_env(config, model, length)
     env_params = problem.truth_params(rows) if truth else problem.env_params(rows)
     key = jax.random.key(zlib.crc32(b"online"))
-
-    @jax.jit
-    def play(env_params: Any, policy_params: Any, starts: jax.Array, key: jax.Array) -> SessionTrajectory:
-        return rollout(env, env_params, policy, policy_params, starts, key, explore)
+    play = partial(compiled_rollout, env, policy, explore)
 
     def run(policy_params: Any) -> OnlineTest:
         starts = np.arange(len(rows))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.loop import ScheduleConfig
+from harness.seeds import SeedsConfig
 from hrlmg_jax.feedback import FeedbackNetworkConfig
 from hrlmg_jax.item_embedding import EmbeddingConfig
 from hrlmg_jax.learner import LearnerConfig
@@ -73,7 +74,7 @@ class FitConfig:
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(SeedsConfig):
     """Everything that decides a run's numbers (`conf/train_hrl_mg.yaml`)."""
 
     data: LogConfig
@@ -82,10 +83,10 @@ class RunConfig:
     agent: AgentConfig
     train: ScheduleConfig
     evaluation: EvaluationConfig
-    seed: Seed
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""
+        super().__post_init__()
         if self.agent.goals.enabled and self.env.episode_length < self.agent.goals.period:
             raise UserError(
                 f"env.episode_length is {self.env.episode_length}, less than a window of goals "

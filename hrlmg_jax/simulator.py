@@ -23,6 +23,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from harness import provenance
 from harness.agent import Agent
 from harness.loop import run_training
+from harness.members import Member
 from harness.plots import plot_reliability
 from harness.run_folder import RunFolder, make_folder, read_arrays, read_json, write_arrays, write_json
 from hrlmg_jax.feedback import FeedbackNetwork, FeedbackParams, LearnedFeedback
@@ -289,7 +290,7 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
     )
     labels = {"data": data.log.name, "synthetic": data.log.synthetic}
     key = jax.random.key(config.simulator.seed)
-    state = run_training(agent, config.simulator.train, folder, key, evaluate, labels)
+    [state] = run_training([Member(agent, folder, key, evaluate)], config.simulator.train, labels)
     return FeedbackParams(state.best, world.embedding)
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import Any
 
 import hydra
 import jax
 from omegaconf import DictConfig
 
 from harness.loop import run_training
+from harness.members import Member
 from harness.metric_writer import read_rows
 from harness.plots import Curve, Panel, plot_curves
 from harness.run_folder import RunFolder, register_run_folder_resolver
-from harness.training_command import opened_run, start_or_resume, with_absolute_places
+from harness.seeds import Run, name_folders
+from harness.training_command import opened_runs, start_or_resume, with_absolute_places
 from hrlmg_jax.comparison import compare, references
 from hrlmg_jax.learner import HrlLearner, HrlState
 from hrlmg_jax.online import make_validation
@@ -43,48 +44,52 @@ def main(composed: DictConfig) -> None:
     start_or_resume(composed, "hrlmg_jax.train", train)
 
 
-def train(values: dict[str, Any], folder: RunFolder, resume: bool) -> None:
-    """Trains in a run folder from its newest checkpoint (or from the beginning) and tests the result.
+def train(runs: list[Run], resume: bool) -> None:
+    """Trains runs together, from their newest checkpoint (or from the beginning), and tests the results.
 
     Args:
-        values: The composed configuration without `resume`.
-        folder: The run folder; a new one must not hold a run.
-        resume: Whether the folder belongs to an earlier run.
+        runs: One, or those of several seeds; alike in all but seed.
+        resume: Whether the folders belong to earlier runs; a new run's folder must not hold a run.
 
     Raises:
         UserError: Impossible configuration, missing or damaged files, diverged training.
-        Interruption: SIGINT or SIGTERM came; the state is saved.
+        Interruption: SIGINT or SIGTERM came; the states are saved.
     """
-    config = read_settings(RunConfig, values)
-    data = load_data(config)
+    configs = [read_settings(RunConfig, run.values) for run in runs]
+    data = load_data(configs[0])
     if not resume:
-        values = {**values, "data": with_absolute_places(values["data"])}
+        runs = [Run({**run.values, "data": with_absolute_places(run.values["data"])}, run.folder) for run in runs]
     origin = partial(record_origin, data), partial(check_same_origin, data)
-    with opened_run(values, folder, resume, config.train, *origin):
-        _train_in_folder(config, values, data, folder)
+    with opened_runs(runs, resume, configs[0].train, *origin):
+        _train_in_folders(configs, runs, data)
 
 
-def _train_in_folder(config: RunConfig, values: dict[str, Any], data: SessionData, folder: RunFolder) -> None:
-    problem = make_problem(config, values, data, folder)
-    learner, world = make_learner(config, problem)
-    key = jax.random.key(config.seed)
-    _announce(config, problem, learner, jax.eval_shape(learner.init, key, world), folder)
-    validate = make_validation(config, problem, learner)
-    state = run_training(
-        make_agent(config, learner, world),
-        config.train,
-        folder,
-        key,
-        lambda state: validate(learner.current_params(state, world)),
-        {"data": data.log.name, "synthetic": data.log.synthetic},
-    )
-    params = learner.acting_params(state, world)
-    played = compare(config, problem, learner, params, folder, int(state.best.step))
-    _plot(config, problem, folder, references(config, played))
-    print(f"run folder: {folder.path}")
+def _train_in_folders(configs: list[RunConfig], runs: list[Run], data: SessionData) -> None:
+    problem = make_problem(configs[0], runs[0].values, data, runs[0].folder)
+    for config, run in zip(configs[1:], runs[1:], strict=True):
+        make_problem(config, run.values, data, run.folder)  # the same simulator: this folder's copy
+    learner, world = make_learner(configs[0], problem)
+    keys = [jax.random.key(config.seed) for config in configs]
+    folders = [run.folder for run in runs]
+    _announce(configs[0], problem, learner, jax.eval_shape(learner.init, keys[0], world), folders)
+    validate = make_validation(configs[0], problem, learner)
+    agent = make_agent(configs[0], learner, world)
+    members = [
+        Member(agent, folder, key, lambda state: validate(learner.current_params(state, world)))
+        for folder, key in zip(folders, keys, strict=True)
+    ]
+    labels = {"data": data.log.name, "synthetic": data.log.synthetic}
+    states = run_training(members, configs[0].train, labels)
+    for config, folder, state in zip(configs, folders, states, strict=True):
+        params = learner.acting_params(state, world)
+        played = compare(config, problem, learner, params, folder, int(state.best.step))
+        _plot(config, problem, folder, references(config, played))
+        print(f"run folder: {folder.path}")
 
 
-def _announce(config: RunConfig, problem: Problem, learner: HrlLearner, state: HrlState, folder: RunFolder) -> None:
+def _announce(
+    config: RunConfig, problem: Problem, learner: HrlLearner, state: HrlState, folders: list[RunFolder]
+) -> None:
     data = describe_log(problem.data)
     starts = len(problem.data.first_rows("train"))
     replays = f"{state.low_replay.bytes_per_row} bytes per transition"
@@ -94,7 +99,7 @@ def _announce(config: RunConfig, problem: Problem, learner: HrlLearner, state: H
         f"{data['name']}{kind_of(data)}: {data['events']:,} events, {data['users']:,} users, {data['catalogue']:,} "
         f"items to recommend; {starts:,} sessions to begin from\n"
         f"{config.agent.name}: {config.agent.learner.sessions} sessions side by side, replay {replays}; "
-        f"device: {jax.devices()[0].device_kind}; run folder: {folder.path}",
+        f"device: {jax.devices()[0].device_kind}; {name_folders(folders)}",
         file=sys.stderr,
     )
 

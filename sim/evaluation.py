@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from sim.metrics import UserMetrics, user_metrics
 from sim.policy import Policy
 from sim.rating_env import EnvParams, RatingEnv
 from sim.ratings import RatingData
-from sim.rollout import rollout
+from sim.rollout import Environment, rollout
 
 EpisodeBatch = Callable[[EnvParams, Any, jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
@@ -40,20 +41,40 @@ def num_relevant_items(data: RatingData, relevant_above: float) -> np.ndarray:
 
 
 def make_episode_batch(env: RatingEnv, policy: Policy, explore: bool) -> EpisodeBatch:
-    """Compiles the rollout of one batch of users once, for use in many evaluations.
+    """Returns the rollout of one batch of users, compiled once for equal environments and policies.
 
     Returns:
         `(env_params, policy_params, users [B], key) -> (items, rewards, hits)`, each [T, B].
     """
+    return partial(_episode_batch, env, policy, explore)
 
-    @jax.jit
-    def episode_batch(
-        env_params: EnvParams, policy_params: Any, users: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        trajectory = rollout(env, env_params, policy, policy_params, users, key, explore)
-        return trajectory.item, trajectory.reward, trajectory.hit
 
-    return episode_batch
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _episode_batch(
+    env: RatingEnv,
+    policy: Policy,
+    explore: bool,
+    env_params: EnvParams,
+    policy_params: Any,
+    users: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    trajectory = rollout(env, env_params, policy, policy_params, users, key, explore)
+    return trajectory.item, trajectory.reward, trajectory.hit
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def compiled_rollout(
+    env: Environment,
+    policy: Policy,
+    explore: bool,
+    env_params: Any,
+    policy_params: Any,
+    starts: jax.Array,
+    key: jax.Array,
+) -> Any:
+    """Returns all of `sim.rollout.rollout`, compiled once for equal environments and policies."""
+    return rollout(env, env_params, policy, policy_params, starts, key, explore)
 
 
 def evaluate_policy(

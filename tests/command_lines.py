@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 
 def run_module(folder: Path, environment: dict[str, str], module: str, *arguments: str) -> subprocess.CompletedProcess:
@@ -24,6 +25,15 @@ def run_module(folder: Path, environment: dict[str, str], module: str, *argument
 def metrics_without_times(folder: Path) -> list[dict]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{key: row[key] for key in row if key not in ("seconds", "episodes_per_second")} for row in rows]
+
+
+def assert_same_metrics(folder: Path, other: Path, tolerance: float) -> None:
+    """Compares the rows of two runs, numbers to a relative tolerance."""
+    for row, other_row in zip(metrics_without_times(folder), metrics_without_times(other), strict=True):
+        assert row.keys() == other_row.keys()
+        assert row["data"] == other_row["data"]
+        numbers, others = ({key: found[key] for key in found if key != "data"} for found in (row, other_row))
+        assert numbers == pytest.approx(others, rel=tolerance, abs=tolerance)
 
 
 def parameters(folder: Path, step: int) -> list[np.ndarray]:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from harness.checkpoint import Checkpoints
 from harness.compilation_cache import keep_compiled_programs
 from harness.run_folder import RunFolder
+from harness.seeds import read_single_run
 from harness.training_command import relocated
 from sim.command import run_command, task
 from sim.errors import UserError
@@ -55,12 +56,12 @@ def evaluate(settings: EvaluateConfig) -> None:
     """Evaluates one checkpoint of a run and writes `eval.json` and `eval.npz` into its folder.
 
     Raises:
-        UserError: No run folder, no or damaged checkpoint, other data than the run was trained on.
+        UserError: No run folder, or a group of them; no or damaged checkpoint, other data than the run was trained on.
     """
     keep_compiled_programs()
     folder = RunFolder(Path(settings.run or ""))
     config = read_settings(
-        RunConfig, relocated(folder.read_config(), settings.data_root, settings.data_cache, settings.data_path)
+        RunConfig, relocated(read_single_run(folder), settings.data_root, settings.data_cache, settings.data_path)
     )
     if not tree_path(folder).exists():
         raise UserError(

@@ -184,8 +184,10 @@ class TreePolicy:
 
     def as_policy(self) -> Policy:
         """Returns the two functions that the rollout needs; the carry is the SRU's cell [B, H]."""
-        hidden_size = self.network.encoder.hidden_size
-        return Policy(lambda params, batch_size: jnp.zeros((batch_size, hidden_size)), self._act)
+        return Policy(self._initial_cell, self._act)
+
+    def _initial_cell(self, params: PolicyParams, batch_size: int) -> jax.Array:
+        return jnp.zeros((batch_size, self.network.encoder.hidden_size))
 
     def _act(
         self, params: PolicyParams, cell: jax.Array, observation: Observation, key: jax.Array, explore: bool

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from harness.loop import ScheduleConfig
+from harness.seeds import SeedsConfig
 from sim.datasets import DataConfig
 from sim.errors import UserError
 from sim.rating_env import EnvConfig
-from sim.settings import Count, OneOf, Seed
+from sim.settings import Count, OneOf
 from tpgr_jax.policy import PolicyConfig
 from tpgr_jax.reinforce import LearnerConfig
 from tpgr_jax.tree import TreeConfig
@@ -32,7 +33,7 @@ class TrainConfig(ScheduleConfig):
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(SeedsConfig):
     """Everything that decides a run's numbers."""
 
     data: DataConfig
@@ -40,10 +41,10 @@ class RunConfig:
     tree: TreeConfig
     agent: AgentConfig
     train: TrainConfig
-    seed: Seed
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""
+        super().__post_init__()
         group = self.agent.learner.episodes_per_user
         if self.train.episodes_per_step % group:
             raise UserError(

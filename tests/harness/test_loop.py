@@ -12,6 +12,7 @@ import pytest
 from harness.agent import Agent
 from harness.checkpoint import Checkpoints
 from harness.loop import Interruption, ScheduleConfig, run_training
+from harness.members import Member, split_worlds
 from harness.metric_writer import read_rows
 from harness.run_folder import RunFolder
 from sim.errors import UserError
@@ -41,16 +42,22 @@ def noisy_counter(broken_at: int = -1) -> Agent:
     return Agent(init, lambda state: state | {"total": state["total"] + 100}, train_step, jnp.float32(1), 4)
 
 
-def train(path: Path, evaluate=None, agent=None, **changes):
-    path.mkdir(exist_ok=True)
-    return run_training(
-        agent or noisy_counter(),
-        ScheduleConfig(**{**SCHEDULE, **changes}),
-        RunFolder(path),
-        jax.random.key(3),
-        evaluate or (lambda state: {"test_reward": float(state["total"])}),
-        {"data": "counter"},
-    )
+def counted(state):
+    return {"test_reward": float(state["total"])}
+
+
+def train(path: Path, evaluate=None, agent=None, seed=3, **changes):
+    return train_together([path], [evaluate or counted], [agent or noisy_counter()], seed, **changes)[0]
+
+
+def train_together(paths, evaluates=None, agents=None, seed=3, **changes):
+    members = []
+    for number, path in enumerate(paths):
+        path.mkdir(exist_ok=True, parents=True)
+        agent = agents[number] if agents else noisy_counter()
+        evaluate = evaluates[number] if evaluates else counted
+        members.append(Member(agent, RunFolder(path), jax.random.key(seed + number), evaluate))
+    return run_training(members, ScheduleConfig(**{**SCHEDULE, **changes}), {"data": "counter"})
 
 
 def rows_without_times(path: Path):
@@ -242,3 +249,134 @@ def test_what_an_evaluation_left_in_the_state_survives_a_kill(tmp_path):
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "8")
     state = train(tmp_path / "run", evaluate, keeper(9), steps=8)
     assert (float(state["best"]), int(state["stale"])) == (7.0, 1)
+
+
+def three_counters():
+    """Members with worlds of their own: a table that all share, and a number that each has for itself."""
+    plain, table = noisy_counter(), jnp.arange(10.0)
+
+    def train_step(state, world):
+        following, metrics = plain.train_step(state, world["own"])
+        return following, metrics | {"looked_up": world["table"][state["step"]] + world["own"]}
+
+    def member(number):
+        return plain._replace(
+            world={"table": table, "own": jnp.float32(number), "nothing": None},
+            train_step=train_step,
+            pretrain=lambda state: state | {"total": state["total"] + 100 * number},
+        )
+
+    return [member(number) for number in range(3)]
+
+
+def assert_same_runs(paths, states, others, other_states):
+    for path, state, other, other_state in zip(paths, states, others, other_states, strict=True):
+        assert rows_without_times(path) == rows_without_times(other)
+        assert Checkpoints(path / "checkpoints").steps == Checkpoints(other / "checkpoints").steps
+        for leaf, other_leaf in zip(jax.tree.leaves(state), jax.tree.leaves(other_state), strict=True):
+            assert (leaf == other_leaf).all()
+
+
+@pytest.fixture
+def single_runs(tmp_path):
+    """Three runs, one after another."""
+    paths = [tmp_path / f"single_{number}" for number in range(3)]
+    agents = three_counters()
+    return paths, [train(path, agent=agents[number], seed=3 + number) for number, path in enumerate(paths)]
+
+
+def folders(tmp_path, number=3):
+    return [tmp_path / "group" / f"seed_{seed}" for seed in range(number)]
+
+
+def test_members_equal_single_runs(tmp_path, single_runs):
+    states = train_together(folders(tmp_path), agents=three_counters())
+    assert_same_runs(folders(tmp_path), states, *single_runs)
+
+
+def test_members_side_by_side_are_close_to_single_runs(tmp_path, single_runs, monkeypatch):
+    monkeypatch.setattr("harness.members._one_after_another", lambda: False)
+    states = train_together(folders(tmp_path), agents=three_counters())
+    for state, path, single, single_path in zip(states, folders(tmp_path), *reversed(single_runs), strict=True):
+        np.testing.assert_allclose(state["total"], single["total"], rtol=1e-6)
+        for row, other in zip(rows_without_times(path), rows_without_times(single_path), strict=True):
+            assert row.pop("data") == other.pop("data")
+            assert row == pytest.approx(other, rel=1e-5)
+
+
+def test_only_tables_that_differ_are_stacked():
+    shared, own = split_worlds([agent.world for agent in three_counters()])
+    assert shared["table"].shape == (10,)
+    assert shared["own"] is own["table"] is None
+    np.testing.assert_array_equal(own["own"], [0, 1, 2])
+
+
+@pytest.mark.parametrize("saved", [4, 8])
+def test_after_a_kill_between_saves_members_go_on_from_their_common_step(tmp_path, single_runs, saved):
+    train_together(folders(tmp_path), agents=three_counters(), steps=saved)
+    shutil.rmtree(folders(tmp_path)[1] / "checkpoints" / str(saved))
+    states = train_together(folders(tmp_path), agents=three_counters())
+    assert_same_runs(folders(tmp_path), states, *single_runs)
+
+
+def test_a_damaged_checkpoint_of_one_member_takes_all_back(tmp_path, single_runs):
+    train_together(folders(tmp_path), agents=three_counters(), steps=8)
+    for file in (folders(tmp_path)[2] / "checkpoints" / "8" / "state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    states = train_together(folders(tmp_path), agents=three_counters())
+    assert_same_runs(folders(tmp_path), states, *single_runs)
+
+
+def test_members_trained_too_far_apart_are_refused(tmp_path):
+    first, second = folders(tmp_path, 2)
+    train_together([first, second], steps=4)
+    train(first, steps=10, max_to_keep=1)
+    with pytest.raises(UserError, match="no checkpoint of the same step"):
+        train_together([first, second])
+    assert Checkpoints(first / "checkpoints").steps == [10]
+
+
+def test_several_members_always_keep_two_checkpoints(tmp_path):
+    train_together(folders(tmp_path, 2), max_to_keep=1)
+    assert [Checkpoints(folder / "checkpoints").steps for folder in folders(tmp_path, 2)] == [[8, 10]] * 2
+
+
+def test_a_signal_saves_all_members(tmp_path):
+    def interrupt(state):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return counted(state)
+
+    with pytest.raises(Interruption, match="after step 4"):
+        train_together(folders(tmp_path, 2), [counted, interrupt], checkpoint_every=8)
+    assert [Checkpoints(folder / "checkpoints").steps for folder in folders(tmp_path, 2)] == [[4], [4]]
+
+
+def test_nan_names_the_member(tmp_path):
+    worlds = [jnp.float32(1), jnp.float32(jnp.nan)]
+    agents = [noisy_counter()._replace(world=world) for world in worlds]
+    with pytest.raises(UserError, match=r"seed_1: training diverged: reward not finite"):
+        train_together(folders(tmp_path, 2), agents=agents)
+
+
+def test_training_ends_when_all_members_are_finished(tmp_path):
+    first, second = (iter(values) for values in ([5.0, 4.0, 3.0, 2.0], [5.0, 6.0, 4.0, 3.0]))
+    evaluates = [lambda state: {"test_reward": next(first)}, lambda state: {"test_reward": next(second)}]
+    agent = keeper(2)
+    states = train_together(folders(tmp_path, 2), evaluates, [agent, agent], steps=40)
+    assert [int(state["step"]) for state in states] == [16, 16]
+    assert [float(state["best"]) for state in states] == [5, 6]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_training_step_is_compiled_once(tmp_path, number):
+    traces = []
+    plain = keeper(9)
+
+    def train_step(state, world):
+        traces.append(1)
+        return plain.train_step(state, world)
+
+    agent = plain._replace(train_step=train_step)
+    train_together(folders(tmp_path, number), agents=[agent] * number)
+    assert len(traces) == 1

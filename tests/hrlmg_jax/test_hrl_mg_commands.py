@@ -11,7 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_lines import assert_one_message, checkpoint_steps, metrics_without_times, parameters, run_module
+from command_lines import (
+    assert_one_message,
+    assert_same_metrics,
+    checkpoint_steps,
+    metrics_without_times,
+    parameters,
+    run_module,
+)
 
 from sim.ranking_metrics import average_precision, ndcg
 
@@ -226,6 +233,21 @@ def test_multirun_over_seeds_shares_the_simulator(run_command_line, simulators):
     rows = [metrics_without_times(folder)[-1] for folder in (first, second)]
     assert rows[0]["low_critic_loss"] != rows[1]["low_critic_loss"]
     assert "high_q" not in rows[0]
+
+
+def test_seeds_that_train_together_equal_single_runs(finished_run, run_command_line, simulators):
+    finished = run_command_line(TRAIN, *SMALL, "num_seeds=2", "hydra.run.dir=group")
+    assert finished.returncode == 0, finished.stderr
+    assert "fitting" not in finished.stderr
+    alone, (first, second) = finished_run[0], (simulators / "group" / f"seed_{seed}" for seed in (0, 1))
+    assert_same_metrics(first, alone, 1e-5)
+    for member in (first, second):
+        assert {path.name for path in alone.iterdir() if "events" not in path.name} == {
+            path.name for path in member.iterdir() if "events" not in path.name
+        }
+    assert metrics_without_times(second)[-1]["low_critic_loss"] != metrics_without_times(first)[-1]["low_critic_loss"]
+    assert json.loads((second / "online.json").read_text())["protocol"]["seed"] == 1
+    assert (first / "simulator.npz").read_bytes() == (second / "simulator.npz").read_bytes()
 
 
 def test_fit_simulator_reports_and_is_done_once(finished_run, run_command_line, simulators):

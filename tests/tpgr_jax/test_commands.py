@@ -11,7 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_lines import assert_one_message, checkpoint_steps, metrics_without_times, parameters, run_module
+from command_lines import (
+    assert_one_message,
+    assert_same_metrics,
+    checkpoint_steps,
+    metrics_without_times,
+    parameters,
+    run_module,
+)
 
 SMALL = [
     "data.size=tiny",
@@ -207,6 +214,42 @@ def test_multirun_over_seeds(run_command_line, tmp_path):
     assert finished.returncode == 0, finished.stderr
     first, second = (metrics_without_times(tmp_path / "sweep" / number) for number in ("0", "1"))
     assert first[-1]["reward"] != second[-1]["reward"]
+
+
+def test_seeds_that_train_together_equal_single_runs(finished_run, command_environment, run_command_line, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", TRAIN, *SMALL, "num_seeds=2", "hydra.run.dir=group"],
+        cwd=tmp_path,
+        env=command_environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    members = [tmp_path / "group" / f"seed_{seed}" for seed in (0, 1)]
+    deadline = time.monotonic() + 120
+    while not checkpoint_steps(members[0]) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert not (members[1] / "eval.json").exists()
+    finished = run_command_line(TRAIN, "resume=group")
+    assert finished.returncode == 0, finished.stderr
+    single = run_command_line(TRAIN, *SMALL, "seed=1", "hydra.run.dir=single")
+    assert single.returncode == 0, single.stderr
+    for member, alone in zip(members, [finished_run[0], tmp_path / "single"], strict=True):
+        assert_same_metrics(member, alone, 1e-5)
+        assert (member / "config.yaml").read_text() == (alone / "config.yaml").read_text()
+        assert {path.name for path in alone.iterdir() if "events" not in path.name} == {
+            path.name for path in member.iterdir() if "events" not in path.name
+        }
+        for one, other in zip(parameters(member, 6), parameters(alone, 6), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    assert {path.name for path in (tmp_path / "group").iterdir()} == {"config.yaml", "seed_0", "seed_1"}
+    assert "num_seeds: 2" in (tmp_path / "group" / "config.yaml").read_text()
+    result = (members[1] / "eval.json").read_text()
+    (members[1] / "eval.json").unlink()
+    evaluated = run_command_line(EVALUATE, "run=group/seed_1")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert (members[1] / "eval.json").read_text() == result
 
 
 def test_every_switch_trains(run_command_line):
