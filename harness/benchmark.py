@@ -123,15 +123,17 @@ def in_own_process(module: str, arguments: Sequence[str], environment: Mapping[s
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure_point(module: str, name: str, **settings: Any) -> Any:
-    """Calls a benchmark's point in a process of its own, so that its peak memory is its own."""
-    return in_own_process(module, ["--point", name, json.dumps(settings)])
+def measure_point(module: str, point: Callable[..., Any], smoke: bool, **settings: Any) -> Any:
+    """Calls a function of a benchmark in a process of its own (not for `smoke`), so that its peak memory is its own."""
+    if smoke:
+        return point(**settings)
+    return in_own_process(module, ["--point", point.__name__, json.dumps(settings)])
 
 
 def run_benchmark(
     module: str,
     sections: Mapping[str, Section],
-    points: Mapping[str, Callable[..., Any]],
+    points: Sequence[Callable[..., Any]],
     arguments: Sequence[str] | None = None,
 ) -> None:
     """The command line of a benchmark: runs sections one after the other and prints one table.
@@ -139,7 +141,7 @@ def run_benchmark(
     Args:
         module: Its own name, to start sections with.
         sections: By name, in order.
-        points: Functions that a section calls in processes of their own (`measure_point`), by name.
+        points: Functions that sections call in processes of their own (`measure_point`).
         arguments: Of the command line.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description="Measures speed and memory.")
@@ -152,20 +154,23 @@ def run_benchmark(
     parser.add_argument("--point", nargs=2, metavar=("NAME", "JSON"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.point:
-        print(json.dumps(points[options.point[0]](**json.loads(options.point[1]))))
+        name, settings = options.point
+        print(json.dumps({point.__name__: point for point in points}[name](**json.loads(settings))))
         return
     if options.section:
-        print(json.dumps([dataclasses.asdict(line) for line in sections[options.section](options.smoke)]))
+        print(json.dumps([dataclasses.asdict(line) for line in sections[options.section](False)]))
         return
     results: dict[str, list[Line]] = {}
     for name in options.only or sections:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
         try:
-            found = in_own_process(module, ["--section", name, *(["--smoke"] if options.smoke else [])])
+            if options.smoke:
+                results[name] = sections[name](True)
+            else:
+                results[name] = [Line(**line) for line in in_own_process(module, ["--section", name])]
         except UserError as failure:
             print(f"error: {failure}", file=sys.stderr)
-            found = [dataclasses.asdict(Line(f"section {name} failed", math.nan, ""))]
-        results[name] = [Line(**line) for line in found]
+            results[name] = [Line(f"section {name} failed", math.nan, "")]
     record = {
         "date": date.today().isoformat(),
         "smoke": options.smoke,

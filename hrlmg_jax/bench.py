@@ -146,4 +146,4 @@ _SHORT = ("env.episode_length=20", "evaluation.long=20", "evaluation.short=10", 
 SECTIONS = {"training": bench_training, "rollout": bench_rollout}
 
 if __name__ == "__main__":
-    run_command(lambda: run_benchmark(MODULE, SECTIONS, {}))
+    run_command(lambda: run_benchmark(MODULE, SECTIONS, ()))

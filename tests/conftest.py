@@ -2,13 +2,24 @@
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import pytest
 from command_lines import run_module
 from quick_jit import quick_flags
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """Compiles without optimisation: at the sizes of tests, compiling takes far longer than running."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -218,14 +217,13 @@ def bench_catalogue(smoke: bool) -> list[Line]:
     for depth in (1, 2) if smoke else (1, 2, 3, 4):
         measured = {}
         for items in sizes:
-            episodes = 256 if depth > 1 else min(256, _FLAT_LIMIT // (32 * items) // 8 * 8)
+            episodes = (16 if smoke else 256) if depth > 1 else min(256, _FLAT_LIMIT // (32 * items) // 8 * 8)
             name = f"{'flat' if depth == 1 else f'depth {depth}'}, {items:,} items"
             if not episodes:
                 lines.append(Line(name, math.nan, "", note="flat: the logits of eight episodes take gigabytes"))
                 continue
-            point = measure_point(
-                MODULE, "catalogue", items=items, depth=depth, episodes=episodes, repeats=1 if smoke else 3
-            )
+            sizes_of_point = {"items": items, "depth": depth, "episodes": episodes, "repeats": 1 if smoke else 3}
+            point = measure_point(MODULE, catalogue_point, smoke, **sizes_of_point)
             measured[items] = point
             note = f"{episodes} episodes; {point['children']:.0f} children; step {point['step'] * 1e6:,.2f} us/decision"
             lines.append(Line(f"{name}: decision", point["decision"] * 1e6, "us", note=note))
@@ -253,7 +251,7 @@ def bench_tree(smoke: bool) -> list[Line]:
     items = 2_000 if smoke else 10**6
     lines = []
     for depth in (2, 3):
-        point = measure_point(MODULE, "tree", items=items, features=64, depth=depth)
+        point = measure_point(MODULE, tree_point, smoke, items=items, features=64, depth=depth)
         name = f"{items:,} items, PCA, 64 numbers each, depth {depth}"
         lines.append(Line(name, point["seconds"], "s", 300, note=f"peak {point['memory']:.1f} GiB"))
     return lines
@@ -284,7 +282,7 @@ def bench_netflix(smoke: bool) -> list[Line]:
     """The Netflix shape, generated: 480,189 users, 17,770 items, 100 million ratings."""
     size = "tiny" if smoke else "netflix"
     settings_of_cache = "generated, or from the cache of an earlier run"
-    point = measure_point(MODULE, "netflix", size=size)
+    point = measure_point(MODULE, netflix_point, smoke, size=size)
     return [
         Line("load the ratings", point["load"], "s", note=f"{point['ratings']:,} ratings, {settings_of_cache}"),
         Line("build the PCA tree, depth 2", point["tree"], "s"),
@@ -368,7 +366,7 @@ SECTIONS = {
     "netflix": bench_netflix,
     "catalogue": bench_catalogue,
 }
-POINTS: dict[str, Callable[..., Any]] = {"catalogue": catalogue_point, "tree": tree_point, "netflix": netflix_point}
+POINTS = (catalogue_point, tree_point, netflix_point)
 
 if __name__ == "__main__":
     run_command(lambda: run_benchmark(MODULE, SECTIONS, POINTS))

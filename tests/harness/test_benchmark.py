@@ -71,7 +71,7 @@ def test_a_section_that_fails_does_not_stop_the_others(monkeypatch, capsys):
 
     monkeypatch.setattr(benchmark, "in_own_process", measure)
     with pytest.raises(SystemExit) as stopped:
-        benchmark.run_benchmark("module", dict.fromkeys(("broken", "whole"), lambda smoke: []), {}, ["--smoke"])
+        benchmark.run_benchmark("module", dict.fromkeys(("broken", "whole"), lambda smoke: []), (), [])
     assert stopped.value.code == 1
     written = capsys.readouterr()
     assert "error: out of memory" in written.err
