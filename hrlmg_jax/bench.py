@@ -122,7 +122,7 @@ def bench_rollout(smoke: bool) -> list[Line]:
     length = config.env.episode_length
     env = make_env(config, problem.simulator.model, length)
     lines = []
-    for sessions in (16,) if smoke else (512, 4096):
+    for sessions in (16,) if smoke else (512, 2048):
         rows = np.resize(problem.data.first_rows("train"), sessions)
         env_params = problem.env_params(rows)
 
@@ -132,7 +132,7 @@ def bench_rollout(smoke: bool) -> list[Line]:
                 return rollout(env, env_params, policy, params, starts, jax.random.key(0), explore=False).reward
 
             compiled = jax.jit(batch)
-            return sessions / seconds_of(lambda: compiled(env_params, params), 1 if smoke else 3)
+            return sessions / seconds_of(lambda: compiled(env_params, params), 1)
 
         agent = play(learner.policy.as_policy(), learner.current_params(state, world))
         alone = play(random_policy(problem.data.num_items), None)
