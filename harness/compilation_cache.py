@@ -8,9 +8,8 @@ import platform
 from pathlib import Path
 
 import jax
-import pooch
 
-from sim.data_files import CACHE_VARIABLE
+from sim.data_files import CACHE_VARIABLE, named_folder
 
 _SHORTEST_SECONDS = 0.5  # programs that compile faster are not worth a file
 
@@ -20,11 +19,13 @@ def keep_compiled_programs() -> None:
 
     The folder is `compiled` in the one that TPGR_JAX_CACHE names, else in the user's cache folder. Each kind of
     processor has its own part of it: programs for one may use instructions that another lacks.
+
+    Raises:
+        UserError: TPGR_JAX_CACHE names something that is no folder.
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    named = os.environ.get(CACHE_VARIABLE)
-    folder = Path(named).expanduser() if named else Path(pooch.os_cache("tpgr_jax"))
+    folder = named_folder(None, CACHE_VARIABLE, "", CACHE_VARIABLE)
     jax.config.update("jax_compilation_cache_dir", str(folder.absolute() / "compiled" / _processor()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _SHORTEST_SECONDS)
 

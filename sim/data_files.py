@@ -66,12 +66,12 @@ class FilesConfig:
     @property
     def root_folder(self) -> Path:
         """The folder of data sets."""
-        return _folder(self.root, ROOT_VARIABLE, "data", "data.root")
+        return named_folder(self.root, ROOT_VARIABLE, "data", "data.root")
 
     @property
     def cache_folder(self) -> Path:
         """The folder of parsed tables."""
-        return _folder(self.cache, CACHE_VARIABLE, "tables", "data.cache")
+        return named_folder(self.cache, CACHE_VARIABLE, "tables", "data.cache")
 
     @property
     def archive_path(self) -> Path | None:
@@ -167,7 +167,7 @@ def _matches(root: Path, entry: str) -> list[Source]:
     return []
 
 
-def _folder(configured: str | None, variable: str, default: str, key: str) -> Path:
+def named_folder(configured: str | None, variable: str, default: str, key: str) -> Path:
     """Returns the folder that is configured, else named by the environment, else in the user's cache folder."""
     named = configured or os.environ.get(variable)
     if named:

@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,33 @@ def run_module(folder: Path, environment: dict[str, str], module: str, *argument
         timeout=600,
         stdin=subprocess.DEVNULL,
     )
+
+
+def killed_after_a_checkpoint(
+    folder: Path, environment: dict[str, str], run: Path, number: int, module: str, *arguments: str
+) -> tuple[int, str]:
+    """Starts a command, sends it a signal at the first checkpoint in `run`; returns its exit code and stderr."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 200
+    while not checkpoint_steps(run) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+def trained_run(folder: Path, environment: dict[str, str], module: str, *arguments: str) -> tuple[Path, Any]:
+    """Trains in the folder `run` below a folder; returns it and the finished process."""
+    finished = run_module(folder, environment, module, *arguments, "hydra.run.dir=run")
+    assert finished.returncode == 0, finished.stderr
+    return folder / "run", finished
 
 
 def metrics_without_times(folder: Path) -> list[dict]:

@@ -22,7 +22,7 @@ from tpgr_jax.tree import ItemTree
 
 MASKED_LOGIT = -1e30
 NO_LEAF = -1
-_BLOCK = 32
+_BLOCK = 32  # numbers that one product of `_cumulative` adds up; blocks are added up in a second one
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +12,10 @@ import pytest
 from command_lines import (
     assert_one_message,
     assert_same_metrics,
-    checkpoint_steps,
+    killed_after_a_checkpoint,
     metrics_without_times,
     parameters,
-    run_module,
+    trained_run,
 )
 
 from sim.ranking_metrics import average_precision, ndcg
@@ -64,10 +62,7 @@ RESULTS = [f"{name}.{ending}" for name in ("online", "online_truth", "offline") 
 @pytest.fixture(scope="module")
 def finished_run(command_environment, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     """A run and the folder it was started in, which also holds the simulator."""
-    folder = tmp_path_factory.mktemp("finished")
-    finished = run_module(folder, command_environment, TRAIN, *SMALL, "hydra.run.dir=run")
-    assert finished.returncode == 0, finished.stderr
-    return folder / "run", finished
+    return trained_run(tmp_path_factory.mktemp("finished"), command_environment, TRAIN, *SMALL)
 
 
 @pytest.fixture
@@ -178,19 +173,9 @@ def test_the_best_actors_are_those_of_the_best_validation(finished_run):
 
 
 def test_killed_run_resumes_to_the_same_end(finished_run, command_environment, run_command_line, simulators):
-    process = subprocess.Popen(
-        [sys.executable, "-m", TRAIN, *SMALL, "hydra.run.dir=killed"],
-        cwd=simulators,
-        env=command_environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     killed = simulators / "killed"
-    deadline = time.monotonic() + 200
-    while not checkpoint_steps(killed) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    arguments = (*SMALL, "hydra.run.dir=killed")
+    killed_after_a_checkpoint(simulators, command_environment, killed, signal.SIGKILL, TRAIN, *arguments)
     assert not (killed / "offline.json").exists()
     finished = run_command_line(TRAIN, "resume=killed")
     assert finished.returncode == 0, finished.stderr

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,11 @@ from command_lines import (
     assert_one_message,
     assert_same_metrics,
     checkpoint_steps,
+    killed_after_a_checkpoint,
     metrics_without_times,
     parameters,
     run_module,
+    trained_run,
 )
 
 SMALL = [
@@ -37,10 +38,7 @@ TRAIN, EVALUATE = "tpgr_jax.train", "tpgr_jax.evaluate"
 
 @pytest.fixture(scope="module")
 def finished_run(command_environment, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
-    folder = tmp_path_factory.mktemp("finished")
-    finished = run_module(folder, command_environment, TRAIN, *SMALL, "hydra.run.dir=run")
-    assert finished.returncode == 0, finished.stderr
-    return folder / "run", finished
+    return trained_run(tmp_path_factory.mktemp("finished"), command_environment, TRAIN, *SMALL)
 
 
 def test_train_leaves_everything_in_the_run_folder(finished_run):
@@ -143,22 +141,11 @@ def test_evaluate_repeats_the_numbers_exactly(finished_run, run_command_line, tm
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_run_resumes_to_the_same_end(command_environment, run_command_line, tmp_path, number):
-    process = subprocess.Popen(
-        [sys.executable, "-m", TRAIN, *SMALL, "train.steps=100000", "hydra.run.dir=killed"],
-        cwd=tmp_path,
-        env=command_environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
     killed = tmp_path / "killed"
-    deadline = time.monotonic() + 120
-    while not checkpoint_steps(killed) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    arguments = (*SMALL, "train.steps=100000", "hydra.run.dir=killed")
+    code, errors = killed_after_a_checkpoint(tmp_path, command_environment, killed, number, TRAIN, *arguments)
     if number == signal.SIGTERM:
-        assert process.returncode == 128 + number
+        assert code == 128 + number
         assert "SIGTERM" in errors
         assert "resume=" in errors
     target = max(checkpoint_steps(killed)) + 2
@@ -217,19 +204,9 @@ def test_multirun_over_seeds(run_command_line, tmp_path):
 
 
 def test_seeds_that_train_together_equal_single_runs(finished_run, command_environment, run_command_line, tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-m", TRAIN, *SMALL, "num_seeds=2", "hydra.run.dir=group"],
-        cwd=tmp_path,
-        env=command_environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     members = [tmp_path / "group" / f"seed_{seed}" for seed in (0, 1)]
-    deadline = time.monotonic() + 120
-    while not checkpoint_steps(members[0]) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    arguments = (*SMALL, "num_seeds=2", "hydra.run.dir=group")
+    killed_after_a_checkpoint(tmp_path, command_environment, members[0], signal.SIGKILL, TRAIN, *arguments)
     assert not (members[1] / "eval.json").exists()
     finished = run_command_line(TRAIN, "resume=group")
     assert finished.returncode == 0, finished.stderr
