@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from sim.sharding import EVERYWHERE
+
 
 def _unchanged(state: Any, metrics: dict[str, float]) -> Any:
     return state
@@ -14,6 +16,10 @@ def _unchanged(state: Any, metrics: dict[str, float]) -> Any:
 
 def _never(state: Any) -> bool:
     return False
+
+
+def _everywhere(state: Any) -> Any:
+    return jax.tree.map(lambda _: EVERYWHERE, state)
 
 
 class Agent(NamedTuple):
@@ -30,6 +36,7 @@ class Agent(NamedTuple):
         after_evaluation: `(state, metrics) -> state`; called with what an evaluation found, before the checkpoint, so
             that a learner can keep its best parameters.
         finished: `state -> bool`; asked after each evaluation, True ends the training early.
+        partition: `state -> tree of PartitionSpec`; how a state lies on many devices.
     """
 
     init: Callable[[jax.Array, Any], Any]
@@ -40,3 +47,4 @@ class Agent(NamedTuple):
     headline: str = "reward"
     after_evaluation: Callable[[Any, dict[str, float]], Any] = _unchanged
     finished: Callable[[Any], bool] = _never
+    partition: Callable[[Any], Any] = _everywhere

@@ -16,12 +16,14 @@ import jax
 from tqdm import tqdm
 
 from harness.checkpoint import Checkpoints, JointCheckpoints
+from harness.devices import agreed, is_first_process, place
 from harness.interruption import StopRequest
 from harness.members import Member, call_for_each, split_worlds
 from harness.metric_writer import MetricWriter
 from harness.run_folder import RunFolder
 from sim.errors import UserError
 from sim.settings import Count
+from sim.sharding import on_every_device
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,14 @@ class Interruption(Exception):
         super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}")
 
 
-@partial(jax.jit, static_argnums=(0, 4), donate_argnums=(1,))
+@partial(jax.jit, static_argnums=(0, 1, 5), donate_argnums=(2,))
 def _train_chunk(
-    train_step: Callable[..., Any], states: list[Any], shared: Any, own: Any, length: int
+    train_step: Callable[..., Any],
+    partition: Callable[[Any], Any],
+    states: list[Any],
+    shared: Any,
+    own: Any,
+    length: int,
 ) -> tuple[list[Any], list[Any]]:
     """Trains every member for some steps; returns states, and metrics [length] by name."""
 
@@ -63,7 +70,13 @@ def _train_chunk(
         return jax.lax.scan(lambda state, _: train_step(state, world), state, None, length=length)
 
     trained = call_for_each(train, states, shared, own)
-    return [state for state, _ in trained], [metrics for _, metrics in trained]
+    return _placed([state for state, _ in trained], partition), [on_every_device(metrics) for _, metrics in trained]
+
+
+@partial(jax.jit, static_argnums=1)
+def _placed(states: list[Any], partition: Callable[[Any], Any]) -> list[Any]:
+    """Lays states out over the devices."""
+    return [place(state, partition(state)) for state in states]
 
 
 def run_training(members: Sequence[Member], schedule: ScheduleConfig, labels: dict[str, Any]) -> list[Any]:
@@ -95,13 +108,16 @@ def run_training(members: Sequence[Member], schedule: ScheduleConfig, labels: di
             _progress_bar(schedule.steps, step, len(members)) as bar,
             StopRequest() as stop,
         ):
-            writers = [files.enter_context(MetricWriter(member.folder.metrics, step, labels)) for member in members]
+            writers = [
+                files.enter_context(MetricWriter(member.folder.metrics, step, labels))
+                for member in (members if is_first_process() else [])
+            ]
             finished = _finished(members, states)
             while step < schedule.steps and not finished:
                 # Chunks end at multiples of log_every, also after a run that stopped in between.
                 length = min(schedule.log_every - step % schedule.log_every, schedule.steps - step)
                 started = time.monotonic()
-                states, stacked = _train_chunk(agent.train_step, states, shared, own, length)
+                states, stacked = _train_chunk(agent.train_step, agent.partition, states, shared, own, length)
                 metrics = [_means(of_member) for of_member in jax.device_get(stacked)]
                 chunk_seconds = time.monotonic() - started
                 seconds += chunk_seconds
@@ -116,15 +132,16 @@ def run_training(members: Sequence[Member], schedule: ScheduleConfig, labels: di
                 if step % schedule.evaluate_every == 0 or step == schedule.steps:
                     states = _evaluated(members, states, rows)
                     finished = _finished(members, states)
-                for writer, row in zip(writers, rows, strict=True):
+                for writer, row in zip(writers, rows, strict=False):  # other processes have no writers
                     writer.write(step, row)
                 bar.set_postfix_str(_summary(rows, agent.headline), refresh=False)
                 bar.update(length)
-                asked_to_stop = stop.signal_number  # read once: a signal may come at any moment
+                # Read once: a signal may come at any moment. It may also come to one of several processes only.
+                asked_to_stop = agreed(stop.signal_number or 0)
                 last = step == schedule.steps or finished
-                if step % schedule.checkpoint_every == 0 or last or asked_to_stop is not None:
+                if step % schedule.checkpoint_every == 0 or last or asked_to_stop:
                     checkpoints.save(step, states, {"seconds": seconds})
-                if asked_to_stop is not None:
+                if asked_to_stop:
                     checkpoints.wait()
                     raise Interruption(asked_to_stop, step)
         checkpoints.wait()
@@ -135,8 +152,10 @@ def _first_states(
     members: Sequence[Member], checkpoints: JointCheckpoints, schedule: ScheduleConfig
 ) -> tuple[list[Any], int, float]:
     """Returns new or restored states, the steps done and the seconds that they took."""
-    initialise = jax.jit(members[0].agent.init)
-    states = jax.block_until_ready([initialise(member.key, member.agent.world) for member in members])
+    agent = members[0].agent
+    initialise = jax.jit(agent.init)
+    states = [initialise(member.key, member.agent.world) for member in members]
+    states = jax.block_until_ready(_placed(states, agent.partition))
     if checkpoints.steps:
         step, states, loop = checkpoints.restore(states)
         print(f"resuming after step {step} of {schedule.steps}", file=sys.stderr)
@@ -144,7 +163,8 @@ def _first_states(
     checkpoints.start_over()
     if any(member.folder.metrics.exists() for member in members):
         print("no checkpoint yet: starting from the beginning", file=sys.stderr)
-    return [member.agent.pretrain(state) for member, state in zip(members, states, strict=True)], 0, 0.0
+    states = [member.agent.pretrain(state) for member, state in zip(members, states, strict=True)]
+    return _placed(states, agent.partition), 0, 0.0
 
 
 def _evaluated(members: Sequence[Member], states: Sequence[Any], rows: Sequence[dict[str, float]]) -> list[Any]:

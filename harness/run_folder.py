@@ -17,6 +17,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.devices import is_first_process
 from sim.errors import UserError
 
 try:
@@ -189,7 +190,7 @@ def make_folder(path: Path) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes through a temporary name in the same folder, then renames.
+    """Writes through a temporary name in the same folder, then renames; of several processes only the first does.
 
     Args:
         path: Final name.
@@ -198,6 +199,8 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     Raises:
         UserError: The folder cannot be written (permission, full disk).
     """
+    if not is_first_process():
+        return
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

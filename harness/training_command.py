@@ -12,13 +12,23 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from harness.compilation_cache import keep_compiled_programs
+from harness.devices import (
+    DevicesConfig,
+    agreed_path,
+    is_first_process,
+    join_processes,
+    meet,
+    quiet_but_for_the_first,
+)
 from harness.loop import Interruption, ScheduleConfig, check_steps
 from harness.provenance import record_resumption
 from harness.run_folder import RunFolder, discard_if_empty, make_folder, plain_config
 from harness.seeds import Run, check_alike, group_of, new_runs, runs_in
 from sim.errors import UserError
+from sim.settings import read_settings
 
 _RESUMABLE_KEYS = ("train.steps", "train.max_to_keep", "data.root", "data.cache", "data.path")
+_RESUMABLE_GROUP = "devices."
 _PLACES = ("path", "root", "cache")
 
 
@@ -41,10 +51,19 @@ def start_or_resume(
         UserError: What `train` raises, or a setting that a resumed run cannot change.
     """
     keep_compiled_programs()
+    join_processes(read_settings(DevicesConfig, composed.devices, "devices"))
+    with quiet_but_for_the_first():
+        _start_or_resume(composed, command, train, per_seed)
+
+
+def _start_or_resume(
+    composed: DictConfig, command: str, train: Callable[[list[Run], bool], None], per_seed: Sequence[str]
+) -> None:
     resume = composed.resume is not None
-    folder = RunFolder(Path(str(composed.resume) if resume else HydraConfig.get().runtime.output_dir))
+    own = Path(str(composed.resume) if resume else HydraConfig.get().runtime.output_dir)
+    folder = RunFolder(agreed_path(own))
     try:
-        with discard_if_empty(folder.path):
+        with discard_if_empty(own):
             if resume:
                 overrides = HydraConfig.get().overrides.task
                 runs = [Run(_with_overrides(run.values, composed, overrides), run.folder) for run in runs_in(folder)]
@@ -81,17 +100,19 @@ def opened_runs(
     # The group's configuration is written after those of its runs: its presence says that they are there.
     every = [*runs, *([group] if group else [])]
     with ExitStack() as locks:
-        for run in reversed(every):
-            make_folder(run.folder.path)
-            locks.enter_context(run.folder.locked())
+        if is_first_process():
+            for run in reversed(every):
+                make_folder(run.folder.path)
+                locks.enter_context(run.folder.locked())
+                if not resume:
+                    run.folder.check_unused()
             if not resume:
-                run.folder.check_unused()
-        if not resume:
-            for run in every:
-                run.folder.start(run.values)
-        for run in runs:
-            if not run.folder.provenance.exists():
-                record_origin(run.folder)
+                for run in every:
+                    run.folder.start(run.values)
+            for run in runs:
+                if not run.folder.provenance.exists():
+                    record_origin(run.folder)
+        meet("run folders are there")
         records = [check_same_origin(run.folder) for run in runs]
         if resume:
             for run in runs:
@@ -123,11 +144,12 @@ def _with_overrides(values: dict[str, Any], composed: DictConfig, overrides: Seq
     config = OmegaConf.create(values)
     for override in overrides:
         key = override.split("=", 1)[0].lstrip("+~")
-        if key in _RESUMABLE_KEYS:
+        if key in _RESUMABLE_KEYS or key.startswith(_RESUMABLE_GROUP):
             OmegaConf.update(config, key, OmegaConf.select(composed, key))
         elif key != "resume":
             raise UserError(
                 f"{override} cannot be combined with resume, which continues a run with its own configuration",
-                do=f"Leave it out (only {', '.join(_RESUMABLE_KEYS)} may change), or start a new run.",
+                do=f"Leave it out (only {', '.join(_RESUMABLE_KEYS)} and {_RESUMABLE_GROUP}* may change), or start a "
+                "new run.",
             )
     return plain_config(config)

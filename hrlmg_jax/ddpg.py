@@ -11,8 +11,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec
 
 from hrlmg_jax.networks import ActorCritic
+from sim.sharding import EPISODES, EVERYWHERE, mean_over_devices, per_device
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,21 @@ def losses(
     return critic_loss + actor_loss, metrics
 
 
+def _gradient(
+    networks: ActorCritic, params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array
+) -> tuple[Any, dict[str, jax.Array]]:
+    """Returns the gradient of `losses` and its metrics; many devices take each that of their transitions."""
+
+    def own(params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array) -> Any:
+        found = jax.grad(losses, argnums=1, has_aux=True)(networks, params, batch, targets, embedding)
+        return mean_over_devices(found)
+
+    along = PartitionSpec(EPISODES)
+    spread = per_device(own, (EVERYWHERE, along, along, EVERYWHERE), EVERYWHERE, targets.shape[0])
+    gradient, metrics = spread(params, batch, targets, embedding)
+    return gradient, metrics
+
+
 def soft_update(target: Any, params: Any, tau: float) -> Any:
     """Returns tau * params + (1 - tau) * target (Algorithm 2, line 27)."""
     return optax.incremental_update(params, target, tau)
@@ -146,9 +163,7 @@ def update_level(
 ) -> tuple[LevelState, dict[str, jax.Array]]:
     """Updates critics and actor once, then the targets; returns the level and its losses, Q means and saturation."""
     targets = td_targets(networks, level.target, batch, embedding, executed)
-    gradient, metrics = jax.grad(losses, argnums=1, has_aux=True)(
-        networks, level.params, batch, jax.lax.stop_gradient(targets), embedding
-    )
+    gradient, metrics = _gradient(networks, level.params, batch, jax.lax.stop_gradient(targets), embedding)
     params, opt_states = {}, []
     for name, optimizer, opt_state in zip(("actor", "critic"), optimizers(config), level.opt_state, strict=True):
         updates, opt_state = optimizer.update(gradient[name], opt_state)

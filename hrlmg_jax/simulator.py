@@ -127,6 +127,13 @@ def obtain_simulator(
     """
     folder = simulator_folder(config, data)
     if not (folder.path / REPORT).exists():
+        if jax.process_count() > 1:
+            raise UserError(
+                "the simulator has not been fitted yet",
+                where=str(folder.path),
+                do="Fit it in a single process first: python -m hrlmg_jax.fit_simulator with the same data, env and "
+                "simulator settings.",
+            )
         make_folder(folder.path)
         with folder.locked(wait=True):
             if not (folder.path / REPORT).exists():  # else another process has been quicker

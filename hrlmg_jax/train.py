@@ -9,6 +9,7 @@ import hydra
 import jax
 from omegaconf import DictConfig
 
+from harness.devices import device_mesh
 from harness.loop import run_training
 from harness.members import Member
 from harness.metric_writer import read_rows
@@ -19,7 +20,6 @@ from harness.training_command import opened_runs, start_or_resume, with_absolute
 from hrlmg_jax.comparison import compare, references
 from hrlmg_jax.learner import HrlLearner, HrlState
 from hrlmg_jax.online import make_validation
-from hrlmg_jax.session_data import SessionData
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.simulator import describe_log, kind_of
 from hrlmg_jax.system import (
@@ -61,13 +61,15 @@ def train(runs: list[Run], resume: bool) -> None:
         runs = [Run({**run.values, "data": with_absolute_places(run.values["data"])}, run.folder) for run in runs]
     origin = partial(record_origin, data), partial(check_same_origin, data)
     with opened_runs(runs, resume, configs[0].train, *origin):
-        _train_in_folders(configs, runs, data)
+        problems = [
+            make_problem(config, run.values, data, run.folder) for config, run in zip(configs, runs, strict=True)
+        ]
+        with device_mesh(configs[0].devices, configs[0].agent.learner.sessions, "agent.learner.sessions"):
+            _train_in_folders(configs, runs, problems[0])
 
 
-def _train_in_folders(configs: list[RunConfig], runs: list[Run], data: SessionData) -> None:
-    problem = make_problem(configs[0], runs[0].values, data, runs[0].folder)
-    for config, run in zip(configs[1:], runs[1:], strict=True):
-        make_problem(config, run.values, data, run.folder)  # the same simulator: this folder's copy
+def _train_in_folders(configs: list[RunConfig], runs: list[Run], problem: Problem) -> None:
+    data = problem.data
     learner, world = make_learner(configs[0], problem)
     keys = [jax.random.key(config.seed) for config in configs]
     folders = [run.folder for run in runs]

@@ -16,6 +16,7 @@ from sim.policy import Policy
 from sim.rating_env import EnvParams, RatingEnv
 from sim.ratings import RatingData
 from sim.rollout import Environment, rollout
+from sim.sharding import num_shards, on_every_device
 
 EpisodeBatch = Callable[[EnvParams, Any, jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
@@ -60,7 +61,7 @@ def _episode_batch(
     key: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     trajectory = rollout(env, env_params, policy, policy_params, users, key, explore)
-    return trajectory.item, trajectory.reward, trajectory.hit
+    return on_every_device((trajectory.item, trajectory.reward, trajectory.hit))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -74,7 +75,7 @@ def compiled_rollout(
     key: jax.Array,
 ) -> Any:
     """Returns all of `sim.rollout.rollout`, compiled once for equal environments and policies."""
-    return rollout(env, env_params, policy, policy_params, starts, key, explore)
+    return on_every_device(rollout(env, env_params, policy, policy_params, starts, key, explore))
 
 
 def evaluate_policy(
@@ -117,12 +118,13 @@ def play_all(
         policy_params: The policy's parameters.
         starts: [n] starts.
         key: Of everything random; batch i uses `fold_in(key, i)`.
-        at_a_time: B, which bounds memory. The last batch is padded.
+        at_a_time: B, which bounds memory; rounded up to what divides over the devices. The last batch is padded.
 
     Returns:
         The same pytree of NumPy arrays [n, T, ...].
     """
-    size = min(at_a_time, len(starts))
+    shards = num_shards()
+    size = -(-min(at_a_time, len(starts)) // shards) * shards
     batches = []
     for number, first in enumerate(range(0, len(starts), size)):
         batch = starts[first : first + size]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sim.policy import Decision, Policy
+from sim.sharding import over_episodes
 
 _ENVIRONMENT_STREAM = 0x656E76  # far from the small numbers by which policies split and fold the step's key
 
@@ -42,8 +43,8 @@ class Episodes(NamedTuple):
 
 def begin(env: Environment, env_params: Any, policy: Policy, policy_params: Any, starts: jax.Array) -> Episodes:
     """Starts one episode for each of [B] int32 starts."""
-    observation, state = jax.vmap(env.reset_at, in_axes=(0, None))(starts, env_params)
-    return Episodes(policy.initial_carry(policy_params, starts.shape[0]), observation, state)
+    observation, state = jax.vmap(env.reset_at, in_axes=(0, None))(over_episodes(starts), env_params)
+    return over_episodes(Episodes(policy.initial_carry(policy_params, starts.shape[0]), observation, state))
 
 
 def advance(
@@ -61,7 +62,8 @@ def advance(
     observation, state, reward, _, _, info = jax.vmap(env.step, in_axes=(0, 0, 0, None))(
         env_keys, episodes.state, decision.action, env_params
     )
-    return Episodes(carry, observation, state), env.record(episodes.observation, decision, reward, info)
+    following = over_episodes(Episodes(carry, observation, state))
+    return following, env.record(episodes.observation, decision, reward, info)
 
 
 def rollout(

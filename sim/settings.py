@@ -118,7 +118,9 @@ def read_settings(schema: type[Settings], config: Any, where: str = "") -> Setti
     for name, value in checked.items():
         for place, bad, allowed in _out_of_range(hints[str(name)], value, _path(where, str(name))):
             raise UserError(f"{place} is {bad!r}", do=f"Give {allowed}.")
-    parts: dict[str, Any] = {key: read_settings(kind, config[key], _path(where, key)) for key, kind in nested.items()}
+    parts: dict[str, Any] = {
+        key: read_settings(kind, config[key], _path(where, key)) for key, kind in nested.items() if key in present
+    }
     built = schema(**{str(key): value for key, value in checked.items()}, **parts)
     assert isinstance(built, schema)
     return built

@@ -11,6 +11,7 @@ from command_lines import run_module
 from quick_jit import quick_flags
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+jax.config.update("jax_num_cpu_devices", 8)  # for the tests of many devices; all others compute on the first
 
 
 @pytest.fixture(scope="module")

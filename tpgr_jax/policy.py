@@ -12,10 +12,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from sim.policy import Decision, Policy
 from sim.rating_env import STATUS_SIZE, Observation, Trajectory
 from sim.settings import Count, CountOrZero, OneOf
+from sim.sharding import EPISODES, EVERYWHERE, NODES, parts_here, per_device
 from tpgr_jax.encoder import Encoder
 from tpgr_jax.node_batching import pack, plan_tiles, unpack
 from tpgr_jax.tree import ItemTree
@@ -38,6 +40,7 @@ class PolicyConfig:
     status_in_rnn: bool
     count_prior: bool
     encoder_pretrain_steps: CountOrZero
+    head_shards: Count = 1
 
 
 @flax.struct.dataclass
@@ -79,11 +82,14 @@ class NodeHeads(nn.Module):
         num_nodes: N of this level.
         hidden: Widths of the hidden layers (ReLU); empty for linear heads.
         num_children: C outputs.
+        shards: Devices that the nodes can be spread over. The parameters have room for a multiple of it (the networks
+            behind the last node are never used), whether or not they are spread.
     """
 
     num_nodes: int
     hidden: Sequence[int]
     num_children: int
+    shards: int = 1
 
     @nn.compact
     def __call__(self, state: jax.Array, node: jax.Array) -> jax.Array:
@@ -93,20 +99,52 @@ class NodeHeads(nn.Module):
             state: [S, F] states.
             node: [S] int32 index of the node within its level.
         """
-        if self.num_nodes == 1:
-            rows, tile_node = state[None], jnp.zeros((1,), jnp.int32)
-        else:
-            plan = plan_tiles(node, self.num_nodes)
-            rows, tile_node = pack(state, plan), plan.tile_node
+        stored = 1 if self.num_nodes == 1 else -(-self.num_nodes // self.shards) * self.shards
+        spread = stored > 1 and self.shards > 1
+        here = stored // parts_here(NODES) if spread else stored
+        layers, size = [], state.shape[-1]
         for layer, width in enumerate((*self.hidden, self.num_children)):
             last = layer == len(self.hidden)
             # Zero output layers make the untrained policy follow its prior exactly.
             kernel_init = nn.initializers.zeros if last else nn.initializers.lecun_normal(batch_axis=(0,))
-            kernel = self.param(f"kernel_{layer}", kernel_init, (self.num_nodes, rows.shape[-1], width))
-            bias = self.param(f"bias_{layer}", nn.initializers.zeros, (self.num_nodes, width))
-            rows = jnp.einsum("npf,nfg->npg", rows, kernel[tile_node]) + bias[tile_node][:, None]
-            rows = rows if last else nn.relu(rows)
-        return rows[0] if self.num_nodes == 1 else unpack(rows, plan)
+            kernel = self.param(f"kernel_{layer}", kernel_init, (here, size, width))
+            layers.append((kernel, self.param(f"bias_{layer}", nn.initializers.zeros, (here, width))))
+            size = width
+        own = PartitionSpec(EPISODES)
+        logits = per_device(
+            _spread_logits if spread else _node_logits,
+            (PartitionSpec(NODES) if spread else EVERYWHERE, own, own),
+            own,
+            state.shape[0],
+        )
+        return logits(layers, state, node)
+
+
+def _node_logits(layers: Sequence[tuple[jax.Array, jax.Array]], state: jax.Array, node: jax.Array) -> jax.Array:
+    """Returns [S, C] logits from kernels [N, F, G] and biases [N, G] of each layer, states [S, F] and nodes [S]."""
+    num_nodes = layers[0][0].shape[0]
+    if num_nodes == 1:
+        rows, tile_node = state[None], jnp.zeros((1,), jnp.int32)
+    else:
+        plan = plan_tiles(node, num_nodes)
+        rows, tile_node = pack(state, plan), plan.tile_node
+    for number, (kernel, bias) in enumerate(layers):
+        rows = jnp.einsum("npf,nfg->npg", rows, kernel[tile_node]) + bias[tile_node][:, None]
+        rows = rows if number == len(layers) - 1 else nn.relu(rows)
+    return rows[0] if num_nodes == 1 else unpack(rows, plan)
+
+
+def _spread_logits(layers: Sequence[tuple[jax.Array, jax.Array]], state: jax.Array, node: jax.Array) -> jax.Array:
+    """As `_node_logits` where each device holds the networks of some nodes: states travel, not weights."""
+    if parts_here(NODES) == 1:
+        return _node_logits(layers, state, node)
+    states, nodes = jax.lax.all_gather((state, node), NODES, tiled=True)
+    held = layers[0][0].shape[0]
+    place = nodes - jax.lax.axis_index(NODES) * held
+    mine = (place >= 0) & (place < held)
+    logits = _node_logits(layers, states, jnp.clip(place, 0, held - 1))
+    # Exactly one device has each sample's logits; the others add zeros.
+    return jax.lax.psum_scatter(jnp.where(mine[:, None], logits, 0.0), NODES, tiled=True)
 
 
 class TreePolicyNetwork(nn.Module):
@@ -117,17 +155,20 @@ class TreePolicyNetwork(nn.Module):
         hidden: Widths of the heads' hidden layers.
         num_children: C.
         depth: D.
+        head_shards: Devices that the heads of a level can be spread over.
     """
 
     encoder: Encoder
     hidden: Sequence[int]
     num_children: int
     depth: int
+    head_shards: int = 1
 
     def setup(self) -> None:
         """Declares the heads of each level."""
         self.heads = [
-            NodeHeads(self.num_children**level, self.hidden, self.num_children) for level in range(self.depth)
+            NodeHeads(self.num_children**level, self.hidden, self.num_children, self.head_shards)
+            for level in range(self.depth)
         ]
 
     def encode_step(
@@ -181,6 +222,16 @@ class TreePolicy:
     def with_trainable(self, network: Any, trainable: Any) -> Any:
         """Returns network parameters with those that gradients reach replaced; the inverse of `trainable`."""
         return {**trainable, "encoder": {**network["encoder"], **trainable["encoder"]}}
+
+    def partition(self, tree: Any) -> Any:
+        """Says how parameters, or a learner's state with them, lie on many devices: a tree of `PartitionSpec`."""
+        spread = {f"heads_{level}" for level in range(1, self.network.depth)} if self.network.head_shards > 1 else set()
+
+        def spec(path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
+            names = {key.key for key in path if isinstance(key, jax.tree_util.DictKey)}
+            return PartitionSpec(NODES) if names & spread else EVERYWHERE
+
+        return jax.tree_util.tree_map_with_path(spec, tree)
 
     def as_policy(self) -> Policy:
         """Returns the two functions that the rollout needs; the carry is the SRU's cell [B, H]."""
@@ -258,16 +309,21 @@ class TreePolicy:
 
     def _available(self, tables: TreeTables, level: int, node: jax.Array, past_leaves: jax.Array) -> jax.Array:
         """Returns [S, C] int32 items below each child that were not recommended yet, from [S, T] past leaves."""
-        sizes = tables.sizes[level][node]
         if not self.mask_recommended:
-            return sizes
+            return tables.sizes[level][node]
         branching = self.network.num_children
         leaves_per_child = branching ** (self.network.depth - level - 1)
-        # Child of this node that each past leaf lies under; anything outside [0, C) lies elsewhere in the tree.
-        child = jnp.where(past_leaves >= 0, past_leaves // leaves_per_child - (node * branching)[:, None], -1)
-        elsewhere = (child < 0) | (child >= branching)
-        rows = jnp.arange(child.shape[0])[:, None]
-        return sizes.at[rows, jnp.where(elsewhere, branching, child)].add(-1, mode="drop")
+
+        def count(sizes: jax.Array, node: jax.Array, past_leaves: jax.Array) -> jax.Array:
+            # Child of this node that each past leaf lies under; anything outside [0, C) lies elsewhere in the tree.
+            child = jnp.where(past_leaves >= 0, past_leaves // leaves_per_child - (node * branching)[:, None], -1)
+            elsewhere = (child < 0) | (child >= branching)
+            rows = jnp.arange(child.shape[0])[:, None]
+            return sizes[node].at[rows, jnp.where(elsewhere, branching, child)].add(-1, mode="drop")
+
+        own = PartitionSpec(EPISODES)
+        spread = per_device(count, (EVERYWHERE, own, own), own, node.shape[0])
+        return spread(tables.sizes[level], node, past_leaves)
 
     def _mask(self, logits: jax.Array, available: jax.Array) -> jax.Array:
         if self.count_prior:
@@ -321,7 +377,7 @@ def make_tree_policy(
         status_in_rnn=config.status_in_rnn,
         train_embedding=config.train_embedding,
     )
-    network = TreePolicyNetwork(encoder, tuple(config.hidden), num_children, depth)
+    network = TreePolicyNetwork(encoder, tuple(config.hidden), num_children, depth, config.head_shards)
     return TreePolicy(network, config.count_prior, not allow_repeats)
 
 

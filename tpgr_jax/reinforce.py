@@ -10,10 +10,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec
 
 from sim.rating_env import EnvParams, RatingEnv, Trajectory
 from sim.rollout import rollout
 from sim.settings import Count, CountOrZero, NotNegative, OneOf, Positive, Share
+from sim.sharding import EPISODES, EVERYWHERE, mean_over_devices, per_device
 from tpgr_jax.policy import MASKED_LOGIT, PolicyParams, TreePolicy, TreeTables
 
 
@@ -113,7 +115,7 @@ def policy_loss(
     steps: jax.Array | None,
     entropy_weight: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The REINFORCE loss: minus the mean over episodes of sum_t log pi(a_t | s_t) A_t, with regularisers.
+    """The REINFORCE loss: minus the mean over episodes of sum_t log pi(a_t | s_t) A_t, less the exploration bonus.
 
     Args:
         policy: The tree policy.
@@ -134,11 +136,10 @@ def policy_loss(
     episodes = log_prob.shape[1]
     bonus = sum(jnp.sum(exploration_bonus(log_probs, config.entropy)) for log_probs in levels) / episodes
     gain = jnp.sum(log_prob * advantage) / episodes
-    penalty = 0.5 * optax.tree.norm(policy.trainable(network), squared=True) if config.l2_weight > 0 else 0.0
     metrics = {
         f"entropy_{level}": jnp.mean(exploration_bonus(log_probs, "shannon")) for level, log_probs in enumerate(levels)
     }
-    return -gain - entropy_weight * bonus + config.l2_weight * penalty, metrics
+    return -gain - entropy_weight * bonus, metrics
 
 
 @dataclass(frozen=True)
@@ -206,15 +207,12 @@ class Reinforce:
         progress = jnp.clip(state.step / max(1, config.entropy_steps), 0, 1)
         entropy_weight = config.entropy_weight + progress * (config.entropy_weight_end - config.entropy_weight)
 
-        def loss_of(trainable: Any, steps: jax.Array | None) -> tuple[jax.Array, dict[str, jax.Array]]:
-            network = self.policy.with_trainable(state.params, trainable)
-            return policy_loss(self.policy, config, network, tree, trajectory, advantage, steps, entropy_weight)
-
         def apply(carry: tuple[Any, Any], steps: jax.Array | None) -> tuple[tuple[Any, Any], dict[str, jax.Array]]:
             trainable, opt_state = carry
-            (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(trainable, steps)
+            network = self.policy.with_trainable(state.params, trainable)
+            gradient, metrics = self.gradient(network, tree, trajectory, advantage, steps, entropy_weight)
             updates, opt_state = self.optimizer.update(gradient, opt_state, trainable)
-            metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient), **metrics}
+            metrics |= {"gradient_norm": optax.tree.norm(gradient)}
             return (optax.apply_updates(trainable, updates), opt_state), metrics
 
         carry = (self.policy.trainable(state.params), state.opt_state)
@@ -224,3 +222,57 @@ class Reinforce:
             (trainable, opt_state), metrics = jax.lax.scan(apply, carry, steps[:, None])
             metrics = jax.tree.map(jnp.mean, metrics)
         return self.policy.with_trainable(state.params, trainable), opt_state, metrics
+
+    def gradient(
+        self,
+        network: Any,
+        tree: TreeTables,
+        trajectory: Trajectory,
+        advantage: jax.Array,
+        steps: jax.Array | None,
+        entropy_weight: jax.Array,
+    ) -> tuple[Any, dict[str, jax.Array]]:
+        """Returns the gradient of `policy_loss` and the L2 penalty for the trainable parameters, and metrics.
+
+        Many devices take each the gradient for their episodes, and exchange nothing else.
+
+        Args:
+            network: Network parameters.
+            tree: The tree.
+            trajectory: [T, B] episodes.
+            advantage: [T, B].
+            steps: [n] time steps that the sum runs over (None = all of them).
+            entropy_weight: Scalar weight of the exploration bonus.
+        """
+        policy, trainable = self.policy, self.policy.trainable(network)
+        layout = policy.partition(trainable)
+        along = PartitionSpec(None, EPISODES)
+
+        def own(
+            trainable: Any,
+            network: Any,
+            tree: TreeTables,
+            trajectory: Trajectory,
+            advantage: jax.Array,
+            steps: jax.Array | None,
+            entropy_weight: jax.Array,
+        ) -> tuple[Any, Any]:
+            def loss_of(trainable: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+                together = policy.with_trainable(network, trainable)
+                return policy_loss(policy, self.config, together, tree, trajectory, advantage, steps, entropy_weight)
+
+            (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(trainable)
+            return mean_over_devices(gradient, layout), mean_over_devices({"loss": loss, **metrics})
+
+        spread = per_device(
+            own,
+            (layout, policy.partition(network), EVERYWHERE, along, along, EVERYWHERE, EVERYWHERE),
+            (layout, EVERYWHERE),
+            trajectory.item.shape[1],
+        )
+        gradient, metrics = spread(trainable, network, tree, trajectory, advantage, steps, entropy_weight)
+        weight = self.config.l2_weight
+        if weight > 0:
+            gradient = jax.tree.map(lambda slope, leaf: slope + weight * leaf, gradient, trainable)
+            metrics["loss"] += weight * 0.5 * optax.tree.norm(trainable, squared=True)
+        return gradient, metrics

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from harness.devices import ONE_DEVICE, DevicesConfig
 from harness.loop import ScheduleConfig
 from harness.seeds import SeedsConfig
 from sim.datasets import DataConfig
@@ -41,6 +42,7 @@ class RunConfig(SeedsConfig):
     tree: TreeConfig
     agent: AgentConfig
     train: TrainConfig
+    devices: DevicesConfig = ONE_DEVICE
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""

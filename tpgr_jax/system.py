@@ -112,7 +112,12 @@ def make_agent(config: RunConfig, problem: Problem, learner: Reinforce, world: W
         return dataclasses.replace(state, params=_pretrained(config, problem, learner, state.params))
 
     return Agent(
-        lambda key, world: learner.init(key), pretrain, learner.train_step, world, config.train.episodes_per_step
+        lambda key, world: learner.init(key),
+        pretrain,
+        learner.train_step,
+        world,
+        config.train.episodes_per_step,
+        partition=learner.policy.partition,
     )
 
 

@@ -11,6 +11,7 @@ import hydra
 import jax
 from omegaconf import DictConfig
 
+from harness.devices import device_mesh
 from harness.loop import run_training
 from harness.members import Member
 from harness.metric_writer import read_rows
@@ -70,7 +71,10 @@ def train(runs: list[Run], resume: bool) -> None:
         runs = [Run(_settled(run.values, config, problem), run.folder) for run in runs]
     configs = [read_settings(RunConfig, run.values) for run in runs]
     origin = partial(record_origin, configs[0], problem), partial(check_same_origin, configs[0], problem)
-    with opened_runs(runs, resume, config.train, *origin):
+    mesh = device_mesh(
+        config.devices, config.train.episodes_per_step, "train.episodes_per_step", config.agent.policy.head_shards
+    )
+    with opened_runs(runs, resume, config.train, *origin), mesh:
         _train_in_folders(configs, problem, [run.folder for run in runs])
 
 

@@ -15,6 +15,7 @@ import pytest
 from quick_jit import quick_jit
 
 import hrlmg_jax.learner
+from harness.devices import DevicesConfig, device_mesh
 from hrlmg_jax.learner import HighTransition, HrlLearner, HrlState, LearnerConfig, LowTransition, World
 from hrlmg_jax.networks import ActorCritic, NetworkConfig
 from hrlmg_jax.policy import GoalConfig, TwoLevelPolicy
@@ -510,6 +511,18 @@ def test_a_state_that_was_put_away_goes_on_as_the_run_did() -> None:
     played = run("two")
     final, _ = compiled(LEARNERS["two"])[1](restored(played, STEPS // 2), make_world())
     jax.tree.map(np.testing.assert_array_equal, on_host(final), played.final)
+
+
+def test_sessions_on_two_devices_are_the_sessions_on_one() -> None:
+    with device_mesh(DevicesConfig(count=2), B, "agent.learner.sessions"):
+        together = play(LEARNERS["two"])
+    alone = run("two")
+    for leaf, expected in zip(
+        jax.tree.leaves((together.states, together.metrics)),
+        jax.tree.leaves((alone.states, alone.metrics)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(leaf, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_step_under_jit_is_the_step_without(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,6 @@ from tpgr_jax.reinforce import (
     advantages,
     discounted_returns,
     exploration_bonus,
-    policy_loss,
 )
 from tpgr_jax.tree import ItemTree, build_tree, make_clustering
 
@@ -276,15 +275,12 @@ def tiny() -> Enumeration:
 
 @pytest.fixture(scope="module")
 def loss_gradient(tiny: Enumeration) -> Callable[..., Params]:
-    """Gradient of policy_loss for given advantages [2, N] and weights; the entropy kind is fixed per compilation."""
+    """The learner's gradient for given advantages [2, N] and weights; the entropy kind is fixed per compilation."""
 
     def gradient(advantage: Any, weight: Any, entropy_weight: Any, config: LearnerConfig) -> Params:
         weighted, steps = advantage * weight[:, None], jnp.arange(2)
-        return jax.grad(
-            lambda params: policy_loss(
-                tiny.policy, config, params, tiny.tables, tiny.trajectory, weighted, steps, entropy_weight
-            )[0]
-        )(tiny.params)
+        learner = Reinforce(tiny.env, tiny.policy, config, 42)
+        return learner.gradient(tiny.params, tiny.tables, tiny.trajectory, weighted, steps, entropy_weight)[0]
 
     compiled = jax.jit(gradient, static_argnums=3)
 

@@ -1,0 +1,170 @@
+"""Which devices a run uses: one, several of this machine, or those of several processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding
+
+from sim.errors import UserError
+from sim.settings import Count, CountOrZero
+from sim.sharding import DATA, NODES
+
+_DETECT = "auto"
+
+
+@dataclass(frozen=True)
+class DevicesConfig:
+    """Where a run computes (`devices` in `conf/train.yaml`); it decides how fast, not what comes out.
+
+    Attributes:
+        count: Devices that share the episodes of each step; 0 = all that there are.
+        coordinator: None for a single process. For several, the first one's HOST:PORT, or "auto" to ask the scheduler
+            (Slurm, Open MPI and others that JAX knows).
+        processes: How many processes; only with a HOST:PORT.
+        process: Which of them this one is, from 0; only with a HOST:PORT.
+    """
+
+    count: CountOrZero = 1
+    coordinator: str | None = None
+    processes: Count | None = None
+    process: CountOrZero | None = None
+
+    def __post_init__(self) -> None:
+        """Checks settings against each other; raises UserError naming the keys."""
+        explicit = self.coordinator not in (None, _DETECT)
+        if explicit != (self.processes is not None) or explicit != (self.process is not None):
+            raise UserError(
+                f"devices.coordinator is {self.coordinator}, devices.processes {self.processes}, devices.process "
+                f"{self.process}",
+                do="Several processes need all three: HOST:PORT of process 0, their number, and this one's; or "
+                f"devices.coordinator={_DETECT} alone.",
+            )
+        if self.processes is not None and self.process is not None and self.process >= self.processes:
+            raise UserError(
+                f"devices.process is {self.process}, devices.processes {self.processes}",
+                do=f"Processes are numbered from 0 to {self.processes - 1}.",
+            )
+        if self.coordinator is not None and self.count != 0:
+            raise UserError(
+                f"devices.count is {self.count} with several processes", do="Use devices.count=0: all of their devices."
+            )
+
+
+ONE_DEVICE = DevicesConfig()
+
+
+def join_processes(config: DevicesConfig) -> None:
+    """Connects this process with the others, if there are to be others; before anything is computed.
+
+    Raises:
+        UserError: The others were not found.
+    """
+    if config.coordinator is None or jax.distributed.is_initialized():
+        return
+    explicit = config.coordinator != _DETECT
+    try:
+        jax.distributed.initialize(
+            config.coordinator if explicit else None, config.processes, config.process, initialization_timeout=120
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"the processes cannot be joined ({str(error).splitlines()[0]})",
+            where=f"devices.coordinator={config.coordinator}",
+            do="Check address, numbers and firewall; every process has to start within two minutes.",
+        ) from None
+
+
+def is_first_process() -> bool:
+    """Says whether this process is the one that writes files and talks to people."""
+    return jax.process_index() == 0
+
+
+@contextmanager
+def quiet_but_for_the_first() -> Iterator[None]:
+    """Lets only the first process print, but for messages of errors that end a process."""
+    if is_first_process():
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+def meet(name: str) -> None:
+    """Waits until every process has come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def agreed(number: int) -> int:
+    """Returns the largest of what the processes bring."""
+    return int(multihost_utils.process_allgather(np.int32(number)).max()) if jax.process_count() > 1 else number
+
+
+def agreed_path(path: Path) -> Path:
+    """Returns the first process's path, whose clock may have named it."""
+    if jax.process_count() == 1:
+        return path
+    text = np.zeros(4096, np.uint8)
+    encoded = str(path.absolute()).encode()
+    text[: len(encoded)] = np.frombuffer(encoded, np.uint8)
+    return Path(bytes(np.asarray(multihost_utils.broadcast_one_to_all(text))).rstrip(b"\0").decode())
+
+
+@contextmanager
+def device_mesh(config: DevicesConfig, batch_size: int, batch_key: str, node_shards: int = 1) -> Iterator[None]:
+    """Spreads what is computed within over the devices of a run (see `sim.sharding`).
+
+    Args:
+        config: Which devices.
+        batch_size: Episodes that are spread.
+        batch_key: The setting that says how many.
+        node_shards: Devices that hold different nodes of the tree, where that is asked for.
+
+    Raises:
+        UserError: Too few devices, or numbers that do not divide.
+    """
+    available = len(jax.devices())
+    count = config.count or available
+    if count > available:
+        raise UserError(
+            f"devices.count is {count}, there are {available} ({jax.devices()[0].platform})",
+            do="Use 0 for all. On CPU, XLA_FLAGS=--xla_force_host_platform_device_count=N makes N.",
+        )
+    if batch_size % count:
+        raise UserError(
+            f"{batch_key} is {batch_size}, not a multiple of the {count} devices",
+            do=f"Use for instance {-(-batch_size // count) * count}, or another devices.count.",
+        )
+    if count == 1:
+        yield
+        return
+    if count % node_shards:
+        raise UserError(
+            f"agent.policy.head_shards is {node_shards}, which does not divide the {count} devices",
+            do="Choose devices.count as a multiple of it (or 1).",
+        )
+    devices = np.asarray(jax.devices()[:count]).reshape(count // node_shards, node_shards)
+    with jax.set_mesh(jax.sharding.Mesh(devices, (DATA, NODES), axis_types=(AxisType.Auto, AxisType.Auto))):
+        yield
+
+
+def place(tree: Any, layout: Any) -> Any:
+    """Lays arrays out over the ambient mesh; within a compiled function. Without a mesh they stay as they are.
+
+    Args:
+        tree: Arrays.
+        layout: A `PartitionSpec` for each, or a prefix of the tree.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, jax.tree.map(lambda spec: NamedSharding(mesh, spec), layout))
