@@ -167,12 +167,17 @@ def discard_if_empty(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with suppress(OSError, ValueError):
-            path.rmdir()
-            for parent in path.absolute().relative_to(Path.cwd()).parents:
-                if parent.parts[:1] in (("outputs",), ("multirun",)):
-                    parent.rmdir()
+        remove_if_empty(path)
         raise
+
+
+def remove_if_empty(path: Path) -> None:
+    """Removes a folder (and the empty day folder of a default name) if nothing is in it."""
+    with suppress(OSError, ValueError):
+        path.rmdir()
+        for parent in path.absolute().relative_to(Path.cwd()).parents:
+            if parent.parts[:1] in (("outputs",), ("multirun",)):
+                parent.rmdir()
 
 
 def make_folder(path: Path) -> None:

@@ -22,13 +22,13 @@ from harness.devices import (
 )
 from harness.loop import Interruption, ScheduleConfig, check_steps
 from harness.provenance import record_resumption
-from harness.run_folder import RunFolder, discard_if_empty, make_folder, plain_config
+from harness.run_folder import RunFolder, discard_if_empty, make_folder, plain_config, remove_if_empty
 from harness.seeds import Run, check_alike, group_of, new_runs, runs_in
 from sim.errors import UserError
 from sim.settings import read_settings
 
 _RESUMABLE_KEYS = ("train.steps", "train.max_to_keep", "data.root", "data.cache", "data.path")
-_RESUMABLE_GROUP = "devices."
+_DEVICES = "devices."  # never taken from the folder: they are where this process runs
 _PLACES = ("path", "root", "cache")
 
 
@@ -62,11 +62,17 @@ def _start_or_resume(
     resume = composed.resume is not None
     own = Path(str(composed.resume) if resume else HydraConfig.get().runtime.output_dir)
     folder = RunFolder(agreed_path(own))
+    if own.absolute() != folder.path.absolute():
+        remove_if_empty(own)  # Hydra has made one for each process
     try:
         with discard_if_empty(own):
             if resume:
                 overrides = HydraConfig.get().overrides.task
-                runs = [Run(_with_overrides(run.values, composed, overrides), run.folder) for run in runs_in(folder)]
+                devices = OmegaConf.to_container(composed.devices)
+                runs = [
+                    Run({**_with_overrides(run.values, composed, overrides), "devices": devices}, run.folder)
+                    for run in runs_in(folder)
+                ]
             else:
                 runs = new_runs(composed, folder)
             check_alike(runs, per_seed)
@@ -144,12 +150,11 @@ def _with_overrides(values: dict[str, Any], composed: DictConfig, overrides: Seq
     config = OmegaConf.create(values)
     for override in overrides:
         key = override.split("=", 1)[0].lstrip("+~")
-        if key in _RESUMABLE_KEYS or key.startswith(_RESUMABLE_GROUP):
+        if key in _RESUMABLE_KEYS:
             OmegaConf.update(config, key, OmegaConf.select(composed, key))
-        elif key != "resume":
+        elif key != "resume" and not key.startswith(_DEVICES):
             raise UserError(
                 f"{override} cannot be combined with resume, which continues a run with its own configuration",
-                do=f"Leave it out (only {', '.join(_RESUMABLE_KEYS)} and {_RESUMABLE_GROUP}* may change), or start a "
-                "new run.",
+                do=f"Leave it out (only {', '.join(_RESUMABLE_KEYS)} and {_DEVICES}* may change), or start a new run.",
             )
     return plain_config(config)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -196,8 +197,9 @@ def test_own_ratings_can_move(run_command_line, tmp_path):
     assert_one_message(wrong, "own.csv", "line 1", "data.separator")
 
 
-def test_multirun_over_seeds(run_command_line, tmp_path):
-    finished = run_command_line(TRAIN, "-m", *SMALL, "train.steps=2", "seed=0,1", "hydra.sweep.dir=sweep")
+@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")])
+def test_multirun_over_seeds(run_command_line, tmp_path, launcher):
+    finished = run_command_line(TRAIN, "-m", *SMALL, "train.steps=2", "seed=0,1", "hydra.sweep.dir=sweep", *launcher)
     assert finished.returncode == 0, finished.stderr
     first, second = (metrics_without_times(tmp_path / "sweep" / number) for number in ("0", "1"))
     assert first[-1]["reward"] != second[-1]["reward"]
@@ -227,6 +229,49 @@ def test_seeds_that_train_together_equal_single_runs(finished_run, command_envir
     evaluated = run_command_line(EVALUATE, "run=group/seed_1")
     assert evaluated.returncode == 0, evaluated.stderr
     assert (members[1] / "eval.json").read_text() == result
+
+
+def test_two_processes_train_what_one_does_and_one_goes_on_alone(
+    finished_run, command_environment, run_command_line, tmp_path
+):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    together = [
+        *SMALL,
+        "train.steps=100000",
+        "devices.count=0",
+        f"devices.coordinator={address}",
+        "devices.processes=2",
+    ]
+    first = subprocess.Popen(
+        [sys.executable, "-m", TRAIN, *together, "devices.process=0", "hydra.run.dir=run"],
+        cwd=tmp_path,
+        env=command_environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    # The second has another name for the folder, as clocks might give it; it is asked to stop, and tells the first.
+    arguments = (*together, "devices.process=1", "hydra.run.dir=other")
+    code, errors = killed_after_a_checkpoint(
+        tmp_path, command_environment, tmp_path / "run", signal.SIGTERM, TRAIN, *arguments
+    )
+    assert code == 128 + signal.SIGTERM, errors
+    _, first_errors = first.communicate(timeout=60)
+    assert first.returncode == 128 + signal.SIGTERM, first_errors
+    assert "stopped by SIGTERM after step" in first_errors
+    assert "stopped by" not in errors
+    assert not (tmp_path / "other").exists()
+    done = metrics_without_times(tmp_path / "run")[-1]["step"]
+    assert "processes: 2" in (tmp_path / "run" / "config.yaml").read_text()
+    resumed = run_command_line(TRAIN, "resume=run", f"train.steps={done + 2}")
+    assert resumed.returncode == 0, resumed.stderr
+    rows = metrics_without_times(tmp_path / "run")
+    assert [row["step"] for row in rows] == list(range(2, done + 3, 2))
+    for row, expected in zip(rows, metrics_without_times(finished_run[0]), strict=False):
+        assert row["loss"] == pytest.approx(expected["loss"], rel=1e-3)
+        assert row["reward"] == pytest.approx(expected["reward"], rel=1e-3)
 
 
 def test_every_switch_trains(run_command_line):
