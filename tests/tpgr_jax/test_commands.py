@@ -197,8 +197,8 @@ def test_own_ratings_can_move(run_command_line, tmp_path):
     assert_one_message(wrong, "own.csv", "line 1", "data.separator")
 
 
-@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")])
-def test_multirun_over_seeds(run_command_line, tmp_path, launcher):
+def test_multirun_over_seeds_in_processes_of_joblib(run_command_line, tmp_path):
+    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     finished = run_command_line(TRAIN, "-m", *SMALL, "train.steps=2", "seed=0,1", "hydra.sweep.dir=sweep", *launcher)
     assert finished.returncode == 0, finished.stderr
     first, second = (metrics_without_times(tmp_path / "sweep" / number) for number in ("0", "1"))
