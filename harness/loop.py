@@ -6,8 +6,9 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,7 +24,7 @@ from harness.metric_writer import MetricWriter
 from harness.run_folder import RunFolder
 from sim.errors import UserError
 from sim.settings import Count
-from sim.sharding import on_every_device
+from sim.sharding import num_shards, on_every_device
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def run_training(members: Sequence[Member], schedule: ScheduleConfig, labels: di
     agent = members[0].agent
     shared, own = split_worlds([member.agent.world for member in members])
     with JointCheckpoints([member.folder.checkpoints for member in members], schedule.max_to_keep) as checkpoints:
-        states, step, seconds = _first_states(members, checkpoints, schedule)
+        states, step, seconds = _first_states(members, checkpoints, schedule, (shared, own))
         with (
             ExitStack() as files,
             _progress_bar(schedule.steps, step, len(members)) as bar,
@@ -149,7 +150,7 @@ def run_training(members: Sequence[Member], schedule: ScheduleConfig, labels: di
 
 
 def _first_states(
-    members: Sequence[Member], checkpoints: JointCheckpoints, schedule: ScheduleConfig
+    members: Sequence[Member], checkpoints: JointCheckpoints, schedule: ScheduleConfig, worlds: tuple[Any, Any]
 ) -> tuple[list[Any], int, float]:
     """Returns new or restored states, the steps done and the seconds that they took."""
     agent = members[0].agent
@@ -163,8 +164,22 @@ def _first_states(
     checkpoints.start_over()
     if any(member.folder.metrics.exists() for member in members):
         print("no checkpoint yet: starting from the beginning", file=sys.stderr)
-    states = [member.agent.pretrain(state) for member, state in zip(members, states, strict=True)]
+    length = min(schedule.log_every, schedule.steps)
+    with _compiling_meanwhile(agent.train_step, agent.partition, states, *worlds, length):
+        states = [member.agent.pretrain(state) for member, state in zip(members, states, strict=True)]
     return _placed(states, agent.partition), 0, 0.0
+
+
+@contextmanager
+def _compiling_meanwhile(*arguments: Any) -> Iterator[None]:
+    """Compiles the first chunk in a thread while the block works on the host; the call that needs it finds it done."""
+    if num_shards() > 1:  # the ambient mesh belongs to this thread
+        yield
+        return
+    with ThreadPoolExecutor(1) as pool:
+        compiling = pool.submit(lambda: _train_chunk.lower(*arguments).compile())
+        yield
+        compiling.exception()  # waits; whatever is wrong with it comes again with the call
 
 
 def _evaluated(members: Sequence[Member], states: Sequence[Any], rows: Sequence[dict[str, float]]) -> list[Any]:

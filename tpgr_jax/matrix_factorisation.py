@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,9 +14,11 @@ import numpy as np
 import optax
 
 from sim.ratings import RatingData
+from sim.table_cache import cached
 
 LEARNING_RATE = 0.01
 REGULARISATION = 0.02
+_VERSION = 1  # of what `factor_vectors` computes; part of the key of stored ones
 
 
 def factorise(data: RatingData, users: np.ndarray, size: int, epochs: int, seed: int) -> dict[str, np.ndarray]:
@@ -69,6 +74,27 @@ def _fit(params: Any, ratings: tuple[jax.Array, ...], key: jax.Array, batch_size
 
     (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(num_steps))
     return params
+
+
+@dataclass(frozen=True)
+class ItemFactors:
+    """[I, E] float32 item vectors of `factor_vectors`, as they are kept on disk."""
+
+    vectors: np.ndarray
+
+
+def stored_factor_vectors(
+    cache: Path, data: RatingData, users: np.ndarray, size: int, epochs: int, seed: int
+) -> np.ndarray:
+    """Returns `factor_vectors` from the cache folder, or computes and stores them there."""
+    key = {
+        "factors": _VERSION,
+        "data": [data.name, data.checksum, data.num_users, data.num_items, data.num_ratings],
+        "users": zlib.crc32(np.ascontiguousarray(users, np.int64).tobytes()),
+        "settings": [size, epochs, seed],
+        "computed": [jax.__version__, jax.default_backend()],
+    }
+    return cached(ItemFactors, cache, key, lambda: ItemFactors(factor_vectors(data, users, size, epochs, seed))).vectors
 
 
 def factor_vectors(data: RatingData, users: np.ndarray, size: int, epochs: int, seed: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from sim.ratings import RatingData
 from sim.split import split_users
 from tpgr_jax.encoder_pretraining import pretrain_encoder
 from tpgr_jax.item_vectors import build_item_tree
-from tpgr_jax.matrix_factorisation import factor_vectors
+from tpgr_jax.matrix_factorisation import stored_factor_vectors
 from tpgr_jax.policy import make_tree_policy, make_tree_tables, with_item_embedding
 from tpgr_jax.reinforce import LearnerState, Reinforce, World
 from tpgr_jax.settings import RunConfig
@@ -125,8 +125,13 @@ def _pretrained(config: RunConfig, problem: Problem, learner: Reinforce, network
     """Replaces freshly drawn network parameters by pre-trained ones where the configuration asks for it."""
     settings = config.agent.policy
     if settings.embedding == "mf":
-        vectors = factor_vectors(
-            problem.data, problem.train_users, settings.embedding_size, settings.embedding_epochs, config.seed
+        vectors = stored_factor_vectors(
+            config.data.cache_folder,
+            problem.data,
+            problem.train_users,
+            settings.embedding_size,
+            settings.embedding_epochs,
+            config.seed,
         )
         network = with_item_embedding(network, vectors)
     if settings.encoder_pretrain_steps:
