@@ -29,6 +29,22 @@ class Policy(NamedTuple):
     act: Callable[[Any, Any, Any, jax.Array, bool], tuple[Any, Decision]]
 
 
+def recommend_best(score: jax.Array, recommended: jax.Array, allow_repeats: bool) -> Decision:
+    """Recommends the item with the highest score; ties go to the lower index.
+
+    Args:
+        score: [B, I] of each item.
+        recommended: [B, T] int32 items recommended so far in the episode, padded with -1; they do not come again ...
+        allow_repeats: ... unless this is true.
+    """
+    if not allow_repeats:
+        num_items = score.shape[-1]
+        rows = jnp.arange(score.shape[0])[:, None]
+        past = jnp.where(recommended >= 0, recommended, num_items)
+        score = score.at[rows, past].set(-jnp.inf, mode="drop")
+    return Decision(jnp.argmax(score, axis=-1).astype(jnp.int32), jnp.zeros(score.shape[:1]))
+
+
 def with_random_first_item(policy: Policy, num_items: int) -> Policy:
     """Wraps a policy so that the first item of every episode is drawn uniformly (`cold_start: random`)."""
 

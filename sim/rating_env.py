@@ -100,7 +100,8 @@ class EnvState:
         recommended: [T] int32 items in the order recommended, -1 = not yet.
         counts: [9] int32: total negative, positive, zero; steps; consecutive negative, positive, zero, not negative,
             not positive.
-        last_reward: float32 reward of the previous step, 0 before the first.
+        last_reward: float32 reward R of the previous step, 0 before the first.
+        last_empirical: float32 empirical reward r of the previous step, 0 before the first.
     """
 
     user: jax.Array
@@ -108,6 +109,7 @@ class EnvState:
     recommended: jax.Array
     counts: jax.Array
     last_reward: jax.Array
+    last_empirical: jax.Array
 
 
 @flax.struct.dataclass
@@ -118,7 +120,9 @@ class Observation:
         step: int32, recommendations made so far.
         recommended: [T] int32 items recommended so far in order, padded with -1.
         last_item: int32 item of the previous step, -1 before the first.
-        last_reward: float32 reward of the previous step, 0 before the first.
+        last_reward: float32 reward R of the previous step, 0 before the first.
+        last_empirical: float32 empirical reward r of the previous step (the user's own answer to the item, without the
+            sequential part of R), 0 before the first; an item that the user did not rate answers 0 too.
         status: [9] float32 user status, each count divided by T (all zero before the first step).
     """
 
@@ -126,6 +130,7 @@ class Observation:
     recommended: jax.Array
     last_item: jax.Array
     last_reward: jax.Array
+    last_empirical: jax.Array
     status: jax.Array
 
 
@@ -188,6 +193,7 @@ class RatingEnv:
             recommended=jnp.full((self.episode_length,), NO_ITEM, jnp.int32),
             counts=jnp.zeros((STATUS_SIZE,), jnp.int32),
             last_reward=jnp.float32(0),
+            last_empirical=jnp.float32(0),
         )
         return self._observe(state), state
 
@@ -219,6 +225,7 @@ class RatingEnv:
             recommended=state.recommended.at[state.step].set(action),
             counts=_count(state.counts, empirical),
             last_reward=reward,
+            last_empirical=empirical,
         )
         truncated = state.step >= self.episode_length
         info = StepInfo(empirical, params.relevant_code[code], repeated)
@@ -239,6 +246,7 @@ class RatingEnv:
             recommended=state.recommended,
             last_item=state.recommended[previous],  # -1 before the first step
             last_reward=state.last_reward,
+            last_empirical=state.last_empirical,
             status=state.counts.astype(jnp.float32) / self.episode_length,
         )
 

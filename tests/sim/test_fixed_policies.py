@@ -8,6 +8,7 @@ import pytest
 from hand_made import hand_made_ratings
 from sim.errors import UserError
 from sim.fixed_policies import fixed_list_policy, random_policy, rank_items, scripted_policy
+from sim.policy import recommend_best
 from sim.rating_env import Observation, empirical_rewards
 
 RANDOM_15, RANDOM_7, FIXED_LIST = random_policy(15), random_policy(7), fixed_list_policy()
@@ -24,6 +25,7 @@ def observe(recommended, length):
         recommended=jnp.asarray(padded),
         last_item=jnp.asarray(padded[:, step - 1]),  # -1 before the first step
         last_reward=jnp.zeros(batch),
+        last_empirical=jnp.zeros(batch),
         status=jnp.zeros((batch, 9)),
     )
 
@@ -162,3 +164,13 @@ def test_random_policy_may_repeat_where_repeats_are_allowed():
     items, log_probs = play(random_policy(3, allow_repeats=True), None, 8, 200, True)
     assert np.bincount(items.ravel(), minlength=3).min() > 400
     np.testing.assert_allclose(log_probs, -np.log(3), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("allow_repeats", "expected"), [(False, [2, 3, 0]), (True, [1, 3, 0])])
+def test_the_best_item_is_one_not_recommended_yet_unless_repeats_are_allowed(allow_repeats, expected):
+    score = jnp.array([[0.0, 9, 5, 4], [-8, -9, -9, -7], [3, 2, 3, 1]])  # the third row ties: the lower index
+    recommended = jnp.array([[1, 3, -1], [0, 1, 2], [-1, -1, -1]])
+    decision = recommend_best(score, recommended, allow_repeats)
+    np.testing.assert_array_equal(decision.action, expected)
+    assert decision.action.dtype == jnp.int32
+    np.testing.assert_array_equal(decision.log_prob, [0, 0, 0])

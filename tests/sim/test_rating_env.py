@@ -116,6 +116,7 @@ def check_against_oracle(env, params, ratings, alpha, scale, low, users, actions
     assert (first.recommended == -1).all()
     assert (first.last_item == -1).all()
     assert (first.last_reward == 0).all()
+    assert (first.last_empirical == 0).all()
     assert (first.step == 0).all()
     for b, user in enumerate(users):
         expected = oracle_episode(ratings, user, list(actions[b]), alpha, scale, low, 5, env.allow_repeats)
@@ -131,6 +132,7 @@ def check_against_oracle(env, params, ratings, alpha, scale, low, users, actions
         np.testing.assert_array_equal(observation.recommended[:, b], so_far)
         np.testing.assert_array_equal(state.user[:, b], np.full(length, user))
     np.testing.assert_array_equal(observation.last_reward, reward)
+    np.testing.assert_array_equal(observation.last_empirical, info.empirical)
     np.testing.assert_array_equal(observation.step, np.tile(np.arange(length)[:, None] + 1, len(users)))
     assert not terminated.any()
     np.testing.assert_array_equal(truncated, np.tile(np.arange(length)[:, None] == length - 1, len(users)))
