@@ -256,9 +256,10 @@ def training_command(
     last = [f"env.alpha={alpha:g}", "seed=0"]
     if reference is None:
         return shell_command(_TRAIN, [*chosen, *last])
-    # Another method's preset says nothing about data and simulator, so the default agent will do to compose them.
-    base = _composed(tuple(chosen if like_reference else _data_choice(reference)))
-    sections = ("data", "env", "tree", "agent", "train") if like_reference else ("data", "env")
+    # The preset says nothing about data and simulator; for these any agent will do, also where the preset is gone.
+    whole = like_reference and _is_configuration("agent", method.preset)
+    base = _composed(tuple(chosen if whole else _data_choice(reference)))
+    sections = ("data", "env", "tree", "agent", "train") if whole else ("data", "env")
     replaced = [override.split("=")[0] for override in more]
     relevant = _makes_a_difference(reference, sections, replaced)
     return shell_command(_TRAIN, [*chosen, *differing_overrides(base, reference.values, relevant), *last])
@@ -275,9 +276,13 @@ def _data_choice(reference: RunRecord | None) -> list[str]:
     if name == "movielens_1m":
         return ["+experiment=movielens"]
     reader = reference.settings.get("data.reader") if reference is not None else None
-    if not resources.files("conf").joinpath("data", f"{name}.yaml").is_file():
+    if not _is_configuration("data", name):
         name = "synthetic" if reader == "synthetic" else "ratings_file"
     return [*(["+experiment=movielens"] if name.startswith("movielens") else []), f"data={name}"]
+
+
+def _is_configuration(group: str, name: str) -> bool:
+    return resources.files("conf").joinpath(group, f"{name}.yaml").is_file()
 
 
 def _makes_a_difference(
