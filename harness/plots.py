@@ -71,12 +71,15 @@ class Bars(NamedTuple):
 
 
 class Points(NamedTuple):
-    """Estimates along a horizontal axis."""
+    """Estimates along a horizontal axis; `color` is matplotlib's."""
 
     label: str
     x: Sequence[float]
     estimates: Sequence[Estimate]
-    style: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    color: str | None = None
+
+
+_LINE_STYLES = ("-", "--", "-.", ":")
 
 
 def literal(text: str) -> str:
@@ -133,20 +136,27 @@ def plot_points(path: Path, title: str, x: str, panels: Mapping[str, Sequence[Po
     figure = Figure(figsize=(8, 1.0 + 3.5 * len(panels)), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    names = list(dict.fromkeys(line.label for lines in panels.values() for line in lines))
+    drawn = {}
     for axes, (label, lines) in zip(all_axes, panels.items(), strict=True):
         for line in lines:
             means = [found.mean for found in line.estimates]
-            style = {"marker": ".", **line.style}
+            number = names.index(line.label)  # a line looks the same in all panels
+            style = {
+                "color": line.color or f"C{number % 10}",
+                "linestyle": _LINE_STYLES[number // 10 % 4],
+                "marker": ".",
+            }
             if bands:
-                (drawn,) = axes.plot(line.x, means, label=literal(line.label), **style)
                 low, high = ([getattr(found, end) for found in line.estimates] for end in ("low", "high"))
-                axes.fill_between(line.x, low, high, alpha=0.2, linewidth=0, color=drawn.get_color())
+                axes.fill_between(line.x, low, high, alpha=0.2, linewidth=0, color=style["color"])
+                (drawn[line.label],) = axes.plot(line.x, means, **style)
             else:
-                margins = _margins(line.estimates)
-                axes.errorbar(line.x, means, yerr=margins, capsize=2, label=literal(line.label), **style)
+                drawn[line.label] = axes.errorbar(line.x, means, yerr=_margins(line.estimates), capsize=2, **style)
         axes.set(ylabel=literal(label))
-        if any(line.label for line in lines):
-            axes.legend(fontsize="small")
+    if labels := [name for name in names if name]:
+        handles = [drawn[name] for name in labels]
+        figure.legend(handles, [literal(name) for name in labels], loc="outside lower center", fontsize="small")
     if not bands:
         all_axes[-1].set_xticks(sorted({x for lines in panels.values() for line in lines for x in line.x}))
     figure.suptitle(literal(title))

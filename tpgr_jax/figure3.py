@@ -70,21 +70,18 @@ def consecutive_counts(positive: np.ndarray, users: np.ndarray) -> tuple[np.ndar
     return counts(positive), counts(~positive)
 
 
-def average_ratings(data: RatingData, positive_above: float, max_count: int) -> list[AverageRating]:
+def average_ratings(data: RatingData, order: np.ndarray, positive_above: float, max_count: int) -> list[AverageRating]:
     """Computes the points of Figure 3.
 
-    The ratings of a user are one sequence in order of time. A rating above `positive_above` is positive, any other is
+    The ratings of a user are one sequence. A rating above `positive_above` is positive, any other is
     negative. Every rating has a consecutive positive and a consecutive negative count, of which at least one is 0.
 
     Args:
-        data: Ratings with timestamps.
+        data: All ratings.
+        order: [R] rows user by user; the paper's figure has them in order of time (`RatingData.rows_by_time`).
         positive_above: The paper's 3.
         max_count: Largest count shown; ratings after longer runs are left out.
-
-    Raises:
-        UserError: The ratings have no timestamps.
     """
-    order = data.rows_by_time()
     users = np.repeat(np.arange(data.num_users), np.diff(data.indptr))
     ratings = data.rating_values[data.codes[order]]
     points = []
@@ -96,13 +93,14 @@ def average_ratings(data: RatingData, positive_above: float, max_count: int) -> 
     return points
 
 
-def share_of_ties(data: RatingData) -> float:
-    """Returns the share of ratings with the same user and time as the one before, whose order is that of the source.
+def shuffled_rows(data: RatingData, seed: int) -> np.ndarray:
+    """Returns the [R] rows user by user, each user's in random order: what is left is not sequential."""
+    users = np.repeat(np.arange(data.num_users), np.diff(data.indptr))
+    return np.lexsort((np.random.default_rng(seed).random(data.num_ratings), users))
 
-    Raises:
-        UserError: The ratings have no timestamps.
-    """
-    order = data.rows_by_time()
+
+def share_of_ties(data: RatingData, order: np.ndarray) -> float:
+    """Returns the share of ratings with the same user and time as the one before, given the rows in order of time."""
     assert data.timestamps is not None
     times = data.timestamps[order]
     users = np.repeat(np.arange(data.num_users), np.diff(data.indptr))
@@ -134,42 +132,57 @@ def report_figure3(config: Figure3Config) -> None:
         UserError: The ratings cannot be loaded, have no timestamps, or the folder cannot be written.
     """
     data = load_dataset(config.data, keep_source_rows=True)
-    points = average_ratings(data, config.data.relevant_above, config.max_count)
+    order = data.rows_by_time()
+    points = average_ratings(data, order, config.data.relevant_above, config.max_count)
     folder = Path(config.out)
     title = f"Figure 3: {data.name}{' (SYNTHETIC)' if data.synthetic else ''}"
     labels = {sign: f"consecutive {sign} ratings" for sign in SIGNS}
     colours = dict(zip(SIGNS, ("tab:green", "tab:red"), strict=True))
     lines = [
-        Points(labels[sign], [point.count for point in own], [point.average for point in own], {"color": colours[sign]})
+        Points(labels[sign], [point.count for point in own], [point.average for point in own], colours[sign])
         for sign in SIGNS
         if (own := [point for point in points if point.sign == sign])
     ]
     plot_points(folder / "figure3.png", title, "consecutive ratings before", {"average rating": lines})
-    write_report(folder, "figure3", _lines(config, data, points, title), _table(data, points), ["figure3.png"])
+    shuffled = average_ratings(data, shuffled_rows(data, seed=0), config.data.relevant_above, config.max_count)
+    text = _lines(title, config, data, share_of_ties(data, order), points, shuffled)
+    write_report(folder, "figure3", text, _table(data, points), ["figure3.png"])
 
 
-def _lines(config: Figure3Config, data: RatingData, points: Sequence[AverageRating], title: str) -> list[str]:
+def _slopes(points: Sequence[AverageRating]) -> str:
+    parts = []
+    for sign in SIGNS:
+        own = [point for point in points if point.sign == sign and point.count]
+        parts.append(f"{slope(own):+.4f} per consecutive {sign} rating" if len(own) > 1 else f"no {sign} runs")
+    return ", ".join(parts)
+
+
+def _lines(
+    title: str,
+    config: Figure3Config,
+    data: RatingData,
+    ties: float,
+    points: Sequence[AverageRating],
+    shuffled: Sequence[AverageRating],
+) -> list[str]:
     heads = ["before it", "average rating ± 95 %", "ratings", "users"]
     rows = [
         [f"{point.count} {point.sign}", str(point.average), f"{point.ratings:,}", f"{point.users:,}"]
         for point in points
     ]
-    slopes = [
-        f"{slope(own):+.4f} per consecutive {sign} rating"
-        for sign in SIGNS
-        if len(own := [point for point in points if point.sign == sign and point.count]) > 1
-    ]
     return [
         f"# {markdown_text(title)}",
         "",
         f"{data.num_ratings:,} ratings of {data.num_users:,} users in order of time; positive: above "
-        f"{config.data.relevant_above:g}, negative: all others. {share_of_ties(data):.1%} have the same time as the "
+        f"{config.data.relevant_above:g}, negative: all others. {ties:.1%} have the same time as the "
         "user's rating before, and then the order of the file. Intervals: users are independent, a user's ratings are "
         f"not. Counts above {config.max_count} are left out.",
         "",
         *markdown_table(heads, rows),
         "",
-        *([f"Slope over counts 1 to {config.max_count}: {', '.join(slopes)}.", ""] if slopes else []),
+        f"Least-squares slopes over counts 1 to {config.max_count}: {_slopes(points)}. With each user's ratings in "
+        f"random order: {_slopes(shuffled)}; so much is due to lenient and strict users and not to sequence.",
+        "",
         f"Data: {markdown_text(data.source)}, checksum {data.checksum}",
     ]
 

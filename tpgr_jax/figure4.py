@@ -27,9 +27,9 @@ from tpgr_jax.method_results import (
     describe_unfinished,
     finished,
     is_synthetic,
-    label_of,
     method_label,
     read_results,
+    settings_text,
     training_command,
     without_effect,
 )
@@ -203,8 +203,8 @@ def _ignored_within_arm(key: str, arm: Arm) -> bool:
 
 
 def _difference(first: RunGroup, other: RunGroup) -> str:
-    keys = [key for key in first.distinction if first.distinction[key] != other.distinction[key]]
-    return f"{label_of('differs', {key: other.distinction[key] for key in keys})} from most"
+    settings = {key: value for key, value in other.distinction.items() if first.distinction[key] != value}
+    return f"differs from most runs: {settings_text(settings)}"
 
 
 def _clustering_arms(compared: Compared) -> list[Arm]:
@@ -218,7 +218,7 @@ def _depth_panels(depth: dict[Arm, ArmResult]) -> dict[str, list[Points]]:
     timed = {arm.depth: found.seconds for arm, found in depth.items() if found.seconds is not None}
     panels = {"reward per recommendation": [rewards]}
     if timed:
-        panels["seconds per training step"] = [Points("", list(timed), list(timed.values()), {"color": "tab:green"})]
+        panels["seconds per training step"] = [Points("", list(timed), list(timed.values()), "tab:green")]
     return panels
 
 

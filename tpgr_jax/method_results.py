@@ -123,11 +123,14 @@ def method_label(run: RunRecord) -> str:
     return next((method.label for method in METHODS if method.preset == name), str(name))
 
 
-def label_of(name: str, distinction: Mapping[str, Any]) -> str:
-    """Returns a name with the settings that tell it from others."""
-    if not distinction:
-        return name
-    return f"{name} [{', '.join(f'{key}={value}' for key, value in distinction.items())}]"
+def label_of(method: str, distinction: Mapping[str, Any]) -> str:
+    """Returns a method's name with the settings that tell it from its variants."""
+    return f"{method} with {settings_text(distinction)}" if distinction else method
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Returns settings as people write them."""
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def without_effect(key: str) -> bool:
@@ -248,17 +251,18 @@ def training_command(
         reference: A run whose data and simulator it is to share; None for the experiment on MovieLens-1M.
         method: Which agent.
         alpha: Weight of the sequential reward.
-        more: Further overrides.
+        more: Further overrides; a group among them is taken as it is, whatever the reference has there.
         like_reference: Whether agent, tree and schedule, too, are to be those of the reference, which is a run of the
             same method.
     """
-    chosen = [*_data_choice(reference), f"agent={method.preset}", *more]
+    data, agent = _data_choice(reference), f"agent={method.preset}"
+    chosen = [*data, agent, *more]
     last = [f"env.alpha={alpha:g}", "seed=0"]
     if reference is None:
         return shell_command(_TRAIN, [*chosen, *last])
     # The preset says nothing about data and simulator; for these any agent will do, also where the preset is gone.
     whole = like_reference and _is_configuration("agent", method.preset)
-    base = _composed(tuple(chosen if whole else _data_choice(reference)))
+    base = _composed((*data, agent) if whole else tuple(data))
     sections = ("data", "env", "tree", "agent", "train") if whole else ("data", "env")
     replaced = [override.split("=")[0] for override in more]
     relevant = _makes_a_difference(reference, sections, replaced)

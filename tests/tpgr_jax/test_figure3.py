@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from harness.results import Estimate
 from sim.ratings import build_rating_data
-from tpgr_jax.figure3 import AverageRating, average_ratings, consecutive_counts, share_of_ties, slope
+from tpgr_jax.figure3 import AverageRating, average_ratings, consecutive_counts, share_of_ties, shuffled_rows, slope
 
 
 def table(users, ratings, times):
@@ -33,7 +33,7 @@ def test_points_by_hand():
     ratings = [5, 5, 3, 2, 4, 4, 1, 5]
     times = [9, 2, 3, 3, 2, 1, 4, 1]
     data = table(users, ratings, times)
-    found = {(point.sign, point.count): point for point in average_ratings(data, 3.0, max_count=2)}
+    found = {(point.sign, point.count): point for point in average_ratings(data, data.rows_by_time(), 3.0, max_count=2)}
     assert {key: (point.average.mean, point.ratings, point.users) for key, point in found.items()} == {
         ("positive", 0): ((4 + 2 + 1 + 5 + 5) / 5, 5, 2),
         ("positive", 1): ((5 + 4) / 2, 2, 2),
@@ -45,18 +45,46 @@ def test_points_by_hand():
     # Counts of 1: totals 5 and 4, residuals 0.5 and -0.5, error sqrt(0.5 * 2) / 2 = 1/2, t(0.975, 1) = 12.7062.
     assert found["positive", 1].average == pytest.approx((4.5, 4.5 - 6.353102, 4.5 + 6.353102), abs=1e-5)
     assert found["positive", 2].average == Estimate(3.0, 3.0, 3.0)
-    assert share_of_ties(data) == 1 / 8
+    assert share_of_ties(data, data.rows_by_time()) == 1 / 8
 
 
 def test_the_threshold_itself_is_negative():
     data = table([1, 1, 1], [3, 2, 2], [1, 2, 3])
-    assert [(point.sign, point.count) for point in average_ratings(data, 3.0, 5)] == [
+
+    def keys(above):
+        return [(point.sign, point.count) for point in average_ratings(data, data.rows_by_time(), above, 5)]
+
+    assert keys(3.0) == [
         ("positive", 0),
         ("negative", 0),
         ("negative", 1),
         ("negative", 2),
     ]
-    assert ("positive", 2) in [(point.sign, point.count) for point in average_ratings(data, 1.0, 5)]
+    assert ("positive", 2) in keys(1.0)
+
+
+def test_a_random_order_leaves_nothing_sequential():
+    # One user whose ratings alternate 1, 5, 1, 5, ...: each is the opposite of the one before.
+    data = table(np.ones(2000, int), np.tile([1, 5], 1000), np.arange(2000))
+    in_time = average_ratings(data, data.rows_by_time(), 3.0, 3)
+    assert [(point.sign, point.count, point.average.mean) for point in in_time] == [
+        ("positive", 0, pytest.approx((1 + 5 * 1000) / 1001)),  # the first rating of all has nothing before it
+        ("positive", 1, 1.0),
+        ("negative", 0, 1.0),
+        ("negative", 1, 5.0),
+    ]
+    order = shuffled_rows(data, seed=0)
+    np.testing.assert_array_equal(np.sort(order), np.arange(2000))
+    shuffled = average_ratings(data, order, 3.0, 3)
+    assert len(shuffled) == 8
+    assert all(abs(point.average.mean - 3) < 4 * 2 / point.ratings**0.5 for point in shuffled)
+
+
+def test_shuffling_keeps_users_together():
+    data = table([1, 2, 1, 2, 1], [1, 2, 3, 4, 5], [1, 2, 3, 4, 5])
+    order = shuffled_rows(data, seed=3)
+    assert sorted(order[:3]) == [0, 1, 2]
+    assert sorted(order[3:]) == [3, 4]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=40))

@@ -63,7 +63,7 @@ def test_trees_are_compared_over_seeds(tmp_path):
     assert compared.arms[Arm("pca", "rating", 2)].seconds.mean == pytest.approx((0.5 + 0.7) / 2)
     assert compared.arms[Arm("random", None, 2)].result.seeds == [0, 1]
     assert compared.arms[Arm("kmeans", "mf", 2)].seconds is None
-    assert compared.left_out == [f"{tmp_path / 'short'}: differs [train.steps=20] from most"]
+    assert compared.left_out == [f"{tmp_path / 'short'}: differs from most runs: train.steps=20"]
 
 
 def test_variants_of_one_tree_are_not_averaged(tmp_path):
@@ -77,7 +77,7 @@ def test_variants_of_one_tree_are_not_averaged(tmp_path):
         "PCA, MF vectors": [0, 1],
         "PCA, rating vectors": [0, 1],
     }
-    assert compared.left_out == [f"{tmp_path / 'c'}: differs [tree.vector_size=8] from most"]
+    assert compared.left_out == [f"{tmp_path / 'c'}: differs from most runs: tree.vector_size=8"]
 
 
 def test_missing_trees_are_named_with_commands_that_make_them(tmp_path):

@@ -116,8 +116,8 @@ def test_runs_that_differ_in_more_than_their_seed_are_not_averaged(tmp_path):
     results = {result.label: result for result in results_in(tmp_path)}
     assert {label: result.seeds for label, result in results.items()} == {
         "DQN-R": [0, 1],
-        "TPGR [train.steps=1000, tree.clustering=pca]": [0, 1],
-        "TPGR [train.steps=20, tree.clustering=kmeans]": [2],
+        "TPGR with train.steps=1000, tree.clustering=pca": [0, 1],
+        "TPGR with train.steps=20, tree.clustering=kmeans": [2],
     }
 
 
@@ -148,7 +148,6 @@ def test_missing_results_are_named_with_their_commands(tmp_path):
     assert f"{start} agent=dqn_r env.alpha=0.1 seed=0" == training_command(None, METHODS[8], 0.1)
     text = report(tmp_path)
     assert all(command in text for command in commands)
-    assert "interrupted; continue with: python -m tpgr\\_jax" not in text
     assert f"{tmp_path / 'c'} (DQN-R, alpha 0.1, seed 0): interrupted; continue with: python -m tpgr_jax.train" in text
 
 
