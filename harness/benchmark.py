@@ -20,10 +20,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from hydra import compose, initialize_config_module
 
+from harness.composition import composed_values
 from harness.provenance import describe_environment
-from harness.run_folder import plain_config, write_atomically
+from harness.run_folder import write_atomically
 from sim.errors import UserError
 from sim.settings import Settings, read_settings
 
@@ -70,10 +70,7 @@ def composed_settings(schema: type[Settings], name: str, *overrides: str) -> Set
     Raises:
         UserError: An impossible setting.
     """
-    with initialize_config_module("conf", version_base="1.3"):
-        values = plain_config(compose(name, overrides=list(overrides)))
-    del values["resume"]
-    return read_settings(schema, values)
+    return read_settings(schema, composed_values(name, overrides))
 
 
 def seconds_of(run: Callable[[], Any], repeats: int = 5) -> float:

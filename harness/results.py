@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,33 @@ from sim.metrics import mean_interval, welch_p_value
 
 Metrics = Mapping[str, np.ndarray]
 """Values of each metric, one per episode."""
+
+
+class Estimate(NamedTuple):
+    """A mean with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """Mean and half-width; the mean alone where the interval is a point."""
+        margin = (self.high - self.low) / 2
+        return f"{self.mean:.4f} ± {margin:.4f}" if margin else f"{self.mean:.4f}"
+
+
+def estimate(values: np.ndarray) -> Estimate:
+    """Returns the mean of [n] independent values with its t-interval."""
+    return Estimate(float(np.mean(values)), *mean_interval(values))
+
+
+def estimate_over_seeds(values: np.ndarray) -> Estimate:
+    """Returns the mean over seeds and episodes with its interval: over seeds, or over episodes if there is one seed.
+
+    Args:
+        values: [S, n] one value per seed and episode.
+    """
+    return estimate(values[0] if len(values) == 1 else values.mean(axis=1))
 
 
 def means(metrics: Metrics) -> dict[str, float]:

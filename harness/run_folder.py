@@ -93,6 +93,24 @@ class RunFolder:
         finally:
             os.close(handle)
 
+    def is_locked(self) -> bool:
+        """Says whether a process trains in this folder (False where that cannot be told)."""
+        if fcntl is None:
+            return False
+        try:
+            handle = os.open(self.path, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # held for an instant; others may ask at the same time
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass  # some network file systems have no locks
+        finally:
+            os.close(handle)
+        return False
+
     def check_unused(self) -> None:
         """Raises UserError if the folder holds a run."""
         if self.config.exists():

@@ -111,8 +111,13 @@ class DataConfig(FilesConfig):
         )
 
 
-def load_dataset(config: DataConfig) -> RatingData:
+def load_dataset(config: DataConfig, keep_source_rows: bool = False) -> RatingData:
     """Returns the ratings that the configuration names, from the cache where it has them.
+
+    Args:
+        config: Names the ratings.
+        keep_source_rows: Whether `RatingData.source_rows` is filled, which only studies of the order in time need.
+            Generated ratings have no ties in time and go without.
 
     Raises:
         UserError: The files are damaged, of another data set, or neither found, nor downloadable, nor to be replaced
@@ -124,7 +129,7 @@ def load_dataset(config: DataConfig) -> RatingData:
         sources = _find_sources(config)
     except DownloadError as error:
         return _fall_back(config, error)
-    data = _load_sources(config, sources)
+    data = _load_sources(config, sources, keep_source_rows)
     _check_counts(config, data)
     return data
 
@@ -149,7 +154,7 @@ def _find_sources(config: DataConfig) -> list[Source]:
     return config.members(archive)
 
 
-def _load_sources(config: DataConfig, sources: list[Source]) -> RatingData:
+def _load_sources(config: DataConfig, sources: list[Source], keep_source_rows: bool) -> RatingData:
     paths = list(dict.fromkeys(source.path for source in sources))
     layout = config.table_layout() if config.reader == "table" else None
 
@@ -166,6 +171,7 @@ def _load_sources(config: DataConfig, sources: list[Source]) -> RatingData:
             checksum=checksum(paths),
             source=describe_sources(sources),
             synthetic=False,
+            keep_source_rows=keep_source_rows,
         )
 
     key = {
@@ -175,6 +181,7 @@ def _load_sources(config: DataConfig, sources: list[Source]) -> RatingData:
         "layout": None if layout is None else dataclasses.asdict(layout),
         "scale": [config.rating_min, config.rating_max],
         "parser": PARSER_VERSION,
+        **({"source_rows": True} if keep_source_rows else {}),
     }
     return cached(RatingData, config.cache_folder, key, build)
 

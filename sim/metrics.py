@@ -51,6 +51,29 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, 
     return mean - float(margin), mean + float(margin)
 
 
+def clustered_mean_interval(totals: np.ndarray, counts: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Returns the t-interval of the mean of values that come in independent groups, such as the ratings of users.
+
+    The mean over all values is the ratio of two sums over groups; its variance is that of a ratio estimator (Cochran,
+    Sampling Techniques, 1977, chapter 6). A single group is its own interval.
+
+    Args:
+        totals: [n] sum of each group's values.
+        counts: [n] their number, at least 1.
+        confidence: Of the interval.
+    """
+    groups = len(counts)
+    mean = float(np.sum(totals) / np.sum(counts))
+    if groups < 2:
+        return mean, mean
+    import scipy.stats
+
+    squares = float(np.sum((totals - mean * counts) ** 2))
+    error = np.sqrt(squares * groups / (groups - 1)) / np.sum(counts)
+    margin = float(scipy.stats.t.ppf(0.5 + confidence / 2, groups - 1) * error)
+    return mean - margin, mean + margin
+
+
 def welch_p_value(first: np.ndarray, second: np.ndarray) -> float:
     """Returns the two-sided p-value of Welch's unequal-variance t-test (Ruxton 2006); 1 where both never vary.
 

@@ -31,6 +31,7 @@ class RatingData:
         checksum: "sha256:..." of the source files in a fixed order, or of the generator's settings.
         source: Where the ratings came from, for people (a path or "generated").
         synthetic: True if a generator made them.
+        source_rows: [R] place of each rating in the source, which settles ties in time; None unless it was asked for.
     """
 
     name: str
@@ -46,6 +47,7 @@ class RatingData:
     checksum: str
     source: str
     synthetic: bool
+    source_rows: np.ndarray | None = None
 
     @property
     def num_users(self) -> int:
@@ -91,6 +93,24 @@ class RatingData:
         """(U, I)."""
         return self.num_users, self.num_items
 
+    def rows_by_time(self) -> np.ndarray:
+        """Returns the [R] rows user by user, each user's in order of time; ties keep the order of the source.
+
+        Where `source_rows` was not asked for, ties keep the order of the items.
+
+        Raises:
+            UserError: The ratings have no timestamps.
+        """
+        if self.timestamps is None:
+            raise UserError(
+                f"{self.name} has no timestamps, so its ratings have no order",
+                where=self.source,
+                do="Name the column that holds them with data.timestamp_column, or choose a data set that has them.",
+            )
+        users = np.repeat(np.arange(self.num_users), np.diff(self.indptr))
+        ties = () if self.source_rows is None else (self.source_rows,)
+        return np.lexsort((*ties, self.timestamps, users))
+
 
 def build_rating_data(
     *,
@@ -104,6 +124,7 @@ def build_rating_data(
     checksum: str,
     source: str,
     synthetic: bool,
+    keep_source_rows: bool = False,
 ) -> RatingData:
     """Re-maps ids to 0..n-1, sorts by user and item, and checks the ratings.
 
@@ -118,6 +139,7 @@ def build_rating_data(
         checksum: Checksum of the source.
         source: Where the ratings came from, for messages.
         synthetic: Whether a generator made them.
+        keep_source_rows: Whether the table remembers the order of the rows given here.
 
     Raises:
         UserError: No ratings; a rating that is not finite or out of scale; a (user, item) pair rated twice; too many
@@ -174,4 +196,5 @@ def build_rating_data(
         checksum=checksum,
         source=source,
         synthetic=synthetic,
+        source_rows=order if keep_source_rows else None,
     )

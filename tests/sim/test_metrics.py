@@ -5,7 +5,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from sim.metrics import mean_interval, user_metrics, welch_p_value
+from sim.metrics import clustered_mean_interval, mean_interval, user_metrics, welch_p_value
 
 
 def test_golden_values():
@@ -118,3 +118,31 @@ def test_welch_without_variance():
 def test_welch_with_one_side_without_variance():
     varying = np.array([0.1, 0.2, 0.4])
     assert welch_p_value(np.full(5, 0.25), varying) == pytest.approx(welch_by_hand([0.25] * 5, varying.tolist()))
+
+
+def test_the_interval_of_grouped_values_by_hand():
+    # Groups (1, 3), (5): mean 3, residuals 4 - 6 = -2 and 5 - 3 = 2; error sqrt(8 * 2 / 1) / 3 = 4/3, t(0.975, 1).
+    low, high = clustered_mean_interval(np.array([4.0, 5.0]), np.array([2, 1]))
+    assert low == pytest.approx(3 - 12.706205 * 4 / 3, abs=1e-4)
+    assert high == pytest.approx(3 + 12.706205 * 4 / 3, abs=1e-4)
+    assert clustered_mean_interval(np.array([4.0]), np.array([2])) == (2.0, 2.0)
+
+
+def test_groups_of_one_value_are_independent_values():
+    values = np.random.default_rng(0).normal(size=50)
+    np.testing.assert_allclose(clustered_mean_interval(values, np.ones(50)), mean_interval(values))
+
+
+def test_the_interval_of_grouped_values_covers_the_mean_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    covered = {"grouped": 0, "ungrouped": 0}
+    for _ in range(400):
+        counts = generator.integers(1, 20, 40)
+        groups = np.repeat(np.arange(40), counts)
+        values = generator.normal(size=40)[groups] + generator.normal(size=len(groups))
+        low, high = clustered_mean_interval(np.bincount(groups, values), counts)
+        covered["grouped"] += low <= 0 <= high
+        low, high = mean_interval(values)
+        covered["ungrouped"] += low <= 0 <= high
+    assert 0.91 <= covered["grouped"] / 400 <= 0.98
+    assert covered["ungrouped"] / 400 < 0.7

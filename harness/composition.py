@@ -1,0 +1,68 @@
+"""Composed configurations outside a command, and command lines that compose to a given one."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+
+from harness.run_folder import plain_config
+from harness.run_index import flattened
+
+_PLAIN_WORD = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z_/][A-Za-z0-9_./-]*", re.IGNORECASE)
+
+
+def composed_values(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Returns the values that `conf/NAME.yaml` composes with overrides, without `resume`.
+
+    Raises:
+        UserError: An interpolation leads nowhere.
+        HydraException: An override is none.
+    """
+    in_command = GlobalHydra.instance().is_initialized()  # a command has its configurations at hand already
+    with nullcontext() if in_command else initialize_config_module("conf", version_base="1.3"):
+        values = plain_config(compose(name, overrides=list(overrides)))
+    values.pop("resume", None)
+    return values
+
+
+def differing_overrides(
+    base: Mapping[str, Any], values: Mapping[str, Any], relevant: Callable[[str], bool]
+) -> list[str]:
+    """Returns the overrides that turn one composed configuration into another.
+
+    Args:
+        base: Composed values.
+        values: Those to reach; keys that `base` does not have are left out.
+        relevant: Whether a key, in dots, matters.
+    """
+    known = dict(flattened(base))
+    return [
+        f"{key}={override_value(value)}"
+        for key, value in flattened(values)
+        if key in known and known[key] != value and relevant(key)
+    ]
+
+
+def override_value(value: Any) -> str:
+    """Returns a value as Hydra's override grammar writes it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(override_value(entry) for entry in value)}]"
+    if isinstance(value, str) and not _PLAIN_WORD.fullmatch(value):
+        escaped = re.sub(r'(\\*)("|$)', lambda match: match[1] * 2 + (r"\"" if match[2] else ""), value)
+        return f'"{escaped}"'
+    return str(value)
+
+
+def shell_command(module: str, arguments: Sequence[str]) -> str:
+    """Returns the command line `python -m MODULE ARGUMENTS` for a POSIX shell."""
+    return shlex.join(["python", "-m", module, *arguments])

@@ -1,0 +1,238 @@
+"""Finds the runs below folders: what each is, how far it came, and which are equal but for their seed."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.run_folder import RunFolder, read_json
+from sim.errors import UserError
+
+DEFAULT_FOLDERS = ("outputs", "multirun")
+_NOT_SEARCHED = "checkpoints"
+
+
+class Status(enum.StrEnum):
+    """How far a run came."""
+
+    FINISHED = "finished"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    NO_CHECKPOINT = "no checkpoint yet"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as its folder describes it.
+
+    Attributes:
+        folder: The run folder.
+        values: Its configuration.
+        data: What its files say about the data: name, checksum, whether synthetic and more; empty where it stopped
+            before these were recorded.
+        status: How far it came.
+        step: Of the newest checkpoint; 0 without one.
+        seeds_together: Number of seeds that train in one program with it, itself included.
+        settings: Its configuration with keys in dots.
+    """
+
+    folder: RunFolder
+    values: Mapping[str, Any]
+    data: Mapping[str, Any]
+    status: Status
+    step: int
+    seeds_together: int = 1
+    settings: Mapping[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derives `settings`."""
+        object.__setattr__(self, "settings", dict(flattened(self.values)))
+
+    @property
+    def data_name(self) -> str:
+        """Name of the data set."""
+        return str(self.data.get("name", self.settings.get("data.name")))
+
+
+class RunsFound(NamedTuple):
+    """Runs in the order of their folders, and one message for each folder that looks like a run but cannot be read."""
+
+    runs: list[RunRecord]
+    unreadable: list[str]
+
+
+class RunGroup(NamedTuple):
+    """Runs with equal settings but for those that were ignored, and the settings that set them apart from others."""
+
+    runs: list[RunRecord]
+    distinction: dict[str, Any]
+
+
+def flattened(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the leaves of nested settings with their keys in dots."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flattened(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def find_runs(folders: Sequence[str] | None, result: str) -> RunsFound:
+    """Searches folders for runs; those of several seeds that train together are found one by one.
+
+    Args:
+        folders: Where to search, at any depth; None searches `outputs` and `multirun` below the working directory, if
+            they exist.
+        result: Name of the JSON file that a finished run leaves, with its `step`.
+
+    Raises:
+        UserError: A folder that was named does not exist.
+    """
+    if folders is None:
+        folders = [folder for folder in DEFAULT_FOLDERS if Path(folder).is_dir()]
+    found: dict[Path, RunRecord | None] = {}
+    unreadable = []
+    for root in folders:
+        if not Path(root).is_dir():
+            raise UserError("there is no such folder", where=str(root), do="Name folders that hold runs.")
+        for folder in _folders_with_configuration(Path(root)):
+            place = folder.path.resolve()
+            if place not in found:
+                try:
+                    found[place] = _read_run(folder, result)
+                except UserError as error:
+                    found[place] = None
+                    unreadable.append(str(error).splitlines()[0])
+    return RunsFound([run for run in found.values() if run is not None], unreadable)
+
+
+def check_comparable(runs: Sequence[RunRecord], keys: Sequence[str]) -> None:
+    """Checks that the results of runs are about the same thing.
+
+    Args:
+        runs: Any number.
+        keys: Settings, in dots, that must agree; so must the checksum of the data.
+
+    Raises:
+        UserError: One differs; the message names the key, its values and two runs.
+    """
+
+    def refuse(key: str, first: str, other: str, other_run: RunRecord) -> None:
+        names = sorted({run.data_name for run in runs})
+        narrow = (
+            f"Choose one data set with data_name=NAME ({', '.join(names)}), or some" if len(names) > 1 else "Choose"
+        )
+        raise UserError(
+            f"{key} is {first} in {runs[0].folder.path} and {other} in {other_run.folder.path}, so their results "
+            "cannot be mixed",
+            do=f"{narrow} folders with runs=FOLDER,FOLDER.",
+        )
+
+    for run in runs[1:]:
+        if run.data.get("checksum") != runs[0].data.get("checksum"):
+            refuse("the data's checksum", _described(runs[0]), _described(run), run)
+        for key in keys:
+            if run.settings.get(key) != runs[0].settings.get(key):
+                refuse(key, str(runs[0].settings.get(key)), str(run.settings.get(key)), run)
+
+
+def group_by_settings(runs: Sequence[RunRecord], ignored: Callable[[str], bool]) -> list[RunGroup]:
+    """Groups runs that are equal but for some settings, such as their seed.
+
+    Args:
+        runs: Any number.
+        ignored: Whether a key, in dots, may differ within a group.
+
+    Returns:
+        The groups in the order of their first runs. A group's `distinction` holds the settings in which groups differ;
+        None stands for one that a group does not have.
+    """
+    groups: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        kept = {key: _comparable(value) for key, value in run.settings.items() if not ignored(key)}
+        groups.setdefault(json.dumps(kept, sort_keys=True), []).append(run)
+    firsts = [group[0].settings for group in groups.values()]
+    keys = sorted({key for settings in firsts for key in settings if not ignored(key)})
+    differing = [key for key in keys if len({_comparable(settings.get(key)) for settings in firsts}) > 1]
+    return [
+        RunGroup(group, {key: first.get(key) for key in differing})
+        for first, group in zip(firsts, groups.values(), strict=True)
+    ]
+
+
+def newest_of_each_seed(runs: Sequence[RunRecord], result: str) -> tuple[list[RunRecord], list[RunRecord]]:
+    """Returns one run per seed, ascending, and the others: repetitions of a seed that must not count twice.
+
+    Args:
+        runs: Equal but for their seed.
+        result: Name of the file whose time of writing decides.
+    """
+    newest: dict[Any, RunRecord] = {}
+    for run in sorted(runs, key=lambda run: (run.folder.path / result).stat().st_mtime_ns):
+        newest[run.settings.get("seed")] = run
+    kept = sorted(newest.values(), key=lambda run: run.settings.get("seed", 0))
+    return kept, [run for run in runs if run not in kept]
+
+
+def _comparable(value: Any) -> str:
+    """Returns a setting such that equal ones are equal, also 1 and 1.0."""
+    return repr(float(value)) if type(value) is int else repr(value)
+
+
+def _described(run: RunRecord) -> str:
+    return f"{str(run.data.get('checksum'))[:19]}... ({run.data_name})"
+
+
+def _folders_with_configuration(root: Path) -> Iterator[RunFolder]:
+    for path, below, files in os.walk(root):
+        below[:] = sorted(name for name in below if name != _NOT_SEARCHED)
+        if RunFolder(Path(path)).config.name in files:
+            yield RunFolder(Path(path))
+
+
+def _read_run(folder: RunFolder, result: str) -> RunRecord | None:
+    """Reads a run; None for the folder above the runs of several seeds, which is no run itself."""
+    values = folder.read_config()
+    if values.get("num_seeds", 1) != 1:
+        return None
+    evaluated = (folder.path / result).exists()
+    record = (
+        read_json(folder.path / result if evaluated else folder.provenance) if _is_described(folder, result) else {}
+    )
+    data = record.get("data", {}) if isinstance(record, dict) else None
+    if not isinstance(data, dict) or (data and not {"name", "checksum", "synthetic"} <= data.keys()):
+        raise UserError("its files do not describe the data", where=str(folder.path))
+    step = _newest_checkpoint(folder)
+    status = _status(folder, evaluated, record, step)
+    return RunRecord(folder, values, data, status, step, _seeds_together(folder))
+
+
+def _is_described(folder: RunFolder, result: str) -> bool:
+    return (folder.path / result).exists() or folder.provenance.exists()
+
+
+def _status(folder: RunFolder, evaluated: bool, record: Mapping[str, Any], step: int) -> Status:
+    if folder.is_locked():
+        return Status.RUNNING
+    if evaluated and step <= record.get("step", step):
+        return Status.FINISHED
+    return Status.INTERRUPTED if step else Status.NO_CHECKPOINT
+
+
+def _newest_checkpoint(folder: RunFolder) -> int:
+    # A checkpoint gets its number as name only when it is complete.
+    names = os.listdir(folder.checkpoints) if folder.checkpoints.is_dir() else []
+    return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def _seeds_together(folder: RunFolder) -> int:
+    group = RunFolder(folder.path.resolve().parent)
+    if not group.config.is_file():
+        return 1
+    number = group.read_config().get("num_seeds", 1)
+    return number if isinstance(number, int) else 1

@@ -1,0 +1,305 @@
+"""The results of finished runs, by method: what Table 2 and Figure 4 are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib import resources
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from harness.composition import composed_values, differing_overrides, shell_command
+from harness.results import Estimate, estimate, estimate_over_seeds
+from harness.run_folder import read_arrays
+from harness.run_index import (
+    RunRecord,
+    RunsFound,
+    Status,
+    check_comparable,
+    find_runs,
+    newest_of_each_seed,
+)
+from sim.errors import UserError
+from sim.metrics import UserMetrics
+
+RESULT = "eval.json"
+METRICS = tuple(field.name for field in fields(UserMetrics))
+OPPONENTS = {"best fixed list": "best_fixed_list", "random": "random"}
+"""Policies that every run is evaluated beside, and the prefix of their arrays."""
+
+_TRAIN = "tpgr_jax.train"
+_SAME_FOR_ALL = (
+    *("data.split_seed", "data.test_fraction", "data.relevant_above", "data.rating_min", "data.rating_max"),
+    *("env.episode_length", "env.reward_scale", "env.cold_start", "env.allow_repeats"),
+)
+# They say where and how, not what; whether the data are the same is told by their checksum and `_SAME_FOR_ALL`.
+_WITHOUT_EFFECT = (
+    *("seed", "num_seeds", "tree.seed", "env.rating_layout", "env.dense_limit_mb"),
+    *("train.log_every", "train.evaluate_every", "train.checkpoint_every", "train.max_to_keep"),
+)
+_TYPES = {"env.alpha": (int, float), "seed": (int,), "agent.name": (str,)}
+_ONLY_FOR_FILES = ("files", "archive", "member", "url", "checksum", "expected_users", "expected_items")
+
+
+class Method(NamedTuple):
+    """A method of the comparison: its label, and the file of `conf/agent` that makes it."""
+
+    label: str
+    preset: str
+
+
+TPGR = Method("TPGR", "tpgr")
+METHODS = (
+    Method("Popularity", "popularity"),
+    Method("GreedySVD", "greedy_svd"),
+    Method("LinearUCB", "linear_ucb"),
+    Method("HLinearUCB", "hlinear_ucb"),
+    Method("DDPG-KNN (k = 1)", "ddpg_knn_1"),
+    Method("DDPG-KNN (k = 0.1N)", "ddpg_knn_tenth"),
+    Method("DDPG-KNN (k = N)", "ddpg_knn_all"),
+    Method("DDPG-R", "ddpg_r"),
+    Method("DQN-R", "dqn_r"),
+    TPGR,
+    Method("GaussianPosterior", "gaussian_posterior"),
+)
+"""In the order of the paper's Table 2; the last one is not the paper's."""
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """What one method reached at one alpha with one or more seeds.
+
+    Attributes:
+        label: The method, with the settings that tell it from its other variants.
+        method: Label of the method alone.
+        alpha: Weight of the sequential reward.
+        runs: One per seed.
+        values: [S, U] per metric: a row per seed, or a single one where all seeds have the same result.
+        opponents: By policy, [U] per metric: what the first run was evaluated beside, on the same test users.
+    """
+
+    label: str
+    method: str
+    alpha: float
+    runs: Sequence[RunRecord]
+    values: Mapping[str, np.ndarray]
+    opponents: Mapping[str, Mapping[str, np.ndarray]]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the runs, ascending."""
+        return [int(run.settings["seed"]) for run in self.runs]
+
+    @property
+    def seed_matters(self) -> bool:
+        """Whether different seeds gave different results; False for a single one."""
+        return len(self.values["reward"]) > 1
+
+    def estimate(self, metric: str) -> Estimate:
+        """Returns the mean over users and seeds with its interval: over seeds, or over users if no seed differs."""
+        return estimate_over_seeds(self.values[metric])
+
+    def opponent(self, policy: str, metric: str) -> Estimate:
+        """Returns the mean over users of an opponent with its interval."""
+        return estimate(self.opponents[policy][metric])
+
+    @property
+    def ratio(self) -> float:
+        """Mean reward, in units of the best fixed list's on the same users; NaN where that is not positive."""
+        best = float(np.mean(self.opponents["best_fixed_list"]["reward"]))
+        return float(np.mean(self.values["reward"])) / best if best > 0 else float("nan")
+
+
+def method_label(run: RunRecord) -> str:
+    """Returns the name of a run's method as the paper writes it."""
+    name = run.settings.get("agent.name")
+    if name == "popularity" and run.settings.get("agent.policy.by", "average") != "average":
+        return f"Popularity ({run.settings['agent.policy.by']})"
+    if name == "ddpg_knn":
+        k, fraction = run.settings.get("agent.policy.k"), run.settings.get("agent.policy.k_fraction")
+        return f"DDPG-KNN (k = {k if k is not None else 'N' if fraction == 1 else f'{fraction}N'})"
+    return next((method.label for method in METHODS if method.preset == name), str(name))
+
+
+def label_of(method: str, distinction: Mapping[str, Any]) -> str:
+    """Returns a method's name with the settings that tell it from its variants."""
+    return f"{method} with {settings_text(distinction)}" if distinction else method
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Returns settings as people write them."""
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
+
+
+def without_effect(key: str) -> bool:
+    """Says whether a setting, in dots, cannot set the results of runs on the same data apart, or is a seed."""
+    return key.startswith("data.") or key in _WITHOUT_EFFECT
+
+
+def comparable_runs(folders: Sequence[str] | None, data_name: str | None) -> RunsFound:
+    """Finds the runs of this package, which must be about one data set, split and simulator.
+
+    Args:
+        folders: Where to search; None for the default places.
+        data_name: Takes only runs on the data set of this name.
+
+    Raises:
+        UserError: No runs, or runs whose results cannot be mixed.
+    """
+    found = tpgr_runs(folders)
+    runs = [run for run in found.runs if data_name is None or run.data_name == data_name]
+    if not runs:
+        of = "" if data_name is None else f" on {data_name}"
+        raise UserError(
+            f"no runs{of} below {' or '.join(folders or ['outputs', 'multirun'])}",
+            do=f"Make them, for instance with: python -m {_TRAIN} -m +experiment=table2",
+        )
+    check_comparable([run for run in runs if run.data], _SAME_FOR_ALL)
+    return RunsFound(runs, found.unreadable)
+
+
+def tpgr_runs(folders: Sequence[str] | None) -> RunsFound:
+    """Finds the runs of this package, and no other system's.
+
+    Raises:
+        UserError: A folder that was named does not exist.
+    """
+    found = find_runs(folders, RESULT)
+    runs, unreadable = [], list(found.unreadable)
+    for run in (run for run in found.runs if "env.alpha" in run.settings):
+        wrong = [key for key, kinds in _TYPES.items() if type(run.settings.get(key)) not in kinds]
+        if wrong:
+            unreadable.append(f"{run.folder.config}: {wrong[0]} is {run.settings.get(wrong[0])!r}")
+        else:
+            runs.append(run)
+    return RunsFound(runs, unreadable)
+
+
+def finished(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """Returns the runs that have their result."""
+    return [run for run in runs if run.status is Status.FINISHED]
+
+
+def describe_unfinished(found: RunsFound) -> list[str]:
+    """Says which runs have no result that could be used, and how to continue them."""
+    texts = []
+    for run in found.runs:
+        if run.status is not Status.FINISHED:
+            settings, then = run.settings, shell_command(_TRAIN, [f"resume={run.folder.path}"])
+            then = "" if run.status is Status.RUNNING else f"; continue with: {then}"
+            texts.append(
+                f"{run.folder.path} ({method_label(run)}, alpha {settings['env.alpha']:g}, seed {settings['seed']}): "
+                f"{run.status}{then}"
+            )
+    return [*texts, *found.unreadable]
+
+
+def read_results(
+    runs: Sequence[RunRecord], label: str, method: str, alpha: float
+) -> tuple[MethodResult, list[RunRecord]]:
+    """Reads the per-user results of runs that are equal but for their seed.
+
+    Returns:
+        The result, and the runs that repeat a seed and were left out for a newer one.
+
+    Raises:
+        UserError: A file is missing, damaged, or of other test users than the first.
+    """
+    kept, repeated = newest_of_each_seed(runs, RESULT)
+    prefixes = ("", *(f"{policy}_" for policy in OPPONENTS.values()))
+    names = [f"{prefix}{metric}" for prefix in prefixes for metric in METRICS]
+    read = [read_arrays(run.folder.path / "eval.npz", [*names, "user"]) for run in kept]
+    for run, arrays in zip(kept, read, strict=True):
+        users = read[0]["user"]
+        if not np.array_equal(arrays["user"], users) or any(arrays[name].shape != users.shape for name in names):
+            raise UserError(
+                f"has other test users than {kept[0].folder.path}, or not one value for each",
+                where=str(run.folder.path / "eval.npz"),
+                do="Evaluate both runs again: python -m tpgr_jax.evaluate run=FOLDER",
+            )
+    values = {metric: np.stack([arrays[metric] for arrays in read]) for metric in METRICS}
+    if all((rows == rows[0]).all() for rows in values.values()):
+        values = {metric: rows[:1] for metric, rows in values.items()}
+    opponents = {policy: {metric: read[0][f"{policy}_{metric}"] for metric in METRICS} for policy in OPPONENTS.values()}
+    return MethodResult(label, method, alpha, kept, values, opponents), repeated
+
+
+def is_synthetic(runs: Sequence[RunRecord]) -> bool:
+    """Says whether any of the runs learned from generated ratings."""
+    return any(run.data.get("synthetic") for run in runs)
+
+
+def describe_problem(result: MethodResult) -> str:
+    """Says on which data and users a result, and all that are compared with it, were tested."""
+    data, settings = result.runs[0].data, result.runs[0].settings
+    kind = " (SYNTHETIC)" if data["synthetic"] else ""
+    return (
+        f"{data['name']}{kind}, checksum {str(data['checksum'])[:19]}..., split seed "
+        f"{settings.get('data.split_seed')}, test fraction {settings.get('data.test_fraction')}: "
+        f"{result.values['reward'].shape[1]:,} test users, {settings.get('env.episode_length')} recommendations each"
+    )
+
+
+def training_command(
+    reference: RunRecord | None, method: Method, alpha: float, more: Sequence[str] = (), like_reference: bool = False
+) -> str:
+    """Returns the command line that makes a missing run.
+
+    Args:
+        reference: A run whose data and simulator it is to share; None for the experiment on MovieLens-1M.
+        method: Which agent.
+        alpha: Weight of the sequential reward.
+        more: Further overrides; a group among them is taken as it is, whatever the reference has there.
+        like_reference: Whether agent, tree and schedule, too, are to be those of the reference, which is a run of the
+            same method.
+    """
+    data, agent = _data_choice(reference), f"agent={method.preset}"
+    chosen = [*data, agent, *more]
+    last = [f"env.alpha={alpha:g}", "seed=0"]
+    if reference is None:
+        return shell_command(_TRAIN, [*chosen, *last])
+    # The preset says nothing about data and simulator; for these any agent will do, also where the preset is gone.
+    whole = like_reference and _is_configuration("agent", method.preset)
+    base = _composed((*data, agent) if whole else tuple(data))
+    sections = ("data", "env", "tree", "agent", "train") if whole else ("data", "env")
+    replaced = [override.split("=")[0] for override in more]
+    relevant = _makes_a_difference(reference, sections, replaced)
+    return shell_command(_TRAIN, [*chosen, *differing_overrides(base, reference.values, relevant), *last])
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
+    return composed_values("train", overrides)
+
+
+def _data_choice(reference: RunRecord | None) -> list[str]:
+    """Returns the overrides that choose the data set of a run."""
+    name = "movielens_1m" if reference is None else str(reference.settings.get("data.name"))
+    if name == "movielens_1m":
+        return ["+experiment=movielens"]
+    reader = reference.settings.get("data.reader") if reference is not None else None
+    if not _is_configuration("data", name):
+        name = "synthetic" if reader == "synthetic" else "ratings_file"
+    return [*(["+experiment=movielens"] if name.startswith("movielens") else []), f"data={name}"]
+
+
+def _is_configuration(group: str, name: str) -> bool:
+    return resources.files("conf").joinpath(group, f"{name}.yaml").is_file()
+
+
+def _makes_a_difference(
+    reference: RunRecord, sections: Sequence[str], replaced: Sequence[str]
+) -> Callable[[str], bool]:
+    generated = reference.settings.get("data.reader") == "synthetic"
+
+    def relevant(key: str) -> bool:
+        section, _, name = key.partition(".")
+        if section not in sections or key in ("env.alpha", "data.offline_fallback", "data.fallback_size", "tree.seed"):
+            return False
+        if generated and section == "data" and name in (*_ONLY_FOR_FILES, "expected_ratings", "root", "cache"):
+            return False
+        return not any(key == other or section == other for other in replaced)
+
+    return relevant
