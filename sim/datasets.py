@@ -60,6 +60,7 @@ class DataConfig(FilesConfig):
             "ratings_file or another data set of ratings."
         },
     )
+    validation: bool = False
 
     def __post_init__(self) -> None:
         """Checks settings against each other, and the reader's name."""

@@ -60,6 +60,25 @@ class OneOf:
         return " or ".join(filter(None, [", ".join(self.names[:-1]), self.names[-1]]))
 
 
+class ByName:
+    """Which dataclass a group of keys is, told by its key `name`; for the annotation of a field."""
+
+    def __init__(self, kinds: Mapping[str, type]) -> None:
+        """Takes the dataclasses by name."""
+        self.kinds = dict(kinds)
+
+    def kind(self, config: Any, where: str) -> type:
+        """Returns the dataclass for a group of keys.
+
+        Raises:
+            UserError: The group has no name, or an unknown one.
+        """
+        name = config.get("name") if isinstance(config, Mapping) else None
+        if name not in self.kinds:
+            raise UserError(f"{where}.name is {name!r}", do=f"Give {OneOf(*self.kinds)}.")
+        return self.kinds[name]
+
+
 Count = Annotated[int, Between(least=1)]
 CountOrZero = Annotated[int, Between(least=0)]
 Seed = Annotated[int, Between(least=0, below=2**32)]
@@ -71,7 +90,7 @@ ProperShare = Annotated[float, Between(above=0, below=1)]
 
 
 def read_settings(schema: type[Settings], config: Any, where: str = "") -> Settings:
-    """Checks a configuration against a dataclass (fields may be dataclasses again) and builds it.
+    """Checks a configuration against a dataclass (fields may be dataclasses again, chosen by `ByName`) and builds it.
 
     Args:
         schema: Says which keys there are, of which types and, by annotations (`Count`, `Annotated[str, OneOf(...)]`),
@@ -96,7 +115,12 @@ def read_settings(schema: type[Settings], config: Any, where: str = "") -> Setti
             raise UserError(f"is {found} where {field.default} belongs", where=_path(where, field.name), do=do)
     if unknown := [str(key) for key in config if key not in types]:
         raise UserError(f"unknown key {_path(where, unknown[0])}", where="configuration", do=advice)
+    hints = typing.get_type_hints(schema, include_extras=True)
     nested: dict[str, Any] = {key: kind for key, kind in types.items() if dataclasses.is_dataclass(kind)}
+    for key, hint in hints.items():
+        for rule in getattr(hint, "__metadata__", ()):
+            if isinstance(rule, ByName):
+                nested[key] = rule.kind(config.get(key), _path(where, key))
     required = [field.name for field in dataclasses.fields(schema) if field.default is dataclasses.MISSING]
     present = [key for key in types if key in config or key in required]
     # OmegaConf knows how to check plain fields; frozen dataclasses inside others it cannot fill.
@@ -114,7 +138,6 @@ def read_settings(schema: type[Settings], config: Any, where: str = "") -> Setti
             problem = "is no list; write one like [32,16], or []"
         raise UserError(problem, where=key, do=advice) from None
     assert isinstance(checked, dict)
-    hints = typing.get_type_hints(schema, include_extras=True)
     for name, value in checked.items():
         for place, bad, allowed in _out_of_range(hints[str(name)], value, _path(where, str(name))):
             raise UserError(f"{place} is {bad!r}", do=f"Give {allowed}.")

@@ -1,4 +1,4 @@
-"""The evaluation of a run: the trained policy beside random, Popularity and the best fixed list on the same users."""
+"""The evaluation of a run: its method beside random, Popularity and the best fixed list on the same users."""
 
 from __future__ import annotations
 
@@ -16,41 +16,44 @@ from sim.evaluation import Evaluation, evaluate_policy, make_episode_batch
 from sim.fixed_policies import fixed_list_policy, random_policy, rank_items
 from sim.policy import Policy
 from sim.rating_env import empirical_rewards
-from tpgr_jax.policy import PolicyParams
-from tpgr_jax.reinforce import LearnerState, Reinforce, World
+from tpgr_jax.methods import Method
 from tpgr_jax.settings import RunConfig
 from tpgr_jax.system import Problem, describe_data
 
 METRICS = ("reward", "precision", "recall", "f1")
 USERS_PER_BATCH = 4096
 
-Evaluate = Callable[[LearnerState], Evaluation]
+Evaluate = Callable[[Any], Evaluation]
 
 
 def make_evaluate(
-    config: RunConfig,
-    problem: Problem,
-    learner: Reinforce,
-    world: World,
-    explore: bool,
-    users_per_batch: int = USERS_PER_BATCH,
+    config: RunConfig, problem: Problem, method: Method, explore: bool, users_per_batch: int = USERS_PER_BATCH
 ) -> Evaluate:
-    """Returns `state -> Evaluation` of the trained policy on the test users, compiled once.
+    """Returns `state -> Evaluation` of a method on the test users, compiled once.
 
     Args:
         config: Of the run.
         problem: Data and simulator.
-        learner: The learner whose policy is evaluated.
-        world: Its tables.
+        method: What is evaluated.
         explore: True samples, False decides greedily.
         users_per_batch: Users played at a time.
     """
-    run = _evaluator(config, problem, learner.policy.as_policy(), "tpgr", explore, users_per_batch)
-    return lambda state: run(PolicyParams(state.params, world.tree))
+    run = _evaluator(config, problem, method.policy, method.name, explore, users_per_batch)
+    return lambda state: run(method.policy_params(state))
 
 
-def evaluate_opponents(
-    config: RunConfig, problem: Problem, users_per_batch: int = USERS_PER_BATCH
+def evaluate_method(
+    config: RunConfig, problem: Problem, method: Method, state: Any, users_per_batch: int = USERS_PER_BATCH
+) -> dict[str, Evaluation]:
+    """Evaluates a method (by sampling too, if it can) and its opponents on the same test users; its own name first."""
+    found = {method.name: make_evaluate(config, problem, method, False, users_per_batch)(state)}
+    if method.samples:
+        found[f"{method.name}_sampled"] = make_evaluate(config, problem, method, True, users_per_batch)(state)
+    return {**found, **_evaluate_opponents(config, problem, users_per_batch, leave_out=method.name)}
+
+
+def _evaluate_opponents(
+    config: RunConfig, problem: Problem, users_per_batch: int, leave_out: str
 ) -> dict[str, Evaluation]:
     """Evaluates the policies that every result is compared with, on the same test users."""
     rewards = empirical_rewards(problem.data, config.env.reward_scale)
@@ -58,6 +61,7 @@ def evaluate_opponents(
     lists = {
         name: jnp.asarray(rank_items(problem.data, problem.train_users, by, rewards)[:longest])
         for name, by in (("popularity", "average"), ("best_fixed_list", "reward"))
+        if name != leave_out
     }
     random = _evaluator(
         config,
@@ -115,10 +119,11 @@ def write_evaluation(
         config: Of the run.
         problem: Data and simulator.
         step: Of the evaluated checkpoint.
-        policies: By name; "tpgr" comes first.
+        policies: By name; the run's own method comes first.
         name: Of the files.
     """
     data = problem.data
+    own = next(iter(policies))
     protocol = {
         "alpha": config.env.alpha,
         "episode_length": config.env.episode_length,
@@ -127,9 +132,10 @@ def write_evaluation(
         "relevant_above": config.data.relevant_above,
         "split_seed": config.data.split_seed,
         "test_fraction": config.data.test_fraction,
+        "validation": config.data.validation,
         "seed": config.seed,
         "decision": "greedy",
-        "decision_of": {"random": "sample", "tpgr_sampled": "sample"},
+        "decision_of": {name: "sample" for name in ("random", f"{own}_sampled") if name in policies},
     }
     arrays = {
         "user": np.asarray(data.user_ids[problem.test_users]),
@@ -138,7 +144,7 @@ def write_evaluation(
         "synthetic": np.asarray(data.synthetic),
     }
     for policy, evaluation in policies.items():
-        prefix = "" if policy == "tpgr" else f"{policy}_"
+        prefix = "" if policy == own else f"{policy}_"
         arrays[f"{prefix}items"] = np.asarray(data.item_ids[evaluation.items])
     header = {"data": describe_data(config, problem), "protocol": protocol, "step": step}
     results = {policy: by_name(evaluation) for policy, evaluation in policies.items()}
@@ -156,6 +162,6 @@ def format_table(policies: dict[str, Evaluation], problem: Problem, config: RunC
             f"{data.name}{kind}, alpha {config.env.alpha:g}, {len(problem.test_users):,} test users, means ± 95 % "
             "interval",
             *format_means(results, heads, 4),
-            format_ratio(results, "reward", "tpgr", "best_fixed_list"),
+            format_ratio(results, "reward", next(iter(policies)), "best_fixed_list"),
         ]
     )

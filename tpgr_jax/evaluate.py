@@ -17,15 +17,10 @@ from harness.training_command import relocated
 from sim.command import run_command, task
 from sim.errors import UserError
 from sim.settings import Count, read_settings
-from tpgr_jax.comparison import (
-    USERS_PER_BATCH,
-    evaluate_opponents,
-    format_table,
-    make_evaluate,
-    write_evaluation,
-)
-from tpgr_jax.settings import RunConfig
-from tpgr_jax.system import check_same_origin, make_learner, make_problem, make_tree, tree_path
+from tpgr_jax.comparison import USERS_PER_BATCH, evaluate_method, format_table, write_evaluation
+from tpgr_jax.methods import make_method
+from tpgr_jax.settings import RunConfig, TpgrAgent
+from tpgr_jax.system import check_same_origin, make_problem, tree_path
 
 
 @dataclass(frozen=True)
@@ -63,26 +58,24 @@ def evaluate(settings: EvaluateConfig) -> None:
     config = read_settings(
         RunConfig, relocated(read_single_run(folder), settings.data_root, settings.data_cache, settings.data_path)
     )
-    if not tree_path(folder).exists():
+    problem = make_problem(config)
+    check_same_origin(config, problem, folder)
+    if isinstance(config.agent, TpgrAgent) and not tree_path(folder).exists():
         raise UserError(
             "the run has no tree (it stopped before training began)",
             where=str(folder.path),
             do=f"Continue it: python -m tpgr_jax.train resume={folder.path}",
         )
-    problem = make_problem(config)
-    check_same_origin(config, problem, folder)
-    tree = make_tree(config, problem, folder)
-    learner, world = make_learner(config, problem, tree)
-    with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
-        newest = max(checkpoints.steps, default=0)
-        step, state, _ = checkpoints.restore(jax.jit(learner.init)(jax.random.key(config.seed)), settings.checkpoint)
-    users_per_batch = settings.users_per_batch or USERS_PER_BATCH
-    policies = {
-        name: make_evaluate(config, problem, learner, world, explore, users_per_batch)(state)
-        for name, explore in (("tpgr", False), ("tpgr_sampled", True))
-    }
-    policies |= evaluate_opponents(config, problem, users_per_batch)
-    print(f"checkpoint of step {step} of {folder.path}")
+    method = make_method(config, problem, folder)
+    newest = step = 0
+    state = None
+    if method.agent is not None:
+        like = jax.jit(method.agent.init)(jax.random.key(config.seed), method.agent.world)
+        with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
+            newest = max(checkpoints.steps, default=0)
+            step, state, _ = checkpoints.restore(like, settings.checkpoint)
+    policies = evaluate_method(config, problem, method, state, settings.users_per_batch or USERS_PER_BATCH)
+    print(f"{method.name}, nothing trained" if state is None else f"checkpoint of step {step} of {folder.path}")
     print(format_table(policies, problem, config))
     # The result of the newest checkpoint keeps its place.
     name = "eval" if step == newest else f"eval_step_{step}"

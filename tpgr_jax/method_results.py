@@ -31,7 +31,14 @@ OPPONENTS = {"best fixed list": "best_fixed_list", "random": "random"}
 
 _TRAIN = "tpgr_jax.train"
 _SAME_FOR_ALL = (
-    *("data.split_seed", "data.test_fraction", "data.relevant_above", "data.rating_min", "data.rating_max"),
+    *(
+        "data.split_seed",
+        "data.test_fraction",
+        "data.validation",
+        "data.relevant_above",
+        "data.rating_min",
+        "data.rating_max",
+    ),
     *("env.episode_length", "env.reward_scale", "env.cold_start", "env.allow_repeats"),
 )
 # They say where and how, not what; whether the data are the same is told by their checksum and `_SAME_FOR_ALL`.
@@ -135,7 +142,7 @@ def settings_text(settings: Mapping[str, Any]) -> str:
 
 def without_effect(key: str) -> bool:
     """Says whether a setting, in dots, cannot set the results of runs on the same data apart, or is a seed."""
-    return key.startswith("data.") or key in _WITHOUT_EFFECT
+    return key.startswith(("data.", "devices.")) or key in _WITHOUT_EFFECT
 
 
 def comparable_runs(folders: Sequence[str] | None, data_name: str | None) -> RunsFound:

@@ -11,19 +11,86 @@ from harness.seeds import SeedsConfig
 from sim.datasets import DataConfig
 from sim.errors import UserError
 from sim.rating_env import EnvConfig
-from sim.settings import Count, OneOf
+from sim.settings import ByName, Count, OneOf
+from tpgr_jax.gaussian_posterior import GaussianPosteriorConfig
+from tpgr_jax.greedy_svd import GreedySVDConfig
+from tpgr_jax.hlinear_ucb import HLinearUCBConfig
+from tpgr_jax.linear_ucb import LinearUCBConfig
 from tpgr_jax.policy import PolicyConfig
 from tpgr_jax.reinforce import LearnerConfig
 from tpgr_jax.tree import TreeConfig
 
 
 @dataclass(frozen=True)
-class AgentConfig:
-    """Which agent, and its parts (`conf/agent/*.yaml`)."""
+class TpgrAgent:
+    """The paper's agent (`conf/agent/tpgr.yaml`)."""
 
-    name: Annotated[str, OneOf("tpgr")]
+    name: str
     policy: PolicyConfig
     learner: LearnerConfig
+
+
+@dataclass(frozen=True)
+class PopularityConfig:
+    """What the items are ranked by (`conf/agent/popularity.yaml`)."""
+
+    by: Annotated[str, OneOf("average", "count", "reward")]
+
+
+@dataclass(frozen=True)
+class PopularityAgent:
+    """A fixed list."""
+
+    name: str
+    policy: PopularityConfig
+
+    @property
+    def result_name(self) -> str:
+        """Its name in results: what everybody is compared with by average is just "popularity"."""
+        return self.name if self.policy.by == "average" else f"{self.name}_{self.policy.by}"
+
+
+@dataclass(frozen=True)
+class GreedySVDAgent:
+    """Greedy on ratings predicted by matrix factorisation (`conf/agent/greedy_svd.yaml`)."""
+
+    name: str
+    policy: GreedySVDConfig
+
+
+@dataclass(frozen=True)
+class LinearUCBAgent:
+    """A linear bandit (`conf/agent/linear_ucb.yaml`)."""
+
+    name: str
+    policy: LinearUCBConfig
+
+
+@dataclass(frozen=True)
+class HLinearUCBAgent:
+    """A linear bandit with hidden features (`conf/agent/hlinear_ucb.yaml`)."""
+
+    name: str
+    policy: HLinearUCBConfig
+
+
+@dataclass(frozen=True)
+class GaussianPosteriorAgent:
+    """Conditioning of a Gaussian (`conf/agent/gaussian_posterior.yaml`)."""
+
+    name: str
+    policy: GaussianPosteriorConfig
+
+
+AgentSettings = TpgrAgent | PopularityAgent | GreedySVDAgent | LinearUCBAgent | HLinearUCBAgent | GaussianPosteriorAgent
+AGENTS: dict[str, type] = {
+    "tpgr": TpgrAgent,
+    "popularity": PopularityAgent,
+    "greedy_svd": GreedySVDAgent,
+    "linear_ucb": LinearUCBAgent,
+    "hlinear_ucb": HLinearUCBAgent,
+    "gaussian_posterior": GaussianPosteriorAgent,
+}
 
 
 @dataclass(frozen=True)
@@ -40,13 +107,15 @@ class RunConfig(SeedsConfig):
     data: DataConfig
     env: EnvConfig
     tree: TreeConfig
-    agent: AgentConfig
+    agent: Annotated[AgentSettings, ByName(AGENTS)]
     train: TrainConfig
     devices: DevicesConfig = ONE_DEVICE
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""
         super().__post_init__()
+        if not isinstance(self.agent, TpgrAgent):
+            return
         group = self.agent.learner.episodes_per_user
         if self.train.episodes_per_step % group:
             raise UserError(
@@ -54,3 +123,8 @@ class RunConfig(SeedsConfig):
                 f"agent.learner.episodes_per_user ({group})",
                 do=f"Use for instance {max(1, self.train.episodes_per_step // group) * group}.",
             )
+
+    @property
+    def node_shards(self) -> int:
+        """Devices that hold different nodes' networks."""
+        return self.agent.policy.head_shards if isinstance(self.agent, TpgrAgent) else 1

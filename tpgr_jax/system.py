@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from harness import provenance
-from harness.agent import Agent
 from harness.run_folder import RunFolder, write_atomically
 from sim.datasets import load_dataset
 from sim.errors import UserError
@@ -18,15 +16,13 @@ from sim.evaluation import num_relevant_items
 from sim.rating_env import EnvParams, RatingEnv, make_env_params, make_rating_env
 from sim.ratings import RatingData
 from sim.split import split_users
-from tpgr_jax.encoder_pretraining import pretrain_encoder
 from tpgr_jax.item_vectors import build_item_tree
-from tpgr_jax.matrix_factorisation import stored_factor_vectors
-from tpgr_jax.policy import make_tree_policy, make_tree_tables, with_item_embedding
-from tpgr_jax.reinforce import LearnerState, Reinforce, World
-from tpgr_jax.settings import RunConfig
+from tpgr_jax.policy import make_tree_policy, make_tree_tables
+from tpgr_jax.reinforce import Reinforce, World
+from tpgr_jax.settings import RunConfig, TpgrAgent
 from tpgr_jax.tree import ItemTree, load_tree
 
-PRETRAINING_EPISODES = 256
+VALIDATION_FRACTION = 0.1  # of the training users, with data.validation
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,7 @@ class Problem:
     Attributes:
         data: All ratings.
         train_users: [n] indices, ascending.
-        test_users: [m] indices, ascending.
+        test_users: [m] indices, ascending; with data.validation, training users held out in their place.
         num_relevant: [U] relevant items of each user.
         env: The simulator.
         env_params: Its tables; `reset` draws training users.
@@ -58,6 +54,9 @@ def make_problem(config: RunConfig) -> Problem:
     """
     data = load_dataset(config.data)
     train_users, test_users = split_users(data.num_users, config.data.test_fraction, config.data.split_seed)
+    if config.data.validation:
+        kept, held_out = split_users(len(train_users), VALIDATION_FRACTION, config.data.split_seed)
+        train_users, test_users = train_users[kept], train_users[held_out]
     env = make_rating_env(config.env, data)
     env_params = make_env_params(config.env, data, train_users, config.data.relevant_above)
     relevant = num_relevant_items(data, config.data.relevant_above)
@@ -97,56 +96,12 @@ def make_tree(config: RunConfig, problem: Problem, folder: RunFolder) -> ItemTre
 
 
 def make_learner(config: RunConfig, problem: Problem, tree: ItemTree) -> tuple[Reinforce, World]:
-    """Builds the learner and the tables that it reads on the device."""
-    policy = make_tree_policy(
-        config.agent.policy, tree.num_items, tree.num_children, tree.depth, config.env.allow_repeats
-    )
-    learner = Reinforce(problem.env, policy, config.agent.learner, config.train.episodes_per_step)
+    """Builds TPGR's learner and the tables that it reads on the device."""
+    agent = config.agent
+    assert isinstance(agent, TpgrAgent)
+    policy = make_tree_policy(agent.policy, tree.num_items, tree.num_children, tree.depth, config.env.allow_repeats)
+    learner = Reinforce(problem.env, policy, agent.learner, config.train.episodes_per_step)
     return learner, World(problem.env_params, make_tree_tables(tree))
-
-
-def make_agent(config: RunConfig, problem: Problem, learner: Reinforce, world: World) -> Agent:
-    """Returns what the outer loop trains."""
-
-    def pretrain(state: LearnerState) -> LearnerState:
-        return dataclasses.replace(state, params=_pretrained(config, problem, learner, state.params))
-
-    return Agent(
-        lambda key, world: learner.init(key),
-        pretrain,
-        learner.train_step,
-        world,
-        config.train.episodes_per_step,
-        partition=learner.policy.partition,
-    )
-
-
-def _pretrained(config: RunConfig, problem: Problem, learner: Reinforce, network: Any) -> Any:
-    """Replaces freshly drawn network parameters by pre-trained ones where the configuration asks for it."""
-    settings = config.agent.policy
-    if settings.embedding == "mf":
-        vectors = stored_factor_vectors(
-            config.data.cache_folder,
-            problem.data,
-            problem.train_users,
-            settings.embedding_size,
-            settings.embedding_epochs,
-            config.seed,
-        )
-        network = with_item_embedding(network, vectors)
-    if settings.encoder_pretrain_steps:
-        network, _ = pretrain_encoder(
-            learner.policy.network,
-            network,
-            problem.env,
-            problem.env_params,
-            problem.data,
-            problem.train_users,
-            settings.encoder_pretrain_steps,
-            PRETRAINING_EPISODES,
-            config.seed,
-        )
-    return network
 
 
 def describe_data(config: RunConfig, problem: Problem) -> dict[str, Any]:
@@ -160,6 +115,7 @@ def describe_data(config: RunConfig, problem: Problem) -> dict[str, Any]:
         "items": data.num_items,
         "ratings": data.num_ratings,
         "split_seed": config.data.split_seed,
+        "validation": config.data.validation,
     }
 
 

@@ -1,9 +1,9 @@
-"""Trains TPGR: `python -m tpgr_jax.train [+experiment=movielens] [KEY=VALUE ...]`."""
+"""Trains TPGR, or a method it is compared with: `python -m tpgr_jax.train [+experiment=movielens] [KEY=VALUE ...]`."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,26 +23,10 @@ from harness.training_command import opened_runs, start_or_resume, with_absolute
 from sim.command import run_command, task
 from sim.evaluation import Evaluation
 from sim.settings import read_settings
-from tpgr_jax.comparison import (
-    Evaluate,
-    by_name,
-    evaluate_opponents,
-    format_table,
-    make_evaluate,
-    write_evaluation,
-)
-from tpgr_jax.reinforce import LearnerState, Reinforce, World
+from tpgr_jax.comparison import by_name, evaluate_method, format_table, make_evaluate, write_evaluation
+from tpgr_jax.methods import Method, make_method
 from tpgr_jax.settings import RunConfig
-from tpgr_jax.system import (
-    Problem,
-    check_same_origin,
-    make_agent,
-    make_learner,
-    make_problem,
-    make_tree,
-    record_origin,
-)
-from tpgr_jax.tree import ItemTree
+from tpgr_jax.system import Problem, check_same_origin, make_problem, record_origin
 
 register_run_folder_resolver()  # conf/train.yaml needs it while Hydra composes
 
@@ -71,63 +55,41 @@ def train(runs: list[Run], resume: bool) -> None:
         runs = [Run(_settled(run.values, config, problem), run.folder) for run in runs]
     configs = [read_settings(RunConfig, run.values) for run in runs]
     origin = partial(record_origin, configs[0], problem), partial(check_same_origin, configs[0], problem)
-    mesh = device_mesh(
-        config.devices, config.train.episodes_per_step, "train.episodes_per_step", config.agent.policy.head_shards
-    )
+    mesh = device_mesh(config.devices, config.train.episodes_per_step, "train.episodes_per_step", config.node_shards)
     with opened_runs(runs, resume, config.train, *origin), mesh:
         _train_in_folders(configs, problem, [run.folder for run in runs])
 
 
 def _train_in_folders(configs: list[RunConfig], problem: Problem, folders: list[RunFolder]) -> None:
-    seeds = [_Seed.of(config, problem, folder) for config, folder in zip(configs, folders, strict=True)]
-    _announce(problem, seeds)
+    methods = [make_method(config, problem, folder) for config, folder in zip(configs, folders, strict=True)]
+    _announce(problem, methods[0], folders)
+    states = _trained(configs, problem, methods, folders)
+    for config, method, folder, state in zip(configs, methods, folders, states, strict=True):
+        policies = evaluate_method(config, problem, method, state)
+        print(format_table(policies, problem, config))
+        write_evaluation(folder, config, problem, 0 if state is None else int(state.step), policies)
+        if method.agent is not None:
+            _plot(config, problem, folder, policies)
+        print(f"run folder: {folder.path}")
+
+
+def _trained(configs: list[RunConfig], problem: Problem, methods: list[Method], folders: list[RunFolder]) -> list[Any]:
+    """Returns the final state of each method; None where there is nothing to train."""
     members = [
-        Member(
-            make_agent(seed.config, problem, seed.learner, seed.world),
-            seed.folder,
-            jax.random.key(seed.config.seed),
-            seed.test,
-        )
-        for seed in seeds
+        Member(method.agent, folder, jax.random.key(config.seed), _test(config, problem, method))
+        for config, method, folder in zip(configs, methods, folders, strict=True)
+        if method.agent is not None
     ]
+    if not members:
+        return [None] * len(methods)
     labels = {"data": problem.data.name, "synthetic": problem.data.synthetic}
-    states = run_training(members, configs[0].train, labels)
-    for seed, state in zip(seeds, states, strict=True):
-        _evaluate_in_folder(seed, problem, state)
+    return run_training(members, configs[0].train, labels)
 
 
-@dataclass(frozen=True)
-class _Seed:
-    """What belongs to one seed; `greedy` evaluates its policy."""
-
-    config: RunConfig
-    folder: RunFolder
-    tree: ItemTree
-    learner: Reinforce
-    world: World
-    greedy: Evaluate
-
-    @classmethod
-    def of(cls, config: RunConfig, problem: Problem, folder: RunFolder) -> _Seed:
-        """Builds it, with the tree of the folder if there is one."""
-        tree = make_tree(config, problem, folder)
-        learner, world = make_learner(config, problem, tree)
-        greedy = make_evaluate(config, problem, learner, world, explore=False)
-        return cls(config, folder, tree, learner, world, greedy)
-
-    def test(self, state: LearnerState) -> dict[str, float]:
-        """Returns the mean metrics of the greedy policy on the test users."""
-        return {f"test_{name}": value for name, value in means(by_name(self.greedy(state))).items()}
-
-
-def _evaluate_in_folder(seed: _Seed, problem: Problem, state: LearnerState) -> None:
-    config, folder = seed.config, seed.folder
-    sampled = make_evaluate(config, problem, seed.learner, seed.world, explore=True)
-    policies = {"tpgr": seed.greedy(state), "tpgr_sampled": sampled(state), **evaluate_opponents(config, problem)}
-    print(format_table(policies, problem, config))
-    write_evaluation(folder, config, problem, int(state.step), policies)
-    _plot(config, problem, folder, policies)
-    print(f"run folder: {folder.path}")
+def _test(config: RunConfig, problem: Problem, method: Method) -> Callable[[Any], dict[str, float]]:
+    """Returns `state -> mean metrics` of the greedy policy on the test users."""
+    greedy = make_evaluate(config, problem, method, explore=False)
+    return lambda state: {f"test_{name}": value for name, value in means(by_name(greedy(state))).items()}
 
 
 def _settled(values: dict[str, Any], config: RunConfig, problem: Problem) -> dict[str, Any]:
@@ -144,14 +106,13 @@ def _settled(values: dict[str, Any], config: RunConfig, problem: Problem) -> dic
     return {**values, "data": data}
 
 
-def _announce(problem: Problem, seeds: list[_Seed]) -> None:
-    data, tree = problem.data, seeds[0].tree
+def _announce(problem: Problem, method: Method, folders: list[RunFolder]) -> None:
+    data = problem.data
     kind = " (SYNTHETIC)" if data.synthetic else ""
     print(
         f"{data.name}{kind}: {len(problem.train_users):,} training and {len(problem.test_users):,} test users, "
         f"{data.num_items:,} items; ratings on the device: {problem.env_params.ratings.nbytes / 1e6:,.1f} MB\n"
-        f"tree: depth {tree.depth}, {tree.num_children} children, {tree.num_internal:,} policy networks; "
-        f"device: {jax.devices()[0].device_kind}; {name_folders([seed.folder for seed in seeds])}",
+        f"{method.description}; device: {jax.devices()[0].device_kind}; {name_folders(folders)}",
         file=sys.stderr,
     )
 
@@ -161,7 +122,7 @@ def _plot(config: RunConfig, problem: Problem, folder: RunFolder, policies: dict
     references = {
         name: means(by_name(policies[name]))["reward"] for name in ("random", "popularity", "best_fixed_list")
     }
-    title = f"TPGR on {problem.data.name}{kind}, alpha {config.env.alpha:g}, seed {config.seed}"
+    title = f"{next(iter(policies))} on {problem.data.name}{kind}, alpha {config.env.alpha:g}, seed {config.seed}"
     rewards = [
         Curve("reward", "training episodes (sampled)", {"alpha": 0.5}),
         Curve("test_reward", "test users (greedy)", {"marker": "."}),

@@ -1,0 +1,148 @@
+"""The compared methods behind one interface: what each trains, if anything, and how it recommends."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from harness.agent import Agent
+from harness.run_folder import RunFolder
+from sim.fixed_policies import fixed_list_policy, rank_items
+from sim.policy import Policy
+from sim.rating_env import empirical_rewards
+from tpgr_jax.encoder_pretraining import pretrain_encoder
+from tpgr_jax.gaussian_posterior import fit_gaussian_posterior, gaussian_posterior_policy
+from tpgr_jax.greedy_svd import fit_greedy_svd, greedy_svd_policy
+from tpgr_jax.hlinear_ucb import fit_hlinear_ucb, hlinear_ucb_policy
+from tpgr_jax.linear_ucb import fit_linear_ucb, linear_ucb_policy
+from tpgr_jax.matrix_factorisation import stored_factor_vectors
+from tpgr_jax.policy import PolicyConfig, PolicyParams, with_item_embedding
+from tpgr_jax.reinforce import LearnerState, Reinforce
+from tpgr_jax.settings import (
+    GaussianPosteriorAgent,
+    GreedySVDAgent,
+    HLinearUCBAgent,
+    LinearUCBAgent,
+    PopularityAgent,
+    RunConfig,
+    TpgrAgent,
+)
+from tpgr_jax.system import Problem, make_learner, make_tree
+
+PRETRAINING_EPISODES = 256
+
+
+class Method(NamedTuple):
+    """A method, ready to be trained and evaluated.
+
+    Attributes:
+        name: In tables and results.
+        agent: What the outer loop trains; None if there is nothing to train.
+        policy: Recommends.
+        policy_params: `state -> parameters of the policy`, for a state of the agent (None without one).
+        samples: Whether the policy has a second way of deciding, by sampling.
+        description: One line about its size.
+    """
+
+    name: str
+    agent: Agent | None
+    policy: Policy
+    policy_params: Callable[[Any], Any]
+    samples: bool
+    description: str
+
+
+def make_method(config: RunConfig, problem: Problem, folder: RunFolder) -> Method:
+    """Builds the method that a configuration asks for.
+
+    Args:
+        config: Of the run.
+        problem: Data and simulator.
+        folder: The run folder, where TPGR keeps its tree.
+
+    Raises:
+        UserError: Settings that do not fit the data, or a damaged tree.
+    """
+    if isinstance(config.agent, TpgrAgent):
+        return _tpgr(config, config.agent, problem, folder)
+    return _fitted(config, problem)
+
+
+def _tpgr(config: RunConfig, agent: TpgrAgent, problem: Problem, folder: RunFolder) -> Method:
+    tree = make_tree(config, problem, folder)
+    learner, world = make_learner(config, problem, tree)
+
+    def pretrain(state: LearnerState) -> LearnerState:
+        return dataclasses.replace(state, params=_pretrained(config, agent.policy, problem, learner, state.params))
+
+    trained = Agent(
+        lambda key, world: learner.init(key),
+        pretrain,
+        learner.train_step,
+        world,
+        config.train.episodes_per_step,
+        partition=learner.policy.partition,
+    )
+    return Method(
+        agent.name,
+        trained,
+        learner.policy.as_policy(),
+        lambda state: PolicyParams(state.params, world.tree),
+        True,
+        f"tree: depth {tree.depth}, {tree.num_children} children, {tree.num_internal:,} policy networks",
+    )
+
+
+def _pretrained(config: RunConfig, settings: PolicyConfig, problem: Problem, learner: Reinforce, network: Any) -> Any:
+    """Replaces freshly drawn network parameters by pre-trained ones where the configuration asks for it."""
+    if settings.embedding == "mf":
+        vectors = stored_factor_vectors(
+            config.data.cache_folder,
+            problem.data,
+            problem.train_users,
+            settings.embedding_size,
+            settings.embedding_epochs,
+            config.seed,
+        )
+        network = with_item_embedding(network, vectors)
+    if settings.encoder_pretrain_steps:
+        network, _ = pretrain_encoder(
+            learner.policy.network,
+            network,
+            problem.env,
+            problem.env_params,
+            problem.data,
+            problem.train_users,
+            settings.encoder_pretrain_steps,
+            PRETRAINING_EPISODES,
+            config.seed,
+        )
+    return network
+
+
+def _fitted(config: RunConfig, problem: Problem) -> Method:
+    """Builds a method that is fitted to the training users' ratings at once, and learns within episodes if at all."""
+    agent, repeats = config.agent, config.env.allow_repeats
+    rewards = empirical_rewards(problem.data, config.env.reward_scale)
+    ratings = (problem.data, problem.train_users, rewards, config.seed)
+    name, policy = agent.name, fixed_list_policy()
+    params: Any
+    if isinstance(agent, PopularityAgent):
+        longest = config.env.episode_length + 1  # one spare: a random first item may be on the list
+        params = jnp.asarray(rank_items(*ratings[:2], agent.policy.by, rewards)[:longest])
+        name = agent.result_name
+    elif isinstance(agent, GreedySVDAgent):
+        policy, params = greedy_svd_policy(repeats), fit_greedy_svd(agent.policy, *ratings)
+    elif isinstance(agent, LinearUCBAgent):
+        policy, params = linear_ucb_policy(repeats), fit_linear_ucb(agent.policy, *ratings)
+    elif isinstance(agent, HLinearUCBAgent):
+        policy = hlinear_ucb_policy(repeats)
+        params = fit_hlinear_ucb(agent.policy, *ratings, problem.env, problem.env_params)
+    else:
+        assert isinstance(agent, GaussianPosteriorAgent)
+        policy = gaussian_posterior_policy(config.env.episode_length, repeats)
+        params = fit_gaussian_posterior(agent.policy, *ratings)
+    return Method(name, None, policy, lambda state: params, False, f"{name}: fitted, nothing to train")
