@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from harness.benchmark import (
     seconds_of,
 )
 from sim.command import run_command
+from sim.errors import UserError
 from sim.fixed_policies import random_policy
 from sim.rating_env import STATUS_SIZE, EnvParams, make_env_params, make_rating_env
 from sim.ratings import RatingData
@@ -304,16 +306,52 @@ def bench_start(smoke: bool) -> list[Line]:
     ]
 
 
+def bench_seeds(smoke: bool) -> list[Line]:
+    """Whole commands: seeds that train together in one program against as many single runs, programs cached for both."""
+    seeds, steps = (2, 1) if smoke else (8, 10)
+    with tempfile.TemporaryDirectory() as folder:
+
+        def seconds(run: str, num_seeds: int) -> float:
+            each = ("log", "evaluate", "checkpoint")
+            overrides = [
+                f"num_seeds={num_seeds}",
+                f"train.steps={steps}",
+                *(f"train.{name}_every={steps}" for name in each),
+            ]
+            command, environment = _train_command(Path(folder), run, smoke, overrides)
+            started = time.perf_counter()
+            finished = subprocess.run(command, env=environment, capture_output=True, text=True)
+            if finished.returncode:
+                raise UserError(f"{' '.join(command[2:])} failed:\n{finished.stderr[-2000:]}")
+            return time.perf_counter() - started
+
+        if not smoke:
+            for run, number in (("first", 1), ("first_group", seeds)):
+                seconds(run, number)
+        single, together = seconds("single", 1), seconds("group", seeds)
+    limit = None if smoke else 1.0
+    return [
+        Line(f"one seed, {steps} steps, evaluation included", single, "s", note="whole command"),
+        Line(f"{seeds} seeds together", together, "s", note="whole command"),
+        Line(f"{seeds} seeds together / {seeds} single commands", together / (seeds * single), "", limit),
+    ]
+
+
 def _has_movielens() -> bool:
     return (Path(os.environ.get("TPGR_JAX_DATA", "")) / "ml-1m").is_dir()
 
 
-def _first_update(folder: Path, run: str, smoke: bool) -> float:
+def _train_command(folder: Path, run: str, smoke: bool, overrides: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Returns the command line of a training on MovieLens-1M (or its shape), and its environment with a cache of its own."""
     data = "data=movielens_1m" if _has_movielens() else "data.size=movielens_1m"
-    overrides = ["data.size=tiny" if smoke else data, "train.log_every=1", f"hydra.run.dir={folder / run}"]
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     environment["TPGR_JAX_CACHE"] = str(folder / "cache")
-    command = [sys.executable, "-m", "tpgr_jax.train", *overrides]
+    place = f"hydra.run.dir={folder / run}"
+    return [sys.executable, "-m", "tpgr_jax.train", "data.size=tiny" if smoke else data, place, *overrides], environment
+
+
+def _first_update(folder: Path, run: str, smoke: bool) -> float:
+    command, environment = _train_command(folder, run, smoke, ["train.log_every=1"])
     metrics = folder / run / "metrics.jsonl"
     started = time.perf_counter()
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -362,6 +400,7 @@ SECTIONS = {
     "step": bench_step,
     "decisions": bench_decisions,
     "start": bench_start,
+    "seeds": bench_seeds,
     "tree": bench_tree,
     "netflix": bench_netflix,
     "catalogue": bench_catalogue,

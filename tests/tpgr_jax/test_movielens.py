@@ -1,6 +1,7 @@
 """MovieLens-1M itself: reference numbers of the fixed lists, and that the policy learns. Needs the data folder."""
 
 import os
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -8,11 +9,12 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from harness.results import means
+from harness.run_folder import RunFolder
 from sim.settings import read_settings
-from tpgr_jax.comparison import by_name, evaluate_opponents, make_evaluate
-from tpgr_jax.item_vectors import build_item_tree
+from tpgr_jax.comparison import by_name, evaluate_method, make_evaluate
+from tpgr_jax.methods import make_method
 from tpgr_jax.settings import RunConfig
-from tpgr_jax.system import Problem, make_learner, make_problem
+from tpgr_jax.system import Problem, make_problem
 
 pytestmark = pytest.mark.skipif(
     "TPGR_JAX_DATA" not in os.environ, reason="set TPGR_JAX_DATA to a folder with ml-1m/ratings.dat"
@@ -20,22 +22,31 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory) -> RunConfig:
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("tables")
+
+
+def composed(cache: Path, *overrides: str) -> RunConfig:
     with initialize_config_module("conf", version_base="1.3"):
-        cache = tmp_path_factory.mktemp("tables")
-        overrides = ["+experiment=movielens", "agent.policy.embedding=random", f"data.cache={cache}"]
-        values = compose("train", [*overrides, "data.offline_fallback=false"])
+        values = compose(
+            "train", ["+experiment=movielens", f"data.cache={cache}", "data.offline_fallback=false", *overrides]
+        )
     return read_settings(RunConfig, {key: values[key] for key in values if key not in ("resume", "hydra")})
 
 
 @pytest.fixture(scope="module")
-def problem(config: RunConfig) -> Problem:
-    return make_problem(config)
+def problem(cache: Path) -> Problem:
+    return make_problem(composed(cache))
 
 
 @pytest.fixture(scope="module")
-def opponents(config: RunConfig, problem: Problem) -> dict:
-    return {name: means(by_name(evaluation)) for name, evaluation in evaluate_opponents(config, problem).items()}
+def opponents(cache: Path, problem: Problem) -> dict:
+    """Results of the method that conditions a Gaussian, and of the policies that every method is compared with."""
+    config = composed(cache, "agent=gaussian_posterior")
+    method = make_method(config, problem, RunFolder(cache))
+    return {
+        name: means(by_name(evaluation)) for name, evaluation in evaluate_method(config, problem, method, None).items()
+    }
 
 
 def test_split_sizes(problem):
@@ -65,14 +76,29 @@ def test_best_fixed_list_has_the_known_recall_and_f1(opponents):
     np.testing.assert_allclose(opponents["best_fixed_list"]["f1"], 0.1678, rtol=0.06)
 
 
-def test_sixty_training_steps_come_close_to_the_best_fixed_list(config, problem, opponents):
-    tree = build_item_tree(config.tree, problem.data, problem.train_users)
-    assert (tree.num_children, tree.depth) == (61, 2)
-    learner, world = make_learner(config, problem, tree)
-    evaluate = make_evaluate(config, problem, learner, world, explore=False)
-    state = learner.init(jax.random.key(0))
+def test_conditioning_a_gaussian_reaches_what_was_measured_elsewhere(opponents):
+    ratio = opponents["gaussian_posterior"]["reward"] / opponents["best_fixed_list"]["reward"]
+    np.testing.assert_allclose(ratio, 1.39, atol=0.03)
+
+
+def test_a_linear_bandit_personalises(cache, problem, opponents):
+    config = composed(cache, "agent=linear_ucb")
+    method = make_method(config, problem, RunFolder(cache))
+    reward = means(by_name(make_evaluate(config, problem, method, explore=False)(None)))["reward"]
+    assert reward > 1.2 * opponents["best_fixed_list"]["reward"]
+
+
+def test_sixty_training_steps_come_close_to_the_best_fixed_list(cache, problem, opponents, tmp_path):
+    config = composed(cache, "agent.policy.embedding=random")
+    method = make_method(config, problem, RunFolder(tmp_path))
+    assert "depth 2, 61 children" in method.description
+    agent = method.agent
+    evaluate = make_evaluate(config, problem, method, explore=False)
+    state = agent.init(jax.random.key(0), agent.world)
     untrained = means(by_name(evaluate(state)))["reward"]
-    train = jax.jit(lambda state: jax.lax.scan(lambda s, _: learner.train_step(s, world), state, None, length=20)[0])
+    train = jax.jit(
+        lambda state: jax.lax.scan(lambda s, _: agent.train_step(s, agent.world), state, None, length=20)[0]
+    )
     for _ in range(3):
         state = train(state)
     learned = means(by_name(evaluate(state)))["reward"]
