@@ -307,7 +307,7 @@ def bench_start(smoke: bool) -> list[Line]:
 
 
 def bench_seeds(smoke: bool) -> list[Line]:
-    """Whole commands: seeds that train together in one program against as many single runs, programs cached for both."""
+    """Whole commands: seeds that train together in one program against as many single runs; programs cached."""
     seeds, steps = (2, 1) if smoke else (8, 10)
     with tempfile.TemporaryDirectory() as folder:
 
@@ -342,7 +342,7 @@ def _has_movielens() -> bool:
 
 
 def _train_command(folder: Path, run: str, smoke: bool, overrides: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Returns the command line of a training on MovieLens-1M (or its shape), and its environment with a cache of its own."""
+    """Returns the command line of a training on MovieLens-1M (or its shape), and its environment (own cache)."""
     data = "data=movielens_1m" if _has_movielens() else "data.size=movielens_1m"
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     environment["TPGR_JAX_CACHE"] = str(folder / "cache")
