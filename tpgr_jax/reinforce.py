@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from harness.optimizers import clipped_adam, descend
 from sim.rating_env import EnvParams, RatingEnv, Trajectory
 from sim.rollout import rollout
 from sim.settings import Count, CountOrZero, NotNegative, OneOf, Positive, Share
@@ -160,7 +161,7 @@ class Reinforce:
     @property
     def optimizer(self) -> optax.GradientTransformation:
         """Adam with clipping by the global norm."""
-        return optax.chain(optax.clip_by_global_norm(self.config.clip_norm), optax.adam(self.config.learning_rate))
+        return clipped_adam(self.config.learning_rate, self.config.clip_norm)
 
     def init(self, key: jax.Array) -> LearnerState:
         """Returns the state before the first step, with freshly drawn parameters."""
@@ -213,9 +214,8 @@ class Reinforce:
         def apply(carry: tuple[Any, Any], steps: jax.Array | None) -> tuple[tuple[Any, Any], dict[str, jax.Array]]:
             trainable, opt_state = carry
             (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(trainable, steps)
-            updates, opt_state = self.optimizer.update(gradient, opt_state, trainable)
-            metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient), **metrics}
-            return (optax.apply_updates(trainable, updates), opt_state), metrics
+            trainable, opt_state, norm = descend(self.optimizer, gradient, opt_state, trainable)
+            return (trainable, opt_state), {"loss": loss, "gradient_norm": norm, **metrics}
 
         carry = (self.policy.trainable(state.params), state.opt_state)
         if config.update == "batch":
