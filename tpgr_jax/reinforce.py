@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from harness.annealing import annealed
 from harness.optimizers import clipped_adam, descend
 from sim.rating_env import EnvParams, RatingEnv, Trajectory
 from sim.rollout import rollout
@@ -204,8 +205,9 @@ class Reinforce:
         # A uniformly drawn first item was not the policy's choice.
         first = 1 if self.env.cold_start == "random" else 0
         steps = jnp.arange(first, self.env.episode_length)
-        progress = jnp.clip(state.step / max(1, config.entropy_steps), 0, 1)
-        entropy_weight = config.entropy_weight + progress * (config.entropy_weight_end - config.entropy_weight)
+        entropy_weight = annealed(
+            config.entropy_weight, config.entropy_weight_end, config.entropy_steps, state.step
+        )
 
         def loss_of(trainable: Any, steps: jax.Array | None) -> tuple[jax.Array, dict[str, jax.Array]]:
             network = self.policy.with_trainable(state.params, trainable)
