@@ -205,9 +205,7 @@ class Reinforce:
         # A uniformly drawn first item was not the policy's choice.
         first = 1 if self.env.cold_start == "random" else 0
         steps = jnp.arange(first, self.env.episode_length)
-        entropy_weight = annealed(
-            config.entropy_weight, config.entropy_weight_end, config.entropy_steps, state.step
-        )
+        entropy_weight = annealed(config.entropy_weight, config.entropy_weight_end, config.entropy_steps, state.step)
 
         def loss_of(trainable: Any, steps: jax.Array | None) -> tuple[jax.Array, dict[str, jax.Array]]:
             network = self.policy.with_trainable(state.params, trainable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
@@ -185,9 +186,8 @@ class ReplayLearner(ABC):
 
     def with_item_embedding(self, state: ReplayState, embedding: np.ndarray) -> ReplayState:
         """Returns an untrained state whose encoder starts from a pre-trained [I, E] item embedding."""
-        return state.replace(
-            params=with_item_embedding(state.params, embedding), target=with_item_embedding(state.target, embedding)
-        )
+        params, target = (with_item_embedding(network, embedding) for network in (state.params, state.target))
+        return dataclasses.replace(state, params=params, target=target)
 
     def as_policy(self) -> Policy:
         """Returns the policy as the rollout and the evaluation play it, on `policy_params`."""
