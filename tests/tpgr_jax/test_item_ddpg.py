@@ -14,7 +14,7 @@ from three_items import BEST, BEST_REWARD, DISCOUNT, FIRST_VALUES, SECOND_VALUES
 
 from harness import nearest
 from sim.errors import UserError
-from sim.rating_env import EnvConfig, RatingEnv, empirical_rewards, make_env_params, make_rating_env
+from sim.rating_env import EnvConfig, RatingEnv, Trajectory, empirical_rewards, make_env_params, make_rating_env
 from sim.rollout import rollout
 from sim.settings import read_settings
 from sim.synthetic import generate
@@ -93,6 +93,17 @@ def random_episodes(seed: int) -> Episodes:
     return Episodes(jnp.asarray(item, jnp.int32), jnp.asarray(reward, jnp.float32), jnp.asarray(status, jnp.float32))
 
 
+def play(learner: ItemDdpg, env_params: Any, acting: ActingParams, episodes: int, explore: bool) -> Trajectory:
+    """Episodes with users 0, 1, ... in turn."""
+    starts = env_params.users[jnp.arange(episodes) % env_params.users.shape[0]]
+
+    @quick_jit
+    def run(acting: ActingParams) -> Trajectory:
+        return rollout(learner.env, env_params, learner.as_policy(), acting, starts, jax.random.key(0), explore)
+
+    return jax.device_get(run(acting))
+
+
 # The networks by NumPy.
 
 
@@ -164,12 +175,8 @@ def test_all_neighbours_are_the_critics_global_choice_whatever_the_actor_says() 
     learner = make_knn(RatingEnv(ITEMS, T), policy={"k_fraction": 1.0})
     params, vectors, generator = random_params(learner, 3), random_vectors(), np.random.default_rng(4)
     state, nothing = generator.normal(size=(20, 15)).astype(np.float32), jnp.full((20, T), -1)
-    found = [
-        learner.policy.choose(
-            params, jnp.asarray(vectors), jnp.asarray(state), jnp.asarray(sign * vectors[:1].repeat(20, 0)), nothing
-        )
-        for sign in (1, -1)
-    ]
+    choose, proto = quick_jit(learner.policy.choose), vectors[:1].repeat(20, 0)
+    found = [choose(params, vectors, state, sign * proto, nothing) for sign in (1, -1)]
     q = values_of(params, state[:, None].astype(np.float64), vectors)
     for items in found:
         np.testing.assert_array_equal(items, q.argmax(-1))
@@ -181,9 +188,7 @@ def test_ddpg_r_takes_the_item_of_the_highest_score() -> None:
     params, vectors, generator = random_params(learner, 5), random_vectors(), np.random.default_rng(6)
     weights = generator.normal(size=(30, E)).astype(np.float32)
     past = np.stack([generator.permutation(ITEMS)[:T] for _ in range(30)])
-    found = learner.policy.choose(
-        params, jnp.asarray(vectors), jnp.zeros((30, 15)), jnp.asarray(weights), jnp.asarray(past)
-    )
+    found = quick_jit(learner.policy.choose)(params, vectors, np.zeros((30, 15)), weights, past)
     scores = weights.astype(np.float64) @ vectors.T
     np.put_along_axis(scores, past, -np.inf, 1)
     np.testing.assert_array_equal(found, scores.argmax(-1))
@@ -290,78 +295,59 @@ def three_item_learner(method: str) -> tuple[ItemDdpg, World]:
     if method == "ddpg_r":
         learner = make_ddpg_r(read_settings(ItemDdpgPolicyConfig, common, "agent.policy"), config, env, 16)
     else:
-        k = 3 if method == "all" else 1
-        learner = make_ddpg_knn(knn_settings(**common, k=k), config, env, 16)
+        learner = make_ddpg_knn(knn_settings(**common, k=3), config, env, 16)
     return learner, World(env_params, jnp.asarray(CORNERS))
 
 
-@pytest.mark.parametrize("method", ["all", "nearest", "ddpg_r"])
+@pytest.mark.parametrize("method", ["ddpg_knn", "ddpg_r"])
 def test_values_converge_to_the_discounted_sums_and_the_best_order_is_found(method: str) -> None:
     learner, world = three_item_learner(method)
     train = quick_jit(lambda state: jax.lax.scan(lambda state, _: learner.train_step(state, world), state, length=300))
-    state, metrics = train(learner.init(jax.random.key(1)))
-    acting = learner.policy_params(state, world)
-    played = rollout(
-        learner.env, world.env, learner.as_policy(), acting, jnp.arange(4), jax.random.key(1), explore=False
-    )
+    state, metrics = train(quick_jit(learner.init)(jax.random.key(1)))
+    assert all(np.isfinite(values).all() for values in metrics.values())
+    played = play(learner, world.env, learner.policy_params(state, world), 4, explore=False)
     np.testing.assert_array_equal(played.item, np.tile(BEST, (4, 1)).T)
     assert float(played.reward.mean()) == pytest.approx(BEST_REWARD)
-    assert all(np.isfinite(values).all() for values in metrics.values())
-    item, reward, status = all_episodes()
-    states = learner.policy.encode(state.params, Episodes(item, reward, status))
-    values = np.asarray(learner.policy.value(state.params, states[..., None, :], world.item_vectors))
+    episodes = Episodes(*all_episodes())
+
+    @quick_jit
+    def every_value(params: Params) -> jax.Array:
+        return learner.policy.value(params, learner.policy.encode(params, episodes)[..., None, :], world.item_vectors)
+
+    values = np.asarray(every_value(state.params))
     np.testing.assert_allclose(values[0], np.tile(FIRST_VALUES, (6, 1)), atol=0.08)
-    for n, first in enumerate(np.asarray(item)[0]):
-        left = ~np.isnan(SECOND_VALUES[first])
-        np.testing.assert_allclose(values[1, n][left], SECOND_VALUES[first][left], atol=0.08)
+    for found, first in zip(values[1], np.asarray(episodes.item)[0], strict=True):
+        left = np.arange(3) != first
+        np.testing.assert_allclose(found[left], SECOND_VALUES[first][left], atol=0.08)
 
 
-@pytest.mark.parametrize("allow_repeats", [False, True])
-@pytest.mark.parametrize("k", [1, 2, 3])
-def test_no_item_comes_twice_unless_repeats_are_allowed(allow_repeats: bool, k: int) -> None:
+@pytest.mark.parametrize(("k", "allow_repeats"), [(1, False), (2, False), (3, False), (2, True)])
+def test_no_item_comes_twice_unless_repeats_are_allowed(k: int, allow_repeats: bool) -> None:
     _, env_params = make_three_items()
     learner = make_knn(RatingEnv(3, 2, allow_repeats=allow_repeats), policy={"k": k})
     acting = ActingParams(random_params(learner, 12), jnp.float32(0.2), jnp.asarray(CORNERS))
-    play = quick_jit(
-        lambda acting, explore: (
-            rollout(
-                learner.env,
-                env_params,
-                learner.as_policy(),
-                acting,
-                jnp.zeros(40, int),
-                jax.random.key(0),
-                explore=True,
-            ).repeated
-        )
-    )
-    assert bool(np.asarray(play(acting, True)).any()) == allow_repeats
+    assert bool(play(learner, env_params, acting, 40, explore=True).repeated.any()) == allow_repeats
 
 
 def test_noise_moves_the_item_only_when_exploring() -> None:
     env, env_params = make_three_items()
     learner = make_knn(env, policy={"k": 1}, action_noise=3.0)
     acting = ActingParams(random_params(learner, 13), jnp.float32(0.0), jnp.asarray(CORNERS))
-    starts = jnp.zeros(200, int)
-    first = {
-        explore: rollout(env, env_params, learner.as_policy(), acting, starts, jax.random.key(0), explore).item[0]
-        for explore in (False, True)
-    }
-    assert len(np.unique(first[False])) == 1
-    assert len(np.unique(first[True])) == 3
+    assert len(np.unique(play(learner, env_params, acting, 200, explore=False).item[0])) == 1
+    assert len(np.unique(play(learner, env_params, acting, 200, explore=True).item[0])) == 3
 
 
-@pytest.mark.parametrize("k_fraction", [0.1, 1.0])
-def test_learning_from_generated_ratings_beats_chance(k_fraction: float) -> None:
+def test_learning_from_generated_ratings_beats_chance() -> None:
     data, train_users = generate("tiny", 0), np.arange(150)
     config = EnvConfig(0.1, 8, "half_open", "policy", False, "dense", 10.0)
     env = make_rating_env(config, data)
-    vectors = scaled_vectors(reward_vectors(data, train_users, empirical_rewards(data, config.reward_scale), 8), "unit")
-    world = World(make_env_params(config, data, train_users, 3), jnp.asarray(vectors))
+    vectors = reward_vectors(data, train_users, empirical_rewards(data, config.reward_scale), 8)
+    world = World(make_env_params(config, data, train_users, 3), jnp.asarray(scaled_vectors(vectors, "unit")))
+    held_out = make_env_params(config, data, np.arange(150, 200), 3)
     learner = make_knn(
         env,
         32,
-        {"k_fraction": k_fraction, "vector_size": 8, "hidden": [32, 16], "state_hidden": 16},
+        {"k_fraction": 0.1, "vector_size": 8, "hidden": [32, 16], "state_hidden": 16},
         replay_episodes=2_000,
         batch_episodes=16,
         updates_per_step=2,
@@ -369,16 +355,8 @@ def test_learning_from_generated_ratings_beats_chance(k_fraction: float) -> None
         actor_rate=0.001,
         critic_rate=0.003,
     )
-    held_out = jnp.arange(150, 200)
-
-    @quick_jit
-    def reward(state: Any) -> jax.Array:
-        acting = learner.policy_params(state, world)
-        return jnp.mean(
-            rollout(env, world.env, learner.as_policy(), acting, held_out, jax.random.key(1), explore=False).reward
-        )
-
-    train = quick_jit(lambda state: jax.lax.scan(lambda state, _: learner.train_step(state, world), state, length=200))
-    state, metrics = train(learner.init(jax.random.key(0)))
+    train = quick_jit(lambda state: jax.lax.scan(lambda state, _: learner.train_step(state, world), state, length=150))
+    state, metrics = train(quick_jit(learner.init)(jax.random.key(0)))
     chance = float(metrics["reward"][0])  # epsilon is 1 in the first step
-    assert float(reward(state)) > chance + 0.2
+    played = play(learner, held_out, learner.policy_params(state, world), 50, explore=False)
+    assert played.reward.mean() > chance + 0.2

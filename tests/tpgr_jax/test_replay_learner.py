@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import flax.serialization
@@ -9,13 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from quick_jit import quick_jit
 from three_items import make_three_items
 
 from sim.errors import UserError
 from sim.rating_env import Observation
 from sim.settings import read_settings
+from tpgr_jax.ddpg_knn import DdpgKnnPolicyConfig
 from tpgr_jax.dqn_r import DqnConfig, DqnR, QPolicyConfig, make_dqn_r
+from tpgr_jax.item_ddpg import ItemDdpgConfig, ItemDdpgPolicyConfig
 from tpgr_jax.replay_learner import ReplayState, World, epsilon_greedy, regression_loss, td_targets
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -148,6 +152,21 @@ def test_a_pretrained_embedding_reaches_both_networks() -> None:
 def test_wrong_settings_are_refused_by_name(key: str, value: Any) -> None:
     with pytest.raises(UserError, match=rf"agent\.learner\.{key}"):
         learner_settings(**{key: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "learner"),
+    [
+        ("dqn_r", QPolicyConfig, DqnConfig),
+        ("ddpg_knn", DdpgKnnPolicyConfig, ItemDdpgConfig),
+        ("ddpg_r", ItemDdpgPolicyConfig, ItemDdpgConfig),
+    ],
+)
+def test_the_configured_settings_are_accepted(repository: Path, name: str, policy: Any, learner: Any) -> None:
+    config = OmegaConf.load(repository / "conf" / "agent" / f"{name}.yaml")
+    assert config.name == name
+    assert read_settings(policy, config.policy, "agent.policy").hidden == [32, 16]
+    assert read_settings(learner, config.learner, "agent.learner").discount == 0.6
 
 
 def test_a_memory_smaller_than_a_training_step_is_refused() -> None:
