@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 from numpy_networks import dense, encode, relu
 from quick_jit import quick_jit
 from three_items import BEST, BEST_REWARD, DISCOUNT, FIRST_VALUES, SECOND_VALUES, all_episodes, make_three_items
@@ -180,6 +181,27 @@ def test_all_neighbours_are_the_critics_global_choice_whatever_the_actor_says() 
     q = values_of(params, state[:, None].astype(np.float64), vectors)
     for items in found:
         np.testing.assert_array_equal(items, q.argmax(-1))
+
+
+def largest_array(jaxpr: Any) -> int:
+    """Numbers in the largest array that a program makes, loops included."""
+    sizes = [0]
+    for equation in jaxpr.eqns:
+        sizes += [variable.aval.size for variable in equation.outvars]
+        sizes += [largest_array(inner) for inner in jaxprs_in_params(equation.params)]
+    return max(sizes)
+
+
+@pytest.mark.parametrize("k_fraction", [0.1, 1.0])
+def test_no_array_grows_with_states_times_items(k_fraction: float) -> None:
+    items, rows, width = 5_000, 512, 32
+    learner = make_knn(RatingEnv(items, T), policy={"k_fraction": k_fraction, "hidden": [width, width]})
+    params = jax.eval_shape(learner.policy.init, jax.random.key(0))
+    shapes = [(items, E), (rows, 15), (rows, E)]
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    program = jax.make_jaxpr(learner.policy.choose)(params, *arrays, jax.ShapeDtypeStruct((rows, T), jnp.int32))
+    found = largest_array(program.jaxpr)
+    assert items < found <= nearest.NUMBERS_AT_A_TIME < rows * k_fraction * items * width
 
 
 def test_ddpg_r_takes_the_item_of_the_highest_score() -> None:
