@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.benchmark import Line, composed_settings, matrix_product_rate, run_benchmark, seconds_of
+from harness.nearest import unit
 from hrlmg_jax.feedback import FeedbackNetwork, FeedbackParams, LearnedFeedback
 from hrlmg_jax.learner import HrlLearner, World
-from hrlmg_jax.networks import ActorCritic, unit
+from hrlmg_jax.networks import ActorCritic
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.simulator import Simulator
 from hrlmg_jax.system import Problem, fixed_rankings, load_data, make_env, make_learner

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
+from harness.optimizers import clipped_adam, descend, soft_update
 from hrlmg_jax.networks import ActorCritic
 from sim.sharding import EPISODES, EVERYWHERE, mean_over_devices, per_device
 
@@ -62,11 +63,7 @@ class Batch:
 
 def optimizers(config: OptimizerConfig) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
     """Returns the optimisers of actor and critic."""
-
-    def adam(rate: float) -> optax.GradientTransformation:
-        return optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(rate))
-
-    return adam(config.actor_rate), adam(config.critic_rate)
+    return clipped_adam(config.actor_rate, config.clip_norm), clipped_adam(config.critic_rate, config.clip_norm)
 
 
 def init_level(networks: ActorCritic, config: OptimizerConfig, key: jax.Array) -> LevelState:
@@ -147,11 +144,6 @@ def _gradient(
     return gradient, metrics
 
 
-def soft_update(target: Any, params: Any, tau: float) -> Any:
-    """Returns tau * params + (1 - tau) * target (Algorithm 2, line 27)."""
-    return optax.incremental_update(params, target, tau)
-
-
 def update_level(
     networks: ActorCritic,
     config: OptimizerConfig,
@@ -166,9 +158,8 @@ def update_level(
     gradient, metrics = _gradient(networks, level.params, batch, jax.lax.stop_gradient(targets), embedding)
     params, opt_states = {}, []
     for name, optimizer, opt_state in zip(("actor", "critic"), optimizers(config), level.opt_state, strict=True):
-        updates, opt_state = optimizer.update(gradient[name], opt_state)
-        params[name] = optax.apply_updates(level.params[name], updates)
+        params[name], opt_state, norm = descend(optimizer, gradient[name], opt_state, level.params[name])
         opt_states.append(opt_state)
-        metrics[f"{name}_gradient_norm"] = optax.tree.norm(gradient[name])
+        metrics[f"{name}_gradient_norm"] = norm
     target = soft_update(level.target, params, tau)
     return LevelState(params, target, tuple(opt_states)), metrics

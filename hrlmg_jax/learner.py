@@ -10,10 +10,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from harness.nearest import unit
 from harness.replay import Replay, add_rows, make_replay, sample_rows
 from hrlmg_jax.ddpg import Batch, LevelState, OptimizerConfig, init_level, update_level
 from hrlmg_jax.goals import assign_benefit, internal_reward, stage_of
-from hrlmg_jax.networks import unit
 from hrlmg_jax.policy import ActingParams, TwoLevelPolicy, Window
 from hrlmg_jax.retrieval import ItemIndex, nearest_embedding
 from sim.errors import UserError

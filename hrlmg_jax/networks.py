@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from harness.nearest import unit
 from hrlmg_jax.encoder import DENSE_WEIGHTS, WEIGHTS, HistoryEncoder
 from sim.settings import Count, OneOf, Positive
 
@@ -192,11 +193,6 @@ class ActorCritic:
 
 def _apply(module: nn.Module, params: Any, *inputs: jax.Array) -> Any:
     return module.apply({"params": params}, *inputs)
-
-
-def unit(vector: jax.Array) -> jax.Array:
-    """Returns vectors scaled to norm 1 along the last axis; zero stays zero, with a finite gradient."""
-    return vector * jax.lax.rsqrt(jnp.maximum(jnp.sum(vector**2, -1, keepdims=True), 1e-12))
 
 
 def _with_goal(state: jax.Array, goal: jax.Array | None) -> jax.Array:

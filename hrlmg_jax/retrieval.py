@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from harness.nearest import best_available
 from sim.session_env import SessionObservation
 from sim.settings import Count, OneOf
 
@@ -57,10 +58,7 @@ def nearest_item(query: jax.Array, observation: SessionObservation, index: ItemI
         candidates = _recalled(observation, index)
     if candidates is None:
         scores = query @ index.embedding[: index.num_items].T
-        rows = jnp.arange(query.shape[0])[:, None]
-        # -1 (not yet recommended) would count from the end; past the end it is dropped.
-        taken = jnp.where(observation.recommended < 0, index.num_items, observation.recommended)
-        return jnp.argmax(scores.at[rows, taken].set(-jnp.inf, mode="drop"), -1).astype(jnp.int32)
+        return jax.vmap(best_available)(scores, observation.recommended)
     scores = jnp.einsum("be,bke->bk", query, index.embedding[jnp.maximum(candidates, 0)])
     taken = jnp.any(candidates[:, :, None] == observation.recommended[:, None, :], -1)
     best = jnp.argmax(jnp.where(taken | (candidates < 0), -jnp.inf, scores), -1)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sim.available_items import draw_item
 from sim.errors import UserError
 from sim.policy import Decision, Policy
 from sim.ratings import RatingData
@@ -23,16 +24,8 @@ def random_policy(num_items: int, allow_repeats: bool = False) -> Policy:
     def act(
         params: Any, carry: tuple[()], observation: Any, key: jax.Array, explore: bool
     ) -> tuple[tuple[()], Decision]:
+        drawn = draw_item(key, observation.step, observation.recommended, num_items, allow_repeats)
         available = num_items - (0 if allow_repeats else 1) * observation.step
-        drawn = jax.random.randint(key, available.shape, 0, available)
-        # The k-th available item: step over every recommended item that is not larger, in ascending order.
-        recommended = jnp.where(observation.recommended >= 0, observation.recommended, num_items)
-        if not allow_repeats:
-            drawn, _ = jax.lax.scan(
-                lambda drawn, past: (jnp.where(past <= drawn, drawn + 1, drawn), None),
-                drawn,
-                jnp.sort(recommended, axis=-1).T,
-            )
         return carry, Decision(drawn, -jnp.log(available.astype(jnp.float32)))
 
     return Policy(_no_carry, act)

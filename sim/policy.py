@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sim.available_items import hide_recommended
+
 
 class Decision(NamedTuple):
     """One recommendation per episode: `action` [B] int32 items, `log_prob` [B] float32 (0 for fixed choices)."""
@@ -38,10 +40,7 @@ def recommend_best(score: jax.Array, recommended: jax.Array, allow_repeats: bool
         allow_repeats: ... unless this is true.
     """
     if not allow_repeats:
-        num_items = score.shape[-1]
-        rows = jnp.arange(score.shape[0])[:, None]
-        past = jnp.where(recommended >= 0, recommended, num_items)
-        score = score.at[rows, past].set(-jnp.inf, mode="drop")
+        score = jax.vmap(hide_recommended)(score, recommended)
     return Decision(jnp.argmax(score, axis=-1).astype(jnp.int32), jnp.zeros(score.shape[:1]))
 
 

@@ -259,6 +259,21 @@ def _count(counts: jax.Array, empirical: jax.Array) -> jax.Array:
     return jnp.concatenate([counts[:4] + happened, jnp.where(continues, counts[4:] + 1, 0)])
 
 
+def statuses(empirical: jax.Array) -> jax.Array:
+    """Returns [T, 9] user status before each of T steps, from the empirical rewards of the first T - 1.
+
+    Only the signs of the rewards [T - 1] matter.
+    """
+    first = jnp.zeros((STATUS_SIZE,), jnp.int32)
+
+    def step(counts: jax.Array, empirical: jax.Array) -> tuple[jax.Array, jax.Array]:
+        counts = _count(counts, empirical)
+        return counts, counts
+
+    counts = jnp.concatenate([first[None], jax.lax.scan(step, first, empirical)[1]])
+    return counts.astype(jnp.float32) / counts.shape[0]
+
+
 def make_rating_env(config: EnvConfig, data: RatingData) -> RatingEnv:
     """Builds the environment's static part.
 

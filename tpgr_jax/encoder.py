@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from sim.rating_env import STATUS_SIZE
+from sim.settings import Count, OneOf
 from tpgr_jax.sru import sru_states, sru_step
 
 REWARD_BINS = 10
 REWARD_RANGE = (-1.0, 1.0)  # (a, b] of empirical rewards; sequential rewards outside it go into the outer bins
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What every learned policy's state is made of (`conf/agent/*.yaml` explain each)."""
+
+    embedding_size: Count
+    state_hidden: Count
+    embedding: Annotated[str, OneOf("mf", "random")]
+    embedding_epochs: Count
+    train_embedding: bool
+    status_in_rnn: bool
 
 
 def reward_bin(reward: jax.Array, low: float, high: float, num_bins: int = REWARD_BINS) -> jax.Array:
@@ -116,3 +132,14 @@ class Encoder(nn.Module):
         hidden = sru_states(inputs, *self.gates(inputs.shape[-1]))
         hidden = jnp.concatenate([jnp.zeros_like(hidden, shape=(1, *hidden.shape[1:])), hidden])
         return jnp.concatenate([hidden, status], -1)
+
+
+def make_encoder(config: EncoderConfig, num_items: int) -> Encoder:
+    """Builds the encoder for a catalogue of I items."""
+    return Encoder(
+        num_items=num_items,
+        embedding_size=config.embedding_size,
+        hidden_size=config.state_hidden,
+        status_in_rnn=config.status_in_rnn,
+        train_embedding=config.train_embedding,
+    )

@@ -6,13 +6,20 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from harness.agent import Agent
 from harness.run_folder import RunFolder
 from sim.fixed_policies import fixed_list_policy, rank_items
 from sim.policy import Policy
 from sim.rating_env import empirical_rewards
+from tpgr_jax.action_vectors import action_vectors
+from tpgr_jax.ddpg_knn import make_ddpg_knn
+from tpgr_jax.ddpg_r import make_ddpg_r
+from tpgr_jax.dqn_r import make_dqn_r
+from tpgr_jax.encoder import EncoderConfig
 from tpgr_jax.encoder_pretraining import pretrain_encoder
 from tpgr_jax.gaussian_posterior import fit_gaussian_posterior, gaussian_posterior_policy
 from tpgr_jax.greedy_svd import fit_greedy_svd, greedy_svd_policy
@@ -21,12 +28,17 @@ from tpgr_jax.linear_ucb import fit_linear_ucb, linear_ucb_policy
 from tpgr_jax.matrix_factorisation import stored_factor_vectors
 from tpgr_jax.policy import PolicyConfig, PolicyParams, with_item_embedding
 from tpgr_jax.reinforce import LearnerState, Reinforce
+from tpgr_jax.replay_learner import ReplayLearner, ReplayState
+from tpgr_jax.replay_learner import World as ReplayWorld
 from tpgr_jax.settings import (
-    GaussianPosteriorAgent,
+    DdpgKnnAgent,
+    DqnRAgent,
+    FittedAgent,
     GreedySVDAgent,
     HLinearUCBAgent,
     LinearUCBAgent,
     PopularityAgent,
+    ReplayAgent,
     RunConfig,
     TpgrAgent,
 )
@@ -68,7 +80,9 @@ def make_method(config: RunConfig, problem: Problem, folder: RunFolder) -> Metho
     """
     if isinstance(config.agent, TpgrAgent):
         return _tpgr(config, config.agent, problem, folder)
-    return _fitted(config, problem)
+    if isinstance(config.agent, ReplayAgent):
+        return _replay(config, config.agent, problem)
+    return _fitted(config, config.agent, problem)
 
 
 def _tpgr(config: RunConfig, agent: TpgrAgent, problem: Problem, folder: RunFolder) -> Method:
@@ -99,15 +113,7 @@ def _tpgr(config: RunConfig, agent: TpgrAgent, problem: Problem, folder: RunFold
 def _pretrained(config: RunConfig, settings: PolicyConfig, problem: Problem, learner: Reinforce, network: Any) -> Any:
     """Replaces freshly drawn network parameters by pre-trained ones where the configuration asks for it."""
     if settings.embedding == "mf":
-        vectors = stored_factor_vectors(
-            config.data.cache_folder,
-            problem.data,
-            problem.train_users,
-            settings.embedding_size,
-            settings.embedding_epochs,
-            config.seed,
-        )
-        network = with_item_embedding(network, vectors)
+        network = with_item_embedding(network, _item_embedding(config, settings, problem))
     if settings.encoder_pretrain_steps:
         network, _ = pretrain_encoder(
             learner.policy.network,
@@ -123,9 +129,54 @@ def _pretrained(config: RunConfig, settings: PolicyConfig, problem: Problem, lea
     return network
 
 
-def _fitted(config: RunConfig, problem: Problem) -> Method:
+def _item_embedding(config: RunConfig, settings: EncoderConfig, problem: Problem) -> np.ndarray:
+    return stored_factor_vectors(
+        config.data.cache_folder,
+        problem.data,
+        problem.train_users,
+        settings.embedding_size,
+        settings.embedding_epochs,
+        config.seed,
+    )
+
+
+def _replay(config: RunConfig, agent: ReplayAgent, problem: Problem) -> Method:
+    learner, world = _replay_learner(config, agent, problem)
+
+    def pretrain(state: ReplayState) -> ReplayState:
+        if agent.policy.embedding == "random":
+            return state
+        return learner.with_item_embedding(state, _item_embedding(config, agent.policy, problem))
+
+    trained = Agent(
+        lambda key, world: learner.init(key), pretrain, learner.train_step, world, config.train.episodes_per_step
+    )
+    row = jax.eval_shape(learner.init, jax.random.key(0)).replay.bytes_per_row
+    return Method(
+        agent.name,
+        trained,
+        learner.as_policy(),
+        lambda state: learner.policy_params(state, world),
+        False,
+        f"{agent.name}: replay of {agent.learner.replay_episodes:,} episodes, {row} bytes each",
+    )
+
+
+def _replay_learner(config: RunConfig, agent: ReplayAgent, problem: Problem) -> tuple[ReplayLearner, ReplayWorld]:
+    env, episodes = problem.env, config.train.episodes_per_step
+    if isinstance(agent, DqnRAgent):
+        return make_dqn_r(agent.policy, agent.learner, env, episodes), ReplayWorld(problem.env_params)
+    rewards = empirical_rewards(problem.data, config.env.reward_scale)
+    vectors = action_vectors(agent.policy, problem.data, problem.train_users, rewards, config.seed)
+    world = ReplayWorld(problem.env_params, jnp.asarray(vectors))
+    if isinstance(agent, DdpgKnnAgent):
+        return make_ddpg_knn(agent.policy, agent.learner, env, episodes), world
+    return make_ddpg_r(agent.policy, agent.learner, env, episodes), world
+
+
+def _fitted(config: RunConfig, agent: FittedAgent, problem: Problem) -> Method:
     """Builds a method that is fitted to the training users' ratings at once, and learns within episodes if at all."""
-    agent, repeats = config.agent, config.env.allow_repeats
+    repeats = config.env.allow_repeats
     rewards = empirical_rewards(problem.data, config.env.reward_scale)
     ratings = (problem.data, problem.train_users, rewards, config.seed)
     name, policy = agent.name, fixed_list_policy()
@@ -142,7 +193,6 @@ def _fitted(config: RunConfig, problem: Problem) -> Method:
         policy = hlinear_ucb_policy(repeats)
         params = fit_hlinear_ucb(agent.policy, *ratings, problem.env, problem.env_params)
     else:
-        assert isinstance(agent, GaussianPosteriorAgent)
         policy = gaussian_posterior_policy(config.env.episode_length, repeats)
         params = fit_gaussian_posterior(agent.policy, *ratings)
     return Method(name, None, policy, lambda state: params, False, f"{name}: fitted, nothing to train")

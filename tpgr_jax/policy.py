@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -16,9 +16,9 @@ from jax.sharding import PartitionSpec
 
 from sim.policy import Decision, Policy
 from sim.rating_env import STATUS_SIZE, Observation, Trajectory
-from sim.settings import Count, CountOrZero, OneOf
+from sim.settings import Count, CountOrZero
 from sim.sharding import EPISODES, EVERYWHERE, NODES, parts_here, per_device
-from tpgr_jax.encoder import Encoder
+from tpgr_jax.encoder import Encoder, EncoderConfig, make_encoder
 from tpgr_jax.node_batching import pack, plan_tiles, unpack
 from tpgr_jax.tree import ItemTree
 
@@ -28,16 +28,10 @@ _BLOCK = 32  # numbers that one product of `_cumulative` adds up; blocks are add
 
 
 @dataclass(frozen=True)
-class PolicyConfig:
+class PolicyConfig(EncoderConfig):
     """Networks of the tree policy (`conf/agent/tpgr.yaml`)."""
 
     hidden: list[Count]
-    embedding_size: Count
-    state_hidden: Count
-    embedding: Annotated[str, OneOf("mf", "random")]
-    embedding_epochs: Count
-    train_embedding: bool
-    status_in_rnn: bool
     count_prior: bool
     encoder_pretrain_steps: CountOrZero
     head_shards: Count = 1
@@ -370,18 +364,12 @@ def make_tree_policy(
         depth: D.
         allow_repeats: Whether items may be recommended again.
     """
-    encoder = Encoder(
-        num_items=num_items,
-        embedding_size=config.embedding_size,
-        hidden_size=config.state_hidden,
-        status_in_rnn=config.status_in_rnn,
-        train_embedding=config.train_embedding,
-    )
+    encoder = make_encoder(config, num_items)
     network = TreePolicyNetwork(encoder, tuple(config.hidden), num_children, depth, config.head_shards)
     return TreePolicy(network, config.count_prior, not allow_repeats)
 
 
 def with_item_embedding(params: Any, embedding: np.ndarray) -> Any:
-    """Returns the parameters with the encoder's item embedding replaced by a pre-trained [I, E] table."""
+    """Returns network parameters with the encoder's item embedding replaced by a pre-trained [I, E] table."""
     encoder = {**params["encoder"], "item_embedding": jnp.asarray(embedding, jnp.float32)}
     return {**params, "encoder": encoder}

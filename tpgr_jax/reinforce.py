@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
+from harness.annealing import annealed
+from harness.optimizers import clipped_adam, descend
 from sim.rating_env import EnvParams, RatingEnv, Trajectory
 from sim.rollout import rollout
 from sim.settings import Count, CountOrZero, NotNegative, OneOf, Positive, Share
@@ -161,7 +163,7 @@ class Reinforce:
     @property
     def optimizer(self) -> optax.GradientTransformation:
         """Adam with clipping by the global norm."""
-        return optax.chain(optax.clip_by_global_norm(self.config.clip_norm), optax.adam(self.config.learning_rate))
+        return clipped_adam(self.config.learning_rate, self.config.clip_norm)
 
     def init(self, key: jax.Array) -> LearnerState:
         """Returns the state before the first step, with freshly drawn parameters."""
@@ -204,16 +206,14 @@ class Reinforce:
         # A uniformly drawn first item was not the policy's choice.
         first = 1 if self.env.cold_start == "random" else 0
         steps = jnp.arange(first, self.env.episode_length)
-        progress = jnp.clip(state.step / max(1, config.entropy_steps), 0, 1)
-        entropy_weight = config.entropy_weight + progress * (config.entropy_weight_end - config.entropy_weight)
+        entropy_weight = annealed(config.entropy_weight, config.entropy_weight_end, config.entropy_steps, state.step)
 
         def apply(carry: tuple[Any, Any], steps: jax.Array | None) -> tuple[tuple[Any, Any], dict[str, jax.Array]]:
             trainable, opt_state = carry
             network = self.policy.with_trainable(state.params, trainable)
             gradient, metrics = self.gradient(network, tree, trajectory, advantage, steps, entropy_weight)
-            updates, opt_state = self.optimizer.update(gradient, opt_state, trainable)
-            metrics |= {"gradient_norm": optax.tree.norm(gradient)}
-            return (optax.apply_updates(trainable, updates), opt_state), metrics
+            trainable, opt_state, norm = descend(self.optimizer, gradient, opt_state, trainable)
+            return (trainable, opt_state), {**metrics, "gradient_norm": norm}
 
         carry = (self.policy.trainable(state.params), state.opt_state)
         if config.update == "batch":

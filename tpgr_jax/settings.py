@@ -12,9 +12,12 @@ from sim.datasets import DataConfig
 from sim.errors import UserError
 from sim.rating_env import EnvConfig
 from sim.settings import ByName, Count, OneOf
+from tpgr_jax.ddpg_knn import DdpgKnnPolicyConfig
+from tpgr_jax.dqn_r import DqnConfig, QPolicyConfig
 from tpgr_jax.gaussian_posterior import GaussianPosteriorConfig
 from tpgr_jax.greedy_svd import GreedySVDConfig
 from tpgr_jax.hlinear_ucb import HLinearUCBConfig
+from tpgr_jax.item_ddpg import ItemDdpgConfig, ItemDdpgPolicyConfig
 from tpgr_jax.linear_ucb import LinearUCBConfig
 from tpgr_jax.policy import PolicyConfig
 from tpgr_jax.reinforce import LearnerConfig
@@ -28,6 +31,33 @@ class TpgrAgent:
     name: str
     policy: PolicyConfig
     learner: LearnerConfig
+
+
+@dataclass(frozen=True)
+class DqnRAgent:
+    """A Q-network with an output per item (`conf/agent/dqn_r.yaml`)."""
+
+    name: str
+    policy: QPolicyConfig
+    learner: DqnConfig
+
+
+@dataclass(frozen=True)
+class DdpgKnnAgent:
+    """A continuous action and its nearest items (`conf/agent/ddpg_knn.yaml`)."""
+
+    name: str
+    policy: DdpgKnnPolicyConfig
+    learner: ItemDdpgConfig
+
+
+@dataclass(frozen=True)
+class DdpgRAgent:
+    """A continuous action that ranks the items (`conf/agent/ddpg_r.yaml`)."""
+
+    name: str
+    policy: ItemDdpgPolicyConfig
+    learner: ItemDdpgConfig
 
 
 @dataclass(frozen=True)
@@ -82,9 +112,14 @@ class GaussianPosteriorAgent:
     policy: GaussianPosteriorConfig
 
 
-AgentSettings = TpgrAgent | PopularityAgent | GreedySVDAgent | LinearUCBAgent | HLinearUCBAgent | GaussianPosteriorAgent
+ReplayAgent = DqnRAgent | DdpgKnnAgent | DdpgRAgent
+FittedAgent = PopularityAgent | GreedySVDAgent | LinearUCBAgent | HLinearUCBAgent | GaussianPosteriorAgent
+AgentSettings = TpgrAgent | ReplayAgent | FittedAgent
 AGENTS: dict[str, type] = {
     "tpgr": TpgrAgent,
+    "dqn_r": DqnRAgent,
+    "ddpg_knn": DdpgKnnAgent,
+    "ddpg_r": DdpgRAgent,
     "popularity": PopularityAgent,
     "greedy_svd": GreedySVDAgent,
     "linear_ucb": LinearUCBAgent,

@@ -18,7 +18,6 @@ from hrlmg_jax.ddpg import (
     OptimizerConfig,
     losses,
     optimizers,
-    soft_update,
     td_targets,
     update_level,
 )
@@ -307,9 +306,3 @@ def test_updates_are_adams_on_the_clipped_gradients_and_targets_follow() -> None
 
 def flatten(tree: Any) -> np.ndarray:
     return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
-
-
-@pytest.mark.parametrize("tau", [0.01, 1.0])
-def test_soft_updates_move_targets_a_share_of_the_way(tau: float) -> None:
-    target, params = {"a": jnp.asarray([0.0, 4.0])}, {"a": jnp.asarray([1.0, 2.0])}
-    np.testing.assert_allclose(soft_update(target, params, tau)["a"], [tau, 4 - 2 * tau], rtol=1e-6)

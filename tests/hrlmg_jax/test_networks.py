@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from harness.nearest import unit
 from hrlmg_jax.encoder import HistoryEncoder
-from hrlmg_jax.networks import ActorCritic, NetworkConfig, unit
+from hrlmg_jax.networks import ActorCritic, NetworkConfig
 from sim.errors import UserError
 from sim.settings import read_settings
 

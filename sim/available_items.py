@@ -1,0 +1,36 @@
+"""What can still be recommended in an episode, from the at most T items recommended so far: no [B, I] mask is kept."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def hide_recommended(scores: jax.Array, recommended: jax.Array) -> jax.Array:
+    """Returns the scores [I] of all items, -inf for those recommended so far ([T] int32, -1 = none)."""
+    # -1 would count from the end; past the end it is dropped.
+    taken = jnp.where(recommended < 0, scores.shape[0], recommended)
+    return scores.at[taken].set(-jnp.inf, mode="drop")
+
+
+def draw_item(
+    key: jax.Array, step: jax.Array, recommended: jax.Array, num_items: int, allow_repeats: bool = False
+) -> jax.Array:
+    """Draws an item for each of B episodes, uniformly from those not recommended yet (or from all).
+
+    Args:
+        key: Random key.
+        step: [B] int32 items recommended so far, fewer than `num_items`.
+        recommended: [B, T] int32 which ones (all different), padded with -1.
+        num_items: I.
+        allow_repeats: Whether to draw from all.
+
+    Returns:
+        [B] int32 items.
+    """
+    if allow_repeats:
+        return jax.random.randint(key, step.shape, 0, num_items)
+    drawn = jax.random.randint(key, step.shape, 0, num_items - step)
+    # The k-th available item: step over every recommended item that is not larger, in ascending order.
+    ascending = jnp.sort(jnp.where(recommended >= 0, recommended, num_items), axis=-1)
+    return jax.lax.scan(lambda drawn, past: (jnp.where(past <= drawn, drawn + 1, drawn), None), drawn, ascending.T)[0]
