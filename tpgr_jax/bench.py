@@ -28,6 +28,7 @@ from harness.benchmark import (
     run_benchmark,
     seconds_of,
 )
+from harness.run_folder import RunFolder
 from sim.command import run_command
 from sim.errors import UserError
 from sim.fixed_policies import random_policy
@@ -36,9 +37,10 @@ from sim.ratings import RatingData
 from sim.rollout import rollout
 from tpgr_jax.encoder import REWARD_BINS
 from tpgr_jax.item_vectors import build_item_tree
+from tpgr_jax.methods import make_method, tree_method
 from tpgr_jax.policy import PolicyParams
 from tpgr_jax.reinforce import LearnerState, Reinforce, World
-from tpgr_jax.settings import RunConfig
+from tpgr_jax.settings import RunConfig, TpgrAgent
 from tpgr_jax.system import Problem, make_learner, make_problem
 from tpgr_jax.tree import ItemTree, build_tree, make_clustering
 
@@ -46,6 +48,16 @@ MODULE = "tpgr_jax.bench"
 EPISODES = 1000
 PAPER_STEP_SECONDS = 3.0  # Table 3, MovieLens: a training step of 1,000 episodes on a 4-core i7-4790K
 PAPER_DECISION_SECONDS = 3.4  # Table 3, MovieLens: 10^6 decisions
+TABLE_3_CATALOGUES = (("MovieLens", 10_677), ("Netflix", 17_770))
+TABLE_3 = {
+    "tpgr": ((3.0, 3.1), (3.4, 3.9)),
+    "dqn_r": ((13.1, 15.3), (19.6, 34.6)),
+    "ddpg_r": ((44.6, 58.6), (29.4, 49.6)),
+    "ddpg_knn_1": ((1.3, 1.3), (1.8, 1.8)),
+    "ddpg_knn_tenth": ((24.2, 40.3), (200.4, 313.0)),
+    "ddpg_knn_all": ((248.4, 323.9), (1875.0, 3073.2)),
+}
+"""The paper's: seconds per training step of 1,000 episodes, and per 10^6 decisions, on MovieLens and Netflix."""
 _STEPS_AT_A_TIME = 5
 _USERS, _RATINGS_PER_USER = 2_000, 50
 _FLAT_LIMIT = 2**25  # decisions x items of a training step, beyond which the flat policy's logits take gigabytes
@@ -53,7 +65,12 @@ _FLAT_LIMIT = 2**25  # decisions x items of a training step, beyond which the fl
 
 def settings(*overrides: str) -> RunConfig:
     """Returns the configuration of `python -m tpgr_jax.train OVERRIDES`."""
-    return composed_settings(RunConfig, "train", "agent.learner.episodes_per_user=8", *overrides)
+    return composed_settings(RunConfig, "train", *overrides)
+
+
+def tree_settings(*overrides: str) -> RunConfig:
+    """Returns the configuration of TPGR for batches of any multiple of eight episodes."""
+    return settings("agent.learner.episodes_per_user=8", *overrides)
 
 
 def operations(learner: Reinforce) -> tuple[float, float]:
@@ -96,6 +113,29 @@ def time_parts(learner: Reinforce, world: World, repeats: int) -> dict[str, floa
     }
 
 
+def time_method(config: RunConfig, problem: Problem, repeats: int) -> dict[str, float]:
+    """Returns median seconds of a training step of any learning method, and of a rollout of as many episodes."""
+    if isinstance(config.agent, TpgrAgent):
+        tree = _random_tree(problem.data.num_items, config.tree.depth)
+        method = tree_method(config, config.agent, problem, tree)
+    else:
+        method = make_method(config, problem, RunFolder(Path()))
+    agent = method.agent
+    assert agent is not None
+    state = jax.block_until_ready(jax.jit(agent.init)(jax.random.key(0), agent.world))
+    params = method.policy_params(state)
+    users = jnp.resize(problem.env_params.users, (config.train.episodes_per_step,))
+
+    def play(env_params: EnvParams, params: Any, users: jax.Array) -> Any:
+        return rollout(problem.env, env_params, method.policy, params, users, jax.random.key(0), explore=True).reward
+
+    compiled_play, compiled_step = jax.jit(play), jax.jit(agent.train_step)
+    return {
+        "rollout": seconds_of(lambda: compiled_play(problem.env_params, params, users), repeats),
+        "step": seconds_of(lambda: compiled_step(state, agent.world), repeats),
+    }
+
+
 def _random_tree(num_items: int, depth: int) -> ItemTree:
     return build_tree(num_items, depth, make_clustering("random", None, 0))
 
@@ -105,7 +145,7 @@ def bench_step(smoke: bool) -> list[Line]:
     rate = matrix_product_rate(256 if smoke else 2048)
     lines = [Line("matrix product, float32", rate / 1e9, "GFLOP/s")]
     for size in ("tiny",) if smoke else ("movielens_1m", "movielens_10m"):
-        config = settings(
+        config = tree_settings(
             f"data.size={size}",
             f"train.episodes_per_step={EPISODES}",
             "agent.policy.embedding=random",
@@ -189,54 +229,55 @@ def catalogue_problem(config: RunConfig, num_items: int) -> Problem:
 
 
 def catalogue_point(items: int, depth: int, episodes: int, repeats: int) -> dict[str, float]:
-    """Times decisions and training steps over a catalogue; run in a process of its own."""
-    config = settings(
-        f"tree.depth={depth}",
+    """Times decisions and training steps over a catalogue; run in a process of its own. Depth 0 is DQN-R."""
+    common = (
         f"train.episodes_per_step={episodes}",
         "agent.policy.embedding=random",
         "agent.policy.train_embedding=false",
     )
-    problem = catalogue_problem(config, items)
-    started = time.perf_counter()
-    tree = _random_tree(items, depth)
-    tree_seconds = time.perf_counter() - started
-    learner, world = make_learner(config, problem, tree)
-    seconds = time_parts(learner, world, repeats)
+    if depth:
+        config = tree_settings(f"tree.depth={depth}", *common)
+    else:
+        config = settings("agent=dqn_r", *_learning_from_as_many(episodes), *common)
+    seconds = time_method(config, catalogue_problem(config, items), repeats)
     decisions = episodes * config.env.episode_length
     return {
         "decision": seconds["rollout"] / decisions,
         "step": seconds["step"] / decisions,
         "memory": peak_memory(),
-        "children": tree.num_children,
-        "tree": tree_seconds,
     }
 
 
+def _learning_from_as_many(episodes: int, batch: int = 64) -> tuple[str, ...]:
+    """Overrides by which an agent with replay learns from (about) as many episodes in a step as it plays."""
+    size = min(batch, episodes)
+    return f"agent.learner.updates_per_step={-(-episodes // size)}", f"agent.learner.batch_episodes={size}"
+
+
 def bench_catalogue(smoke: bool) -> list[Line]:
-    """Seconds and memory from 10^3 to 10^7 items, at depths 1 (flat) to 4."""
+    """Seconds and memory from 10^3 to 10^7 items: DQN-R, the flat policy (depth 1), and depths 2 to 4."""
     lines = []
     sizes = (1_000,) if smoke else (10**3, 10**4, 10**5, 10**6, 10**7)
-    for depth in (1, 2) if smoke else (1, 2, 3, 4):
+    for depth, kind in enumerate(("DQN-R",) if smoke else ("DQN-R", "flat", "depth 2", "depth 3", "depth 4")):
         measured = {}
         for items in sizes:
-            episodes = (16 if smoke else 256) if depth > 1 else min(256, _FLAT_LIMIT // (32 * items) // 8 * 8)
-            name = f"{'flat' if depth == 1 else f'depth {depth}'}, {items:,} items"
+            episodes = 256 if depth > 1 else min(256, _FLAT_LIMIT // (32 * items) // 8 * 8)
+            name = f"{kind}, {items:,} items"
             if not episodes:
-                lines.append(Line(name, math.nan, "", note="flat: the logits of eight episodes take gigabytes"))
+                lines.append(Line(name, math.nan, "", note="too slow and too large with an output per item"))
                 continue
             sizes_of_point = {"items": items, "depth": depth, "episodes": episodes, "repeats": 1 if smoke else 3}
             point = measure_point(MODULE, catalogue_point, smoke, **sizes_of_point)
             measured[items] = point
-            note = f"{episodes} episodes; {point['children']:.0f} children; step {point['step'] * 1e6:,.2f} us/decision"
+            note = f"{episodes} episodes; training step {point['step'] * 1e6:,.2f} us per decision"
             lines.append(Line(f"{name}: decision", point["decision"] * 1e6, "us", note=note))
             target = 4.0 if items == 10**6 and depth > 1 else None
             lines.append(Line(f"{name}: peak memory", point["memory"], "GiB", target))
         for what in () if smoke else ("decision", "step"):
-            large = {items: point[what] for items, point in measured.items() if items >= 10**4 or depth == 1}
+            large = {items: point[what] for items, point in measured.items() if items >= 10**4 or depth < 2}
             exponent = fitted_exponent(list(large), list(large.values()))
-            name = "flat" if depth == 1 else f"depth {depth}"
-            aim = "about 1" if depth == 1 else f"about 1/{depth} or less"
-            lines.append(Line(f"{name}: exponent of seconds per {what}", exponent, "", note=aim))
+            aim = "about 1" if depth < 2 else f"about 1/{depth} or less"
+            lines.append(Line(f"{kind}: exponent of seconds per {what}", exponent, "", note=aim))
     return lines
 
 
@@ -262,7 +303,7 @@ def bench_tree(smoke: bool) -> list[Line]:
 def netflix_point(size: str) -> dict[str, float]:
     """Loads, builds the tree and trains ten steps; each stage's seconds, and memory."""
     marks, started = {}, time.perf_counter()
-    config = settings(f"data.size={size}", "agent.policy.embedding=random")
+    config = tree_settings(f"data.size={size}", "agent.policy.embedding=random")
     problem = make_problem(config)
     marks["load"] = time.perf_counter() - started
     started = time.perf_counter()
@@ -292,6 +333,33 @@ def bench_netflix(smoke: bool) -> list[Line]:
         Line("peak host memory", point["memory"], "GiB", 12.0),
         Line("data on the device", point["device"], "GiB", 1.0),
     ]
+
+
+def bench_table3(smoke: bool) -> list[Line]:
+    """All learning methods beside each other, as in Table 3: repeats allowed, hidden layers of 32 and 16."""
+    lines = []
+    for place, (catalogue, items) in enumerate((("tiny", 50),) if smoke else TABLE_3_CATALOGUES):
+        measured: dict[str, tuple[float, float]] = {}
+        for agent, (paper_steps, paper_decisions) in TABLE_3.items():
+            if smoke and agent not in ("tpgr", "ddpg_knn_tenth"):
+                continue
+            slow = agent in ("ddpg_knn_tenth", "ddpg_knn_all")
+            # A step of fewer episodes for those that would take minutes; their time grows with the episodes.
+            episodes = 8 if smoke else 64 if slow else EPISODES
+            learning = () if agent == "tpgr" else _learning_from_as_many(episodes)
+            overrides = (f"agent={agent}", f"train.episodes_per_step={episodes}", *learning)
+            compose = tree_settings if agent == "tpgr" else settings
+            config = compose("env.allow_repeats=true", "agent.policy.embedding=random", *overrides)
+            seconds = time_method(config, catalogue_problem(config, items), 1 if smoke or slow else 3)
+            step, decision = (seconds[what] * EPISODES / episodes for what in ("step", "rollout"))
+            measured[agent] = (step, decision * 1e6 / (EPISODES * config.env.episode_length))
+            note = f"timed with {episodes} episodes"
+            for what, number, paper in (("step", 0, paper_steps), ("10^6 decisions", 1, paper_decisions)):
+                ours, theirs = measured[agent][number], paper[place]
+                ratio = f"{ours / measured['tpgr'][number]:.2f} x TPGR"
+                papers = f"paper {theirs:,g} s, {theirs / TABLE_3['tpgr'][number][place]:.2f} x TPGR"
+                lines.append(Line(f"{agent}, {catalogue}: {what}", ours, "s", note=f"{ratio}; {papers}; {note}"))
+    return lines
 
 
 def bench_start(smoke: bool) -> list[Line]:
@@ -325,15 +393,15 @@ def bench_seeds(smoke: bool) -> list[Line]:
                 raise UserError(f"{' '.join(command[2:])} failed:\n{finished.stderr[-2000:]}")
             return time.perf_counter() - started
 
-        if not smoke:
-            for run, number in (("first", 1), ("first_group", seeds)):
-                seconds(run, number)
+        if smoke:
+            return [Line(f"{seeds} seeds together", seconds("group", seeds), "s", note="whole command")]
+        for run, number in (("first", 1), ("first_group", seeds)):
+            seconds(run, number)
         single, together = seconds("single", 1), seconds("group", seeds)
-    limit = None if smoke else 1.0
     return [
         Line(f"one seed, {steps} steps, evaluation included", single, "s", note="whole command"),
         Line(f"{seeds} seeds together", together, "s", note="whole command"),
-        Line(f"{seeds} seeds together / {seeds} single commands", together / (seeds * single), "", limit),
+        Line(f"{seeds} seeds together / {seeds} single commands", together / (seeds * single), "", 1.0),
     ]
 
 
@@ -366,7 +434,7 @@ def _first_update(folder: Path, run: str, smoke: bool) -> float:
 
 def bench_decisions(smoke: bool) -> list[Line]:
     """How many decisions a second the tree policy takes where a batch fills the device, beside the bare simulator."""
-    config = settings("data.size=tiny" if smoke else "data.size=movielens_10m", "env.allow_repeats=true")
+    config = tree_settings("data.size=tiny" if smoke else "data.size=movielens_10m", "env.allow_repeats=true")
     problem = make_problem(config)
     learner, world = make_learner(config, problem, _random_tree(problem.data.num_items, config.tree.depth))
     state = jax.jit(learner.init)(jax.random.key(0))
@@ -398,6 +466,7 @@ def bench_decisions(smoke: bool) -> list[Line]:
 
 SECTIONS = {
     "step": bench_step,
+    "table3": bench_table3,
     "decisions": bench_decisions,
     "start": bench_start,
     "seeds": bench_seeds,

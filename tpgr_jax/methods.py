@@ -43,6 +43,7 @@ from tpgr_jax.settings import (
     TpgrAgent,
 )
 from tpgr_jax.system import Problem, make_learner, make_tree
+from tpgr_jax.tree import ItemTree
 
 PRETRAINING_EPISODES = 256
 
@@ -79,14 +80,14 @@ def make_method(config: RunConfig, problem: Problem, folder: RunFolder) -> Metho
         UserError: Settings that do not fit the data, or a damaged tree.
     """
     if isinstance(config.agent, TpgrAgent):
-        return _tpgr(config, config.agent, problem, folder)
+        return tree_method(config, config.agent, problem, make_tree(config, problem, folder))
     if isinstance(config.agent, ReplayAgent):
         return _replay(config, config.agent, problem)
     return _fitted(config, config.agent, problem)
 
 
-def _tpgr(config: RunConfig, agent: TpgrAgent, problem: Problem, folder: RunFolder) -> Method:
-    tree = make_tree(config, problem, folder)
+def tree_method(config: RunConfig, agent: TpgrAgent, problem: Problem, tree: ItemTree) -> Method:
+    """Builds TPGR over a given tree."""
     learner, world = make_learner(config, problem, tree)
 
     def pretrain(state: LearnerState) -> LearnerState:

@@ -197,6 +197,44 @@ def test_own_ratings_can_move(run_command_line, tmp_path):
     assert_one_message(wrong, "own.csv", "line 1", "data.separator")
 
 
+def test_every_method_trains_evaluates_and_enters_the_table(run_command_line, tmp_path):
+    learning = ["dqn_r", "ddpg_r", "ddpg_knn_all"]
+    fitted = ["popularity", "greedy_svd", "linear_ucb", "hlinear_ucb", "gaussian_posterior"]
+    schedule = [f"train.{key}=2" for key in ("steps", "log_every", "evaluate_every", "checkpoint_every")]
+    finished = run_command_line(
+        TRAIN,
+        "-m",
+        f"agent={','.join([*learning, *fitted])}",
+        "data.size=tiny",
+        "env.episode_length=6",
+        "train.episodes_per_step=8",
+        *schedule,
+        "hydra.sweep.dir=sweep",
+    )
+    assert finished.returncode == 0, finished.stderr
+    for number, name in enumerate([*learning, *fitted]):
+        folder = tmp_path / "sweep" / str(number)
+        result = json.loads((folder / "eval.json").read_text())
+        own = next(iter(result["policies"]))
+        assert name.startswith(own)
+        assert {"random", "popularity", "best_fixed_list"} <= result["policies"].keys()
+        np.testing.assert_allclose(
+            result["policies"][own]["reward"], np.load(folder / "eval.npz", allow_pickle=False)["reward"].mean()
+        )
+        assert (checkpoint_steps(folder) == [2]) == (name in learning)
+    for number in (2, 6):  # with a checkpoint and without
+        folder = tmp_path / "sweep" / str(number)
+        before = (folder / "eval.json").read_text()
+        evaluated = run_command_line(EVALUATE, f"run={folder}")
+        assert evaluated.returncode == 0, evaluated.stderr
+        assert (folder / "eval.json").read_text() == before
+    table = run_command_line("tpgr_jax.report", "table2", "sweep", "out=tables")
+    assert table.returncode == 0, table.stderr
+    for label in ("DQN-R", "DDPG-R", "DDPG-KNN (k = N)", "HLinearUCB"):
+        assert f"| {label} " in table.stdout
+    assert "agent=tpgr" in table.stdout  # the one that is missing, with its command
+
+
 def test_multirun_over_seeds_in_processes_of_joblib(run_command_line, tmp_path):
     launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     finished = run_command_line(TRAIN, "-m", *SMALL, "train.steps=2", "seed=0,1", "hydra.sweep.dir=sweep", *launcher)
