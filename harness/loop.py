@@ -17,7 +17,7 @@ import jax
 from tqdm import tqdm
 
 from harness.checkpoint import Checkpoints, JointCheckpoints
-from harness.devices import agreed, is_first_process, place
+from harness.devices import agreed, is_first_process, meet, place
 from harness.interruption import StopRequest
 from harness.members import Member, call_for_each, split_worlds
 from harness.metric_writer import MetricWriter
@@ -100,6 +100,7 @@ def run_training(members: Sequence[Member], schedule: ScheduleConfig, labels: di
     """
     for member in members:
         check_steps(schedule, member.folder)
+    meet("the folders are still as they were")  # before one process writes what another would take for an older state
     agent = members[0].agent
     shared, own = split_worlds([member.agent.world for member in members])
     with JointCheckpoints([member.folder.checkpoints for member in members], schedule.max_to_keep) as checkpoints:

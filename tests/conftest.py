@@ -14,6 +14,18 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)  # for the tests of many devices; all others compute on the first
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files that take minutes first, so that parallel workers end together."""
+    items.sort(key=lambda item: not any(name in item.path.name for name in ("commands", "benchmark", "movielens")))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_compiled_programs() -> Iterator[None]:
+    """Keeps thousands of programs from filling the memory of a test process."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def quick_compilation() -> Iterator[None]:
     """Compiles without optimisation: at the sizes of tests, compiling takes far longer than running."""

@@ -58,14 +58,14 @@ def evaluate(settings: EvaluateConfig) -> None:
     config = read_settings(
         RunConfig, relocated(read_single_run(folder), settings.data_root, settings.data_cache, settings.data_path)
     )
-    problem = make_problem(config)
-    check_same_origin(config, problem, folder)
     if isinstance(config.agent, TpgrAgent) and not tree_path(folder).exists():
         raise UserError(
             "the run has no tree (it stopped before training began)",
             where=str(folder.path),
             do=f"Continue it: python -m tpgr_jax.train resume={folder.path}",
         )
+    problem = make_problem(config)
+    check_same_origin(config, problem, folder)
     method = make_method(config, problem, folder)
     newest = step = 0
     state = None

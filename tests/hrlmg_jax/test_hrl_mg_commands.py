@@ -190,6 +190,7 @@ def test_killed_run_resumes_to_the_same_end(finished_run, command_environment, r
     }
 
 
+@pytest.mark.long
 def test_every_switch_trains(run_command_line, simulators):
     finished = run_command_line(
         TRAIN,
@@ -209,6 +210,7 @@ def test_every_switch_trains(run_command_line, simulators):
     assert "hrl_paper" in json.loads((simulators / "run" / "online.json").read_text())["policies"]
 
 
+@pytest.mark.long
 def test_multirun_over_seeds_shares_the_simulator(run_command_line, simulators):
     finished = run_command_line(TRAIN, "-m", *SMALL, "agent=ddpg", "train.steps=4", "seed=0,1", "hydra.sweep.dir=sweep")
     assert finished.returncode == 0, finished.stderr
@@ -247,6 +249,7 @@ def test_fit_simulator_reports_and_is_done_once(finished_run, run_command_line, 
     assert before.stat().st_mtime_ns == stamp
 
 
+@pytest.mark.long
 def test_own_log_with_sampled_skips(run_command_line, tmp_path):
     generator = np.random.default_rng(0)
     lines = ["user,item,time,event"]

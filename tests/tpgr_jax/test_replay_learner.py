@@ -47,6 +47,7 @@ def test_exploration_takes_a_share_of_random_available_items(epsilon: float, all
         recommended=jnp.tile(jnp.asarray([*past, -1]), (number, 1)),
         last_item=jnp.full(number, 1),
         last_reward=jnp.zeros(number),
+        last_empirical=jnp.zeros(number),
         status=jnp.zeros((number, 9)),
     )
     greedy = jnp.full(number, 4)
