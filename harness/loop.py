@@ -103,6 +103,8 @@ def run_training(members: Sequence[Member], schedule: ScheduleConfig, labels: di
     meet("the folders are still as they were")  # before one process writes what another would take for an older state
     agent = members[0].agent
     shared, own = split_worlds([member.agent.world for member in members])
+    if num_shards() > 1:  # once, and not with every chunk
+        shared, own = jax.jit(on_every_device)((shared, own))
     with JointCheckpoints([member.folder.checkpoints for member in members], schedule.max_to_keep) as checkpoints:
         states, step, seconds = _first_states(members, checkpoints, schedule, (shared, own))
         with (

@@ -341,7 +341,7 @@ def bench_table3(smoke: bool) -> list[Line]:
     for place, (catalogue, items) in enumerate((("tiny", 50),) if smoke else TABLE_3_CATALOGUES):
         measured: dict[str, tuple[float, float]] = {}
         for agent, (paper_steps, paper_decisions) in TABLE_3.items():
-            if smoke and agent not in ("tpgr", "ddpg_knn_tenth"):
+            if smoke and agent != "tpgr":
                 continue
             slow = agent in ("ddpg_knn_tenth", "ddpg_knn_all")
             # A step of fewer episodes for those that would take minutes; their time grows with the episodes.

@@ -149,6 +149,7 @@ def test_offline_results_are_those_of_the_logged_sessions(finished_run):
     assert own == sorted_rows  # every policy ranks the same items with the same answers
 
 
+@pytest.mark.long
 def test_evaluate_repeats_the_numbers_exactly(finished_run, run_command_line, tmp_path):
     folder, _ = finished_run
     copy = tmp_path / "copy"
@@ -172,6 +173,7 @@ def test_the_best_actors_are_those_of_the_best_validation(finished_run):
     assert json.loads((folder / "online.json").read_text())["step"] == best["step"]
 
 
+@pytest.mark.long
 def test_killed_run_resumes_to_the_same_end(finished_run, command_environment, run_command_line, simulators):
     killed = simulators / "killed"
     arguments = (*SMALL, "hydra.run.dir=killed")
@@ -222,6 +224,7 @@ def test_multirun_over_seeds_shares_the_simulator(run_command_line, simulators):
     assert "high_q" not in rows[0]
 
 
+@pytest.mark.long
 def test_seeds_that_train_together_equal_single_runs(finished_run, run_command_line, simulators):
     finished = run_command_line(TRAIN, *SMALL, "num_seeds=2", "hydra.run.dir=group")
     assert finished.returncode == 0, finished.stderr
@@ -301,6 +304,7 @@ def test_evaluate_wants_a_run_of_this_system(finished_run, run_command_line, tmp
     not (Path(os.environ.get("TPGR_JAX_DATA", "")) / "jdata-sample").is_dir(),
     reason="set TPGR_JAX_DATA to a folder with jdata-sample/JData_Action_*.csv.gz",
 )
+@pytest.mark.long
 def test_the_jdata_experiment_runs_to_the_end(run_command_line, tmp_path):
     data = {"TPGR_JAX_DATA": os.environ["TPGR_JAX_DATA"]}
     arguments = ["+experiment=jdata", *SMALL[1:], "train.steps=2", "hydra.run.dir=run"]

@@ -513,6 +513,7 @@ def test_a_state_that_was_put_away_goes_on_as_the_run_did() -> None:
     jax.tree.map(np.testing.assert_array_equal, on_host(final), played.final)
 
 
+@pytest.mark.long
 def test_sessions_on_two_devices_are_the_sessions_on_one() -> None:
     with device_mesh(DevicesConfig(count=2), B, "agent.learner.sessions"):
         together = play(LEARNERS["two"])

@@ -174,6 +174,7 @@ def test_run_killed_before_training_can_be_resumed(finished_run, run_command_lin
     assert {path.name for path in started.iterdir() if "events" not in path.name} >= {"ids.npz", "run.json", "tree.npz"}
 
 
+@pytest.mark.long
 def test_own_ratings_can_move(run_command_line, tmp_path):
     generator = np.random.default_rng(0)
     lines = [f"u{user};i{item};{generator.integers(1, 11)}" for user in range(40) for item in range(user % 3, 30, 2)]
@@ -311,6 +312,7 @@ def test_two_processes_train_what_one_does_and_one_goes_on_alone(
         assert row["reward"] == pytest.approx(expected["reward"], rel=1e-3)
 
 
+@pytest.mark.long
 def test_every_switch_trains(run_command_line):
     finished = run_command_line(
         TRAIN,
@@ -338,6 +340,7 @@ def test_every_switch_trains(run_command_line):
     assert "depth 3" in finished.stderr
 
 
+@pytest.mark.long
 def test_flat_policy_trains(run_command_line):
     finished = run_command_line(TRAIN, *SMALL, "train.steps=2", "tree=random", "tree.depth=1")
     assert finished.returncode == 0, finished.stderr
@@ -389,6 +392,7 @@ def test_a_folder_that_cannot_be_made_is_one_message(run_command_line):
     assert_one_message(run_command_line(TRAIN, *SMALL, "seed=${nowhere}", "hydra.run.dir=run"), "nowhere")
 
 
+@pytest.mark.long
 def test_one_bad_job_does_not_stop_the_others(run_command_line, tmp_path):
     finished = run_command_line(
         TRAIN,
@@ -440,6 +444,7 @@ def test_resume_of_no_run_leaves_nothing_behind(run_command_line, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_resume_keeps_a_new_number_of_steps(finished_run, run_command_line, tmp_path):
     shutil.copytree(finished_run[0], tmp_path / "0")  # as in a multirun folder
     finished = run_command_line(TRAIN, "resume=0", "train.steps=8")
@@ -457,6 +462,7 @@ def test_resume_refuses_another_configuration(finished_run, run_command_line, tm
     assert_one_message(run_command_line(TRAIN, "resume=run", "env.alpha=0.2"), "env.alpha=0.2", "train.steps")
 
 
+@pytest.mark.long
 def test_movielens_without_files_and_network_trains_on_generated_ratings(run_command_line, tmp_path):
     (tmp_path / "nothing").mkdir()
     offline = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}

@@ -20,7 +20,7 @@ from tpgr_jax.tree import build_tree, make_clustering
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 ITEMS, USERS, BATCH = 30, 12, 16
-LAYOUTS = [(8, 8), (4, 2)]
+LAYOUTS = [(4, 2), pytest.param(8, 8, marks=pytest.mark.long)]
 
 
 def make_learner(head_shards: int, depth: int = 2) -> tuple[Reinforce, World]:

@@ -88,6 +88,7 @@ def test_a_linear_bandit_personalises(cache, problem, opponents):
     assert reward > 1.2 * opponents["best_fixed_list"]["reward"]
 
 
+@pytest.mark.long
 def test_sixty_training_steps_come_close_to_the_best_fixed_list(cache, problem, opponents, tmp_path):
     config = composed(cache, "agent.policy.embedding=random")
     method = make_method(config, problem, RunFolder(tmp_path))
