@@ -157,7 +157,9 @@ class Compiled(NamedTuple):
     clicks: Callable[..., jax.Array]
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["ddpg", "hrl_mg"])
+@pytest.fixture(
+    scope="module", params=[pytest.param(False, id="ddpg", marks=pytest.mark.long), pytest.param(True, id="hrl_mg")]
+)
 def agent(request: pytest.FixtureRequest) -> Compiled:
     learner = make_learner(request.param)
 

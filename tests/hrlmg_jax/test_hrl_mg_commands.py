@@ -287,6 +287,7 @@ def test_mistakes_get_one_message(run_command_line, tmp_path, arguments, parts):
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.long
 def test_evaluate_wants_a_run_of_this_system(finished_run, run_command_line, tmp_path):
     assert_one_message(run_command_line(EVALUATE), "no run given")
     folder, _ = finished_run

@@ -416,6 +416,7 @@ def test_a_used_run_folder_is_not_overwritten(finished_run, run_command_line, tm
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
 
+@pytest.mark.long
 def test_evaluate_explains_what_is_missing(finished_run, run_command_line, tmp_path):
     folder, _ = finished_run
     assert_one_message(run_command_line(EVALUATE), "run=RUN_FOLDER")

@@ -444,6 +444,7 @@ def test_the_flat_policy_makes_such_an_array_so_the_search_can_find_it() -> None
     assert max(largest_intermediates(1_009, 13, 1, "dense")) >= 13 * 1_009
 
 
+@pytest.mark.long
 def test_working_memory_grows_like_the_children_and_not_like_the_items() -> None:
     """16 times the items have 4 times the children per node; at the paper's episode length, as compiled."""
 
