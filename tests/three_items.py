@@ -10,6 +10,19 @@ from sim.rating_env import EnvConfig, EnvParams, RatingEnv, make_env_params, mak
 RATINGS = (5, 3, 1)
 ALPHA = 0.1
 DISCOUNT = 0.6
+REPLAY = {
+    "discount": DISCOUNT,
+    "updates_per_step": 1,
+    "batch_episodes": 8,
+    "replay_episodes": 100,
+    "target_rate": 0.05,
+    "loss": "squared",
+    "clip_norm": 10.0,
+    "epsilon": 1.0,
+    "epsilon_end": 0.2,
+    "epsilon_steps": 100,
+}
+"""Settings of `ReplayConfig` that suit so small a problem."""
 BEST = [0, 1]
 BEST_REWARD = (1 + 0.3) / 2
 # Q(s, a) of the best policy: at the first step, and at the second one by the item that came first.

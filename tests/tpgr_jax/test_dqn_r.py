@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from numpy_networks import dense, encode, relu
 from quick_jit import quick_jit
-from three_items import BEST, BEST_REWARD, DISCOUNT, FIRST_VALUES, SECOND_VALUES, all_episodes, make_three_items
+from three_items import (
+    BEST,
+    BEST_REWARD,
+    FIRST_VALUES,
+    REPLAY,
+    SECOND_VALUES,
+    all_episodes,
+    make_three_items,
+)
 
 from sim.rating_env import EnvConfig, RatingEnv, Trajectory, make_env_params, make_rating_env
 from sim.rollout import rollout
@@ -44,16 +52,7 @@ def make_learner(
         dueling=dueling,
     )
     settings: dict[str, Any] = {
-        "discount": DISCOUNT,
-        "updates_per_step": 1,
-        "batch_episodes": 8,
-        "replay_episodes": 100,
-        "target_rate": 0.05,
-        "loss": "squared",
-        "clip_norm": 10.0,
-        "epsilon": 1.0,
-        "epsilon_end": 0.2,
-        "epsilon_steps": 100,
+        **REPLAY,
         "learning_rate": 0.01,
         "double": True,
     }

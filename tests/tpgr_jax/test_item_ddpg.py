@@ -11,7 +11,15 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 from numpy_networks import dense, encode, relu
 from quick_jit import quick_jit
-from three_items import BEST, BEST_REWARD, DISCOUNT, FIRST_VALUES, SECOND_VALUES, all_episodes, make_three_items
+from three_items import (
+    BEST,
+    BEST_REWARD,
+    FIRST_VALUES,
+    REPLAY,
+    SECOND_VALUES,
+    all_episodes,
+    make_three_items,
+)
 
 from harness import nearest
 from sim.errors import UserError
@@ -53,16 +61,7 @@ def knn_settings(**changes: Any) -> DdpgKnnPolicyConfig:
 
 def learner_settings(**changes: Any) -> ItemDdpgConfig:
     settings: dict[str, Any] = {
-        "discount": DISCOUNT,
-        "updates_per_step": 1,
-        "batch_episodes": 8,
-        "replay_episodes": 100,
-        "target_rate": 0.05,
-        "loss": "squared",
-        "clip_norm": 10.0,
-        "epsilon": 1.0,
-        "epsilon_end": 0.2,
-        "epsilon_steps": 100,
+        **REPLAY,
         "actor_rate": 0.01,
         "critic_rate": 0.01,
         "action_noise": 0.1,
