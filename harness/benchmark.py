@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from harness.composition import composed_values
+from harness.devices import AUTOMATIC, cores_as_devices
 from harness.provenance import describe_environment
 from harness.run_folder import write_atomically
 from sim.errors import UserError
@@ -150,6 +151,7 @@ def run_benchmark(
     parser.add_argument("--section", choices=list(sections), help=argparse.SUPPRESS)
     parser.add_argument("--point", nargs=2, metavar=("NAME", "JSON"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    cores_as_devices(AUTOMATIC)
     if options.point:
         name, settings = options.point
         print(json.dumps({point.__name__: point for point in points}[name](**json.loads(settings))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from jax.sharding import AxisType, NamedSharding
 
 from sim.errors import UserError
 from sim.settings import Count, CountOrZero
-from sim.sharding import DATA, NODES
+from sim.sharding import DATA, NODES, num_shards
 
 _DETECT = "auto"
+_MOST_CORES = 8
+_EPISODES_PER_CORE = 128  # fewer do not keep a core busy
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,15 @@ class DevicesConfig:
     """Where a run computes (`devices` in `conf/train.yaml`); it decides how fast, not what comes out.
 
     Attributes:
-        count: Devices that share the episodes of each step; 0 = all that there are.
+        count: Devices that share the episodes of each step; 0 = all that there are. None: one; where a CPU has to do
+            many small operations, as many of its cores as the episodes keep busy, each as a device of its own.
         coordinator: None for a single process. For several, the first one's HOST:PORT, or "auto" to ask the scheduler
             (Slurm, Open MPI and others that JAX knows).
         processes: How many processes; only with a HOST:PORT.
         process: Which of them this one is, from 0; only with a HOST:PORT.
     """
 
-    count: CountOrZero = 1
+    count: CountOrZero | None = None
     coordinator: str | None = None
     processes: Count | None = None
     process: CountOrZero | None = None
@@ -59,7 +62,21 @@ class DevicesConfig:
             )
 
 
-ONE_DEVICE = DevicesConfig()
+AUTOMATIC = DevicesConfig()
+
+
+def cores_as_devices(config: DevicesConfig) -> None:
+    """Lets JAX see cores of a CPU as devices, before anything is computed.
+
+    Many small operations in a row keep one core of a CPU busy, whereas each core can play its own part of the episodes.
+    Where JAX has been told how many (`XLA_FLAGS=--xla_force_host_platform_device_count`), or runs already, nothing
+    changes.
+    """
+    told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if told or config.count == 0 or jax.config.values["jax_num_cpu_devices"] >= 0:
+        return
+    with suppress(RuntimeError):  # something has been computed in this process
+        jax.config.update("jax_num_cpu_devices", config.count or min(_usable_cores(), _MOST_CORES))
 
 
 def join_processes(config: DevicesConfig) -> None:
@@ -120,7 +137,9 @@ def agreed_path(path: Path) -> Path:
 
 
 @contextmanager
-def device_mesh(config: DevicesConfig, batch_size: int, batch_key: str, node_shards: int = 1) -> Iterator[None]:
+def device_mesh(
+    config: DevicesConfig, batch_size: int, batch_key: str, node_shards: int = 1, small_operations: bool = False
+) -> Iterator[None]:
     """Spreads what is computed within over the devices of a run (see `sim.sharding`).
 
     Args:
@@ -128,16 +147,21 @@ def device_mesh(config: DevicesConfig, batch_size: int, batch_key: str, node_sha
         batch_size: Episodes that are spread.
         batch_key: The setting that says how many.
         node_shards: Devices that hold different nodes of the tree, where that is asked for.
+        small_operations: Whether no operation is so large that all cores of a CPU work on it. (Those that score every
+            item are: spread over cores they are slower.)
 
     Raises:
         UserError: Too few devices, or numbers that do not divide.
     """
     available = len(jax.devices())
-    count = config.count or available
+    if config.count is None:
+        count = _automatic_count(batch_size, node_shards) if small_operations else 1
+    else:
+        count = config.count or available
     if count > available:
         raise UserError(
             f"devices.count is {count}, there are {available} ({jax.devices()[0].platform})",
-            do="Use 0 for all. On CPU, XLA_FLAGS=--xla_force_host_platform_device_count=N makes N.",
+            do="Use 0 for all, or null. On CPU, XLA_FLAGS=--xla_force_host_platform_device_count=N makes N.",
         )
     if batch_size % count:
         raise UserError(
@@ -155,6 +179,24 @@ def device_mesh(config: DevicesConfig, batch_size: int, batch_key: str, node_sha
     devices = np.asarray(jax.devices()[:count]).reshape(count // node_shards, node_shards)
     with jax.set_mesh(jax.sharding.Mesh(devices, (DATA, NODES), axis_types=(AxisType.Auto, AxisType.Auto))):
         yield
+
+
+def describe_devices() -> str:
+    """Names the devices that share the work, as in "2 x cpu"."""
+    kind = jax.devices()[0].device_kind
+    return f"{num_shards()} x {kind}" if num_shards() > 1 else kind
+
+
+def _automatic_count(batch_size: int, node_shards: int) -> int:
+    if jax.devices()[0].platform != "cpu":
+        return 1
+    most = min(_usable_cores(), _MOST_CORES, len(jax.devices()), batch_size // _EPISODES_PER_CORE)
+    powers = [2**power for power in range(1, max(1, most).bit_length())]
+    return max((count for count in powers if batch_size % count == 0 and count % node_shards == 0), default=1)
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def place(tree: Any, layout: Any) -> Any:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -176,11 +176,14 @@ def _first_states(
 @contextmanager
 def _compiling_meanwhile(*arguments: Any) -> Iterator[None]:
     """Compiles the first chunk in a thread while the block works on the host; the call that needs it finds it done."""
-    if num_shards() > 1:  # the ambient mesh belongs to this thread
-        yield
-        return
+    mesh = jax.sharding.get_mesh()
+
+    def compile_chunk() -> None:
+        with nullcontext() if mesh.empty else jax.set_mesh(mesh):  # the ambient mesh is this thread's, not that one's
+            _train_chunk.lower(*arguments).compile()
+
     with ThreadPoolExecutor(1) as pool:
-        compiling = pool.submit(lambda: _train_chunk.lower(*arguments).compile())
+        compiling = pool.submit(compile_chunk)
         yield
         compiling.exception()  # waits; whatever is wrong with it comes again with the call
 

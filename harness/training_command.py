@@ -15,6 +15,7 @@ from harness.compilation_cache import keep_compiled_programs
 from harness.devices import (
     DevicesConfig,
     agreed_path,
+    cores_as_devices,
     is_first_process,
     join_processes,
     meet,
@@ -51,7 +52,9 @@ def start_or_resume(
         UserError: What `train` raises, or a setting that a resumed run cannot change.
     """
     keep_compiled_programs()
-    join_processes(read_settings(DevicesConfig, composed.devices, "devices"))
+    devices = read_settings(DevicesConfig, composed.devices, "devices")
+    cores_as_devices(devices)
+    join_processes(devices)
     with quiet_but_for_the_first():
         _start_or_resume(composed, command, train, per_seed)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.devices import ONE_DEVICE, DevicesConfig
+from harness.devices import AUTOMATIC, DevicesConfig
 from harness.loop import ScheduleConfig
 from harness.seeds import SeedsConfig
 from hrlmg_jax.feedback import FeedbackNetworkConfig
@@ -84,7 +84,7 @@ class RunConfig(SeedsConfig):
     agent: AgentConfig
     train: ScheduleConfig
     evaluation: EvaluationConfig
-    devices: DevicesConfig = ONE_DEVICE
+    devices: DevicesConfig = AUTOMATIC
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""

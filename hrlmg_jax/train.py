@@ -9,7 +9,7 @@ import hydra
 import jax
 from omegaconf import DictConfig
 
-from harness.devices import device_mesh
+from harness.devices import describe_devices, device_mesh
 from harness.loop import run_training
 from harness.members import Member
 from harness.metric_writer import read_rows
@@ -101,7 +101,7 @@ def _announce(
         f"{data['name']}{kind_of(data)}: {data['events']:,} events, {data['users']:,} users, {data['catalogue']:,} "
         f"items to recommend; {starts:,} sessions to begin from\n"
         f"{config.agent.name}: {config.agent.learner.sessions} sessions side by side, replay {replays}; "
-        f"device: {jax.devices()[0].device_kind}; {name_folders(folders)}",
+        f"device: {describe_devices()}; {name_folders(folders)}",
         file=sys.stderr,
     )
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,14 @@ from sim.fixed_policies import random_policy
 from sim.rating_env import STATUS_SIZE, EnvParams, make_env_params, make_rating_env
 from sim.ratings import RatingData
 from sim.rollout import rollout
+from sim.sharding import on_every_device
 from tpgr_jax.encoder import REWARD_BINS
 from tpgr_jax.item_vectors import build_item_tree
 from tpgr_jax.methods import make_method, tree_method
 from tpgr_jax.policy import PolicyParams
 from tpgr_jax.reinforce import LearnerState, Reinforce, World
 from tpgr_jax.settings import RunConfig, TpgrAgent
-from tpgr_jax.system import Problem, make_learner, make_problem
+from tpgr_jax.system import Problem, devices_of, make_learner, make_problem
 from tpgr_jax.tree import ItemTree, build_tree, make_clustering
 
 MODULE = "tpgr_jax.bench"
@@ -93,6 +95,7 @@ def operations(learner: Reinforce) -> tuple[float, float]:
 def time_parts(learner: Reinforce, world: World, repeats: int) -> dict[str, float]:
     """Returns median seconds of a training step, of its rollout and of its update alone."""
     state = jax.block_until_ready(jax.jit(learner.init)(jax.random.key(0)))
+    world = jax.jit(on_every_device)(world)
     users = jnp.resize(world.env.users, (learner.episodes_per_step,))
     policy = learner.policy.as_policy()
 
@@ -122,18 +125,20 @@ def time_method(config: RunConfig, problem: Problem, repeats: int) -> dict[str, 
         method = make_method(config, problem, RunFolder(Path()))
     agent = method.agent
     assert agent is not None
-    state = jax.block_until_ready(jax.jit(agent.init)(jax.random.key(0), agent.world))
-    params = method.policy_params(state)
     users = jnp.resize(problem.env_params.users, (config.train.episodes_per_step,))
 
     def play(env_params: EnvParams, params: Any, users: jax.Array) -> Any:
         return rollout(problem.env, env_params, method.policy, params, users, jax.random.key(0), explore=True).reward
 
     compiled_play, compiled_step = jax.jit(play), jax.jit(agent.train_step)
-    return {
-        "rollout": seconds_of(lambda: compiled_play(problem.env_params, params, users), repeats),
-        "step": seconds_of(lambda: compiled_step(state, agent.world), repeats),
-    }
+    with devices_of(config):
+        env_params, world = jax.jit(on_every_device)((problem.env_params, agent.world))
+        state = jax.block_until_ready(jax.jit(agent.init)(jax.random.key(0), world))
+        params = method.policy_params(state)
+        return {
+            "rollout": seconds_of(lambda: compiled_play(env_params, params, users), repeats),
+            "step": seconds_of(lambda: compiled_step(state, world), repeats),
+        }
 
 
 def _random_tree(num_items: int, depth: int) -> ItemTree:
@@ -153,7 +158,8 @@ def bench_step(smoke: bool) -> list[Line]:
         )
         problem = make_problem(config)
         learner, world = make_learner(config, problem, _random_tree(problem.data.num_items, config.tree.depth))
-        seconds = time_parts(learner, world, 1 if smoke else 7)
+        with devices_of(config):
+            seconds = time_parts(learner, world, 1 if smoke else 7)
         played, updated = operations(learner)
         ideal = (played + updated) / rate
         decisions = EPISODES * config.env.episode_length
@@ -311,13 +317,15 @@ def netflix_point(size: str) -> dict[str, float]:
     marks["tree"] = time.perf_counter() - started
     started = time.perf_counter()
     learner, world = make_learner(config, problem, tree)
-    state = jax.jit(learner.init)(jax.random.key(0))
-    step = jax.jit(learner.train_step, donate_argnums=0)
-    for _ in range(10):
-        state, metrics = step(state, world)
-    jax.block_until_ready(metrics)
-    marks["train"] = time.perf_counter() - started
     device = sum(leaf.nbytes for leaf in jax.tree.leaves(world)) / 2**30
+    with devices_of(config):
+        world = jax.jit(on_every_device)(world)
+        state = jax.jit(learner.init)(jax.random.key(0))
+        step = jax.jit(learner.train_step, donate_argnums=0)
+        for _ in range(10):
+            state, metrics = step(state, world)
+        jax.block_until_ready(metrics)
+    marks["train"] = time.perf_counter() - started
     return {**marks, "memory": peak_memory(), "device": device, "ratings": problem.data.num_ratings}
 
 
@@ -449,7 +457,9 @@ def bench_decisions(smoke: bool) -> list[Line]:
                 return rollout(learner.env, env, policy, params, users, jax.random.key(0), explore=True).reward
 
             compiled = jax.jit(episode_batch)
-            return seconds_of(lambda: compiled(world.env, params, users), 3)
+            with devices_of(replace(config, train=replace(config.train, episodes_per_step=len(users)))):
+                env = jax.jit(on_every_device)(world.env)
+                return seconds_of(lambda: compiled(env, params, users), 3)
 
         decisions = episodes * config.env.episode_length
         tree = play(learner.policy.as_policy(), PolicyParams(state.params, world.tree))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import hydra
@@ -11,16 +11,17 @@ from omegaconf import DictConfig
 
 from harness.checkpoint import Checkpoints
 from harness.compilation_cache import keep_compiled_programs
+from harness.devices import DevicesConfig, cores_as_devices
 from harness.run_folder import RunFolder
 from harness.seeds import read_single_run
 from harness.training_command import relocated
 from sim.command import run_command, task
 from sim.errors import UserError
-from sim.settings import Count, read_settings
+from sim.settings import Count, CountOrZero, read_settings
 from tpgr_jax.comparison import USERS_PER_BATCH, evaluate_method, format_table, write_evaluation
 from tpgr_jax.methods import make_method
 from tpgr_jax.settings import RunConfig, TpgrAgent
-from tpgr_jax.system import check_same_origin, make_problem, tree_path
+from tpgr_jax.system import check_same_origin, devices_of, make_problem, tree_path
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class EvaluateConfig:
     data_root: str | None
     data_cache: str | None
     data_path: str | None
+    devices_count: CountOrZero | None
 
     def __post_init__(self) -> None:
         """Checks ranges; raises UserError naming the key."""
@@ -54,6 +56,8 @@ def evaluate(settings: EvaluateConfig) -> None:
         UserError: No run folder, or a group of them; no or damaged checkpoint, other data than the run was trained on.
     """
     keep_compiled_programs()
+    devices = DevicesConfig(count=settings.devices_count)
+    cores_as_devices(devices)
     folder = RunFolder(Path(settings.run or ""))
     config = read_settings(
         RunConfig, relocated(read_single_run(folder), settings.data_root, settings.data_cache, settings.data_path)
@@ -64,6 +68,11 @@ def evaluate(settings: EvaluateConfig) -> None:
             where=str(folder.path),
             do=f"Continue it: python -m tpgr_jax.train resume={folder.path}",
         )
+    with devices_of(replace(config, devices=devices)):
+        _evaluate_checkpoint(settings, config, folder)
+
+
+def _evaluate_checkpoint(settings: EvaluateConfig, config: RunConfig, folder: RunFolder) -> None:
     problem = make_problem(config)
     check_same_origin(config, problem, folder)
     method = make_method(config, problem, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from harness.devices import ONE_DEVICE, DevicesConfig
+from harness.devices import AUTOMATIC, DevicesConfig
 from harness.loop import ScheduleConfig
 from harness.seeds import SeedsConfig
 from sim.datasets import DataConfig
@@ -144,7 +144,7 @@ class RunConfig(SeedsConfig):
     tree: TreeConfig
     agent: Annotated[AgentSettings, ByName(AGENTS)]
     train: TrainConfig
-    devices: DevicesConfig = ONE_DEVICE
+    devices: DevicesConfig = AUTOMATIC
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness import provenance
+from harness.devices import device_mesh
 from harness.run_folder import RunFolder, write_atomically
 from sim.datasets import load_dataset
 from sim.errors import UserError
@@ -93,6 +95,17 @@ def make_tree(config: RunConfig, problem: Problem, folder: RunFolder) -> ItemTre
             do="Use the data set that the run was trained on.",
         )
     return tree
+
+
+def devices_of(config: RunConfig) -> AbstractContextManager[None]:
+    """Spreads what is computed within over a run's devices (see `harness.devices`).
+
+    Raises:
+        UserError: Too few devices, or numbers that do not divide.
+    """
+    batch = config.train.episodes_per_step
+    tree_policy = isinstance(config.agent, TpgrAgent)
+    return device_mesh(config.devices, batch, "train.episodes_per_step", config.node_shards, tree_policy)
 
 
 def make_learner(config: RunConfig, problem: Problem, tree: ItemTree) -> tuple[Reinforce, World]:

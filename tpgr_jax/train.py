@@ -11,7 +11,7 @@ import hydra
 import jax
 from omegaconf import DictConfig
 
-from harness.devices import device_mesh
+from harness.devices import describe_devices
 from harness.loop import run_training
 from harness.members import Member
 from harness.metric_writer import read_rows
@@ -26,7 +26,7 @@ from sim.settings import read_settings
 from tpgr_jax.comparison import by_name, evaluate_method, format_table, make_evaluate, write_evaluation
 from tpgr_jax.methods import Method, make_method
 from tpgr_jax.settings import RunConfig
-from tpgr_jax.system import Problem, check_same_origin, make_problem, record_origin
+from tpgr_jax.system import Problem, check_same_origin, devices_of, make_problem, record_origin
 
 register_run_folder_resolver()  # conf/train.yaml needs it while Hydra composes
 
@@ -55,8 +55,7 @@ def train(runs: list[Run], resume: bool) -> None:
         runs = [Run(_settled(run.values, config, problem), run.folder) for run in runs]
     configs = [read_settings(RunConfig, run.values) for run in runs]
     origin = partial(record_origin, configs[0], problem), partial(check_same_origin, configs[0], problem)
-    mesh = device_mesh(config.devices, config.train.episodes_per_step, "train.episodes_per_step", config.node_shards)
-    with opened_runs(runs, resume, config.train, *origin), mesh:
+    with devices_of(config), opened_runs(runs, resume, config.train, *origin):
         _train_in_folders(configs, problem, [run.folder for run in runs])
 
 
@@ -112,7 +111,7 @@ def _announce(problem: Problem, method: Method, folders: list[RunFolder]) -> Non
     print(
         f"{data.name}{kind}: {len(problem.train_users):,} training and {len(problem.test_users):,} test users, "
         f"{data.num_items:,} items; ratings on the device: {problem.env_params.ratings.nbytes / 1e6:,.1f} MB\n"
-        f"{method.description}; device: {jax.devices()[0].device_kind}; {name_folders(folders)}",
+        f"{method.description}; device: {describe_devices()}; {name_folders(folders)}",
         file=sys.stderr,
     )
 

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 
 from harness.agent import Agent
 from harness.checkpoint import Checkpoints
-from harness.devices import ONE_DEVICE, DevicesConfig, agreed, agreed_path, device_mesh, is_first_process, place
+from harness.devices import AUTOMATIC, DevicesConfig, agreed, agreed_path, device_mesh, is_first_process, place
 from harness.loop import ScheduleConfig, run_training
 from harness.members import Member
 from harness.run_folder import RunFolder
@@ -71,6 +71,36 @@ def train(path: Path, steps: int = SCHEDULE.steps):
     return run_training([member], schedule, {"data": "none"})[0]
 
 
+# --- Number of devices -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cores", "batch_size", "node_shards", "count"),
+    [
+        (1, 1024, 1, 1),
+        (2, 1024, 1, 2),
+        (3, 1024, 1, 2),
+        (4, 1000, 1, 4),
+        (16, 4096, 1, 8),
+        (16, 1024, 1, 8),
+        (16, 768, 1, 4),  # 96 episodes each would be too few for 8
+        (16, 255, 1, 1),
+        (8, 1026, 1, 2),  # 4 does not divide it
+        (8, 1024, 4, 8),
+        (2, 1024, 4, 1),
+    ],
+)
+def test_as_many_cores_as_the_episodes_keep_busy(monkeypatch, cores, batch_size, node_shards, count):
+    monkeypatch.setattr("harness.devices._usable_cores", lambda: cores)
+    with device_mesh(AUTOMATIC, batch_size, "train.episodes_per_step", node_shards, small_operations=True):
+        assert num_shards() == count
+
+
+def test_large_operations_are_not_spread_over_cores_by_themselves():
+    with device_mesh(AUTOMATIC, 1024, "train.episodes_per_step"):
+        assert num_shards() == 1
+
+
 # --- Settings --------------------------------------------------------------------------------------------------------
 
 
@@ -92,7 +122,7 @@ def test_settings_of_processes_must_fit_together(settings):
 def test_several_processes_use_all_their_devices():
     with pytest.raises(UserError, match=r"devices\.count=0"):
         read_settings(DevicesConfig, {"count": 4, "coordinator": "auto"}, "devices")
-    assert read_settings(DevicesConfig, {}, "devices") == ONE_DEVICE
+    assert read_settings(DevicesConfig, {}, "devices") == AUTOMATIC
 
 
 @pytest.mark.parametrize(

@@ -312,6 +312,25 @@ def test_two_processes_train_what_one_does_and_one_goes_on_alone(
         assert row["reward"] == pytest.approx(expected["reward"], rel=1e-3)
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_cores_share_the_episodes_by_themselves_and_evaluation_repeats_the_numbers(run_command_line, tmp_path):
+    # 256 episodes keep two cores busy; on one the run is the same but for rounding.
+    many = [*SMALL, "train.episodes_per_step=256", "train.steps=2"]
+    finished = run_command_line(TRAIN, *many, "hydra.run.dir=cores")
+    assert finished.returncode == 0, finished.stderr
+    assert "; device: 2 x cpu;" in finished.stderr
+    result = (tmp_path / "cores" / "eval.json").read_text()
+    (tmp_path / "cores" / "eval.json").unlink()
+    evaluated = run_command_line(EVALUATE, "run=cores")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert (tmp_path / "cores" / "eval.json").read_text() == result
+    alone = run_command_line(TRAIN, *many, "hydra.run.dir=alone", "devices.count=1")
+    assert alone.returncode == 0, alone.stderr
+    rows, expected = (metrics_without_times(tmp_path / name) for name in ("cores", "alone"))
+    for name in ("reward", "loss", "test_reward"):
+        assert rows[0][name] == pytest.approx(expected[0][name], rel=1e-3)
+
+
 @pytest.mark.long
 def test_every_switch_trains(run_command_line):
     finished = run_command_line(

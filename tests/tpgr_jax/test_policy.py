@@ -340,7 +340,7 @@ SAMPLE = jax.jit(_sample)
 EXTREME_DRAWS = [0.0, 2.0**-24, 0.5, 1 - 2.0**-23, 1 - 2.0**-24]
 
 
-@pytest.mark.parametrize("children", [1, 2, 7, 33, 150])
+@pytest.mark.parametrize("children", [1, 2, 7, 33, 150, 700])
 def test_sample_never_returns_a_masked_child(children: int) -> None:
     generator = np.random.default_rng(children)
     for scale in (0.0, 1.0, 30.0):
@@ -367,6 +367,20 @@ def test_sample_is_the_inverse_of_the_distribution_function() -> None:
     draws = (np.arange(1_000) + 0.5) / 1_000
     choice = SAMPLE(np.tile(logits.astype(np.float32), (1_000, 1)), draws.astype(np.float32))
     np.testing.assert_allclose(np.bincount(choice, minlength=6) / 1_000, probabilities, atol=1.5e-3)
+
+
+@pytest.mark.parametrize("children", [5, 61, 700])
+def test_sample_finds_what_a_search_in_the_distribution_function_finds(children: int) -> None:
+    generator = np.random.default_rng(children)
+    logits = generator.normal(0, 2, (5_000, children)).astype(np.float32)
+    draws = generator.random(len(logits), np.float32)
+    weights = np.exp(logits.astype(np.float64))
+    cumulative = np.cumsum(weights, -1) / weights.sum(-1, keepdims=True)
+    expected = (cumulative <= draws[:, None]).sum(-1)
+    choice = np.asarray(SAMPLE(logits, draws))
+    # Rounding may move the few draws that fall onto an edge between two children.
+    assert np.mean(choice != expected) < 2e-3
+    np.testing.assert_allclose(choice, expected, atol=1)
 
 
 def test_where_repeats_are_allowed_nothing_is_masked() -> None:
