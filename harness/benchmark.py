@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ from sim.errors import UserError
 from sim.settings import Settings, read_settings
 
 _GIB = 2**30
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,23 @@ def composed_settings(schema: type[Settings], name: str, *overrides: str) -> Set
 
 def seconds_of(run: Callable[[], Any], repeats: int = 5) -> float:
     """Returns the median duration of `run`, which is called once before to compile; waits for JAX's results."""
-    jax.block_until_ready(run())
-    durations = []
-    for _ in range(repeats):
-        started = time.perf_counter()
+    return alternating_seconds({"": run}, repeats)[""]
+
+
+def alternating_seconds(runs: Mapping[Name, Callable[[], Any]], repeats: int) -> dict[Name, float]:
+    """Returns the median duration of each run, timed in turns: whatever disturbs the machine disturbs them alike.
+
+    Each is called once before to compile; waits for JAX's results.
+    """
+    for run in runs.values():
         jax.block_until_ready(run())
-        durations.append(time.perf_counter() - started)
-    return statistics.median(durations)
+    durations: dict[Name, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            jax.block_until_ready(run())
+            durations[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in durations.items()}
 
 
 def matrix_product_rate(size: int = 2048) -> float:

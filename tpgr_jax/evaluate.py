@@ -21,7 +21,7 @@ from sim.settings import Count, CountOrZero, read_settings
 from tpgr_jax.comparison import USERS_PER_BATCH, evaluate_method, format_table, write_evaluation
 from tpgr_jax.methods import make_method
 from tpgr_jax.settings import RunConfig, TpgrAgent
-from tpgr_jax.system import check_same_origin, devices_of, make_problem, tree_path
+from tpgr_jax.system import Problem, check_same_origin, devices_of, make_problem, tree_path
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,13 @@ def evaluate(settings: EvaluateConfig) -> None:
             where=str(folder.path),
             do=f"Continue it: python -m tpgr_jax.train resume={folder.path}",
         )
-    with devices_of(replace(config, devices=devices)):
-        _evaluate_checkpoint(settings, config, folder)
-
-
-def _evaluate_checkpoint(settings: EvaluateConfig, config: RunConfig, folder: RunFolder) -> None:
     problem = make_problem(config)
     check_same_origin(config, problem, folder)
+    with devices_of(replace(config, devices=devices), problem.data.num_items):
+        _evaluate_checkpoint(settings, config, problem, folder)
+
+
+def _evaluate_checkpoint(settings: EvaluateConfig, config: RunConfig, problem: Problem, folder: RunFolder) -> None:
     method = make_method(config, problem, folder)
     newest = step = 0
     state = None

@@ -24,6 +24,8 @@ from tpgr_jax.reinforce import Reinforce, World
 from tpgr_jax.settings import RunConfig, TpgrAgent
 from tpgr_jax.tree import ItemTree, load_tree
 
+_ITEMS_ON_EVERY_CORE = 100_000  # of more items the networks are too large to keep one copy for each core of a CPU
+
 VALIDATION_FRACTION = 0.1  # of the training users, with data.validation
 
 
@@ -97,15 +99,15 @@ def make_tree(config: RunConfig, problem: Problem, folder: RunFolder) -> ItemTre
     return tree
 
 
-def devices_of(config: RunConfig) -> AbstractContextManager[None]:
+def devices_of(config: RunConfig, num_items: int) -> AbstractContextManager[None]:
     """Spreads what is computed within over a run's devices (see `harness.devices`).
 
     Raises:
         UserError: Too few devices, or numbers that do not divide.
     """
     batch = config.train.episodes_per_step
-    tree_policy = isinstance(config.agent, TpgrAgent)
-    return device_mesh(config.devices, batch, "train.episodes_per_step", config.node_shards, tree_policy)
+    small = isinstance(config.agent, TpgrAgent) and num_items <= _ITEMS_ON_EVERY_CORE
+    return device_mesh(config.devices, batch, "train.episodes_per_step", config.node_shards, small)
 
 
 def make_learner(config: RunConfig, problem: Problem, tree: ItemTree) -> tuple[Reinforce, World]:

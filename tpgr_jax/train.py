@@ -55,7 +55,7 @@ def train(runs: list[Run], resume: bool) -> None:
         runs = [Run(_settled(run.values, config, problem), run.folder) for run in runs]
     configs = [read_settings(RunConfig, run.values) for run in runs]
     origin = partial(record_origin, configs[0], problem), partial(check_same_origin, configs[0], problem)
-    with devices_of(config), opened_runs(runs, resume, config.train, *origin):
+    with devices_of(config, problem.data.num_items), opened_runs(runs, resume, config.train, *origin):
         _train_in_folders(configs, problem, [run.folder for run in runs])
 
 
