@@ -22,6 +22,7 @@ from harness.interruption import StopRequest
 from harness.members import Member, call_for_each, split_worlds
 from harness.metric_writer import MetricWriter
 from harness.run_folder import RunFolder
+from harness.tracking import FILES, LoggerConfig, tracking
 from sim.errors import UserError
 from sim.settings import Count
 from sim.sharding import num_shards, on_every_device
@@ -80,7 +81,9 @@ def _placed(states: list[Any], partition: Callable[[Any], Any]) -> list[Any]:
     return [place(state, partition(state)) for state in states]
 
 
-def run_training(members: Sequence[Member], schedule: ScheduleConfig, labels: dict[str, Any]) -> list[Any]:
+def run_training(
+    members: Sequence[Member], schedule: ScheduleConfig, labels: dict[str, Any], logger: LoggerConfig = FILES
+) -> list[Any]:
     """Trains members together to `schedule.steps`, from the newest checkpoint that all of them have if there is one.
 
     Metrics rows hold a member's own numbers, but for `seconds`: wall time of training, that of all members together
@@ -90,6 +93,7 @@ def run_training(members: Sequence[Member], schedule: ScheduleConfig, labels: di
         members: What trains, and where it is kept; one for an ordinary run.
         schedule: When to log, evaluate and checkpoint. Training ends early when all members are finished.
         labels: Constants that every row of metrics.jsonl carries (which data, whether synthetic).
+        logger: Where metrics go besides the members' folders.
 
     Returns:
         The final state of each member.
@@ -112,10 +116,9 @@ def run_training(members: Sequence[Member], schedule: ScheduleConfig, labels: di
             _progress_bar(schedule.steps, step, len(members)) as bar,
             StopRequest() as stop,
         ):
-            writers = [
-                files.enter_context(MetricWriter(member.folder.metrics, step, labels))
-                for member in (members if is_first_process() else [])
-            ]
+            writing = members if is_first_process() else []
+            writers = [files.enter_context(MetricWriter(member.folder.metrics, step, labels)) for member in writing]
+            logs = [files.enter_context(tracking(logger, member.folder, labels)) for member in writing]
             finished = _finished(members, states)
             while step < schedule.steps and not finished:
                 # Chunks end at multiples of log_every, also after a run that stopped in between.
@@ -136,8 +139,9 @@ def run_training(members: Sequence[Member], schedule: ScheduleConfig, labels: di
                 if step % schedule.evaluate_every == 0 or step == schedule.steps:
                     states = _evaluated(members, states, rows)
                     finished = _finished(members, states)
-                for writer, row in zip(writers, rows, strict=False):  # other processes have no writers
+                for writer, log, row in zip(writers, logs, rows, strict=False):  # other processes have no writers
                     writer.write(step, row)
+                    log(step, row)
                 bar.set_postfix_str(_summary(rows, agent.headline), refresh=False)
                 bar.update(length)
                 # Read once: a signal may come at any moment. It may also come to one of several processes only.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from harness.devices import AUTOMATIC, DevicesConfig
 from harness.loop import ScheduleConfig
 from harness.seeds import SeedsConfig
+from harness.tracking import FILES, LoggerConfig
 from hrlmg_jax.feedback import FeedbackNetworkConfig
 from hrlmg_jax.item_embedding import EmbeddingConfig
 from hrlmg_jax.learner import LearnerConfig
@@ -85,6 +86,7 @@ class RunConfig(SeedsConfig):
     train: ScheduleConfig
     evaluation: EvaluationConfig
     devices: DevicesConfig = AUTOMATIC
+    logger: LoggerConfig = FILES
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""

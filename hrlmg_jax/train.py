@@ -81,7 +81,7 @@ def _train_in_folders(configs: list[RunConfig], runs: list[Run], problem: Proble
         for folder, key in zip(folders, keys, strict=True)
     ]
     labels = {"data": data.log.name, "synthetic": data.log.synthetic}
-    states = run_training(members, configs[0].train, labels)
+    states = run_training(members, configs[0].train, labels, configs[0].logger)
     for config, folder, state in zip(configs, folders, states, strict=True):
         params = learner.acting_params(state, world)
         played = compare(config, problem, learner, params, folder, int(state.best.step))

@@ -421,6 +421,7 @@ def bench_seeds(smoke: bool) -> list[Line]:
                 f"num_seeds={num_seeds}",
                 f"train.steps={steps}",
                 *(f"train.{name}_every={steps}" for name in each),
+                *(("agent=popularity",) if smoke else ()),
             ]
             command, environment = _train_command(Path(folder), run, smoke, overrides)
             started = time.perf_counter()
@@ -430,7 +431,9 @@ def bench_seeds(smoke: bool) -> list[Line]:
             return time.perf_counter() - started
 
         if smoke:
-            return [Line(f"{seeds} seeds together", seconds("group", seeds), "s", note="whole command")]
+            return [
+                Line(f"{seeds} seeds together", seconds("group", seeds), "s", note="whole command, nothing to train")
+            ]
         for run, number in (("first", 1), ("first_group", seeds)):
             seconds(run, number)
         single, together = seconds("single", 1), seconds("group", seeds)

@@ -142,7 +142,7 @@ def settings_text(settings: Mapping[str, Any]) -> str:
 
 def without_effect(key: str) -> bool:
     """Says whether a setting, in dots, cannot set the results of runs on the same data apart, or is a seed."""
-    return key.startswith(("data.", "devices.")) or key in _WITHOUT_EFFECT
+    return key.startswith(("data.", "devices.", "logger.")) or key in _WITHOUT_EFFECT
 
 
 def comparable_runs(folders: Sequence[str] | None, data_name: str | None) -> RunsFound:

@@ -8,6 +8,7 @@ from typing import Annotated
 from harness.devices import AUTOMATIC, DevicesConfig
 from harness.loop import ScheduleConfig
 from harness.seeds import SeedsConfig
+from harness.tracking import FILES, LoggerConfig
 from sim.datasets import DataConfig
 from sim.errors import UserError
 from sim.rating_env import EnvConfig
@@ -145,6 +146,7 @@ class RunConfig(SeedsConfig):
     agent: Annotated[AgentSettings, ByName(AGENTS)]
     train: TrainConfig
     devices: DevicesConfig = AUTOMATIC
+    logger: LoggerConfig = FILES
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""

@@ -82,7 +82,7 @@ def _trained(configs: list[RunConfig], problem: Problem, methods: list[Method], 
     if not members:
         return [None] * len(methods)
     labels = {"data": problem.data.name, "synthetic": problem.data.synthetic}
-    return run_training(members, configs[0].train, labels)
+    return run_training(members, configs[0].train, labels, configs[0].logger)
 
 
 def _test(config: RunConfig, problem: Problem, method: Method) -> Callable[[Any], dict[str, float]]:

@@ -312,6 +312,7 @@ def test_two_processes_train_what_one_does_and_one_goes_on_alone(
         assert row["reward"] == pytest.approx(expected["reward"], rel=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
 def test_cores_share_the_episodes_by_themselves_and_evaluation_repeats_the_numbers(run_command_line, tmp_path):
     # 256 episodes keep two cores busy; on one the run is the same but for rounding.
