@@ -171,7 +171,9 @@ def run_benchmark(
         print(json.dumps([dataclasses.asdict(line) for line in sections[options.section](False)]))
         return
     results: dict[str, list[Line]] = {}
+    stolen = {}
     for name in options.only or sections:
+        started, stolen_before = time.monotonic(), _stolen_seconds()
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
         try:
             if options.smoke:
@@ -181,11 +183,15 @@ def run_benchmark(
         except UserError as failure:
             print(f"error: {failure}", file=sys.stderr)
             results[name] = [Line(f"section {name} failed", math.nan, "")]
+        cores_seconds = (time.monotonic() - started) * (os.cpu_count() or 1)
+        share = (_stolen_seconds() - stolen_before) / cores_seconds
+        stolen[name] = None if math.isnan(share) else share
     record = {
         "date": date.today().isoformat(),
         "smoke": options.smoke,
         "cores": os.cpu_count(),
         **describe_environment(),
+        "stolen": stolen,
         "sections": {name: [dataclasses.asdict(line) for line in lines] for name, lines in results.items()},
     }
     table = format_table(record, results)
@@ -199,13 +205,24 @@ def run_benchmark(
         raise SystemExit(1)
 
 
+def _stolen_seconds() -> float:
+    """Returns how long this virtual machine's cores have had to wait for others' so far; NaN where nobody counts."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+        return int(fields[8]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):
+        return math.nan
+
+
 def format_table(record: Mapping[str, Any], results: Mapping[str, Sequence[Line]]) -> str:
     """Returns the results as a Markdown table with the machine above it."""
     versions = record["versions"]
+    stolen = [f"{name} {share:.0%}" for name, share in record["stolen"].items() if share is not None]
     lines = [
         f"{record['date']}, {record['device']}, {record['cores']} cores, Python {record['python']}, "
         f"jax {versions['jax']}, jaxlib {versions['jaxlib']}"
         f"{', SMOKE: sizes too small to say anything' if record['smoke'] else ''}",
+        *([f"Processor time that other virtual machines took: {', '.join(stolen)}"] if stolen else []),
         "",
         "| section | measurement | value | target | verdict | note |",
         "|---|---|---|---|---|---|",

@@ -42,10 +42,12 @@ def test_table():
         "python": "3.11",
         "versions": {"jax": "0.10", "jaxlib": "0.10"},
         "smoke": True,
+        "stolen": {"step": 0.123, "start": None},
     }
     lines = [Line("speed", 1234.5, "1/s", 1000, at_most=False, note="fast"), Line("gpu", math.nan, "1/s", 5)]
     table = format_table(record, {"step": lines}).splitlines()
     assert "SMOKE" in table[0]
+    assert table[1] == "Processor time that other virtual machines took: step 12%"
     assert table[-2] == "| step | speed | 1,234 1/s | >= 1,000 1/s | pass | fast |"
     assert table[-1] == "| step | gpu |  | <= 5 1/s | not measured |  |"
 
