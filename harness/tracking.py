@@ -68,14 +68,24 @@ def tracking(config: LoggerConfig, folder: RunFolder, labels: dict[str, Any]) ->
         run.finish(exit_code=code)
 
 
-def _open(config: LoggerConfig, folder: RunFolder, labels: dict[str, Any]) -> Any:
+def check_logger(config: LoggerConfig) -> None:
+    """Raises UserError if metrics cannot go where a configuration sends them, as far as that can be told beforehand."""
+    if config.name == "wandb":
+        _package()
+
+
+def _package() -> Any:
     try:
         import wandb
     except ImportError:
         raise UserError(
-            "logger=wandb needs the package wandb",
-            do="pip install wandb (extra `wandb` of this package), or leave it out.",
+            "logger=wandb needs the package wandb", do="pip install wandb (extra `wandb`), or leave logger=wandb out."
         ) from None
+    return wandb
+
+
+def _open(config: LoggerConfig, folder: RunFolder, labels: dict[str, Any]) -> Any:
+    wandb = _package()
     identity = folder.path / "wandb_id"
     if not identity.exists():
         write_atomically(identity, lambda temporary: temporary.write_text(secrets.token_hex(8)))

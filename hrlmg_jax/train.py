@@ -16,6 +16,7 @@ from harness.metric_writer import read_rows
 from harness.plots import Curve, Panel, plot_curves
 from harness.run_folder import RunFolder, register_run_folder_resolver
 from harness.seeds import Run, name_folders
+from harness.tracking import check_logger
 from harness.training_command import opened_runs, start_or_resume, with_absolute_places
 from hrlmg_jax.comparison import compare, references
 from hrlmg_jax.learner import HrlLearner, HrlState
@@ -56,6 +57,7 @@ def train(runs: list[Run], resume: bool) -> None:
         Interruption: SIGINT or SIGTERM came; the states are saved.
     """
     configs = [read_settings(RunConfig, run.values) for run in runs]
+    check_logger(configs[0].logger)
     data = load_data(configs[0])
     if not resume:
         runs = [Run({**run.values, "data": with_absolute_places(run.values["data"])}, run.folder) for run in runs]

@@ -19,6 +19,7 @@ from harness.plots import Curve, Panel, plot_curves
 from harness.results import means
 from harness.run_folder import RunFolder, register_run_folder_resolver
 from harness.seeds import Run, name_folders
+from harness.tracking import check_logger
 from harness.training_command import opened_runs, start_or_resume, with_absolute_places
 from sim.command import run_command, task
 from sim.evaluation import Evaluation
@@ -50,6 +51,7 @@ def train(runs: list[Run], resume: bool) -> None:
         Interruption: SIGINT or SIGTERM came; the states are saved.
     """
     config = read_settings(RunConfig, runs[0].values)
+    check_logger(config.logger)
     problem = make_problem(config)
     if not resume:
         runs = [Run(_settled(run.values, config, problem), run.folder) for run in runs]

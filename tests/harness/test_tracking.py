@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.run_folder import RunFolder
-from harness.tracking import FILES, LoggerConfig, tracking
+from harness.tracking import FILES, LoggerConfig, check_logger, tracking
 from sim.errors import UserError
 from sim.settings import read_settings
 
@@ -94,8 +94,9 @@ def test_a_failed_run_is_marked(folder, runs):
 def test_what_is_missing_is_said_before_training(folder, monkeypatch):
     config = read_settings(LoggerConfig, WANDB, "logger")
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match="pip install wandb"), tracking(config, folder, {}):
-        pass
+    with pytest.raises(UserError, match="pip install wandb"):
+        check_logger(config)
+    check_logger(FILES)
 
     def refuse(**settings):
         raise RuntimeError("api_key\nnot configured")
