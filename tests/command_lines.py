@@ -66,11 +66,15 @@ def assert_same_metrics(folder: Path, other: Path, tolerance: float) -> None:
 
 
 def parameters(folder: Path, step: int) -> list[np.ndarray]:
-    """All arrays of a checkpoint, read without our code."""
+    """All arrays of a checkpoint, read without our code, whatever devices it was written on."""
     import jax
     import orbax.checkpoint as ocp
 
-    restored = ocp.StandardCheckpointer().restore((folder / "checkpoints" / str(step) / "state").absolute())
+    path = (folder / "checkpoints" / str(step) / "state").absolute()
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        stored = checkpointer.metadata(path).item_metadata.tree
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
+        restored = checkpointer.restore(path, restore_args=as_numpy)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(restored)]
 
 

@@ -7,6 +7,8 @@ the evaluation have to be equal, bit for bit.
 """
 
 import argparse
+import json
+import logging
 import os
 import random
 import subprocess
@@ -68,14 +70,22 @@ class Moment(NamedTuple):
     reached: Callable[[Path], bool] = lambda run: True
 
 
-def moments(kills: int, first_step: float, duration: float, generator: random.Random) -> list[Moment]:
-    """Draws the moments of the kills: a third each before the first step, within a checkpoint, and anywhere."""
+def moments(kills: int, first_step: float, trained: float, duration: float, generator: random.Random) -> list[Moment]:
+    """Draws the moments of the kills: a third each before the first step, within a checkpoint, and anywhere.
+
+    Args:
+        kills: How many.
+        first_step: Seconds until the first metrics.
+        trained: Seconds until the last.
+        duration: Seconds of the whole command.
+        generator: Draws them.
+    """
     drawn = []
     for number in range(kills):
         if number % 3 == 0:
             drawn.append(Moment("start-up", generator.uniform(0, first_step)))
         elif number % 3 == 1:
-            drawn.append(Moment("within a checkpoint", generator.uniform(first_step, duration), _writes_checkpoint))
+            drawn.append(Moment("within a checkpoint", generator.uniform(first_step, trained), _writes_checkpoint))
         else:
             drawn.append(Moment("any time", generator.uniform(0, duration)))
     return drawn
@@ -96,10 +106,12 @@ def kill_and_resume(system: System, folder: Path, environment: dict[str, str], k
         _finish(system, folder, environment, name)
     whole = folder / "whole"
     duration = time.time() - started
-    first_step = (whole / "metrics.jsonl").stat().st_mtime - started
+    trained = (whole / "metrics.jsonl").stat().st_mtime - started
+    seconds = [json.loads(line)["seconds"] for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    first_step = trained - (seconds[-1] - seconds[0])  # or a little earlier: evaluations take time too
     generator = random.Random(seed)
     equal = 0
-    for number, moment in enumerate(moments(kills, first_step, duration, generator)):
+    for number, moment in enumerate(moments(kills, first_step, trained, duration, generator)):
         name = f"killed_{number}"
         found = [_kill(system, folder, environment, name, moment)]
         if number % 2:
@@ -176,6 +188,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    logging.getLogger("absl").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         cache = {"TPGR_JAX_CACHE": f"{folder}/cache"}
         equal = kill_and_resume(SYSTEMS[options.system], Path(folder), os.environ | cache, options.kills, options.seed)
