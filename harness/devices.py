@@ -73,7 +73,7 @@ def cores_as_devices(config: DevicesConfig) -> None:
     changes.
     """
     told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if told or config.count == 0 or jax.config.values["jax_num_cpu_devices"] >= 0:
+    if told or config.count == 0 or getattr(jax.config, "jax_num_cpu_devices", -1) >= 0:
         return
     with suppress(RuntimeError):  # something has been computed in this process
         jax.config.update("jax_num_cpu_devices", config.count or min(_usable_cores(), _MOST_CORES))
