@@ -49,23 +49,23 @@ def tracking(config: LoggerConfig, folder: RunFolder, labels: dict[str, Any]) ->
         yield lambda step, values: None
         return
     run = _open(config, folder, labels)
-    failed = False
+    warned = False
 
-    def log(step: int, values: dict[str, Any]) -> None:
-        nonlocal failed
+    def attempt(call: Callable[[], Any]) -> None:
+        nonlocal warned
         try:
-            run.log({"step": step, **values})
+            call()
         except Exception as error:
-            if not failed:
+            if not warned:
                 print(f"warning: Weights & Biases takes no metrics ({error}); they are in the folder", file=sys.stderr)
-            failed = True
+            warned = True
 
     code = 1
     try:
-        yield log
+        yield lambda step, values: attempt(lambda: run.log({"step": step, **values}))
         code = 0
     finally:
-        run.finish(exit_code=code)
+        attempt(lambda: run.finish(exit_code=code))
 
 
 def check_logger(config: LoggerConfig) -> None:

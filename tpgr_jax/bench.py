@@ -293,7 +293,7 @@ def bench_catalogue(smoke: bool) -> list[Line]:
             lines.append(Line(f"{name}: peak memory", point["memory"], "GiB", target))
         for what in () if smoke else ("decision", "step"):
             large = {items: point[what] for items, point in measured.items() if items >= 10**4 or depth < 2}
-            exponent = fitted_exponent(list(large), list(large.values()))
+            exponent = fitted_exponent(list(large), list(large.values())) if len(large) > 1 else math.nan
             aim = "about 1" if depth < 2 else f"about 1/{depth} or less"
             lines.append(Line(f"{kind}: exponent of seconds per {what}", exponent, "", note=aim))
     return lines

@@ -25,7 +25,6 @@ from tpgr_jax.settings import RunConfig, TpgrAgent
 from tpgr_jax.tree import ItemTree, load_tree
 
 _ITEMS_ON_EVERY_CORE = 100_000  # of more items the networks are too large to keep one copy for each core of a CPU
-
 VALIDATION_FRACTION = 0.1  # of the training users, with data.validation
 
 

@@ -29,6 +29,8 @@ class StandIn:
         self.rows.append(row)
 
     def finish(self, exit_code):
+        if self.refuses:
+            raise RuntimeError("no route")
         self.exit_code = exit_code
 
 
