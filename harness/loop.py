@@ -21,6 +21,7 @@ from harness.devices import agreed, is_first_process, meet, place
 from harness.interruption import StopRequest
 from harness.members import Member, call_for_each, split_worlds
 from harness.metric_writer import MetricWriter
+from harness.phases import Phases
 from harness.run_folder import RunFolder
 from harness.tracking import FILES, LoggerConfig, tracking
 from sim.errors import UserError
@@ -82,7 +83,11 @@ def _placed(states: list[Any], partition: Callable[[Any], Any]) -> list[Any]:
 
 
 def run_training(
-    members: Sequence[Member], schedule: ScheduleConfig, labels: dict[str, Any], logger: LoggerConfig = FILES
+    members: Sequence[Member],
+    schedule: ScheduleConfig,
+    labels: dict[str, Any],
+    logger: LoggerConfig = FILES,
+    phases: Phases | None = None,
 ) -> list[Any]:
     """Trains members together to `schedule.steps`, from the newest checkpoint that all of them have if there is one.
 
@@ -94,6 +99,7 @@ def run_training(
         schedule: When to log, evaluate and checkpoint. Training ends early when all members are finished.
         labels: Constants that every row of metrics.jsonl carries (which data, whether synthetic).
         logger: Where metrics go besides the members' folders.
+        phases: Counts the time of start, training, evaluation and checkpoints; None counts it nowhere.
 
     Returns:
         The final state of each member.
@@ -105,12 +111,14 @@ def run_training(
     for member in members:
         check_steps(schedule, member.folder)
     meet("the folders are still as they were")  # before one process writes what another would take for an older state
+    phases = phases or Phases()
     agent = members[0].agent
     shared, own = split_worlds([member.agent.world for member in members])
     if num_shards() > 1:  # once, and not with every chunk
         shared, own = jax.jit(on_every_device)((shared, own))
     with JointCheckpoints([member.folder.checkpoints for member in members], schedule.max_to_keep) as checkpoints:
-        states, step, seconds = _first_states(members, checkpoints, schedule, (shared, own))
+        with phases.phase("start"):
+            states, step, seconds = _first_states(members, checkpoints, schedule, (shared, own))
         with (
             ExitStack() as files,
             _progress_bar(schedule.steps, step, len(members)) as bar,
@@ -124,8 +132,9 @@ def run_training(
                 # Chunks end at multiples of log_every, also after a run that stopped in between.
                 length = min(schedule.log_every - step % schedule.log_every, schedule.steps - step)
                 started = time.monotonic()
-                states, stacked = _train_chunk(agent.train_step, agent.partition, states, shared, own, length)
-                metrics = [_means(of_member) for of_member in jax.device_get(stacked)]
+                with phases.phase("training"):
+                    states, stacked = _train_chunk(agent.train_step, agent.partition, states, shared, own, length)
+                    metrics = [_means(of_member) for of_member in jax.device_get(stacked)]
                 chunk_seconds = time.monotonic() - started
                 seconds += chunk_seconds
                 step += length
@@ -137,7 +146,8 @@ def run_training(
                 }
                 rows = [{**progress, **of_member} for of_member in metrics]
                 if step % schedule.evaluate_every == 0 or step == schedule.steps:
-                    states = _evaluated(members, states, rows)
+                    with phases.phase("evaluation"):
+                        states = _evaluated(members, states, rows)
                     finished = _finished(members, states)
                 for writer, log, row in zip(writers, logs, rows, strict=False):  # other processes have no writers
                     writer.write(step, row)
@@ -148,7 +158,8 @@ def run_training(
                 asked_to_stop = agreed(stop.signal_number or 0)
                 last = step == schedule.steps or finished
                 if step % schedule.checkpoint_every == 0 or last or asked_to_stop:
-                    checkpoints.save(step, states, {"seconds": seconds})
+                    with phases.phase("checkpoints"):
+                        checkpoints.save(step, states, {"seconds": seconds})
                 if asked_to_stop:
                     checkpoints.wait()
                     raise Interruption(asked_to_stop, step)

@@ -111,6 +111,17 @@ def record_resumption(folder: RunFolder, record: dict[str, Any]) -> None:
     write_json(folder.provenance, {**record, "resumed": history})
 
 
+def record_seconds(folder: RunFolder, seconds: dict[str, float]) -> None:
+    """Adds to the newest process of the run's record where its time went (`harness.phases`)."""
+    record = read_json(folder.provenance)
+    resumed = record["resumed"]
+    if resumed:
+        resumed[-1]["seconds"] = seconds
+    else:
+        record["seconds"] = seconds
+    write_json(folder.provenance, record)
+
+
 def _brief(data: dict[str, Any]) -> str:
     return f"{data['name']} ({data['users']:,} users, {data['items']:,} items, {str(data['checksum'])[:19]}...)"
 

@@ -22,7 +22,8 @@ from harness.devices import (
     quiet_but_for_the_first,
 )
 from harness.loop import Interruption, ScheduleConfig, check_steps
-from harness.provenance import record_resumption
+from harness.phases import Phases
+from harness.provenance import record_resumption, record_seconds
 from harness.run_folder import RunFolder, discard_if_empty, make_folder, plain_config, remove_if_empty
 from harness.seeds import Run, check_alike, group_of, new_runs, runs_in
 from sim.errors import UserError
@@ -36,15 +37,15 @@ _PLACES = ("path", "root", "cache")
 def start_or_resume(
     composed: DictConfig,
     command: str,
-    train: Callable[[list[Run], bool], None],
+    train: Callable[[list[Run], bool, Phases], None],
     per_seed: Sequence[str] = (),
 ) -> None:
-    """Calls `train(runs, resumed)` with the runs that a composed configuration asks for.
+    """Calls `train(runs, resumed, phases)` with the runs that a composed configuration asks for.
 
     Args:
         composed: Of Hydra; its key `resume` names a folder, or is null for a new run in Hydra's output folder.
         command: Name of the module, for messages.
-        train: Trains one run, or those of several seeds together.
+        train: Trains one run, or those of several seeds together, and counts its time in `phases`.
         per_seed: Keys that may follow the seed where several seeds train together.
 
     Raises:
@@ -60,8 +61,9 @@ def start_or_resume(
 
 
 def _start_or_resume(
-    composed: DictConfig, command: str, train: Callable[[list[Run], bool], None], per_seed: Sequence[str]
+    composed: DictConfig, command: str, train: Callable[[list[Run], bool, Phases], None], per_seed: Sequence[str]
 ) -> None:
+    phases = Phases()
     resume = composed.resume is not None
     own = Path(str(composed.resume) if resume else HydraConfig.get().runtime.output_dir)
     folder = RunFolder(agreed_path(own))
@@ -79,7 +81,7 @@ def _start_or_resume(
             else:
                 runs = new_runs(composed, folder)
             check_alike(runs, per_seed)
-            train(runs, resume)
+            train(runs, resume, phases)
     except Interruption as stopped:
         print(f"{stopped}; continue with: python -m {command} resume={folder.path}", file=sys.stderr)
         raise SystemExit(128 + stopped.signal_number) from None
@@ -92,8 +94,11 @@ def opened_runs(
     schedule: ScheduleConfig,
     record_origin: Callable[[RunFolder], None],
     check_same_origin: Callable[[RunFolder], dict[str, Any]],
+    phases: Phases,
 ) -> Iterator[None]:
     """Keeps run folders locked and their configurations and provenance written while runs train in them.
+
+    However the runs end (but for a kill), their records tell where this process spent its time.
 
     Args:
         runs: One, or those of several seeds.
@@ -101,6 +106,7 @@ def opened_runs(
         schedule: Of all runs.
         record_origin: Writes what a new run is made from.
         check_same_origin: Compares it with what this process found, and returns the run's record.
+        phases: The time of this process.
 
     Raises:
         UserError: A folder is in use, holds another run or other data, or has been trained further than `schedule`.
@@ -130,7 +136,11 @@ def opened_runs(
                 run.folder.write_config(run.values)
             for run, record in zip(runs, records, strict=True):
                 record_resumption(run.folder, record)
-        yield
+        try:
+            yield
+        finally:
+            for run in runs if is_first_process() else []:
+                record_seconds(run.folder, phases.seconds())
 
 
 def with_absolute_places(data: dict[str, Any]) -> dict[str, Any]:

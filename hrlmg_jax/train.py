@@ -13,6 +13,7 @@ from harness.devices import describe_devices, device_mesh
 from harness.loop import run_training
 from harness.members import Member
 from harness.metric_writer import read_rows
+from harness.phases import Phases
 from harness.plots import Curve, Panel, plot_curves
 from harness.run_folder import RunFolder, register_run_folder_resolver
 from harness.seeds import Run, name_folders
@@ -45,12 +46,13 @@ def main(composed: DictConfig) -> None:
     start_or_resume(composed, "hrlmg_jax.train", train)
 
 
-def train(runs: list[Run], resume: bool) -> None:
+def train(runs: list[Run], resume: bool, phases: Phases) -> None:
     """Trains runs together, from their newest checkpoint (or from the beginning), and tests the results.
 
     Args:
         runs: One, or those of several seeds; alike in all but seed.
         resume: Whether the folders belong to earlier runs; a new run's folder must not hold a run.
+        phases: Counts the time.
 
     Raises:
         UserError: Impossible configuration, missing or damaged files, diverged training.
@@ -58,19 +60,21 @@ def train(runs: list[Run], resume: bool) -> None:
     """
     configs = [read_settings(RunConfig, run.values) for run in runs]
     check_logger(configs[0].logger)
-    data = load_data(configs[0])
+    with phases.phase("data"):
+        data = load_data(configs[0])
     if not resume:
         runs = [Run({**run.values, "data": with_absolute_places(run.values["data"])}, run.folder) for run in runs]
     origin = partial(record_origin, data), partial(check_same_origin, data)
-    with opened_runs(runs, resume, configs[0].train, *origin):
-        problems = [
-            make_problem(config, run.values, data, run.folder) for config, run in zip(configs, runs, strict=True)
-        ]
+    with opened_runs(runs, resume, configs[0].train, *origin, phases):
+        with phases.phase("simulator"):
+            problems = [
+                make_problem(config, run.values, data, run.folder) for config, run in zip(configs, runs, strict=True)
+            ]
         with device_mesh(configs[0].devices, configs[0].agent.learner.sessions, "agent.learner.sessions"):
-            _train_in_folders(configs, runs, problems[0])
+            _train_in_folders(configs, runs, problems[0], phases)
 
 
-def _train_in_folders(configs: list[RunConfig], runs: list[Run], problem: Problem) -> None:
+def _train_in_folders(configs: list[RunConfig], runs: list[Run], problem: Problem, phases: Phases) -> None:
     data = problem.data
     learner, world = make_learner(configs[0], problem)
     keys = [jax.random.key(config.seed) for config in configs]
@@ -83,10 +87,11 @@ def _train_in_folders(configs: list[RunConfig], runs: list[Run], problem: Proble
         for folder, key in zip(folders, keys, strict=True)
     ]
     labels = {"data": data.log.name, "synthetic": data.log.synthetic}
-    states = run_training(members, configs[0].train, labels, configs[0].logger)
+    states = run_training(members, configs[0].train, labels, configs[0].logger, phases)
     for config, folder, state in zip(configs, folders, states, strict=True):
         params = learner.acting_params(state, world)
-        played = compare(config, problem, learner, params, folder, int(state.best.step))
+        with phases.phase("final evaluation"):
+            played = compare(config, problem, learner, params, folder, int(state.best.step))
         _plot(config, problem, folder, references(config, played))
         print(f"run folder: {folder.path}")
 

@@ -12,6 +12,8 @@ import abc
 import csv
 import datetime
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -577,6 +579,7 @@ def read_parquet_columns(path: Path, names: Sequence[str], keys: str) -> pl.Data
 
     check_file(path)
     where = str(path)
+    _try_parquet(path, names)
     try:
         schema = pl.read_parquet_schema(path)
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -594,6 +597,30 @@ def read_parquet_columns(path: Path, names: Sequence[str], keys: str) -> pl.Data
         raise _bad_parquet(where, error) from None
 
 
+_PARQUET_TRIAL = """
+import sys
+import polars
+path, *names = sys.argv[1:]
+schema = polars.read_parquet_schema(path)
+polars.read_parquet(path, columns=[name for name in names if name in schema], glob=False)
+"""
+
+
+def _try_parquet(path: Path, names: Sequence[str]) -> None:
+    """Reads a Parquet file in another process: damage can make the library end the process that reads it.
+
+    Raises:
+        UserError: That process did not come to a good end.
+    """
+    trial = [sys.executable, "-c", _PARQUET_TRIAL, str(path), *names]
+    finished = subprocess.run(trial, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if finished.returncode:
+        last = finished.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        kind, _, reason = last.partition(": ")
+        known = kind.startswith("polars.exceptions.") and not kind.endswith("PanicException")
+        raise _bad_parquet(str(path), reason if known else "the library that reads it gave up")
+
+
 def _read_parquet(path: Path, layout: TableLayout) -> Columns:
     """Reads a Parquet file of ratings."""
     keys = "data.user_column, data.item_column, data.rating_column and data.timestamp_column"
@@ -608,7 +635,7 @@ def _read_parquet(path: Path, layout: TableLayout) -> Columns:
     return Columns(_parquet_ids(columns[0], where), _parquet_ids(columns[1], where), ratings, timestamps)
 
 
-def _bad_parquet(where: str, error: Exception) -> UserError:
+def _bad_parquet(where: str, error: Exception | str) -> UserError:
     if isinstance(error, PermissionError):
         return UserError("permission denied", where=where, do="Make the file readable for this user.")
     reason = next(iter(str(error).splitlines()), type(error).__name__)

@@ -9,12 +9,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sim.errors import UserError
 
 Settings = TypeVar("Settings")
+_CONTAINERS: dict[Any, tuple[type, str]] = {
+    list: (ListConfig, "Write a list like [32,16], or [] for an empty one."),
+    dict: (DictConfig, "Write pairs like {view: click, buy: order}, or {} for none."),
+}
 
 
 @dataclass(frozen=True)
@@ -130,13 +134,14 @@ def read_settings(schema: type[Settings], config: Any, where: str = "") -> Setti
         if missing:
             raise UserError(f"{_path(where, missing[0])} has no value", where="configuration", do=advice)
         values = {key: config[key] for key in present if key not in nested}
+        for key, value in values.items():
+            kind, do = _CONTAINERS.get(typing.get_origin(types[key]), (object, ""))
+            if not isinstance(value, kind):
+                raise UserError(f"cannot be {value!r}", where=_path(where, key), do=do)
         checked = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(plain), values), resolve=True)
     except OmegaConfBaseException as error:
         key = _path(where, str(getattr(error, "full_key", "") or ""))
-        problem = str(error).splitlines()[0]
-        if "is not a ListConfig" in problem:
-            problem = "is no list; write one like [32,16], or []"
-        raise UserError(problem, where=key, do=advice) from None
+        raise UserError(str(error).splitlines()[0], where=key, do=advice) from None
     assert isinstance(checked, dict)
     for name, value in checked.items():
         for place, bad, allowed in _out_of_range(hints[str(name)], value, _path(where, str(name))):

@@ -15,6 +15,7 @@ from harness.devices import describe_devices
 from harness.loop import run_training
 from harness.members import Member
 from harness.metric_writer import read_rows
+from harness.phases import Phases
 from harness.plots import Curve, Panel, plot_curves
 from harness.results import means
 from harness.run_folder import RunFolder, register_run_folder_resolver
@@ -39,12 +40,13 @@ def main(composed: DictConfig) -> None:
     start_or_resume(composed, "tpgr_jax.train", train, per_seed=("tree.seed",))
 
 
-def train(runs: list[Run], resume: bool) -> None:
+def train(runs: list[Run], resume: bool, phases: Phases) -> None:
     """Trains runs together, from their newest checkpoint (or from the beginning), and evaluates the results.
 
     Args:
         runs: One, or those of several seeds; alike in all but seed and tree.seed.
         resume: Whether the folders belong to earlier runs; a new run's folder must not hold a run.
+        phases: Counts the time.
 
     Raises:
         UserError: Impossible configuration, missing or damaged files, diverged training.
@@ -52,21 +54,24 @@ def train(runs: list[Run], resume: bool) -> None:
     """
     config = read_settings(RunConfig, runs[0].values)
     check_logger(config.logger)
-    problem = make_problem(config)
+    with phases.phase("data"):
+        problem = make_problem(config)
     if not resume:
         runs = [Run(_settled(run.values, config, problem), run.folder) for run in runs]
     configs = [read_settings(RunConfig, run.values) for run in runs]
     origin = partial(record_origin, configs[0], problem), partial(check_same_origin, configs[0], problem)
-    with devices_of(config, problem.data.num_items), opened_runs(runs, resume, config.train, *origin):
-        _train_in_folders(configs, problem, [run.folder for run in runs])
+    with devices_of(config, problem.data.num_items), opened_runs(runs, resume, config.train, *origin, phases):
+        _train_in_folders(configs, problem, [run.folder for run in runs], phases)
 
 
-def _train_in_folders(configs: list[RunConfig], problem: Problem, folders: list[RunFolder]) -> None:
-    methods = [make_method(config, problem, folder) for config, folder in zip(configs, folders, strict=True)]
+def _train_in_folders(configs: list[RunConfig], problem: Problem, folders: list[RunFolder], phases: Phases) -> None:
+    with phases.phase("method"):
+        methods = [make_method(config, problem, folder) for config, folder in zip(configs, folders, strict=True)]
     _announce(problem, methods[0], folders)
-    states = _trained(configs, problem, methods, folders)
+    states = _trained(configs, problem, methods, folders, phases)
     for config, method, folder, state in zip(configs, methods, folders, states, strict=True):
-        policies = evaluate_method(config, problem, method, state)
+        with phases.phase("final evaluation"):
+            policies = evaluate_method(config, problem, method, state)
         print(format_table(policies, problem, config))
         write_evaluation(folder, config, problem, 0 if state is None else int(state.step), policies)
         if method.agent is not None:
@@ -74,7 +79,9 @@ def _train_in_folders(configs: list[RunConfig], problem: Problem, folders: list[
         print(f"run folder: {folder.path}")
 
 
-def _trained(configs: list[RunConfig], problem: Problem, methods: list[Method], folders: list[RunFolder]) -> list[Any]:
+def _trained(
+    configs: list[RunConfig], problem: Problem, methods: list[Method], folders: list[RunFolder], phases: Phases
+) -> list[Any]:
     """Returns the final state of each method; None where there is nothing to train."""
     members = [
         Member(method.agent, folder, jax.random.key(config.seed), _test(config, problem, method))
@@ -84,7 +91,7 @@ def _trained(configs: list[RunConfig], problem: Problem, methods: list[Method], 
     if not members:
         return [None] * len(methods)
     labels = {"data": problem.data.name, "synthetic": problem.data.synthetic}
-    return run_training(members, configs[0].train, labels, configs[0].logger)
+    return run_training(members, configs[0].train, labels, configs[0].logger, phases)
 
 
 def _test(config: RunConfig, problem: Problem, method: Method) -> Callable[[Any], dict[str, float]]:

@@ -386,6 +386,13 @@ def test_damaged_parquet_files(tmp_path):
     assert "empty" in message("table", source)
 
 
+@pytest.mark.parametrize("end", ["import os; os.abort()", "raise BaseException('panic: range end')"])
+def test_a_parquet_file_that_ends_its_reader_gives_a_message(tmp_path, monkeypatch, end):
+    source = parquet(tmp_path, user=[1], item=[1], rating=[1])
+    monkeypatch.setattr(readers, "_PARQUET_TRIAL", end)
+    assert "not a sound Parquet file (the library that reads it gave up)" in message("table", source)
+
+
 def test_an_unknown_ending_needs_a_separator(tmp_path):
     source = store(tmp_path, LINES["table"], name="ratings.txt")
     assert "data.separator" in message("table", source)

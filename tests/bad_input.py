@@ -1,0 +1,695 @@
+"""Feeds damaged files to every reader and impossible values to every setting, and counts what comes of it.
+
+`python tests/bad_input.py [--cases 400]` runs so many cases for each layout of files. A file has to be refused with one
+message that names it, or be read as an independent parser of plain Python reads it, row for row; nothing else. The
+tests run the same with fewer cases.
+"""
+
+import argparse
+import copy
+import csv
+import datetime
+import functools
+import gzip
+import io
+import itertools
+import math
+import re
+import tempfile
+import typing
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+
+from harness.composition import composed_values
+from harness.run_index import flattened
+from hrlmg_jax import settings as hrlmg_settings
+from sim.errors import UserError
+from sim.event_readers import EventLayout, read_events
+from sim.ratings import build_rating_data
+from sim.readers import TableLayout, read_ratings
+from sim.settings import read_settings
+from sim.sources import SizeLimits, Source
+from tpgr_jax import settings as tpgr_settings
+
+Row = tuple[Any, ...]
+Files = dict[str, bytes]
+
+_INT64 = 2**63
+_MAX_ID = 256
+_EPOCH = datetime.date(1970, 1, 1)
+_CODES = {"skip": 0, "click": 1, "order": 2}
+_EVENTS = {"view": "skip", "tap": "click", "buy": "order", "login": "ignore"}
+
+
+class Layout(NamedTuple):
+    """A kind of input: how to draw a sound one, how the program reads it, and how plain Python does.
+
+    Attributes:
+        sound: Draws files by name.
+        read: What the program makes of them, as rows.
+        parse: The independent parser; raises ValueError for what has to be refused.
+        separator: Between the fields of a line.
+    """
+
+    sound: Callable[[st.DrawFn], Files]
+    read: Callable[[list[Source]], list[Row]]
+    parse: Callable[[Files], list[Row]]
+    separator: str
+
+
+# The independent parser
+
+
+def _lines(data: bytes) -> list[str]:
+    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+    text += "\n" if text.endswith("\r") else ""  # cut between the two characters of a line end, nothing is lost
+    text = text.replace("\r\n", "\n")
+    lines = text.rstrip("\n").split("\n")
+    if any(not line or "\r" in line or "\0" in line for line in lines):
+        raise ValueError("blank line, NUL or stray carriage return")
+    return lines
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,30}", text, re.ASCII) or not -_INT64 <= int(text) < _INT64:
+        raise ValueError(f"{text} is no integer")
+    return int(text)
+
+
+def _decimal(text: str) -> float:
+    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text, re.ASCII):
+        raise ValueError(f"{text} is no number")
+    if abs(float(text)) == float("inf"):
+        raise ValueError(f"{text} is too large")
+    return float(text)
+
+
+def _name(text: str, size: int) -> str:
+    if not 0 < size <= _MAX_ID:
+        raise ValueError("no id")
+    return text
+
+
+def _split(line: str, separator: str, number: int) -> list[str]:
+    parts = next(csv.reader([line], delimiter=separator, strict=True)) if '"' in line else line.split(separator)
+    if len(parts) != number:
+        raise ValueError("number of fields")
+    return parts
+
+
+def _columns(data: bytes, separator: str, names: list[str]) -> list[list[str]]:
+    """Returns the wanted fields of every line below the header."""
+    header, *lines = _lines(data)
+    found = _split(header, separator, len(next(csv.reader([header], delimiter=separator, strict=True))))
+    if not lines or any(found.count(name) != 1 for name in names):
+        raise ValueError("header")
+    rows = [_split(line, separator, len(found)) for line in lines]
+    return [[row[found.index(name)] for name in names] for row in rows]
+
+
+def _day(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text, re.ASCII):
+        raise ValueError(f"{text} is no date")
+    return (datetime.date.fromisoformat(text) - _EPOCH).days * 86_400
+
+
+def _parse_movielens(files: Files, separator: str, header: str | None) -> list[Row]:
+    (data,) = files.values()
+    lines = _lines(data)
+    if header is not None and lines.pop(0) != header:
+        raise ValueError("header")
+    rows = [line.split(separator) for line in lines]
+    if not rows or any(len(row) != 4 for row in rows):
+        raise ValueError("number of fields")
+    return [(_whole(user), _whole(item), _decimal(rating), _whole(time)) for user, item, rating, time in rows]
+
+
+def _parse_netflix(files: Files) -> list[Row]:
+    (data,) = files.values()
+    movie, rows = None, []
+    for line in _lines(data):
+        if line.endswith(":"):
+            movie = _whole(line[:-1])
+            continue
+        user, rating, date = line.split(",")
+        if movie is None or not 0 <= _whole(rating) <= 255:
+            raise ValueError("no movie, or rating")
+        rows.append((_whole(user), movie, _whole(rating), _day(date)))
+    if not rows:
+        raise ValueError("no ratings")
+    return rows
+
+
+def _parse_table(files: Files, separator: str, names: list[str]) -> list[Row]:
+    (data,) = files.values()
+    rows: list[Row] = []
+    for user, item, rating, *time in _columns(data, separator, names):
+        ids = (_name(user, len(user)), _name(item, len(item)))
+        rows.append((*ids, _decimal(rating), *map(_whole, time)))
+    return rows
+
+
+def _parse_events(files: Files, time_of: Callable[[str], int]) -> list[Row]:
+    (data,) = files.values()
+    rows = []
+    for user, item, time, event in _columns(data, ",", ["user", "item", "time", "event"]):
+        row = (_name(user, len(user.encode())), _name(item, len(item.encode())), time_of(time), _EVENTS.get(event))
+        if not 0 <= row[2] < 253_402_300_800 or row[3] is None:
+            raise ValueError("time or event")
+        if row[3] != "ignore":
+            rows.append((*row[:3], _CODES[row[3]]))
+    if not rows:
+        raise ValueError("no events")
+    return rows
+
+
+def _seconds(text: str) -> int:
+    return int(_decimal(text) // 1)
+
+
+def _milliseconds(text: str) -> int:
+    return _seconds(text) // 1000
+
+
+def _moment(text: str) -> int:
+    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}:\d{2}(\.\d+)?( ?UTC|Z)?)?", text, re.ASCII):
+        raise ValueError("time")
+    moment = datetime.datetime.fromisoformat(text[:19]).replace(tzinfo=datetime.UTC)
+    return round(moment.timestamp())
+
+
+def _parse_diginetica(files: Files) -> list[Row]:
+    def parsed(name: str, columns: list[str]) -> list[list[str]]:
+        return _columns(files[name], ";", columns)
+
+    def key(text: str) -> str:
+        return _name(text, len(text.encode()))
+
+    clicks = {(key(query), key(item)) for query, item in parsed("train-clicks.csv", ["queryId", "itemId"])}
+    orders = {(key(session), key(item)) for session, item in parsed("train-purchases.csv", ["sessionId", "itemId"])}
+    rows = []
+    wanted = ["queryId", "sessionId", "userId", "timeframe", "eventdate", "items", "is.test"]
+    for query, session, user, offset, date, items, is_test in parsed("train-queries.csv", wanted):
+        time = _moment(date)
+        if not 0 <= time < 253_402_300_800 or not 0 <= _milliseconds(offset) < 253_402_300_800:
+            raise ValueError("time")
+        if is_test not in ("TRUE", "FALSE"):
+            raise ValueError("is.test")
+        person = f"session {key(session)}" if user in ("NA", "") else user
+        key(query)
+        for item in filter(None, items.split(",") if is_test == "FALSE" else []):
+            code = 2 if (session, item) in orders else 1 if (query, item) in clicks else 0
+            rows.append((person, item, time + _milliseconds(offset), code, session))
+    if not rows:
+        raise ValueError("no events")
+    return rows
+
+
+# What the program reads
+
+
+def _ratings(reader: str, layout: TableLayout | None = None) -> Callable[[list[Source]], list[Row]]:
+    def read(sources: list[Source]) -> list[Row]:
+        columns = read_ratings(reader, sources, layout=layout)
+        arrays = [columns.users, columns.items, columns.ratings]
+        arrays += [] if columns.timestamps is None else [columns.timestamps]
+        rows = list(zip(*(array.tolist() for array in arrays), strict=True))
+        _check_rating_table(columns, rows, sources[0])
+        return [(str(row[0]), str(row[1]), *row[2:]) for row in rows] if reader == "table" else rows
+
+    return read
+
+
+def _check_rating_table(columns: Any, rows: list[Row], source: Source) -> None:
+    """The table that everything else consumes holds the same ratings, or these are refused."""
+    data = build_rating_data(
+        name="damaged",
+        users=columns.users,
+        items=columns.items,
+        ratings=columns.ratings,
+        timestamps=columns.timestamps,
+        rating_min=0.5,
+        rating_max=5.0,
+        checksum="sha256:0",
+        source=str(source),
+        synthetic=False,
+    )
+    users = np.repeat(data.user_ids, np.diff(data.indptr)).tolist()
+    table = zip(users, data.item_ids[data.items].tolist(), data.rating_values[data.codes].tolist(), strict=True)
+    assert sorted(table) == sorted((user, item, float(rating)) for user, item, rating, *_ in rows)
+
+
+def _log(reader: str, time_format: str = "seconds") -> Callable[[list[Source]], list[Row]]:
+    layout = EventLayout("user", "item", "time", "event", time_format=time_format, feedback_of_event=_EVENTS)
+
+    def read(sources: list[Source]) -> list[Row]:
+        columns = read_events(reader, sources, layout, SizeLimits())
+        ids = (columns.user_ids[columns.users], columns.item_ids[columns.items])
+        rows: list[Any] = [map(str, array.tolist()) for array in ids]
+        rows += [columns.times.tolist(), columns.feedback.tolist()]
+        return list(zip(*rows, strict=True))
+
+    return read
+
+
+# Sound files
+
+_small = st.integers(1, 30)
+_stars = st.sampled_from(["1", "2", "3", "4", "5", "3.5", "0.5"])
+_clock = st.integers(0, 2_000_000_000)
+_dates = st.dates(datetime.date(1999, 1, 1), datetime.date(2020, 12, 31)).map(datetime.date.isoformat)
+_words = st.sampled_from(["u1", "7", "007", "Zoë", "a b", "12"])
+
+
+def _text(lines: list[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _movielens(separator: str, header: str | None = None) -> Callable[[st.DrawFn], Files]:
+    def sound(draw: st.DrawFn) -> Files:
+        rows = draw(
+            st.lists(st.tuples(_small, _small, _stars, _clock), min_size=1, max_size=8, unique_by=lambda r: r[:2])
+        )
+        return {"ratings.dat": _text([*([header] if header else []), *(separator.join(map(str, row)) for row in rows)])}
+
+    return sound
+
+
+def _netflix(draw: st.DrawFn) -> Files:
+    movies = draw(st.lists(_small, min_size=1, max_size=3, unique=True))
+    lines: list[str] = []
+    for movie in movies:
+        rows = draw(
+            st.lists(st.tuples(_small, st.integers(1, 5), _dates), min_size=1, max_size=4, unique_by=lambda r: r[0])
+        )
+        lines += [f"{movie}:", *(",".join(map(str, row)) for row in rows)]
+    return {"combined.txt": _text(lines)}
+
+
+def _table(separator: str, header: list[str]) -> Callable[[st.DrawFn], Files]:
+    def sound(draw: st.DrawFn) -> Files:
+        column = {"who": _words, "what": _words, "stars": _stars, "when": _clock.map(str), "note": _words}
+        row = st.tuples(*(column[name] for name in header))
+        rows = draw(st.lists(row, min_size=1, max_size=8, unique_by=lambda r: (r[0], r[1])))
+        return {"table.csv": _text([separator.join(header), *(separator.join(row) for row in rows)])}
+
+    return sound
+
+
+def _event_table(times: st.SearchStrategy[str]) -> Callable[[st.DrawFn], Files]:
+    def sound(draw: st.DrawFn) -> Files:
+        rows = draw(st.lists(st.tuples(times, _words, st.sampled_from([*_EVENTS]), _words), min_size=1, max_size=8))
+        return {"log.csv": _text(["time,user,event,item", *map(",".join, rows)])}
+
+    return sound
+
+
+def _diginetica(draw: st.DrawFn) -> Files:
+    number = st.integers(1, 5).map(str)
+    shown = st.lists(number, min_size=1, max_size=4, unique=True).map(",".join)
+    flags = st.sampled_from(["FALSE", "FALSE", "TRUE"])
+    user = st.sampled_from(["NA", "", "8", "9"])
+    query = st.tuples(number, number, user, st.integers(0, 10**6).map(str), _dates, shown, flags)
+    queries = draw(st.lists(query, min_size=1, max_size=5))
+    clicks, orders = (draw(st.lists(st.tuples(number, number), min_size=1, max_size=4)) for _ in range(2))
+    return {
+        "train-queries.csv": _text(
+            ["queryId;sessionId;userId;timeframe;eventdate;items;is.test", *map(";".join, queries)]
+        ),
+        "train-clicks.csv": _text(["queryId;itemId", *map(";".join, clicks)]),
+        "train-purchases.csv": _text(["sessionId;itemId", *map(";".join, orders)]),
+    }
+
+
+_HEADER = "userId,movieId,rating,timestamp"
+_TABLE = ["note", "what", "who", "stars", "when"]
+LAYOUTS = {
+    "movielens_dat": Layout(
+        _movielens("::"), _ratings("movielens_dat"), lambda files: _parse_movielens(files, "::", None), "::"
+    ),
+    "movielens_data": Layout(
+        _movielens("\t"), _ratings("movielens_data"), lambda files: _parse_movielens(files, "\t", None), "\t"
+    ),
+    "movielens_csv": Layout(
+        _movielens(",", _HEADER), _ratings("movielens_csv"), lambda files: _parse_movielens(files, ",", _HEADER), ","
+    ),
+    "netflix": Layout(_netflix, _ratings("netflix"), _parse_netflix, ","),
+    "table, comma, time": Layout(
+        _table(",", _TABLE),
+        _ratings("table", TableLayout("who", "what", "stars", "when")),
+        lambda files: _parse_table(files, ",", ["who", "what", "stars", "when"]),
+        ",",
+    ),
+    "table, semicolon": Layout(
+        _table(";", ["who", "what", "stars"]),
+        _ratings("table", TableLayout("who", "what", "stars", None, ";")),
+        lambda files: _parse_table(files, ";", ["who", "what", "stars"]),
+        ";",
+    ),
+    "events, seconds": Layout(
+        _event_table(_clock.map(str)), _log("events_table"), lambda files: _parse_events(files, _seconds), ","
+    ),
+    "events, milliseconds": Layout(
+        _event_table(_clock.map(lambda time: f"{time}000")),
+        _log("events_table", "milliseconds"),
+        lambda files: _parse_events(files, _milliseconds),
+        ",",
+    ),
+    "events, text": Layout(
+        _event_table(_dates | st.sampled_from(["2016-01-31 23:59:02", "2016-01-31T23:59:02.999Z"])),
+        _log("events_table", "text"),
+        lambda files: _parse_events(files, _moment),
+        ",",
+    ),
+    "diginetica": Layout(
+        _diginetica, _log("diginetica"), lambda files: [row[:4] for row in _parse_diginetica(files)], ";"
+    ),
+}
+
+
+# Damage
+
+_ODD = (
+    *("", " ", "nan", "-1", "0", "+3", " 4", "4 ", "1e3", "1e999", "0x10", "1_000", "٣", "NULL", "3,5", "-0", "inf"),
+    *("99999999999999999999", "9223372036854775807", "2016-02-30", "2016-1-1", "=1+1", "'", '"', '"a', '"a""b"'),
+    *("0001-01-01", "9999-12-31", "2016-01-31 25:00:00", "5.0", "5.", ".5", "x" * 300, "ß" * 200, "\ufeff3", "\u2028"),
+)
+_BYTES = (
+    b"\0",
+    b"\r",
+    b"\n",
+    b"\xff",
+    b"\xc3",
+    b" ",
+    b'"',
+    b",",
+    b";",
+    b":",
+    b"\t",
+    b"-",
+    b"9",
+    b"\xef\xbb\xbf",
+    b"\x1f",
+)
+
+
+def _change_byte(draw: st.DrawFn, data: bytes, separator: str) -> bytes:
+    place = draw(st.integers(0, max(0, len(data) - 1)))
+    kept = place + draw(st.sampled_from([0, 1]))
+    return data[:place] + draw(st.sampled_from([*_BYTES, b""])) + data[kept:]
+
+
+def _cut(draw: st.DrawFn, data: bytes, separator: str) -> bytes:
+    return data[: draw(st.integers(0, len(data)))]
+
+
+def _change_field(draw: st.DrawFn, data: bytes, separator: str) -> bytes:
+    lines = data.split(b"\n")
+    number = draw(st.integers(0, len(lines) - 1))
+    fields = lines[number].split(separator.encode())
+    place = draw(st.integers(0, len(fields) - 1))
+    odd = draw(st.sampled_from(_ODD)).encode()
+    change = draw(st.sampled_from(["replace", "drop", "repeat", "quote", "insert"]))
+    quoted = b'"' + fields[place] + b'"'
+    fields[place : place + 1] = {
+        "replace": [odd],
+        "drop": [],
+        "repeat": [fields[place], fields[place]],
+        "quote": [quoted],
+        "insert": [odd, fields[place]],
+    }[change]
+    lines[number] = separator.encode().join(fields)
+    return b"\n".join(lines)
+
+
+def _change_lines(draw: st.DrawFn, data: bytes, separator: str) -> bytes:
+    lines = data.split(b"\n")
+    number = draw(st.integers(0, len(lines) - 1))
+    change = draw(st.sampled_from(["drop", "repeat", "blank", "join", "first again", "carriage return", "move"]))
+    if change == "join":
+        return data.replace(b"\n", b"", number)
+    if change == "carriage return":
+        return data.replace(b"\n", b"\r\n", number)
+    line = lines[number]
+    lines[number : number + 1] = {
+        "drop": [],
+        "repeat": [line, line],
+        "blank": [line, b""],
+        "first again": [line, lines[0]],
+        "move": [],
+    }[change]
+    return b"\n".join([line, *lines] if change == "move" else lines)
+
+
+def _change_whole(draw: st.DrawFn, data: bytes, separator: str) -> bytes:
+    change = draw(st.sampled_from(["separator", "utf-16", "mark", "twice", "blank lines", "old mac", "html", "digits"]))
+    if change == "separator":
+        return data.replace(separator.encode(), draw(st.sampled_from([b",", b";", b"\t", b"|", b":", b"  "])))
+    if change == "utf-16":
+        return data.decode("utf-8", "replace").encode("utf-16")
+    return {
+        "mark": b"\xef\xbb\xbf" * draw(st.integers(1, 2)) + data,
+        "twice": data + data,
+        "blank lines": data + b"\n" * draw(st.integers(1, 3)),
+        "old mac": data.replace(b"\n", b"\r"),
+        "html": b"<!DOCTYPE html><html><body>404 Not Found</body></html>\n" + data,
+        "digits": data.replace(b"1", "\uff11".encode()),
+    }[change]
+
+
+_DAMAGE = (_change_byte, _cut, _change_field, _change_field, _change_lines, _change_whole)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, layout: Layout) -> tuple[Files, str, Any]:
+    """Draws files of a layout, damages one in one or two ways, and packs it; perhaps damages the packed file too.
+
+    Returns:
+        What the files hold, how the damaged one is packed, and where its packed bytes are changed (None: nowhere).
+    """
+    files = dict(layout.sound(draw))
+    name = draw(st.sampled_from(sorted(files)))
+    packing = draw(st.sampled_from(["plain", "plain", "plain", "gzip", "zip"]))
+    in_package = packing != "plain" and draw(st.booleans())
+    for _ in range(0 if in_package else draw(st.integers(1, 2))):
+        files[name] = draw(st.sampled_from(_DAMAGE))(draw, files[name], layout.separator)
+    where = (draw(st.floats(0, 1, exclude_max=True)), draw(st.integers(-1, 255))) if in_package else None
+    return {name: files.pop(name), **files}, packing, where
+
+
+def store(folder: Path, files: Files, packing: str, where: tuple[float, int] | None) -> list[Source]:
+    """Writes files; the first is packed, and at a place (a share of its length) gets another byte, or is cut (-1)."""
+    sources = []
+    for number, (name, data) in enumerate(files.items()):
+        path = folder / name
+        source = Source(path)
+        if number == 0 and packing == "gzip":
+            path = folder / f"{name}.gz"
+            data, source = gzip.compress(data, mtime=0), Source(path)
+        elif number == 0 and packing == "zip":
+            path = folder / "archive.zip"
+            buffer = io.BytesIO()
+            with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr(zipfile.ZipInfo(name), data)
+            data, source = buffer.getvalue(), Source(path, name)
+        if number == 0 and where is not None:
+            place = int(where[0] * len(data))
+            data = data[:place] if where[1] < 0 else data[:place] + bytes([where[1]]) + data[place + 1 :]
+        path.write_bytes(data)
+        sources.append(source)
+    return sources
+
+
+def outcome(layout: Layout, files: Files, packing: str, where: tuple[float, int] | None) -> str:
+    """Reads the files and says what came of it; raises AssertionError if that is not what the parser of Python says."""
+    try:
+        expected: list[Row] | None = layout.parse(files)
+    except (ValueError, csv.Error):  # UnicodeDecodeError is a ValueError
+        expected = None
+    with tempfile.TemporaryDirectory() as folder:
+        sources = store(Path(folder), files, packing, where)
+        try:
+            rows = layout.read(sources)
+        except UserError as error:
+            refusal: UserError | None = error
+        else:
+            refusal = None
+    if refusal is not None:
+        _check_message(refusal, folder)
+        if expected is None or where is not None:
+            return "refused"
+        assert _BEYOND_THE_LAYOUT.search(str(refusal)), f"refused, but it is sound: {refusal}"
+        return "refused for what it says"
+    assert expected is not None, f"read, but it is malformed: {rows}"
+    assert rows == expected
+    return "read"
+
+
+def _check_message(error: UserError, named: str) -> None:
+    assert named in str(error), f"does not name {named}: {error}"
+    assert error.do, f"does not say what to do: {error}"
+    assert len(str(error)) < 2000, f"too long: {error}"
+    assert error.__cause__ is None, f"chained to {error.__cause__!r}: {error}"
+
+
+# Sound text whose ratings cannot be used, or that ends so that it must have been cut.
+_BEYOND_THE_LAYOUT = re.compile(r"outside the scale|more than once|looks cut short")
+
+
+def campaign(name: str, cases: int) -> Counter[str]:
+    """Runs so many damaged inputs of a layout and counts the outcomes.
+
+    Raises:
+        AssertionError: One is neither refused properly nor read as it is.
+    """
+    layout = LAYOUTS[name]
+    outcomes: Counter[str] = Counter()
+
+    @hypothesis.settings(
+        max_examples=cases,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(damaged(layout))
+    def run(case: tuple[Files, str, Any]) -> None:
+        outcomes[outcome(layout, *case)] += 1
+
+    run()
+    return outcomes
+
+
+# Settings
+
+_AGENTS = ("tpgr", "dqn_r", "ddpg_knn", "ddpg_r", "greedy_svd", "linear_ucb", "hlinear_ucb", "gaussian_posterior")
+_GROUP = {"no": "group"}
+_WRONG: dict[type, list[Any]] = {
+    bool: ["spam", 7.5, [1], _GROUP, None],
+    int: ["spam", "", 1.5, math.nan, math.inf, -(10**30), [1], _GROUP, None],
+    float: ["spam", "", math.nan, math.inf, -1e300, [1.0], _GROUP, None],
+    str: [[1], _GROUP, None, "spam"],
+    list: ["spam", 5, ["spam", -3], _GROUP, None],
+    dict: ["spam", 5, [1], None],
+    type(None): [[1], _GROUP],
+}
+# Words that mean something to whoever chose them, places, and numbers that may be any.
+_FREE = re.compile(r"data\.(name|path|root|cache|files|obtain|archive|member|.*_column|column_names)|simulator\.root")
+_FREE_NUMBERS = ("data.relevant_above", "data.rating_min", "data.rating_max")
+
+
+class Settings(NamedTuple):
+    """A composed configuration and the settings that it becomes."""
+
+    schema: type
+    values: dict[str, Any]
+
+
+def configurations() -> dict[str, Settings]:
+    """Returns the configurations whose settings are tried, by name."""
+    ratings = ["data=movielens_1m"]
+    found = {
+        f"train, {agent}": Settings(tpgr_settings.RunConfig, composed_values("train", [f"agent={agent}", *ratings]))
+        for agent in _AGENTS
+    }
+    found["fit_simulator"] = Settings(hrlmg_settings.FitConfig, composed_values("fit_simulator", []))
+    found["train_hrl_mg"] = Settings(hrlmg_settings.RunConfig, composed_values("train_hrl_mg", []))
+    found["train_hrl_mg, events"] = Settings(
+        hrlmg_settings.RunConfig, composed_values("train_hrl_mg", ["data=rees46", "agent=ddpg"])
+    )
+    return found
+
+
+def mistakes(values: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yields configurations with one mistake each: its kind, its key in dots, and the values."""
+    groups = {key.rpartition(".")[0] for key, _ in flattened(values)}
+    for group in sorted(groups):
+        yield "unknown key", f"{group}.nonsense".lstrip("."), _with(values, f"{group}.nonsense".lstrip("."), 1)
+        if group:
+            yield "no group", group, _with(values, group, 5)
+    for key, value in flattened(values):
+        for wrong in _WRONG[type(value)]:
+            if wrong != value and not (type(wrong) is type(value) is str and _FREE.fullmatch(key)):
+                yield "value", key, _with(values, key, wrong)
+
+
+def try_settings(settings: Settings, every: int = 1) -> Counter[str]:
+    """Reads the settings with each mistake; returns how many were refused, and how many harmless ones accepted.
+
+    Args:
+        settings: Sound ones.
+        every: Of so many mistakes one is tried.
+
+    Raises:
+        AssertionError: Something else than one message that names the key, or a value that its key cannot have.
+    """
+    read_settings(settings.schema, settings.values)
+    outcomes: Counter[str] = Counter()
+    for kind, key, values in itertools.islice(mistakes(settings.values), None, None, every):
+        wrong = dict(flattened(values)).get(key)
+        try:
+            built = read_settings(settings.schema, values)
+        except UserError as error:
+            _check_message(error, key.rpartition(".")[2] if kind == "value" else key)
+            outcomes[f"{kind}: refused"] += 1
+        else:
+            possible = kind == "value" and _possible(built, key, wrong)
+            assert possible, f"{kind} {key} = {wrong!r} was accepted"
+            outcomes["harmless value: accepted"] += 1
+    return outcomes
+
+
+def _with(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    changed = copy.deepcopy(values)
+    *groups, last = key.split(".")
+    functools.reduce(lambda group, name: group[name], groups, changed)[last] = value
+    return changed
+
+
+def _possible(built: Any, key: str, wrong: Any) -> bool:
+    """Says whether a setting may have a value that looks wrong: null where its type allows it, words, free numbers."""
+    *groups, last = key.split(".")
+    owner = functools.reduce(
+        lambda group, name: group[name] if isinstance(group, dict) else getattr(group, name), groups, built
+    )
+    if isinstance(owner, dict):  # names that users choose, such as those of events
+        return True
+    hint = typing.get_type_hints(type(owner))[last]
+    kinds = typing.get_args(hint) or (hint,)
+    if wrong is None:
+        return type(None) in kinds
+    if isinstance(wrong, str):
+        return last == "name" and str in kinds
+    if isinstance(wrong, float | int):
+        return key in _FREE_NUMBERS or (wrong == 1.5 and float in kinds)
+    return bool(_FREE.fullmatch(key))
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=400, help="for each layout of files")
+    options = parser.parse_args()
+    total: Counter[str] = Counter()
+    for name in LAYOUTS:
+        found = campaign(name, options.cases)
+        total += found
+        print(f"{name}: {dict(found)}", flush=True)
+    print(f"all files: {total.total()} cases, {dict(total)}")
+    total.clear()
+    for name, settings in configurations().items():
+        found = try_settings(settings)
+        total += found
+        print(f"{name}: {dict(found)}", flush=True)
+    print(f"all settings: {total.total()} cases, {dict(total)}")
+
+
+if __name__ == "__main__":
+    main()
