@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +16,12 @@ import orbax.checkpoint as ocp
 
 from sim.errors import UserError
 
-# Orbax logs every save; its errors arrive as exceptions anyway.
-logging.getLogger("absl").setLevel(logging.CRITICAL)
+# Orbax logs every save, and asyncio the failures of its writers; errors arrive as exceptions anyway.
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+
+_MAX_REASON = 120  # characters of another library's message
 
 
 class Checkpoints:
@@ -138,7 +142,7 @@ class Checkpoints:
 
     def _unwritable(self, error: Exception | str) -> UserError:
         return UserError(
-            f"the checkpoint cannot be written ({error})",
+            f"the checkpoint cannot be written ({_brief(error) if isinstance(error, Exception) else error})",
             where=str(self._folder),
             do="Check permissions and free space.",
         )
@@ -238,21 +242,32 @@ def _restore_newest(
     members: Sequence[Checkpoints], likes: Sequence[Any], steps: Sequence[int]
 ) -> tuple[int, list[Any], dict[str, Any]]:
     """Restores all members at the newest of some steps that can be read in every folder; says so if others cannot."""
-    problems: list[str] = []
+    problems: dict[str, list[int]] = {}
     for step in sorted(steps, reverse=True):
         try:
             restored = [member._restore(like, step) for member, like in zip(members, likes, strict=True)]
         except Exception as error:  # whatever damage makes Orbax raise: the next older one may be whole
-            problems.append(f"step {step}: {str(error).splitlines()[0][:300] if str(error) else type(error)}")
+            problems.setdefault(_brief(error), []).append(step)
             continue
         if problems:
-            print(f"warning: unreadable checkpoint skipped ({'; '.join(problems)})", file=sys.stderr)
+            print(f"warning: unreadable checkpoint skipped ({_listed(problems)})", file=sys.stderr)
         return step, [state for state, _ in restored], restored[0][1]
     raise UserError(
-        f"no checkpoint can be read ({'; '.join(problems)})",
+        f"no checkpoint can be read ({_listed(problems)})",
         where=_place(members),
-        do="Restore the folder, or train again.",
+        do="Restore the folder, its config.yaml too if that was changed, or train again.",
     )
+
+
+def _brief(error: Exception) -> str:
+    """Returns the first sentence of a library's message, without its advice."""
+    first = next(iter(str(error).splitlines()), "") or type(error).__name__
+    sentence = first.partition(". ")[0]
+    return sentence if len(sentence) <= _MAX_REASON else f"{sentence[:_MAX_REASON]}..."
+
+
+def _listed(problems: Mapping[str, Sequence[int]]) -> str:
+    return "; ".join(f"step {', '.join(map(str, steps))}: {problem}" for problem, steps in problems.items())
 
 
 def _place(members: Sequence[Checkpoints]) -> str:

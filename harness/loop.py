@@ -88,6 +88,7 @@ def run_training(
     labels: dict[str, Any],
     logger: LoggerConfig = FILES,
     phases: Phases | None = None,
+    begin: Callable[[], None] = lambda: None,
 ) -> list[Any]:
     """Trains members together to `schedule.steps`, from the newest checkpoint that all of them have if there is one.
 
@@ -100,6 +101,7 @@ def run_training(
         labels: Constants that every row of metrics.jsonl carries (which data, whether synthetic).
         logger: Where metrics go besides the members' folders.
         phases: Counts the time of start, training, evaluation and checkpoints; None counts it nowhere.
+        begin: Called when the states are there, also those of a resumed run, and training begins.
 
     Returns:
         The final state of each member.
@@ -119,6 +121,7 @@ def run_training(
     with JointCheckpoints([member.folder.checkpoints for member in members], schedule.max_to_keep) as checkpoints:
         with phases.phase("start"):
             states, step, seconds = _first_states(members, checkpoints, schedule, (shared, own))
+        begin()
         with (
             ExitStack() as files,
             _progress_bar(schedule.steps, step, len(members)) as bar,

@@ -111,12 +111,13 @@ def find_runs(folders: Sequence[str] | None, result: str) -> RunsFound:
     return RunsFound([run for run in found.values() if run is not None], unreadable)
 
 
-def check_comparable(runs: Sequence[RunRecord], keys: Sequence[str]) -> None:
+def check_comparable(runs: Sequence[RunRecord], keys: Sequence[str], unless: Mapping[str, str] | None = None) -> None:
     """Checks that the results of runs are about the same thing.
 
     Args:
         runs: Any number.
         keys: Settings, in dots, that must agree; so must the checksum of the data.
+        unless: What else can be done where a key does not agree.
 
     Raises:
         UserError: One differs; the message names the key, its values and two runs.
@@ -130,7 +131,7 @@ def check_comparable(runs: Sequence[RunRecord], keys: Sequence[str]) -> None:
         raise UserError(
             f"{key} is {first} in {runs[0].folder.path} and {other} in {other_run.folder.path}, so their results "
             "cannot be mixed",
-            do=f"{narrow} folders with runs=FOLDER,FOLDER.",
+            do=f"{narrow} folders with runs=FOLDER,FOLDER{(unless or {}).get(key, '')}.",
         )
 
     for run in runs[1:]:
@@ -165,17 +166,19 @@ def group_by_settings(runs: Sequence[RunRecord], ignored: Callable[[str], bool])
     ]
 
 
-def newest_of_each_seed(runs: Sequence[RunRecord], result: str) -> tuple[list[RunRecord], list[RunRecord]]:
+def newest_of_each_seed(runs: Sequence[RunRecord], result: str, *more: str) -> tuple[list[RunRecord], list[RunRecord]]:
     """Returns one run per seed, ascending, and the others: repetitions of a seed that must not count twice.
 
     Args:
         runs: Equal but for their seed.
         result: Name of the file whose time of writing decides.
+        more: Settings of numbers, in dots, that count as parts of the seed.
     """
+    keys = ("seed", *more)
     newest: dict[Any, RunRecord] = {}
     for run in sorted(runs, key=lambda run: (run.folder.path / result).stat().st_mtime_ns):
-        newest[run.settings.get("seed")] = run
-    kept = sorted(newest.values(), key=lambda run: run.settings.get("seed", 0))
+        newest[tuple(run.settings.get(key, 0) for key in keys)] = run
+    kept = [newest[seed] for seed in sorted(newest)]
     return kept, [run for run in runs if run not in kept]
 
 

@@ -95,10 +95,11 @@ def opened_runs(
     record_origin: Callable[[RunFolder], None],
     check_same_origin: Callable[[RunFolder], dict[str, Any]],
     phases: Phases,
-) -> Iterator[None]:
+) -> Iterator[Callable[[], None]]:
     """Keeps run folders locked and their configurations and provenance written while runs train in them.
 
-    However the runs end (but for a kill), their records tell where this process spent its time.
+    Yields a function to be called when training really begins: only then does a resumed run's folder change, and its
+    record tells, however the run ends (but for a kill), where this process spent its time.
 
     Args:
         runs: One, or those of several seeds.
@@ -129,17 +130,23 @@ def opened_runs(
                     record_origin(run.folder)
         meet("run folders are there")
         records = [check_same_origin(run.folder) for run in runs]
-        if resume:
-            for run in runs:
-                check_steps(schedule, run.folder)
-            for run in every:
-                run.folder.write_config(run.values)
-            for run, record in zip(runs, records, strict=True):
-                record_resumption(run.folder, record)
+        for run in runs if resume else []:
+            check_steps(schedule, run.folder)
+        began = False
+
+        def begin() -> None:
+            nonlocal began
+            if resume:
+                for run in every:
+                    run.folder.write_config(run.values)
+                for run, record in zip(runs, records, strict=True):
+                    record_resumption(run.folder, record)
+            began = True
+
         try:
-            yield
+            yield begin
         finally:
-            for run in runs if is_first_process() else []:
+            for run in runs if began and is_first_process() else []:
                 record_seconds(run.folder, phases.seconds())
 
 

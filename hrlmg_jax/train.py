@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import partial
 
 import hydra
@@ -65,16 +66,18 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
     if not resume:
         runs = [Run({**run.values, "data": with_absolute_places(run.values["data"])}, run.folder) for run in runs]
     origin = partial(record_origin, data), partial(check_same_origin, data)
-    with opened_runs(runs, resume, configs[0].train, *origin, phases):
+    with opened_runs(runs, resume, configs[0].train, *origin, phases) as begin:
         with phases.phase("simulator"):
             problems = [
                 make_problem(config, run.values, data, run.folder) for config, run in zip(configs, runs, strict=True)
             ]
         with device_mesh(configs[0].devices, configs[0].agent.learner.sessions, "agent.learner.sessions"):
-            _train_in_folders(configs, runs, problems[0], phases)
+            _train_in_folders(configs, runs, problems[0], phases, begin)
 
 
-def _train_in_folders(configs: list[RunConfig], runs: list[Run], problem: Problem, phases: Phases) -> None:
+def _train_in_folders(
+    configs: list[RunConfig], runs: list[Run], problem: Problem, phases: Phases, begin: Callable[[], None]
+) -> None:
     data = problem.data
     learner, world = make_learner(configs[0], problem)
     keys = [jax.random.key(config.seed) for config in configs]
@@ -87,7 +90,7 @@ def _train_in_folders(configs: list[RunConfig], runs: list[Run], problem: Proble
         for folder, key in zip(folders, keys, strict=True)
     ]
     labels = {"data": data.log.name, "synthetic": data.log.synthetic}
-    states = run_training(members, configs[0].train, labels, configs[0].logger, phases)
+    states = run_training(members, configs[0].train, labels, configs[0].logger, phases, begin)
     for config, folder, state in zip(configs, folders, states, strict=True):
         params = learner.acting_params(state, world)
         with phases.phase("final evaluation"):

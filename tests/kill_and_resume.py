@@ -11,11 +11,14 @@ import json
 import logging
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +26,7 @@ import numpy as np
 from command_lines import checkpoint_steps, metrics_without_times, parameters, run_module
 
 STEPS = 40
+_SAVE_SECONDS = 0.06  # that a checkpoint of these sizes takes
 _SCHEDULE = [f"train.steps={STEPS}", "train.log_every=2", "train.evaluate_every=10", "train.checkpoint_every=2"]
 _RATINGS = ["data.size=tiny", "env.episode_length=8", "agent.policy.hidden=[8]", "agent.policy.embedding_epochs=1"]
 _LOG = ["data.size=tiny", "env.episode_length=12", "evaluation.long=12", "evaluation.short=6", "evaluation.sessions=24"]
@@ -63,20 +67,19 @@ SYSTEMS = {
 
 
 class Moment(NamedTuple):
-    """When to kill: `seconds` after the start, or as soon as `reached` holds after them."""
+    """When to kill: `seconds` after the start, or after the first instant at which `reached` holds."""
 
     name: str
     seconds: float
     reached: Callable[[Path], bool] = lambda run: True
 
 
-def moments(kills: int, first_step: float, trained: float, duration: float, generator: random.Random) -> list[Moment]:
+def moments(kills: int, first_step: float, duration: float, generator: random.Random) -> list[Moment]:
     """Draws the moments of the kills: a third each before the first step, within a checkpoint, and anywhere.
 
     Args:
         kills: How many.
         first_step: Seconds until the first metrics.
-        trained: Seconds until the last.
         duration: Seconds of the whole command.
         generator: Draws them.
     """
@@ -85,7 +88,9 @@ def moments(kills: int, first_step: float, trained: float, duration: float, gene
         if number % 3 == 0:
             drawn.append(Moment("start-up", generator.uniform(0, first_step)))
         elif number % 3 == 1:
-            drawn.append(Moment("within a checkpoint", generator.uniform(first_step, trained), _writes_checkpoint))
+            step = generator.randrange(2, STEPS + 1, 2)
+            writing = partial(_writes_checkpoint, step=step)
+            drawn.append(Moment("within a checkpoint", generator.uniform(0, _SAVE_SECONDS), writing))
         else:
             drawn.append(Moment("any time", generator.uniform(0, duration)))
     return drawn
@@ -110,8 +115,8 @@ def kill_and_resume(system: System, folder: Path, environment: dict[str, str], k
     seconds = [json.loads(line)["seconds"] for line in (whole / "metrics.jsonl").read_text().splitlines()]
     first_step = trained - (seconds[-1] - seconds[0])  # or a little earlier: evaluations take time too
     generator = random.Random(seed)
-    equal = 0
-    for number, moment in enumerate(moments(kills, first_step, trained, duration, generator)):
+    equal, kinds = 0, Counter[str]()
+    for number, moment in enumerate(moments(kills, first_step, duration, generator)):
         name = f"killed_{number}"
         found = [_kill(system, folder, environment, name, moment)]
         if number % 2:
@@ -119,7 +124,9 @@ def kill_and_resume(system: System, folder: Path, environment: dict[str, str], k
         _finish(system, folder, environment, name)
         differing = differences(folder / name, whole, system)
         equal += not differing
+        kinds.update(re.sub(r" [0-9]+", "", kind) for kind in found)
         print(f"{number + 1:3d} {moment.name}: {'; '.join(found)}: {differing or 'equal'}", flush=True)
+    print(", ".join(f"{kind}: {count}" for kind, count in kinds.most_common()))
     return equal
 
 
@@ -167,18 +174,30 @@ def _kill(system: System, folder: Path, environment: dict[str, str], name: str, 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    while process.poll() is None and not moment.reached(folder / name):
+        time.sleep(0.0005)
     ready = time.monotonic() + moment.seconds
-    while process.poll() is None and (time.monotonic() < ready or not moment.reached(folder / name)):
-        time.sleep(0.001)
+    while process.poll() is None and time.monotonic() < ready:
+        time.sleep(0.0005)
     finished = process.poll() is not None
     process.kill()
     process.wait()
-    steps = checkpoint_steps(folder / name)
-    return "had finished" if finished else f"killed after checkpoint {max(steps)}" if steps else "killed before any"
+    unfinished, steps = _unfinished(folder / name), checkpoint_steps(folder / name)
+    if finished:
+        return "had finished"
+    if unfinished:
+        return f"killed while checkpoint {max(unfinished)} was written"
+    return f"killed after checkpoint {max(steps)}" if steps else "killed before any"
 
 
-def _writes_checkpoint(run: Path) -> bool:
-    return any("tmp" in path.name for path in run.glob("checkpoints/*"))
+def _unfinished(run: Path) -> list[int]:
+    """Steps of the checkpoints that are being written, or never were to the end."""
+    names = [path.name.split(".") for path in run.glob("checkpoints/*.orbax-checkpoint-tmp*")]
+    return [int(step) for step, *_ in names if step.isdigit()]
+
+
+def _writes_checkpoint(run: Path, step: int) -> bool:
+    return max(_unfinished(run), default=0) >= step
 
 
 def main() -> None:

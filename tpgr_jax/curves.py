@@ -14,6 +14,7 @@ from harness.tables import Cell, markdown_list, markdown_table, markdown_text
 from sim.errors import UserError
 from sim.settings import OneOf
 from tpgr_jax.method_results import (
+    SPLIT_SEED,
     comparable_runs,
     describe_unfinished,
     is_synthetic,
@@ -34,6 +35,7 @@ class CurvesConfig:
     runs: list[str] | None
     data_name: str | None
     out: str
+    several_splits: bool = False
 
 
 def group_runs(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
@@ -42,7 +44,9 @@ def group_runs(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     for method in sorted({method_label(run) for run in runs}):
         own = [run for run in runs if method_label(run) == method]
         for group in group_by_settings(own, without_effect):
-            groups[label_of(method, group.distinction)] = newest_of_each_seed(group.runs, "metrics.jsonl")[0]
+            groups[label_of(method, group.distinction)] = newest_of_each_seed(group.runs, "metrics.jsonl", SPLIT_SEED)[
+                0
+            ]
     return groups
 
 
@@ -52,7 +56,7 @@ def report_curves(config: CurvesConfig) -> None:
     Raises:
         UserError: No runs with metrics, runs on different data or simulators, or files that cannot be read or written.
     """
-    found = comparable_runs(config.runs, config.data_name)
+    found = comparable_runs(config.runs, config.data_name, config.several_splits)
     runs = [run for run in found.runs if run.folder.metrics.exists()]
     if not runs:
         raise UserError("no run has metrics yet", do="Wait for the first log point of a run.")

@@ -50,6 +50,7 @@ class Figure4Config:
     data_name: str | None
     alpha: NotNegative
     out: str
+    several_splits: bool = False
 
 
 class Arm(NamedTuple):
@@ -169,7 +170,7 @@ def report_figure4(config: Figure4Config) -> None:
     Raises:
         UserError: No runs, runs that cannot be compared, or files that cannot be read or written.
     """
-    found = comparable_runs(config.runs, config.data_name)
+    found = comparable_runs(config.runs, config.data_name, config.several_splits)
     compared = compare(finished(found.runs), config.alpha)
     folder = Path(config.out)
     results = [arm.result for arm in compared.arms.values()]

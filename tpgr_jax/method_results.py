@@ -30,9 +30,10 @@ OPPONENTS = {"best fixed list": "best_fixed_list", "random": "random"}
 """Policies that every run is evaluated beside, and the prefix of their arrays."""
 
 _TRAIN = "tpgr_jax.train"
+SPLIT_SEED = "data.split_seed"
 _SAME_FOR_ALL = (
     *(
-        "data.split_seed",
+        SPLIT_SEED,
         "data.test_fraction",
         "data.validation",
         "data.relevant_above",
@@ -84,7 +85,8 @@ class MethodResult:
         alpha: Weight of the sequential reward.
         runs: One per seed.
         values: [S, U] per metric: a row per seed, or a single one where all seeds have the same result.
-        opponents: By policy, [U] per metric: what the first run was evaluated beside, on the same test users.
+        opponents: By policy, [U] per metric: what the first run was evaluated beside, on the same test users; those of
+            all splits in a row where there are several.
     """
 
     label: str
@@ -145,12 +147,13 @@ def without_effect(key: str) -> bool:
     return key.startswith(("data.", "devices.", "logger.")) or key in _WITHOUT_EFFECT
 
 
-def comparable_runs(folders: Sequence[str] | None, data_name: str | None) -> RunsFound:
+def comparable_runs(folders: Sequence[str] | None, data_name: str | None, several_splits: bool = False) -> RunsFound:
     """Finds the runs of this package, which must be about one data set, split and simulator.
 
     Args:
         folders: Where to search; None for the default places.
         data_name: Takes only runs on the data set of this name.
+        several_splits: Allows different data.split_seed.
 
     Raises:
         UserError: No runs, or runs whose results cannot be mixed.
@@ -163,7 +166,9 @@ def comparable_runs(folders: Sequence[str] | None, data_name: str | None) -> Run
             f"no runs{of} below {' or '.join(folders or ['outputs', 'multirun'])}",
             do=f"Make them, for instance with: python -m {_TRAIN} -m +experiment=table2",
         )
-    check_comparable([run for run in runs if run.data], _SAME_FOR_ALL)
+    same = [key for key in _SAME_FOR_ALL if not (several_splits and key == SPLIT_SEED)]
+    unless = {SPLIT_SEED: ", or let several splits count as repetitions with several_splits=true"}
+    check_comparable([run for run in runs if run.data], same, unless)
     return RunsFound(runs, found.unreadable)
 
 
@@ -206,30 +211,36 @@ def describe_unfinished(found: RunsFound) -> list[str]:
 def read_results(
     runs: Sequence[RunRecord], label: str, method: str, alpha: float
 ) -> tuple[MethodResult, list[RunRecord]]:
-    """Reads the per-user results of runs that are equal but for their seed.
+    """Reads the per-user results of runs that are equal but for their seed (and, where that is allowed, their split).
 
     Returns:
         The result, and the runs that repeat a seed and were left out for a newer one.
 
     Raises:
-        UserError: A file is missing, damaged, or of other test users than the first.
+        UserError: A file is missing, damaged, or of other test users than another one of the same split.
     """
-    kept, repeated = newest_of_each_seed(runs, RESULT)
+    kept, repeated = newest_of_each_seed(runs, RESULT, SPLIT_SEED)
     prefixes = ("", *(f"{policy}_" for policy in OPPONENTS.values()))
     names = [f"{prefix}{metric}" for prefix in prefixes for metric in METRICS]
     read = [read_arrays(run.folder.path / "eval.npz", [*names, "user"]) for run in kept]
-    for run, arrays in zip(kept, read, strict=True):
-        users = read[0]["user"]
+    first_of_split: dict[Any, int] = {}
+    for number, (run, arrays) in enumerate(zip(kept, read, strict=True)):
+        first = first_of_split.setdefault(run.settings.get(SPLIT_SEED), number)
+        users = read[first]["user"]
         if not np.array_equal(arrays["user"], users) or any(arrays[name].shape != users.shape for name in names):
             raise UserError(
-                f"has other test users than {kept[0].folder.path}, or not one value for each",
+                f"has other test users than {kept[first].folder.path}, or not one value for each",
                 where=str(run.folder.path / "eval.npz"),
                 do="Evaluate both runs again: python -m tpgr_jax.evaluate run=FOLDER",
             )
     values = {metric: np.stack([arrays[metric] for arrays in read]) for metric in METRICS}
     if all((rows == rows[0]).all() for rows in values.values()):
         values = {metric: rows[:1] for metric, rows in values.items()}
-    opponents = {policy: {metric: read[0][f"{policy}_{metric}"] for metric in METRICS} for policy in OPPONENTS.values()}
+    of_splits = [read[first] for first in first_of_split.values()]
+    opponents = {
+        policy: {metric: np.concatenate([arrays[f"{policy}_{metric}"] for arrays in of_splits]) for metric in METRICS}
+        for policy in OPPONENTS.values()
+    }
     return MethodResult(label, method, alpha, kept, values, opponents), repeated
 
 
@@ -242,9 +253,10 @@ def describe_problem(result: MethodResult) -> str:
     """Says on which data and users a result, and all that are compared with it, were tested."""
     data, settings = result.runs[0].data, result.runs[0].settings
     kind = " (SYNTHETIC)" if data["synthetic"] else ""
+    splits = dict.fromkeys(run.settings.get(SPLIT_SEED) for run in result.runs)
     return (
         f"{data['name']}{kind}, checksum {str(data['checksum'])[:19]}..., split seed "
-        f"{settings.get('data.split_seed')}, test fraction {settings.get('data.test_fraction')}: "
+        f"{', '.join(map(str, splits))}, test fraction {settings.get('data.test_fraction')}: "
         f"{result.values['reward'].shape[1]:,} test users, {settings.get('env.episode_length')} recommendations each"
     )
 

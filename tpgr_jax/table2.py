@@ -55,6 +55,7 @@ class Table2Config:
     runs: list[str] | None
     data_name: str | None
     out: str
+    several_splits: bool = False
 
 
 class Collected(NamedTuple):
@@ -138,7 +139,7 @@ def report_table2(config: Table2Config) -> None:
     Raises:
         UserError: No runs, runs that cannot be compared, or files that cannot be read or written.
     """
-    found = comparable_runs(config.runs, config.data_name)
+    found = comparable_runs(config.runs, config.data_name, config.several_splits)
     runs = finished(found.runs)
     collected = collect(runs)
     folder = Path(config.out)

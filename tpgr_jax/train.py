@@ -60,15 +60,27 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
         runs = [Run(_settled(run.values, config, problem), run.folder) for run in runs]
     configs = [read_settings(RunConfig, run.values) for run in runs]
     origin = partial(record_origin, configs[0], problem), partial(check_same_origin, configs[0], problem)
-    with devices_of(config, problem.data.num_items), opened_runs(runs, resume, config.train, *origin, phases):
-        _train_in_folders(configs, problem, [run.folder for run in runs], phases)
+    with devices_of(config, problem.data.num_items), opened_runs(runs, resume, config.train, *origin, phases) as begin:
+        _train_in_folders(configs, problem, [run.folder for run in runs], phases, begin)
 
 
-def _train_in_folders(configs: list[RunConfig], problem: Problem, folders: list[RunFolder], phases: Phases) -> None:
+def _train_in_folders(
+    configs: list[RunConfig],
+    problem: Problem,
+    folders: list[RunFolder],
+    phases: Phases,
+    begin: Callable[[], None],
+) -> None:
     with phases.phase("method"):
         methods = [make_method(config, problem, folder) for config, folder in zip(configs, folders, strict=True)]
     _announce(problem, methods[0], folders)
-    states = _trained(configs, problem, methods, folders, phases)
+    members = _members(configs, problem, methods, folders)
+    if members:
+        labels = {"data": problem.data.name, "synthetic": problem.data.synthetic}
+        states = run_training(members, configs[0].train, labels, configs[0].logger, phases, begin)
+    else:
+        begin()
+        states = [None] * len(methods)
     for config, method, folder, state in zip(configs, methods, folders, states, strict=True):
         with phases.phase("final evaluation"):
             policies = evaluate_method(config, problem, method, state)
@@ -79,19 +91,15 @@ def _train_in_folders(configs: list[RunConfig], problem: Problem, folders: list[
         print(f"run folder: {folder.path}")
 
 
-def _trained(
-    configs: list[RunConfig], problem: Problem, methods: list[Method], folders: list[RunFolder], phases: Phases
-) -> list[Any]:
-    """Returns the final state of each method; None where there is nothing to train."""
-    members = [
+def _members(
+    configs: list[RunConfig], problem: Problem, methods: list[Method], folders: list[RunFolder]
+) -> list[Member]:
+    """Returns what trains; nothing for methods without training."""
+    return [
         Member(method.agent, folder, jax.random.key(config.seed), _test(config, problem, method))
         for config, method, folder in zip(configs, methods, folders, strict=True)
         if method.agent is not None
     ]
-    if not members:
-        return [None] * len(methods)
-    labels = {"data": problem.data.name, "synthetic": problem.data.synthetic}
-    return run_training(members, configs[0].train, labels, configs[0].logger, phases)
 
 
 def _test(config: RunConfig, problem: Problem, method: Method) -> Callable[[Any], dict[str, float]]:

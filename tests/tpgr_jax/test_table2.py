@@ -208,6 +208,20 @@ def test_evaluations_of_other_users_are_refused(tmp_path):
         results_in(tmp_path)
 
 
+def test_several_splits_count_as_repetitions_if_that_is_asked_for(tmp_path):
+    make_run(tmp_path / "a", [1, 2, 3], {"data.split_seed": 0}, best_list=[2, 2, 2])
+    make_run(tmp_path / "b", [4, 5, 6], {"data.split_seed": 1}, best_list=[4, 4, 4])
+    make_run(tmp_path / "c", [4, 5, 6], {"data.split_seed": 1, "seed": 1}, best_list=[4, 4, 4])
+    with pytest.raises(UserError, match="several_splits=true"):
+        report(tmp_path)
+    report_table2(Table2Config("table2", [str(tmp_path)], None, str(tmp_path / "out"), several_splits=True))
+    text = (tmp_path / "out" / "table2.md").read_text()
+    assert "split seed 0, 1, test fraction" in text
+    # Means 2, 5 and 5; the best list's is 2 in one split and 4 in the other, so 3.
+    (row,) = [line for line in text.splitlines() if line.startswith("| TPGR")]
+    assert [row.split("|")[column].strip() for column in (2, 6, 7)] == ["4.0000 ± 4.3027", "1.333", "3"]
+
+
 def test_names_of_data_sets_stay_text(tmp_path):
     name = "=cmd()|x|$\\frac$\n# head"
     make_run(tmp_path / "runs", [1, 2], name=name, synthetic=True)
