@@ -141,8 +141,10 @@ class Checkpoints:
         return _with_keys(restored["state"], like), restored["loop"]
 
     def _unwritable(self, error: Exception | str) -> UserError:
+        # Of a chain "what: why: why that" the end: "No space left on device [os_error_code='28']".
+        reason = str(error).rpartition(": ")[2].partition(" [")[0]
         return UserError(
-            f"the checkpoint cannot be written ({_brief(error) if isinstance(error, Exception) else error})",
+            f"the checkpoint cannot be written ({reason})",
             where=str(self._folder),
             do="Check permissions and free space.",
         )

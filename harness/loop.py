@@ -121,7 +121,6 @@ def run_training(
     with JointCheckpoints([member.folder.checkpoints for member in members], schedule.max_to_keep) as checkpoints:
         with phases.phase("start"):
             states, step, seconds = _first_states(members, checkpoints, schedule, (shared, own))
-        begin()
         with (
             ExitStack() as files,
             _progress_bar(schedule.steps, step, len(members)) as bar,
@@ -130,6 +129,7 @@ def run_training(
             writing = members if is_first_process() else []
             writers = [files.enter_context(MetricWriter(member.folder.metrics, step, labels)) for member in writing]
             logs = [files.enter_context(tracking(logger, member.folder, labels)) for member in writing]
+            begin()
             finished = _finished(members, states)
             while step < schedule.steps and not finished:
                 # Chunks end at multiples of log_every, also after a run that stopped in between.

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_jit import quick_jit
 
 from hrlmg_jax.networks import ActorCritic, NetworkConfig
 from hrlmg_jax.offline import LoggedSessions, OfflineTest, rank_by_score, rerank
@@ -49,9 +50,12 @@ def world():
     policy = TwoLevelPolicy(ActorCritic(config, 1, SIZE), None, goals, 0.1, LENGTH)
     vectors = generator.normal(size=(ITEMS, SIZE))
     embedding = jnp.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), jnp.float32)
-    actor = policy.low.init(jax.random.key(1))["actor"]
+    actor = quick_jit(policy.low.init)(jax.random.key(1))["actor"]
     params = ActingParams(actor, None, ItemIndex(embedding, ITEMS), jnp.ones(ITEMS), jnp.bool_(False))
-    return SimpleNamespace(data=data, policy=policy, params=params, embedding=np.asarray(embedding, np.float64))
+    propose = quick_jit(lambda browsed, clicked: policy.low.act(actor, browsed, clicked, embedding, None).vector)
+    return SimpleNamespace(
+        data=data, policy=policy, params=params, embedding=np.asarray(embedding, np.float64), propose=propose
+    )
 
 
 def histories_before(log, row):
@@ -72,10 +76,8 @@ def transcription(world, row, items, answers):
     browsed, clicked = histories_before(world.data.log, row)  # line 2
     left, ranked = list(items), []
     while left:  # line 3
-        proposal = world.policy.low.act(
-            world.params.low, padded(browsed), padded(clicked), jnp.asarray(world.embedding, jnp.float32), None
-        )
-        scores = np.asarray(proposal.vector[0, 0], np.float64) @ world.embedding[left].T
+        proposal = np.asarray(world.propose(padded(browsed), padded(clicked)), np.float64)
+        scores = proposal[0, 0] @ world.embedding[left].T
         chosen = left[int(np.argmax(scores))]  # line 4
         ranked.append(chosen)  # line 5
         answer = answers[list(items).index(chosen)]  # line 6

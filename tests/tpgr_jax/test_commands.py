@@ -22,6 +22,11 @@ from command_lines import (
     trained_run,
 )
 
+from harness.composition import composed_values
+from sim.errors import UserError
+from sim.settings import read_settings
+from tpgr_jax.settings import RunConfig
+
 SMALL = [
     "data.size=tiny",
     "env.episode_length=8",
@@ -368,22 +373,33 @@ def test_flat_policy_trains(run_command_line):
 
 
 @pytest.mark.parametrize(
+    ("argument", "parts"),
+    [
+        ("env.alpha=-1", ["env.alpha"]),
+        ("env.reward_scale=odd", ["env.reward_scale", "half_open"]),
+        ("tree.depth=0", ["tree.depth"]),
+        ("tree.clustering=spectral", ["tree.clustering", "kmeans"]),
+        ("agent.policy.hidden=[0]", ["agent.policy.hidden"]),
+        ("agent.policy.hidden=32", ["agent.policy.hidden", "list"]),
+        ("agent.learner.discount=2", ["agent.learner.discount"]),
+        ("train.checkpoint_every=3", ["train.checkpoint_every", "train.log_every"]),
+        ("data.test_fraction=1.5", ["data.test_fraction"]),
+        ("seed=-1", ["seed"]),
+    ],
+)
+def test_settings_out_of_range_name_key_and_range(argument, parts):
+    with pytest.raises(UserError) as caught:
+        read_settings(RunConfig, composed_values("train", [argument]))
+    assert all(part in str(caught.value) for part in parts)
+
+
+@pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["env.alpha=-1"], ["env.alpha"]),
         (["env.alpha=much"], ["env.alpha"]),
         (["env.episode_length=500"], ["100 items", "env.episode_length"]),
-        (["env.reward_scale=odd"], ["env.reward_scale", "half_open"]),
-        (["tree.depth=0"], ["tree.depth"]),
-        (["tree.clustering=spectral"], ["tree.clustering", "kmeans"]),
-        (["agent.policy.hidden=[0]"], ["agent.policy.hidden"]),
-        (["agent.policy.hidden=32"], ["agent.policy.hidden", "list"]),
-        (["agent.learner.discount=2"], ["agent.learner.discount"]),
         (["train.episodes_per_step=33"], ["train.episodes_per_step", "episodes_per_user"]),
-        (["train.checkpoint_every=3"], ["train.checkpoint_every", "train.log_every"]),
-        (["data.test_fraction=1.5"], ["data.test_fraction"]),
         (["data.num_ratings=10"], ["data.num_ratings"]),
-        (["seed=-1"], ["seed"]),
         (["+agent.learner.momentum=0.9"], ["agent.learner.momentum"]),
         (["data=ratings_file"], ["data.path"]),
         (["data=ratings_file", "data.path=missing.csv"], ["missing.csv"]),
