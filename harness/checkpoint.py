@@ -20,7 +20,6 @@ from sim.errors import UserError
 for _name in ("absl", "asyncio"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
-
 _MAX_REASON = 120  # characters of another library's message
 
 

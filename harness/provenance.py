@@ -114,9 +114,8 @@ def record_resumption(folder: RunFolder, record: dict[str, Any]) -> None:
 def record_seconds(folder: RunFolder, seconds: dict[str, float]) -> None:
     """Adds to the newest process of the run's record where its time went (`harness.phases`)."""
     record = read_json(folder.provenance)
-    resumed = record["resumed"]
-    if resumed:
-        resumed[-1]["seconds"] = seconds
+    if record.get("resumed"):
+        record["resumed"][-1]["seconds"] = seconds
     else:
         record["seconds"] = seconds
     write_json(folder.provenance, record)

@@ -8,9 +8,10 @@ from pathlib import Path
 import jax
 import pytest
 from command_lines import run_module
-from quick_jit import quick_flags
+from quick_compilation import UNFUSED, UNOPTIMISED, with_flag
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = with_flag(os.environ.get("XLA_FLAGS", ""), UNFUSED)
 jax.config.update("jax_num_cpu_devices", 8)  # for the tests of many devices; all others compute on the first
 
 
@@ -26,11 +27,11 @@ def _forget_compiled_programs() -> Iterator[None]:
     jax.clear_caches()
 
 
-@pytest.fixture(scope="module")
-def quick_compilation() -> Iterator[None]:
-    """Compiles without optimisation: at the sizes of tests, compiling takes far longer than running."""
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compiles without optimisation, but for modules marked `optimised`, which compute more than they compile."""
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_disable_most_optimizations", request.node.get_closest_marker("optimised") is None)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
 
@@ -44,7 +45,7 @@ def command_environment(tmp_path_factory) -> dict[str, str]:
         "TPGR_JAX_CACHE": str(folder / "tables"),
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {quick_flags()}",
+        "XLA_FLAGS": with_flag(os.environ["XLA_FLAGS"], UNOPTIMISED),
         "XDG_CACHE_HOME": str(folder / "cache"),
         "PYTHONWARNINGS": "default",
     }

@@ -44,9 +44,8 @@ def group_runs(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     for method in sorted({method_label(run) for run in runs}):
         own = [run for run in runs if method_label(run) == method]
         for group in group_by_settings(own, without_effect):
-            groups[label_of(method, group.distinction)] = newest_of_each_seed(group.runs, "metrics.jsonl", SPLIT_SEED)[
-                0
-            ]
+            kept, _ = newest_of_each_seed(group.runs, "metrics.jsonl", SPLIT_SEED)
+            groups[label_of(method, group.distinction)] = kept
     return groups
 
 

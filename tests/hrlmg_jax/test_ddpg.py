@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from hrlmg_jax.ddpg import (
     Batch,
@@ -23,8 +22,6 @@ from hrlmg_jax.ddpg import (
 )
 from hrlmg_jax.networks import ActorCritic, NetworkConfig
 from hrlmg_jax.retrieval import ItemIndex, nearest_embedding
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 E, M, B, N, ITEMS = 4, 2, 6, 3, 9
 DIRECTIONS = np.random.default_rng(0).normal(size=(ITEMS, E))
@@ -78,13 +75,13 @@ def identity(vector: jax.Array) -> jax.Array:
 
 @functools.cache
 def compiled_targets(networks: ActorCritic) -> Any:
-    return quick_jit(lambda target, batch: td_targets(networks, target, batch, EMBEDDING, identity))
+    return jax.jit(lambda target, batch: td_targets(networks, target, batch, EMBEDDING, identity))
 
 
 @functools.cache
 def compiled_gradients(networks: ActorCritic) -> Any:
     """Gradients of the losses with respect to the parameters, and metrics."""
-    return quick_jit(
+    return jax.jit(
         jax.grad(lambda params, batch, targets: losses(networks, params, batch, targets, EMBEDDING), has_aux=True)
     )
 
@@ -127,7 +124,7 @@ def test_targets_are_rewards_and_the_least_primed_value_of_the_primed_action(
     networks = make_networks(heads, goal_conditioned, **changes)
     target, batch = random_params(networks, 2), make_batch(heads, goal_conditioned)
 
-    @quick_jit
+    @jax.jit
     def values(first: Any, second: Any, goal: Any) -> jax.Array:
         action = action_of(networks, target, first, second, goal)
         numbers = range(networks.config.num_critics)
@@ -151,15 +148,15 @@ def test_targets_ask_the_critics_about_the_executed_item() -> None:
     target, batch, catalogue = random_params(networks, 2), make_batch(1), 6
     index = ItemIndex(EMBEDDING, catalogue)
 
-    @quick_jit
+    @jax.jit
     def step(first: Any, second: Any) -> jax.Array:
         return action_of(networks, target, first, second, None)
 
-    @quick_jit
+    @jax.jit
     def values(first: Any, second: Any, action: Any) -> jax.Array:
         return jnp.stack([value_of(networks, target, k, first, second, action, None) for k in range(2)])
 
-    found = quick_jit(
+    found = jax.jit(
         lambda target: td_targets(
             networks, target, batch, index.embedding, lambda proto: nearest_embedding(proto[:, 0], index)[:, None]
         )
@@ -185,7 +182,7 @@ def test_losses_and_gradients_are_equations_16_to_21(
     params, batch = random_params(networks, 12), make_batch(heads, goal_conditioned)
     targets = np.random.default_rng(4).normal(size=(B, heads)).astype(np.float32)
 
-    @quick_jit
+    @jax.jit
     def of_one(params: Any, transition: Batch, target: jax.Array) -> tuple[Any, ...]:
         """Squared errors and their gradient; value of the actor's action and the product of two gradients."""
         state, goal = transition.state, transition.goal
@@ -275,7 +272,7 @@ def test_updates_are_adams_on_the_clipped_gradients_and_targets_follow() -> None
     actor, critic = optimizers(config)
     level = LevelState(params, target, (actor.init(params["actor"]), critic.init(params["critic"])))
 
-    @quick_jit
+    @jax.jit
     def step(level: LevelState, batch: Batch) -> tuple[LevelState, Any]:
         return update_level(networks, config, tau, level, batch, EMBEDDING, identity)
 

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from hrlmg_jax.learner import HrlLearner, HrlState, LearnerConfig, World
 from hrlmg_jax.networks import ActorCritic, NetworkConfig
@@ -20,8 +19,6 @@ from sim.events import build_event_log
 from sim.histories import Histories, make_history_table
 from sim.rollout import rollout
 from sim.session_env import SessionEnv, SessionParams
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 GROUPS, GROUP_SIZE, E, N, T = 4, 20, 8, 3, 20
 ITEMS = GROUPS * GROUP_SIZE
@@ -172,7 +169,7 @@ def agent(request: pytest.FixtureRequest) -> Compiled:
         policy = learner.policy.as_policy()
         return rollout(learner.env, world.env, policy, params, starts, jax.random.key(1), explore=False).reward.sum(0)
 
-    return Compiled(quick_jit(learner.init), quick_jit(train), quick_jit(clicks))
+    return Compiled(jax.jit(learner.init), jax.jit(train), jax.jit(clicks))
 
 
 @pytest.mark.parametrize(

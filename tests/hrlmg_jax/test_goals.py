@@ -14,8 +14,6 @@ import pytest
 
 from hrlmg_jax.goals import assign_benefit, internal_reward, stage_of
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 BETAS = [0.0, 0.3, 0.5, 1.0]
 WINDOWS = [(period, goals) for period in range(1, 13) for goals in range(1, period + 1)]
 

@@ -7,8 +7,6 @@ import pytest
 
 from hrlmg_jax.gru import last_hidden
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 HIDDEN = 4
 
 

@@ -11,8 +11,6 @@ import pytest
 
 from hrlmg_jax.encoder import HistoryEncoder
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 ITEMS, EMBEDDING, HIDDEN, STATE, LENGTH = 9, 6, 4, 5, 3
 ENCODER = HistoryEncoder(HIDDEN, STATE)
 

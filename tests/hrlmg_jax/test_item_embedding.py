@@ -13,6 +13,8 @@ from sim.events import CLICK, ORDER, SKIP, EventLog, build_event_log
 from sim.funnel import truth_of_sessions
 from sim.settings import read_settings
 
+pytestmark = pytest.mark.optimised
+
 
 def config(**changes) -> EmbeddingConfig:
     settings = {

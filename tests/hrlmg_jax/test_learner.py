@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 import hrlmg_jax.learner
 from harness.devices import DevicesConfig, device_mesh
@@ -25,8 +24,6 @@ from sim.events import EventLog, build_event_log
 from sim.histories import Histories, make_history_table
 from sim.session_env import SessionEnv, SessionParams
 from sim.settings import read_settings
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 ITEMS, CATALOGUE, E, N, B = 14, 12, 6, 3, 4
 WARM_UP, STEPS = 16, 30
@@ -161,7 +158,7 @@ class Played:
 def compiled(learner: HrlLearner) -> tuple[Any, Any]:
     """`init`, and a chunk of half of the steps that also returns the state before each."""
 
-    @quick_jit
+    @jax.jit
     def chunk(state: HrlState, world: World) -> tuple[HrlState, Any]:
         def step(state: HrlState, _: None) -> tuple[HrlState, Any]:
             following, metrics = learner.train_step(state, world)
@@ -169,7 +166,7 @@ def compiled(learner: HrlLearner) -> tuple[Any, Any]:
 
         return jax.lax.scan(step, state, None, length=STEPS // 2)
 
-    return quick_jit(learner.init), chunk
+    return jax.jit(learner.init), chunk
 
 
 def on_host(tree: Any) -> Any:

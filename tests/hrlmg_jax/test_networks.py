@@ -18,8 +18,6 @@ from hrlmg_jax.networks import ActorCritic, NetworkConfig
 from sim.errors import UserError
 from sim.settings import read_settings
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 E, S, B, N, ITEMS = 6, 4, 3, 3, 8
 
 

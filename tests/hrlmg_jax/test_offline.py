@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from hrlmg_jax.networks import ActorCritic, NetworkConfig
 from hrlmg_jax.offline import LoggedSessions, OfflineTest, rank_by_score, rerank
@@ -50,9 +49,9 @@ def world():
     policy = TwoLevelPolicy(ActorCritic(config, 1, SIZE), None, goals, 0.1, LENGTH)
     vectors = generator.normal(size=(ITEMS, SIZE))
     embedding = jnp.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), jnp.float32)
-    actor = quick_jit(policy.low.init)(jax.random.key(1))["actor"]
+    actor = jax.jit(policy.low.init)(jax.random.key(1))["actor"]
     params = ActingParams(actor, None, ItemIndex(embedding, ITEMS), jnp.ones(ITEMS), jnp.bool_(False))
-    propose = quick_jit(lambda browsed, clicked: policy.low.act(actor, browsed, clicked, embedding, None).vector)
+    propose = jax.jit(lambda browsed, clicked: policy.low.act(actor, browsed, clicked, embedding, None).vector)
     return SimpleNamespace(
         data=data, policy=policy, params=params, embedding=np.asarray(embedding, np.float64), propose=propose
     )

@@ -22,8 +22,6 @@ from sim.histories import Histories
 from sim.session_env import SessionObservation
 from sim.settings import read_settings
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 CATALOGUE, ITEMS, E, T, N = 30, 36, 5, 12, 3
 
 

@@ -23,8 +23,6 @@ from tpgr_jax.greedy_svd import GreedySVDConfig, fit_greedy_svd, greedy_svd_poli
 from tpgr_jax.hlinear_ucb import HLinearUCBConfig, fit_hlinear_ucb, hlinear_ucb_policy
 from tpgr_jax.linear_ucb import LinearUCBConfig, fit_linear_ucb, linear_ucb_policy
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 LINEAR = {"features": "svd", "feature_size": 2, "feature_epochs": 1, "ridge": 0.5, "exploration": 0.2, "prior": "zero"}
 HIDDEN = {"hidden_size": 2, "item_ridge": 1.0, "item_exploration": 0.1, "rounds": 2, "users_per_round": 4}
 GAUSSIAN = {"noise": 0.02, "factors": None, "covariance_limit_mb": 1.0}

@@ -545,7 +545,8 @@ def test_built_wheel_finds_its_configurations_in_an_empty_folder(repository, com
     shutil.rmtree(source)
     empty = tmp_path / "empty"
     empty.mkdir()
-    environment = command_environment | {"PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
+    # Compiled as for users, which other tests of commands are not.
+    environment = command_environment | {"PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1", "XLA_FLAGS": ""}
     where = subprocess.run(
         [sys.executable, "-c", "import tpgr_jax, conf; print(tpgr_jax.__file__, conf.__file__)"],
         cwd=empty,

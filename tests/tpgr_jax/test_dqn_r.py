@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy_networks import dense, encode, relu
-from quick_jit import quick_jit
 from three_items import (
     BEST,
     BEST_REWARD,
@@ -26,8 +25,6 @@ from sim.synthetic import generate
 from tpgr_jax.dqn_r import DqnConfig, DqnR, QNetwork, QPolicyConfig, make_dqn_r
 from tpgr_jax.episode_replay import Episodes
 from tpgr_jax.replay_learner import ActingParams, World
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 ITEMS, T, N = 7, 4, 6
 Params = dict[str, Any]
@@ -89,7 +86,7 @@ def play(learner: DqnR, env_params: Any, acting: ActingParams, episodes: int, ex
     """Episodes with users 0, 1, ... in turn."""
     starts = env_params.users[jnp.arange(episodes) % env_params.users.shape[0]]
 
-    @quick_jit
+    @jax.jit
     def run(acting: ActingParams) -> Trajectory:
         return rollout(learner.env, env_params, learner.as_policy(), acting, starts, jax.random.key(0), explore)
 
@@ -111,7 +108,7 @@ def test_targets_take_the_best_available_item_of_the_next_state(dueling: bool, d
             choosing[past] = -np.inf
             expected[t - 1, n] = primed[t, n, choosing.argmax()]
     assert masked > 0
-    found = quick_jit(learner.following_values)(params, target, episodes)
+    found = jax.jit(learner.following_values)(params, target, episodes)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -125,7 +122,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_chosen_items_values(dueling:
         q = np.take_along_axis(q_values(params, episodes, dueling), np.asarray(episodes.item)[..., None], -1)[..., 0]
         return float(np.mean((q - targets) ** 2) / 2)
 
-    (loss, _), gradient = quick_jit(jax.value_and_grad(learner.loss, has_aux=True))(params, episodes, targets)
+    (loss, _), gradient = jax.jit(jax.value_and_grad(learner.loss, has_aux=True))(params, episodes, targets)
     assert float(loss) == pytest.approx(expected(params), rel=1e-4)
     exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     for seed in range(5):
@@ -164,15 +161,15 @@ def test_values_converge_to_the_discounted_sums_and_the_best_order_is_found() ->
     env, env_params = make_three_items()
     learner = make_learner(env, 16, (16,), 8, batch_episodes=32, updates_per_step=4, target_rate=0.1)
     world = World(env_params)
-    train = quick_jit(lambda state: jax.lax.scan(lambda state, _: learner.train_step(state, world), state, length=250))
-    state, metrics = train(quick_jit(learner.init)(jax.random.key(0)))
+    train = jax.jit(lambda state: jax.lax.scan(lambda state, _: learner.train_step(state, world), state, length=250))
+    state, metrics = train(jax.jit(learner.init)(jax.random.key(0)))
     assert all(np.isfinite(values).all() for values in metrics.values())
     played = play(learner, env_params, learner.policy_params(state, world), 4, explore=False)
     np.testing.assert_array_equal(played.item, np.tile(BEST, (4, 1)).T)
     assert float(played.reward.mean()) == pytest.approx(BEST_REWARD)
     episodes = Episodes(*all_episodes())
 
-    @quick_jit
+    @jax.jit
     def value(params: Params, item: jax.Array) -> jax.Array:
         features = learner.policy.apply(QNetwork.encode, params, episodes.item, episodes.reward, episodes.status)
         return learner.policy.apply(QNetwork.value, params, features, item)
@@ -193,8 +190,8 @@ def test_learning_from_generated_ratings_beats_chance() -> None:
     learner = make_learner(
         env, 32, (32, 16), 16, replay_episodes=2_000, batch_episodes=32, updates_per_step=2, epsilon_end=0.1
     )
-    train = quick_jit(lambda state: jax.lax.scan(lambda state, _: learner.train_step(state, world), state, length=200))
-    state, metrics = train(quick_jit(learner.init)(jax.random.key(0)))
+    train = jax.jit(lambda state: jax.lax.scan(lambda state, _: learner.train_step(state, world), state, length=200))
+    state, metrics = train(jax.jit(learner.init)(jax.random.key(0)))
     chance = float(metrics["reward"][0])  # epsilon is 1 in the first step
     played = play(learner, held_out, learner.policy_params(state, world), 50, explore=False)
     assert played.reward.mean() > chance + 0.2

@@ -17,8 +17,6 @@ from sim.rating_env import EnvConfig, Trajectory, make_env_params, make_rating_e
 from sim.rollout import rollout
 from tpgr_jax.episode_replay import add_episodes, earlier_items, make_episode_replay, sample_episodes
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 T = 6
 
 

@@ -31,8 +31,6 @@ from tpgr_jax.gaussian_posterior import (
 )
 from tpgr_jax.reward_moments import principal_axes, reward_covariance, reward_matrix
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 EPISODES = 3
 
 

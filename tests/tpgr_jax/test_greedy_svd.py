@@ -23,8 +23,6 @@ from sim.settings import read_settings
 from tpgr_jax.greedy_svd import GreedySVDConfig, fit_greedy_svd, greedy_svd_policy
 from tpgr_jax.matrix_factorisation import factorise
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def make_config(**changes):
     values = {"target": "rating", "factors": 3, "epochs": 200, "ridge": 0.3}

@@ -32,8 +32,6 @@ from tpgr_jax.hlinear_ucb import (
 )
 from tpgr_jax.linear_ucb import fit_linear_ucb, upper_bound
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 HIDDEN = 2
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 from numpy_networks import dense, encode, relu
-from quick_jit import quick_jit
 from three_items import (
     BEST,
     BEST_REWARD,
@@ -33,8 +32,6 @@ from tpgr_jax.ddpg_r import make_ddpg_r
 from tpgr_jax.episode_replay import Episodes
 from tpgr_jax.item_ddpg import ItemDdpg, ItemDdpgConfig, ItemDdpgPolicyConfig, bring_back
 from tpgr_jax.replay_learner import ActingParams, World
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 ITEMS, E, T, N = 9, 3, 4, 6
 Params = dict[str, Any]
@@ -97,7 +94,7 @@ def play(learner: ItemDdpg, env_params: Any, acting: ActingParams, episodes: int
     """Episodes with users 0, 1, ... in turn."""
     starts = env_params.users[jnp.arange(episodes) % env_params.users.shape[0]]
 
-    @quick_jit
+    @jax.jit
     def run(acting: ActingParams) -> Trajectory:
         return rollout(learner.env, env_params, learner.as_policy(), acting, starts, jax.random.key(0), explore)
 
@@ -155,7 +152,7 @@ def test_the_critics_favourite_of_the_nearest_available_items_is_taken(k: int, m
     past = np.full((rows, T), -1)
     for row, items in enumerate(past):
         items[: row % (T + 1)] = generator.permutation(ITEMS)[: row % (T + 1)]
-    found = quick_jit(learner.policy.choose)(
+    found = jax.jit(learner.policy.choose)(
         params,
         jnp.asarray(vectors),
         jnp.asarray(state, jnp.float32),
@@ -175,7 +172,7 @@ def test_all_neighbours_are_the_critics_global_choice_whatever_the_actor_says() 
     learner = make_knn(RatingEnv(ITEMS, T), policy={"k_fraction": 1.0})
     params, vectors, generator = random_params(learner, 3), random_vectors(), np.random.default_rng(4)
     state, nothing = generator.normal(size=(20, 15)).astype(np.float32), jnp.full((20, T), -1)
-    choose, proto = quick_jit(learner.policy.choose), vectors[:1].repeat(20, 0)
+    choose, proto = jax.jit(learner.policy.choose), vectors[:1].repeat(20, 0)
     found = [choose(params, vectors, state, sign * proto, nothing) for sign in (1, -1)]
     q = values_of(params, state[:, None].astype(np.float64), vectors)
     for items in found:
@@ -209,7 +206,7 @@ def test_ddpg_r_takes_the_item_of_the_highest_score() -> None:
     params, vectors, generator = random_params(learner, 5), random_vectors(), np.random.default_rng(6)
     weights = generator.normal(size=(30, E)).astype(np.float32)
     past = np.stack([generator.permutation(ITEMS)[:T] for _ in range(30)])
-    found = quick_jit(learner.policy.choose)(params, vectors, np.zeros((30, 15)), weights, past)
+    found = jax.jit(learner.policy.choose)(params, vectors, np.zeros((30, 15)), weights, past)
     scores = weights.astype(np.float64) @ vectors.T
     np.put_along_axis(scores, past, -np.inf, 1)
     np.testing.assert_array_equal(found, scores.argmax(-1))
@@ -271,7 +268,7 @@ def test_targets_are_the_primed_values_of_the_primed_action(target_action: str, 
             past = np.asarray(episodes.item)[: t + 1, n].tolist()
             item = chosen(target, vectors, state[t, n], action[t, n], past, k, "euclidean")
             action[t, n] = vectors[item]
-    found = quick_jit(learner.following_values)(target, jnp.asarray(vectors), episodes)
+    found = jax.jit(learner.following_values)(target, jnp.asarray(vectors), episodes)
     np.testing.assert_allclose(found, values_of(target, state, action), atol=1e-4)
 
 
@@ -290,9 +287,7 @@ def test_critic_and_actor_each_follow_their_own_loss() -> None:
         state = states_of(exact, episodes)
         return -float(np.mean(values_of(exact, state, actions_of(params, state))))
 
-    gradient, metrics = quick_jit(jax.grad(learner.losses, has_aux=True))(
-        params, episodes, targets, jnp.asarray(vectors)
-    )
+    gradient, metrics = jax.jit(jax.grad(learner.losses, has_aux=True))(params, episodes, targets, jnp.asarray(vectors))
     assert float(metrics["loss"]) == pytest.approx(critic_loss(exact), rel=1e-4)
     assert float(metrics["q_of_actor"]) == pytest.approx(-actor_loss(exact), rel=1e-4)
     for names, loss in ((("encoder", "critic"), critic_loss), (("actor",), actor_loss)):
@@ -323,15 +318,15 @@ def three_item_learner(method: str) -> tuple[ItemDdpg, World]:
 @pytest.mark.parametrize("method", ["ddpg_knn", "ddpg_r"])
 def test_values_converge_to_the_discounted_sums_and_the_best_order_is_found(method: str) -> None:
     learner, world = three_item_learner(method)
-    train = quick_jit(lambda state: jax.lax.scan(lambda state, _: learner.train_step(state, world), state, length=300))
-    state, metrics = train(quick_jit(learner.init)(jax.random.key(1)))
+    train = jax.jit(lambda state: jax.lax.scan(lambda state, _: learner.train_step(state, world), state, length=300))
+    state, metrics = train(jax.jit(learner.init)(jax.random.key(1)))
     assert all(np.isfinite(values).all() for values in metrics.values())
     played = play(learner, world.env, learner.policy_params(state, world), 4, explore=False)
     np.testing.assert_array_equal(played.item, np.tile(BEST, (4, 1)).T)
     assert float(played.reward.mean()) == pytest.approx(BEST_REWARD)
     episodes = Episodes(*all_episodes())
 
-    @quick_jit
+    @jax.jit
     def every_value(params: Params) -> jax.Array:
         return learner.policy.value(params, learner.policy.encode(params, episodes)[..., None, :], world.item_vectors)
 
@@ -376,8 +371,8 @@ def test_learning_from_generated_ratings_beats_chance() -> None:
         actor_rate=0.001,
         critic_rate=0.003,
     )
-    train = quick_jit(lambda state: jax.lax.scan(lambda state, _: learner.train_step(state, world), state, length=150))
-    state, metrics = train(quick_jit(learner.init)(jax.random.key(0)))
+    train = jax.jit(lambda state: jax.lax.scan(lambda state, _: learner.train_step(state, world), state, length=150))
+    state, metrics = train(jax.jit(learner.init)(jax.random.key(0)))
     chance = float(metrics["reward"][0])  # epsilon is 1 in the first step
     played = play(learner, held_out, learner.policy_params(state, world), 50, explore=False)
     assert played.reward.mean() > chance + 0.2

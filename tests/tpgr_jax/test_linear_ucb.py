@@ -23,8 +23,6 @@ from sim.settings import read_settings
 from tpgr_jax.linear_posterior import LinearPosterior, linear_prior, observe
 from tpgr_jax.linear_ucb import LinearUCBConfig, fit_linear_ucb, linear_ucb_policy, upper_bound
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def make_config(**changes):
     values = {

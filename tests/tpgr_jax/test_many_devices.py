@@ -17,8 +17,6 @@ from tpgr_jax.policy import PolicyConfig, PolicyParams, make_tree_policy, make_t
 from tpgr_jax.reinforce import LearnerConfig, Reinforce, World
 from tpgr_jax.tree import build_tree, make_clustering
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 ITEMS, USERS, BATCH = 30, 12, 16
 LAYOUTS = [(4, 2), pytest.param(8, 8, marks=pytest.mark.long)]
 

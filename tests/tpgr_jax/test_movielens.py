@@ -16,9 +16,12 @@ from tpgr_jax.methods import make_method
 from tpgr_jax.settings import RunConfig
 from tpgr_jax.system import Problem, make_problem
 
-pytestmark = pytest.mark.skipif(
-    "TPGR_JAX_DATA" not in os.environ, reason="set TPGR_JAX_DATA to a folder with ml-1m/ratings.dat"
-)
+pytestmark = [
+    pytest.mark.optimised,
+    pytest.mark.skipif(
+        "TPGR_JAX_DATA" not in os.environ, reason="set TPGR_JAX_DATA to a folder with ml-1m/ratings.dat"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

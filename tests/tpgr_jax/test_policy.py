@@ -35,8 +35,6 @@ from tpgr_jax.policy import (
 from tpgr_jax.reinforce import LearnerConfig, LearnerState, Reinforce, World
 from tpgr_jax.tree import ItemTree, build_tree, make_clustering
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 BATCH = 12
 
 

@@ -39,8 +39,6 @@ from tpgr_jax.reinforce import (
 )
 from tpgr_jax.tree import ItemTree, build_tree, make_clustering
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 Params = dict[str, Any]
 
 

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
-from quick_jit import quick_jit
 from three_items import make_three_items
 
 from sim.errors import UserError
@@ -21,8 +20,6 @@ from tpgr_jax.ddpg_knn import DdpgKnnPolicyConfig
 from tpgr_jax.dqn_r import DqnConfig, DqnR, QPolicyConfig, make_dqn_r
 from tpgr_jax.item_ddpg import ItemDdpgConfig, ItemDdpgPolicyConfig
 from tpgr_jax.replay_learner import ReplayState, World, epsilon_greedy, regression_loss, td_targets
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def test_targets_by_hand() -> None:
@@ -94,8 +91,8 @@ def make_learner() -> tuple[DqnR, World]:
 
 def test_a_state_that_was_saved_continues_bit_by_bit() -> None:
     learner, world = make_learner()
-    step = quick_jit(learner.train_step)
-    state, epsilons = quick_jit(learner.init)(jax.random.key(3)), []
+    step = jax.jit(learner.train_step)
+    state, epsilons = jax.jit(learner.init)(jax.random.key(3)), []
     for _ in range(3):
         state, metrics = step(state, world)
         epsilons.append(float(metrics["epsilon"]))
@@ -116,8 +113,8 @@ def test_a_state_that_was_saved_continues_bit_by_bit() -> None:
 
 def test_steps_are_remembered_and_differ() -> None:
     learner, world = make_learner()
-    step = quick_jit(learner.train_step)
-    state = quick_jit(learner.init)(jax.random.key(0))
+    step = jax.jit(learner.train_step)
+    state = jax.jit(learner.init)(jax.random.key(0))
     for done in range(1, 5):
         state, _ = step(state, world)
         assert int(state.replay.size) == min(6 * done, 20)
