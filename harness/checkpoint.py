@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,11 +13,10 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from harness.orbax_noise import silence_orbax
 from sim.errors import UserError
 
-# Orbax logs every save, and asyncio the failures of its writers; errors arrive as exceptions anyway.
-for _name in ("absl", "asyncio"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
+silence_orbax()
 
 _MAX_REASON = 120  # characters of another library's message
 

@@ -101,6 +101,12 @@ def _halve(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def _spoil(path: Path) -> None:
+    """Overwrites what holds arrays, and leaves what describes them."""
+    if "ocdbt" in str(path) and path.parent.name == "d":
+        path.write_bytes(b"\0" * path.stat().st_size)
+
+
 def _half_written(place: Place) -> None:
     newest = max(checkpoint_steps(place.run))
     shutil.copytree(
@@ -151,6 +157,7 @@ CASES = [
     Case(
         "newest checkpoint: its files missing", _checkpoints(True, Path.unlink), RESUME, "unreadable checkpoint", True
     ),
+    Case("newest checkpoint: its arrays spoilt", _checkpoints(True, _spoil), RESUME, "unreadable checkpoint", True),
     Case(
         "newest checkpoint half-written when the run was killed", _half_written, RESUME, "resuming after step 3", True
     ),
