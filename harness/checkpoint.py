@@ -138,8 +138,9 @@ class Checkpoints:
         return _with_keys(restored["state"], like), restored["loop"]
 
     def _unwritable(self, error: Exception | str) -> UserError:
-        # Of a chain "what: why: why that" the end: "No space left on device [os_error_code='28']".
-        reason = str(error).rpartition(": ")[2].partition(" [")[0]
+        # Of Orbax's chain "what: why: why that" the end: "No space left on device [os_error_code='28']".
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = text.rpartition(": ")[2].partition(" [")[0]
         return UserError(
             f"the checkpoint cannot be written ({reason})",
             where=str(self._folder),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,8 @@ def opened_runs(
             yield begin
         finally:
             for run in runs if began and is_first_process() else []:
-                record_seconds(run.folder, phases.seconds())
+                with suppress(UserError):  # what ended the run is what its user has to hear of
+                    record_seconds(run.folder, phases.seconds())
 
 
 def with_absolute_places(data: dict[str, Any]) -> dict[str, Any]:

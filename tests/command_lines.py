@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 
 
-def run_module(folder: Path, environment: dict[str, str], module: str, *arguments: str) -> subprocess.CompletedProcess:
-    """Runs `python -m MODULE ARGUMENTS` in a folder and returns the finished process."""
+def run_module(
+    folder: Path, environment: dict[str, str], module: str, *arguments: str, prepare: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess:
+    """Runs `python -m MODULE ARGUMENTS` in a folder, after `prepare()` in it; returns the finished process."""
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=folder,
@@ -21,6 +24,7 @@ def run_module(folder: Path, environment: dict[str, str], module: str, *argument
         text=True,
         timeout=600,
         stdin=subprocess.DEVNULL,
+        preexec_fn=prepare,
     )
 
 

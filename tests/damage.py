@@ -10,7 +10,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -224,15 +223,8 @@ def try_case(case: Case, origin: Place, environment: dict[str, str]) -> Outcome:
         case.damage(place)
         before = _digests(place.run)
         module, *arguments = case.command.replace("RUN", str(place.run)).replace("DATA", str(place.ratings)).split()
-        finished = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            preexec_fn=_no_large_files if case.full_disk else None,
-        )
+        prepare = _no_large_files if case.full_disk else None
+        finished = run_module(folder, environment, module, *arguments, prepare=prepare)
         said = finished.stderr.replace(str(place.run), "RUN").replace(str(folder), "FOLDER")
         problems = [] if case.says in said else [f"does not say {case.says!r}: {said[-1500:]}"]
         if "Traceback" in said:
