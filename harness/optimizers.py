@@ -8,7 +8,7 @@ import jax
 import optax
 
 
-def clipped_adam(learning_rate: float, clip_norm: float) -> optax.GradientTransformation:
+def clipped_adam(learning_rate: float | optax.Schedule, clip_norm: float) -> optax.GradientTransformation:
     """Returns Adam on gradients whose global norm is clipped."""
     return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(learning_rate))
 

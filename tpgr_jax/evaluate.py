@@ -20,7 +20,7 @@ from sim.errors import UserError
 from sim.settings import Count, CountOrZero, read_settings
 from tpgr_jax.comparison import USERS_PER_BATCH, evaluate_method, format_table, write_evaluation
 from tpgr_jax.methods import make_method
-from tpgr_jax.settings import RunConfig, TpgrAgent
+from tpgr_jax.settings import RunConfig, TreeAgent
 from tpgr_jax.system import Problem, check_same_origin, devices_of, make_problem, tree_path
 
 
@@ -62,7 +62,7 @@ def evaluate(settings: EvaluateConfig) -> None:
     config = read_settings(
         RunConfig, relocated(read_single_run(folder), settings.data_root, settings.data_cache, settings.data_path)
     )
-    if isinstance(config.agent, TpgrAgent) and not tree_path(folder).exists():
+    if isinstance(config.agent, TreeAgent) and not tree_path(folder).exists():
         raise UserError(
             "the run has no tree (it stopped before training began)",
             where=str(folder.path),

@@ -49,13 +49,43 @@ def observe(
         The posterior, and [B, K] `direction`, by whose outer product the covariance shrank: the variance of a
         prediction x' . vector falls by (x' . direction)^2.
     """
-    projected = jnp.einsum("bkl,bl->bk", posterior.covariance, features, precision="highest")
-    variance = jnp.sum(features * projected, -1) + noise
-    surprise = target - jnp.sum(features * posterior.mean, -1)
-    direction = jnp.where(observed, jax.lax.rsqrt(variance), 0)[:, None] * projected
-    step = jnp.where(observed, surprise * jax.lax.rsqrt(variance), 0)[:, None]
-    covariance = posterior.covariance - direction[:, :, None] * direction[:, None, :]
-    return LinearPosterior(posterior.mean + step * direction, covariance), direction
+    posterior, directions = observe_all(posterior, features[:, None], target[:, None], noise, observed)
+    return posterior, directions[:, 0]
+
+
+def observe_all(
+    posterior: LinearPosterior, features: jax.Array, targets: jax.Array, noise: jax.Array | float, observed: jax.Array
+) -> tuple[LinearPosterior, jax.Array]:
+    """Takes in N observations per episode whose noises are independent: as `observe` N times, at the price of one.
+
+    The covariance is read once and written once, whatever N.
+
+    Args:
+        posterior: Before the observations.
+        features: [B, N, K].
+        targets: [B, N].
+        noise: [B] or scalar variance of each observation, positive.
+        observed: [B] bool; episodes where it is false keep their posterior.
+
+    Returns:
+        The posterior, and [B, N, K] directions: the covariance shrank by the sum of their outer products.
+    """
+    mean = posterior.mean
+    directions: list[jax.Array] = []
+    for number in range(features.shape[1]):
+        own = features[:, number]
+        # A sum that the compiler fuses: on CPU twice as fast as a batch of small matrix products.
+        column = jnp.sum(posterior.covariance * own[:, :, None], 1)
+        for earlier in directions:
+            column -= jnp.sum(own * earlier, -1, keepdims=True) * earlier
+        scale = jnp.where(observed, jax.lax.rsqrt(jnp.sum(own * column, -1) + noise), 0)[:, None]
+        surprise = targets[:, number] - jnp.sum(own * mean, -1)
+        directions.append(scale * column)
+        mean += surprise[:, None] * scale * directions[-1]
+    covariance = posterior.covariance
+    for direction in directions:
+        covariance -= direction[:, :, None] * direction[:, None, :]
+    return LinearPosterior(mean, covariance), jnp.stack(directions, 1)
 
 
 def predict(features: jax.Array, vector: jax.Array) -> jax.Array:

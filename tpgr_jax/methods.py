@@ -16,6 +16,8 @@ from sim.fixed_policies import fixed_list_policy, rank_items
 from sim.policy import Policy
 from sim.rating_env import empirical_rewards
 from tpgr_jax.action_vectors import action_vectors
+from tpgr_jax.answer_log import collect_answers
+from tpgr_jax.answer_model import FittedAnswers, fit_answer_model
 from tpgr_jax.ddpg_knn import make_ddpg_knn
 from tpgr_jax.ddpg_r import make_ddpg_r
 from tpgr_jax.dqn_r import make_dqn_r
@@ -30,6 +32,7 @@ from tpgr_jax.policy import PolicyConfig, PolicyParams, with_item_embedding
 from tpgr_jax.reinforce import LearnerState, Reinforce
 from tpgr_jax.replay_learner import ReplayLearner, ReplayState
 from tpgr_jax.replay_learner import World as ReplayWorld
+from tpgr_jax.reward_moments import reward_matrix
 from tpgr_jax.settings import (
     DdpgKnnAgent,
     DqnRAgent,
@@ -41,9 +44,12 @@ from tpgr_jax.settings import (
     ReplayAgent,
     RunConfig,
     TpgrAgent,
+    ValueTreeAgent,
 )
-from tpgr_jax.system import Problem, make_learner, make_tree
+from tpgr_jax.system import Problem, make_learner, make_tree, make_value_learner
 from tpgr_jax.tree import ItemTree
+from tpgr_jax.value_learner import EPISODES
+from tpgr_jax.value_tree import ValueTreeParams
 
 PRETRAINING_EPISODES = 256
 
@@ -81,6 +87,8 @@ def make_method(config: RunConfig, problem: Problem, folder: RunFolder) -> Metho
     """
     if isinstance(config.agent, TpgrAgent):
         return tree_method(config, config.agent, problem, make_tree(config, problem, folder))
+    if isinstance(config.agent, ValueTreeAgent):
+        return value_tree_method(config, config.agent, problem, make_tree(config, problem, folder))
     if isinstance(config.agent, ReplayAgent):
         return _replay(config, config.agent, problem)
     return _fitted(config, config.agent, problem)
@@ -109,6 +117,36 @@ def tree_method(config: RunConfig, agent: TpgrAgent, problem: Problem, tree: Ite
         True,
         f"tree: depth {tree.depth}, {tree.num_children} children, {tree.num_internal:,} policy networks",
     )
+
+
+def value_tree_method(config: RunConfig, agent: ValueTreeAgent, problem: Problem, tree: ItemTree) -> Method:
+    """Builds the value tree over a given item tree."""
+    learner, world = make_value_learner(config, problem, tree)
+
+    def pretrain(state: LearnerState) -> LearnerState:
+        fitted = _fitted_answers(config, agent, problem)
+        return dataclasses.replace(state, params=learner.policy.with_fitted(state.params, fitted, tree.leaf_items))
+
+    trained = Agent(
+        lambda key, world: learner.init(key), pretrain, learner.train_step, world, config.train.episodes_per_step
+    )
+    return Method(
+        agent.name,
+        trained,
+        learner.policy.as_policy(),
+        lambda state: ValueTreeParams(state.params, world.tree),
+        True,
+        f"tree: depth {tree.depth}, {tree.num_children} children, beam {agent.policy.beam}",
+    )
+
+
+def _fitted_answers(config: RunConfig, agent: ValueTreeAgent, problem: Problem) -> FittedAnswers:
+    if agent.learner.fit_to == EPISODES:
+        episodes = agent.learner.fit_episodes
+        log = collect_answers(problem.env, problem.env_params, problem.train_users, episodes, config.seed)
+        return fit_answer_model(agent.policy, log.rewards, config.seed, log.seen)
+    rewards = reward_matrix(problem.data, problem.train_users, empirical_rewards(problem.data, config.env.reward_scale))
+    return fit_answer_model(agent.policy, rewards, config.seed)
 
 
 def _pretrained(config: RunConfig, settings: PolicyConfig, problem: Problem, learner: Reinforce, network: Any) -> Any:

@@ -104,7 +104,7 @@ class NodeHeads(nn.Module):
             size = width
         own = PartitionSpec(EPISODES)
         logits = per_device(
-            _spread_logits if spread else _node_logits,
+            _spread_logits if spread else node_logits,
             (PartitionSpec(NODES) if spread else EVERYWHERE, own, own),
             own,
             state.shape[0],
@@ -112,7 +112,7 @@ class NodeHeads(nn.Module):
         return logits(layers, state, node)
 
 
-def _node_logits(layers: Sequence[tuple[jax.Array, jax.Array]], state: jax.Array, node: jax.Array) -> jax.Array:
+def node_logits(layers: Sequence[tuple[jax.Array, jax.Array]], state: jax.Array, node: jax.Array) -> jax.Array:
     """Returns [S, C] logits from kernels [N, F, G] and biases [N, G] of each layer, states [S, F] and nodes [S]."""
     num_nodes = layers[0][0].shape[0]
     if num_nodes == 1:
@@ -127,14 +127,14 @@ def _node_logits(layers: Sequence[tuple[jax.Array, jax.Array]], state: jax.Array
 
 
 def _spread_logits(layers: Sequence[tuple[jax.Array, jax.Array]], state: jax.Array, node: jax.Array) -> jax.Array:
-    """As `_node_logits` where each device holds the networks of some nodes: states travel, not weights."""
+    """As `node_logits` where each device holds the networks of some nodes: states travel, not weights."""
     if parts_here(NODES) == 1:
-        return _node_logits(layers, state, node)
+        return node_logits(layers, state, node)
     states, nodes = jax.lax.all_gather((state, node), NODES, tiled=True)
     held = layers[0][0].shape[0]
     place = nodes - jax.lax.axis_index(NODES) * held
     mine = (place >= 0) & (place < held)
-    logits = _node_logits(layers, states, jnp.clip(place, 0, held - 1))
+    logits = node_logits(layers, states, jnp.clip(place, 0, held - 1))
     # Exactly one device has each sample's logits; the others add zeros.
     return jax.lax.psum_scatter(jnp.where(mine[:, None], logits, 0.0), NODES, tiled=True)
 
@@ -247,15 +247,14 @@ class TreePolicy:
         )
         batch_size = state.shape[0]
         uniform = jax.random.uniform(key, (depth, batch_size))
-        recommended = observation.recommended
-        past_leaves = jnp.where(recommended >= 0, tables.item_leaf[jnp.maximum(recommended, 0)], NO_LEAF)
+        past_leaves = past_leaves_of(tables, observation.recommended)
         node = jnp.zeros((batch_size,), jnp.int32)
         log_prob = jnp.zeros((batch_size,))
         for level in range(depth):
             logits = self._apply(TreePolicyNetwork.logits, params, level, state, node)
             masked = self._mask(logits, self._available(tables, level, node, past_leaves))
-            choice = _sample(masked, uniform[level]) if explore else jnp.argmax(masked, -1).astype(jnp.int32)
-            log_prob += _chosen(jax.nn.log_softmax(masked), choice)
+            choice = sample_child(masked, uniform[level]) if explore else jnp.argmax(masked, -1).astype(jnp.int32)
+            log_prob += chosen(jax.nn.log_softmax(masked), choice)
             node = node * branching + choice
         return cell, Decision(tables.leaf_items[node], log_prob)
 
@@ -292,7 +291,7 @@ class TreePolicy:
             node, below = leaf // branching ** (depth - level), leaf // branching ** (depth - level - 1)
             logits = self._apply(TreePolicyNetwork.logits, params, level, state, node)
             log_probs = jax.nn.log_softmax(self._mask(logits, self._available(tables, level, node, past_leaves)))
-            total += _chosen(log_probs, below % branching)
+            total += chosen(log_probs, below % branching)
             levels.append(log_probs)
         return total.reshape(-1, batch_size), levels
 
@@ -300,22 +299,10 @@ class TreePolicy:
         return self.network.apply({"params": params.network}, *arguments, method=method)
 
     def _available(self, tables: TreeTables, level: int, node: jax.Array, past_leaves: jax.Array) -> jax.Array:
-        """Returns [S, C] int32 items below each child that were not recommended yet, from [S, T] past leaves."""
+        """Returns [S, C] int32 items below each child that may be recommended, from [S, T] past leaves."""
         if not self.mask_recommended:
             return tables.sizes[level][node]
-        branching = self.network.num_children
-        leaves_per_child = branching ** (self.network.depth - level - 1)
-
-        def count(sizes: jax.Array, node: jax.Array, past_leaves: jax.Array) -> jax.Array:
-            # Child of this node that each past leaf lies under; anything outside [0, C) lies elsewhere in the tree.
-            child = jnp.where(past_leaves >= 0, past_leaves // leaves_per_child - (node * branching)[:, None], -1)
-            elsewhere = (child < 0) | (child >= branching)
-            rows = jnp.arange(child.shape[0])[:, None]
-            return sizes[node].at[rows, jnp.where(elsewhere, branching, child)].add(-1, mode="drop")
-
-        own = PartitionSpec(EPISODES)
-        spread = per_device(count, (EVERYWHERE, own, own), own, node.shape[0])
-        return spread(tables.sizes[level], node, past_leaves)
+        return available_items(tables, level, node, past_leaves)
 
     def _mask(self, logits: jax.Array, available: jax.Array) -> jax.Array:
         if self.count_prior:
@@ -323,11 +310,41 @@ class TreePolicy:
         return jnp.where(available > 0, logits, MASKED_LOGIT)
 
 
-def _chosen(log_probs: jax.Array, choice: jax.Array) -> jax.Array:
-    return jnp.take_along_axis(log_probs, choice[:, None], -1)[:, 0]
+def available_items(tables: TreeTables, level: int, node: jax.Array, past_leaves: jax.Array) -> jax.Array:
+    """Returns [S, C] int32 items below each child of a node that were not recommended yet.
+
+    Args:
+        tables: The tree.
+        level: Of the nodes.
+        node: [S] int32 index of each node within its level.
+        past_leaves: [S, T] int32 leaf slots recommended so far, `NO_LEAF` where there is none.
+    """
+    branching = tables.sizes[level].shape[1]
+    leaves_per_child = tables.leaf_items.shape[0] // branching ** (level + 1)
+
+    def count(sizes: jax.Array, node: jax.Array, past_leaves: jax.Array) -> jax.Array:
+        # Child of this node that each past leaf lies under; anything outside [0, C) lies elsewhere in the tree.
+        child = jnp.where(past_leaves >= 0, past_leaves // leaves_per_child - (node * branching)[:, None], -1)
+        elsewhere = (child < 0) | (child >= branching)
+        rows = jnp.arange(child.shape[0])[:, None]
+        return sizes[node].at[rows, jnp.where(elsewhere, branching, child)].add(-1, mode="drop")
+
+    own = PartitionSpec(EPISODES)
+    spread = per_device(count, (EVERYWHERE, own, own), own, node.shape[0])
+    return spread(tables.sizes[level], node, past_leaves)
 
 
-def _sample(masked_logits: jax.Array, uniform: jax.Array) -> jax.Array:
+def past_leaves_of(tables: TreeTables, recommended: jax.Array) -> jax.Array:
+    """Returns the leaf slot of each recommended item, `NO_LEAF` where the item is -1 (not recommended yet)."""
+    return jnp.where(recommended >= 0, tables.item_leaf[jnp.maximum(recommended, 0)], NO_LEAF)
+
+
+def chosen(values: jax.Array, choice: jax.Array) -> jax.Array:
+    """Returns [S] the entry of each row of [S, C] that `choice` [S] names."""
+    return jnp.take_along_axis(values, choice[:, None], -1)[:, 0]
+
+
+def sample_child(masked_logits: jax.Array, uniform: jax.Array) -> jax.Array:
     """Draws from softmax(masked_logits) by inverse CDF, one uniform per decision; never a masked child.
 
     First the block of children that the uniform number falls into, then the child in it: cumulative sums stay short.
@@ -341,7 +358,7 @@ def _sample(masked_logits: jax.Array, uniform: jax.Array) -> jax.Array:
     target = uniform * jnp.sum(totals, -1)
     block = _first_beyond(totals, target)
     inside = jnp.take_along_axis(blocks, block[:, None, None], 1)[:, 0]
-    return block * width + _first_beyond(inside, target - _chosen(before, block))
+    return block * width + _first_beyond(inside, target - chosen(before, block))
 
 
 def _first_beyond(weights: jax.Array, target: jax.Array) -> jax.Array:

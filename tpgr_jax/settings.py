@@ -23,6 +23,8 @@ from tpgr_jax.linear_ucb import LinearUCBConfig
 from tpgr_jax.policy import PolicyConfig
 from tpgr_jax.reinforce import LearnerConfig
 from tpgr_jax.tree import TreeConfig
+from tpgr_jax.value_learner import ValueLearnerConfig
+from tpgr_jax.value_tree import ValueTreeConfig
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,15 @@ class TpgrAgent:
     name: str
     policy: PolicyConfig
     learner: LearnerConfig
+
+
+@dataclass(frozen=True)
+class ValueTreeAgent:
+    """Beyond the paper: a tree of values on a filter of the user (`conf/agent/tpgr_plus.yaml`)."""
+
+    name: str
+    policy: ValueTreeConfig
+    learner: ValueLearnerConfig
 
 
 @dataclass(frozen=True)
@@ -115,9 +126,11 @@ class GaussianPosteriorAgent:
 
 ReplayAgent = DqnRAgent | DdpgKnnAgent | DdpgRAgent
 FittedAgent = PopularityAgent | GreedySVDAgent | LinearUCBAgent | HLinearUCBAgent | GaussianPosteriorAgent
-AgentSettings = TpgrAgent | ReplayAgent | FittedAgent
+TreeAgent = TpgrAgent | ValueTreeAgent
+AgentSettings = TreeAgent | ReplayAgent | FittedAgent
 AGENTS: dict[str, type] = {
     "tpgr": TpgrAgent,
+    "tpgr_plus": ValueTreeAgent,
     "dqn_r": DqnRAgent,
     "ddpg_knn": DdpgKnnAgent,
     "ddpg_r": DdpgRAgent,

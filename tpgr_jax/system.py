@@ -21,8 +21,10 @@ from sim.split import split_users
 from tpgr_jax.item_vectors import build_item_tree
 from tpgr_jax.policy import make_tree_policy, make_tree_tables
 from tpgr_jax.reinforce import Reinforce, World
-from tpgr_jax.settings import RunConfig, TpgrAgent
+from tpgr_jax.settings import RunConfig, TpgrAgent, TreeAgent, ValueTreeAgent
 from tpgr_jax.tree import ItemTree, load_tree
+from tpgr_jax.value_learner import ValueLearner
+from tpgr_jax.value_tree import make_value_tree
 
 _ITEMS_ON_EVERY_CORE = 100_000  # of more items the networks are too large to keep one copy for each core of a CPU
 VALIDATION_FRACTION = 0.1  # of the training users, with data.validation
@@ -105,7 +107,7 @@ def devices_of(config: RunConfig, num_items: int) -> AbstractContextManager[None
         UserError: Too few devices, or numbers that do not divide.
     """
     batch = config.train.episodes_per_step
-    small = isinstance(config.agent, TpgrAgent) and num_items <= _ITEMS_ON_EVERY_CORE
+    small = isinstance(config.agent, TreeAgent) and num_items <= _ITEMS_ON_EVERY_CORE
     return device_mesh(config.devices, batch, "train.episodes_per_step", config.node_shards, small)
 
 
@@ -115,6 +117,16 @@ def make_learner(config: RunConfig, problem: Problem, tree: ItemTree) -> tuple[R
     assert isinstance(agent, TpgrAgent)
     policy = make_tree_policy(agent.policy, tree.num_items, tree.num_children, tree.depth, config.env.allow_repeats)
     learner = Reinforce(problem.env, policy, agent.learner, config.train.episodes_per_step)
+    return learner, World(problem.env_params, make_tree_tables(tree))
+
+
+def make_value_learner(config: RunConfig, problem: Problem, tree: ItemTree) -> tuple[ValueLearner, World]:
+    """Builds the value tree's learner and the tables that it reads on the device."""
+    agent, env = config.agent, config.env
+    assert isinstance(agent, ValueTreeAgent)
+    shape = (tree.num_items, tree.num_children, tree.depth)
+    policy = make_value_tree(agent.policy, *shape, env.episode_length, env.alpha, env.allow_repeats)
+    learner = ValueLearner(problem.env, policy, agent.learner, config.train.episodes_per_step)
     return learner, World(problem.env_params, make_tree_tables(tree))
 
 

@@ -27,9 +27,9 @@ from tpgr_jax.policy import (
     PolicyParams,
     TreePolicy,
     TreePolicyNetwork,
-    _sample,
     make_tree_policy,
     make_tree_tables,
+    sample_child,
     with_item_embedding,
 )
 from tpgr_jax.reinforce import LearnerConfig, LearnerState, Reinforce, World
@@ -334,7 +334,7 @@ def test_sampling_frequencies_match_the_probabilities(padded: Case) -> None:
     assert scipy.stats.chisquare(counts[left], chosen.sum() * second[left]).pvalue > 1e-4
 
 
-SAMPLE = jax.jit(_sample)
+SAMPLE = jax.jit(sample_child)
 EXTREME_DRAWS = [0.0, 2.0**-24, 0.5, 1 - 2.0**-23, 1 - 2.0**-24]
 
 
