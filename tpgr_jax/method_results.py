@@ -59,6 +59,7 @@ class Method(NamedTuple):
 
 
 TPGR = Method("TPGR", "tpgr")
+TPGR_PLUS = Method("TPGR+", "tpgr_plus")
 METHODS = (
     Method("Popularity", "popularity"),
     Method("GreedySVD", "greedy_svd"),
@@ -71,8 +72,11 @@ METHODS = (
     Method("DQN-R", "dqn_r"),
     TPGR,
     Method("GaussianPosterior", "gaussian_posterior"),
+    TPGR_PLUS,
 )
-"""In the order of the paper's Table 2; the last one is not the paper's."""
+"""In the order of the paper's Table 2; the last two are not the paper's."""
+ON_A_TREE = (TPGR.label, TPGR_PLUS.label)
+"""Labels of our own methods: what the others are compared with."""
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from sim.settings import OneOf
 from tpgr_jax.method_results import (
     METHODS,
     METRICS,
+    ON_A_TREE,
     OPPONENTS,
-    TPGR,
     Method,
     MethodResult,
     comparable_runs,
@@ -41,9 +41,9 @@ SIGNIFICANT = 1e-6
 
 _NOTES = (
     "Means over test users and seeds with 95 % t-intervals: over seeds where seeds differ, else over users. `*`: TPGR "
-    "is above the best other method with p < 1e-6 (Welch's test on the values of users, those of all seeds pooled: a "
-    "user counts once for every seed, so p is too small where seeds agree). The ratio is to the best fixed list of the "
-    "same split."
+    "(or TPGR+, which is not the paper's) is above the best other method with p < 1e-6 (Welch's test on the values of "
+    "users, those of all seeds pooled: a user counts once for every seed, so p is too small where seeds agree). The "
+    "ratio is to the best fixed list of the same split."
 )
 
 
@@ -66,7 +66,7 @@ class Collected(NamedTuple):
 
 
 class Star(NamedTuple):
-    """The comparison of a TPGR result with the best other method in one metric."""
+    """The comparison of a result of TPGR or TPGR+ with the best other method in one metric."""
 
     opponent: str
     p_value: float
@@ -94,9 +94,9 @@ def collect(runs: Sequence[RunRecord]) -> Collected:
 
 
 def star(result: MethodResult, results: Sequence[MethodResult], metric: str) -> Star | None:
-    """Compares a TPGR result with the best other method at its alpha by Welch's test on the values of users.
+    """Compares a result of TPGR or TPGR+ with the best of the other methods at its alpha, by Welch's test.
 
-    The values of all seeds are pooled, so that a user counts once for every seed.
+    It is on the values of users, those of all seeds pooled, so that a user counts once for every seed.
 
     Args:
         result: Of any method.
@@ -104,10 +104,10 @@ def star(result: MethodResult, results: Sequence[MethodResult], metric: str) -> 
         metric: One of `METRICS`.
 
     Returns:
-        The comparison; None for other methods, or where TPGR stands alone.
+        The comparison; None for other methods, or where there is none.
     """
-    others = [other for other in results if other.alpha == result.alpha and other.method != TPGR.label]
-    if result.method != TPGR.label or not others:
+    others = [other for other in results if other.alpha == result.alpha and other.method not in ON_A_TREE]
+    if result.method not in ON_A_TREE or not others:
         return None
     best = max(others, key=lambda other: float(np.mean(other.values[metric])))
     own, opposed = result.values[metric].ravel(), best.values[metric].ravel()
@@ -118,7 +118,7 @@ def star(result: MethodResult, results: Sequence[MethodResult], metric: str) -> 
 
 
 def missing(results: Sequence[MethodResult]) -> list[tuple[Method, float]]:
-    """Returns the methods and alphas of the paper's table (and the method beyond it) that no result covers."""
+    """Returns the methods and alphas of the paper's table (and the methods beyond it) that no result covers."""
     present = {(result.method, result.alpha) for result in results}
     return [(method, alpha) for alpha in ALPHAS for method in METHODS if (method.label, alpha) not in present]
 
@@ -156,7 +156,7 @@ def _place(order: Sequence[str], label: str) -> int:
 
 
 def _ignored(key: str, method: str) -> bool:
-    has_tree = method == TPGR.label
+    has_tree = method in ON_A_TREE
     return without_effect(key) or key == "env.alpha" or (not has_tree and key.startswith("tree."))
 
 
@@ -217,13 +217,13 @@ def _seeds(result: MethodResult) -> str:
 
 
 def _comparisons(results: Sequence[MethodResult]) -> list[str]:
-    """Says for each TPGR result how sure its difference from every other method is."""
+    """Says for each result of TPGR and TPGR+ how sure its difference from every other method is."""
     lines = []
     for result in results:
-        if result.method != TPGR.label:
+        if result.method not in ON_A_TREE:
             continue
         own = result.values["reward"].ravel()
-        compared = [(other.label, other.values["reward"].ravel()) for other in results if other.method != TPGR.label]
+        compared = [(other.label, other.values["reward"].ravel()) for other in results if other.method != result.method]
         compared.append(("best fixed list", result.opponents["best_fixed_list"]["reward"]))
         parts = [f"{name} p = {welch_p_value(own, values):.2g}" for name, values in compared if len(values) > 1]
         if parts and len(own) > 1:

@@ -202,7 +202,7 @@ def test_own_ratings_can_move(run_command_line, tmp_path):
 
 
 def test_methods_of_every_kind_train_evaluate_and_enter_the_table(run_command_line, tmp_path):
-    learning = ["dqn_r", "ddpg_knn_all"]
+    learning = ["dqn_r", "ddpg_knn_all", "tpgr_plus"]
     fitted = ["popularity", "hlinear_ucb", "gaussian_posterior"]
     schedule = [f"train.{key}=2" for key in ("steps", "log_every", "evaluate_every", "checkpoint_every")]
     finished = run_command_line(
@@ -226,7 +226,7 @@ def test_methods_of_every_kind_train_evaluate_and_enter_the_table(run_command_li
             result["policies"][own]["reward"], np.load(folder / "eval.npz", allow_pickle=False)["reward"].mean()
         )
         assert (checkpoint_steps(folder) == [2]) == (name in learning)
-    for number in (1, 3):  # with a checkpoint and without
+    for number in (1, 2, 4):  # with a checkpoint and without
         folder = tmp_path / "sweep" / str(number)
         before = (folder / "eval.json").read_text()
         evaluated = run_command_line(EVALUATE, f"run={folder}")
@@ -234,9 +234,9 @@ def test_methods_of_every_kind_train_evaluate_and_enter_the_table(run_command_li
         assert (folder / "eval.json").read_text() == before
     table = run_command_line("tpgr_jax.report", "table2", "sweep", "out=tables")
     assert table.returncode == 0, table.stderr
-    for label in ("DQN-R", "DDPG-KNN (k = N)", "HLinearUCB", "GaussianPosterior"):
+    for label in ("DQN-R", "DDPG-KNN (k = N)", "HLinearUCB", "GaussianPosterior", "TPGR+"):
         assert f"| {label} " in table.stdout
-    assert "agent=tpgr" in table.stdout  # the one that is missing, with its command
+    assert "agent=tpgr " in table.stdout  # the one that is missing, with its command
 
 
 def test_multirun_over_seeds_in_processes_of_joblib(run_command_line, tmp_path):
@@ -360,6 +360,28 @@ def test_every_switch_trains(run_command_line):
         "agent.learner.update=per_timestep",
         "agent.learner.entropy=distance_to_uniform",
         "agent.learner.l2_weight=0.001",
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "depth 3" in finished.stderr
+
+
+@pytest.mark.long
+def test_every_switch_of_the_value_tree_trains(run_command_line):
+    finished = run_command_line(
+        TRAIN,
+        *(setting for setting in SMALL if "embedding" not in setting and "per_user" not in setting),
+        "agent=tpgr_plus",
+        "train.steps=2",
+        "tree.depth=3",
+        "env.cold_start=random",
+        "env.allow_repeats=true",
+        "agent.policy.factors=4",
+        "agent.policy.channels=reward",
+        "agent.policy.streak=false",
+        "agent.policy.beam=1",
+        "agent.learner.fit_to=episodes",
+        "agent.learner.fit_episodes=2",
+        "agent.learner.random_paths=0",
     )
     assert finished.returncode == 0, finished.stderr
     assert "depth 3" in finished.stderr

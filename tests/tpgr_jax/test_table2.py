@@ -75,6 +75,20 @@ def test_star_against_the_best_other_method_with_all_seeds_pooled(tmp_path):
     assert f"{found.p_value:.2g}" in report(tmp_path)
 
 
+def test_the_method_beyond_the_paper_is_compared_too_but_is_nobodys_opponent(tmp_path):
+    rng = np.random.default_rng(0)
+    rewards = {"tpgr": 2.0, "tpgr_plus": 4.0, "gaussian_posterior": 3.0}
+    for name, mean in rewards.items():
+        make_run(tmp_path / name, list(rng.normal(mean, 0.5, 100)), agent(name))
+    results = results_in(tmp_path)
+    compared = {result.method: star(result, results, "reward") for result in results}
+    assert compared["TPGR+"].opponent == compared["TPGR"].opponent == "GaussianPosterior"
+    assert compared["TPGR+"].significant
+    assert not compared["TPGR"].significant
+    text = report(tmp_path)
+    assert "Reward of TPGR+ against: TPGR p = " in text
+
+
 @pytest.mark.parametrize(("shift", "starred"), [(1.0, True), (0.0, False), (-1.0, False)])
 def test_no_star_for_a_worse_or_equal_method(tmp_path, shift, starred):
     noise = np.random.default_rng(1).normal(0, 0.1, 100)
@@ -144,7 +158,7 @@ def test_missing_results_are_named_with_their_commands(tmp_path):
     start = "python -m tpgr_jax.train +experiment=movielens"
     assert f"{start} agent=popularity env.episode_length=8 env.alpha=0 seed=0" in commands
     assert f"{start} agent=tpgr env.episode_length=8 train.steps=20 env.alpha=0.1 seed=0" in commands
-    assert not any("agent=tpgr" in command and "env.alpha=0 " in command for command in commands)
+    assert not any("agent=tpgr " in command and "env.alpha=0 " in command for command in commands)
     assert f"{start} agent=dqn_r env.alpha=0.1 seed=0" == training_command(None, METHODS[8], 0.1)
     text = report(tmp_path)
     assert all(command in text for command in commands)
