@@ -179,14 +179,13 @@ class ValueTree:
         ]
         kernel = np.where(empty, 0, np.stack(rows)[:, item]).reshape(len(rows), -1, self.network.num_children)
         best = np.where(empty, -1, fitted.mean[item, REWARD])
-        network = learned.network
+        network, last = learned.network, f"bias_{len(self.network.hidden)}"
         for level in range(self.network.depth - 1):
-            head = f"heads_{level}"
-            last = f"bias_{len(self.network.hidden)}"
-            below = best.reshape(-1, self.network.num_children, best.size // self.network.num_children ** (level + 1))
-            network = {**network, head: {**network[head], last: jnp.asarray(below.max(-1), jnp.float32)}}
-        listed = -np.sort(-fitted.mean[:, POSITIVE])[: self.episode_length].mean()
-        start = jnp.log(listed / (1 - listed))
+            head = network[f"heads_{level}"]
+            below = best.reshape(*head[last].shape, -1).max(-1)
+            network = {**network, f"heads_{level}": {**head, last: jnp.asarray(below, jnp.float32)}}
+        listed = np.clip(-np.sort(-fitted.mean[:, POSITIVE])[: self.episode_length].mean(), 0.01, 0.99)
+        start = np.log(listed / (1 - listed))
         output = network["persistence_output"]
         network = {**network, "persistence_output": {**output, "bias": output["bias"].at[0].set(start)}}
         return Learned(
