@@ -569,7 +569,17 @@ def campaign(name: str, cases: int) -> Counter[str]:
 
 # Settings
 
-_AGENTS = ("tpgr", "dqn_r", "ddpg_knn", "ddpg_r", "greedy_svd", "linear_ucb", "hlinear_ucb", "gaussian_posterior")
+_AGENTS = (
+    "tpgr",
+    "tpgr_plus",
+    "dqn_r",
+    "ddpg_knn",
+    "ddpg_r",
+    "greedy_svd",
+    "linear_ucb",
+    "hlinear_ucb",
+    "gaussian_posterior",
+)
 _GROUP = {"no": "group"}
 _WRONG: dict[type, list[Any]] = {
     bool: ["spam", 7.5, [1], _GROUP, None],
