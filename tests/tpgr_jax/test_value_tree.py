@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from bandit_problem import (
     reward_table,
 )
 
+from harness.composition import composed_values
 from harness.devices import DevicesConfig, device_mesh
 from sim.fixed_policies import fixed_list_policy
 from sim.rating_env import statuses
@@ -29,11 +31,13 @@ from tpgr_jax.answer_model import fit_answer_model
 from tpgr_jax.policy import make_tree_tables
 from tpgr_jax.reinforce import World
 from tpgr_jax.reward_moments import reward_matrix
+from tpgr_jax.settings import RunConfig
 from tpgr_jax.tree import build_tree, make_clustering
 from tpgr_jax.value_learner import ValueLearner, ValueLearnerConfig
 from tpgr_jax.value_tree import ValueTreeConfig, ValueTreeParams, make_value_tree
 
 ALPHA = 0.1
+ABLATIONS = Path(__file__).parents[2] / "conf" / "ablation"
 
 
 def policy_config(**changes):
@@ -221,3 +225,25 @@ def test_many_devices_learn_what_one_does(count):
     expected = losses()
     with device_mesh(DevicesConfig(count=count), 16, "train.episodes_per_step", 1):
         np.testing.assert_allclose(losses(), expected, rtol=2e-4)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(ABLATIONS.glob("*.yaml"))])
+def test_every_ablation_composes_and_changes_one_thing(name):
+    whole, without = (
+        leaves(composed_values("train", ["+experiment=movielens", "agent=tpgr_plus", f"+ablation={choice}"]))
+        for choice in ("none", name)
+    )
+    read_settings(RunConfig, composed_values("train", ["agent=tpgr_plus", f"+ablation={name}"]))
+    changed = {key for key in whole if whole[key] != without[key]}
+    schedule = {key for key in changed if key.startswith("train.")}
+    assert whole.keys() == without.keys()
+    assert len(changed - schedule) == (0 if name in ("none", "untrained_heads") else 1)
+    assert bool(schedule) == (name == "untrained_heads")
+
+
+def leaves(values, prefix=""):
+    """Settings by their dotted names."""
+    found = {}
+    for key, value in values.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
