@@ -17,6 +17,7 @@ from sim.ratings import RatingData
 from sim.settings import Count, NotNegative, OneOf
 
 STATUS_SIZE = 9
+CONSECUTIVE_NEGATIVE, CONSECUTIVE_POSITIVE = 4, 5  # places in the user status
 NO_ITEM = -1
 
 
@@ -217,7 +218,7 @@ class RatingEnv:
         if not self.allow_repeats:
             code = jnp.where(repeated, 0, code)
         empirical = params.reward_of_code[code]
-        sequential = (state.counts[5] - state.counts[4]).astype(jnp.float32)
+        sequential = (state.counts[CONSECUTIVE_POSITIVE] - state.counts[CONSECUTIVE_NEGATIVE]).astype(jnp.float32)
         reward = empirical + params.alpha * sequential
         state = EnvState(
             user=state.user,

@@ -10,11 +10,10 @@ import numpy as np
 import scipy.sparse
 
 from sim.fixed_policies import random_policy
-from sim.rating_env import EnvParams, RatingEnv, Trajectory
+from sim.rating_env import CONSECUTIVE_NEGATIVE, CONSECUTIVE_POSITIVE, EnvParams, RatingEnv, Trajectory
 from sim.rollout import rollout
 
 _EPISODES_AT_A_TIME = 4096
-_CONSECUTIVE_NEGATIVE, _CONSECUTIVE_POSITIVE = 4, 5  # in the user status
 _DECIMALS = 5  # of an empirical reward, after the sequential part is taken off again
 
 
@@ -54,12 +53,13 @@ def collect_answers(
     values = np.concatenate([values for _, values in found])[index]
     shape = (len(users), env.num_items)
     rewards = scipy.sparse.csr_array((values, (place // env.num_items, place % env.num_items)), shape)
-    missed = (1 - env.episode_length / env.num_items) ** episodes_per_user
-    return AnswerLog(rewards, 1 - missed)
+    length, items = env.episode_length, env.num_items
+    missed = (1 - 1 / items) ** length if env.allow_repeats else 1 - length / items  # by one episode
+    return AnswerLog(rewards, 1 - missed**episodes_per_user)
 
 
 def _empirical(trajectory: Trajectory, alpha: float) -> np.ndarray:
     """Returns [T, B] empirical rewards: R less alpha (c_p - c_n), which the user status tells (Eq. 6)."""
     status, steps = np.asarray(trajectory.status, np.float64), len(trajectory.reward)
-    streak = np.round(steps * (status[:, :, _CONSECUTIVE_POSITIVE] - status[:, :, _CONSECUTIVE_NEGATIVE]))
+    streak = np.round(steps * (status[:, :, CONSECUTIVE_POSITIVE] - status[:, :, CONSECUTIVE_NEGATIVE]))
     return np.round(np.asarray(trajectory.reward, np.float64) - alpha * streak, _DECIMALS)

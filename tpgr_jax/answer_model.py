@@ -128,15 +128,18 @@ def fit_answer_model(
     values, vectors = principal_axes(stacked, config.factors, True, seed)
     total = float(stacked.power(2).sum() / num_users - np.sum(_mean(stacked) ** 2))
     noise_level = max(total - float(values.sum()), 0.0) / num_users
-    kept = np.sqrt(np.maximum(values - noise_level, 0))
-    # Each user's factors, of unit variance; every channel is regressed on them, whether observed or not.
-    safe = np.sqrt(np.maximum(values, 1e-12))
-    factors = (stacked @ vectors - _mean(stacked) @ vectors) / safe
-    shrinkage = kept / safe
+    # How every channel, whether observed or not, varies with each component.
+    components = stacked @ vectors - _mean(stacked) @ vectors
+    slopes = np.stack([(channel.T @ components) / (seen * num_users) for channel in channels], 1)
+    # Missing answers make each item seem to vary more by itself, though not with others: that is taken off again.
+    moments = _channel_moments(channels) / seen
+    observed = slice(None) if config.channels == "all" else slice(REWARD, None)
+    own = np.moveaxis(vectors.reshape(len(used), -1, config.factors), 0, 1)
+    excess = (1 / seen - 1) * np.einsum("icd,idk->ick", moments[:, :, observed], own)
+    values = np.maximum(values - np.sum(own * excess[:, observed], (0, 1)), 1e-12)
+    loadings = (slopes - excess) * np.sqrt(np.maximum(values - noise_level, 0)) / values
     mean = np.stack([_mean(channel) / seen for channel in channels], 1)
-    slopes = [(channel.T @ factors) / (seen * num_users) for channel in channels]  # factors have mean 0
-    loadings = np.stack(slopes, 1) * shrinkage
-    covariance = _channel_moments(channels) / seen - mean[:, :, None] * mean[:, None, :]
+    covariance = moments - mean[:, :, None] * mean[:, None, :]
     residual = covariance - np.einsum("ick,idk->icd", loadings, loadings)
     whitening = _whitening(residual, config.noise, config.channels == "all")
     combined = np.einsum("icd,idk->ick", whitening, loadings)

@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from sim.policy import Decision, Policy
-from sim.rating_env import STATUS_SIZE, Observation
+from sim.rating_env import CONSECUTIVE_POSITIVE, STATUS_SIZE, Observation
 from sim.settings import Count, Positive
 from sim.sharding import EPISODES, EVERYWHERE, per_device
 from tpgr_jax.answer_model import POSITIVE, REWARD, AnswerModel, AnswerModelConfig, FittedAnswers, empty_answer_model
@@ -37,7 +37,6 @@ from tpgr_jax.policy import (
     sample_child,
 )
 
-_CONSECUTIVE_POSITIVE = 5  # in the user status
 _LARGEST_PERSISTENCE = 0.97  # beyond it, the worth of an unbroken streak would be infinite
 
 
@@ -135,23 +134,17 @@ class ValueTree:
     Attributes:
         network: The Linen module.
         num_items: I.
-        model: Settings of the filter.
+        config: Settings.
         episode_length: T.
         alpha: Weight of the sequential reward (Eq. 6).
-        beam: b, nodes of a level that are followed.
-        temperature: Of the softmax over the beam's items that sampled decisions use.
-        streak: Whether a positive answer is worth more than its reward where it prolongs a streak.
         mask_recommended: False only where repeats are allowed (the timing study).
     """
 
     network: ValueTreeNetwork
     num_items: int
-    model: AnswerModelConfig
+    config: ValueTreeConfig
     episode_length: int
     alpha: float
-    beam: int
-    temperature: float
-    streak: bool
     mask_recommended: bool
 
     def init(self, key: jax.Array) -> Learned:
@@ -159,8 +152,8 @@ class ValueTree:
         network = self.network.init(key, jnp.zeros((1, self._estimate_size)), jnp.zeros((1, self._feature_size)))
         return Learned(
             network["params"],
-            empty_answer_model(self.num_items, self.model),
-            jnp.zeros((self._leaf_nodes, 2 * (self.model.factors + 1), self.network.num_children)),
+            empty_answer_model(self.num_items, self.config),
+            jnp.zeros((self._leaf_nodes, 2 * (self.config.factors + 1), self.network.num_children)),
         )
 
     def with_fitted(self, learned: Learned, fitted: FittedAnswers, leaf_items: np.ndarray) -> Learned:
@@ -214,7 +207,7 @@ class ValueTree:
         beam, children = node.shape[1], self.network.num_children
         value = self.item_values(params, state, node, past_leaves).reshape(-1, beam * children)
         if explore:
-            logits = value / self.temperature
+            logits = value / self.config.temperature
             choice = sample_child(logits, jax.random.uniform(key, logits.shape[:1]))
             log_prob = chosen(jax.nn.log_softmax(logits), choice)
         else:
@@ -251,11 +244,11 @@ class ValueTree:
         positive with chance p, the streak earns alpha (c + 1) more than a new one at each of the h steps left that it
         lives to see: alpha (c + 1) (1 - p^h) / (1 - p).
         """
-        if not self.streak or self.alpha == 0:
+        if not self.config.streak or self.alpha == 0:
             return jnp.zeros(status.shape[:1])
         persistence = jnp.minimum(jax.nn.sigmoid(jax.lax.stop_gradient(persistence_logit)), _LARGEST_PERSISTENCE)
         steps_left = self.episode_length * (1 - status[:, 3]) - 1
-        length = self.episode_length * status[:, _CONSECUTIVE_POSITIVE] + 1
+        length = self.episode_length * status[:, CONSECUTIVE_POSITIVE] + 1
         return self.alpha * length * (1 - persistence**steps_left) / (1 - persistence)
 
     def follow_beam(self, params: ValueTreeParams, state: UserState, past_leaves: jax.Array) -> jax.Array:
@@ -264,7 +257,7 @@ class ValueTree:
         for level in range(self.network.depth - 1):
             value = self.child_values(params, level, state, node, past_leaves)
             width = value.shape[1] * value.shape[2]
-            best = _best(value.reshape(-1, width), min(self.beam, width))
+            best = _best(value.reshape(-1, width), min(self.config.beam, width))
             child = best % self.network.num_children
             node = jnp.take_along_axis(node, best // self.network.num_children, 1) * self.network.num_children + child
         return node
@@ -308,7 +301,7 @@ class ValueTree:
 
     @property
     def _estimate_size(self) -> int:
-        return self.model.factors + 1 + STATUS_SIZE
+        return self.config.factors + 1 + STATUS_SIZE
 
     @property
     def _feature_size(self) -> int:
@@ -364,14 +357,4 @@ def make_value_tree(
         allow_repeats: Whether items may be recommended again.
     """
     network = ValueTreeNetwork(tuple(config.hidden), num_children, depth)
-    return ValueTree(
-        network,
-        num_items,
-        config,
-        episode_length,
-        alpha,
-        config.beam,
-        config.temperature,
-        config.streak,
-        not allow_repeats,
-    )
+    return ValueTree(network, num_items, config, episode_length, alpha, not allow_repeats)

@@ -52,18 +52,17 @@ def learner_config(**changes):
 
 
 @functools.cache
-def problem(depth=2, alpha=ALPHA, repeats=False, beam=12, streak=True, fitted=True):
+def problem(depth=2, alpha=ALPHA, repeats=False, beam=12):
     """A learner over a small random tree, its world and its first state."""
     data = make_data(make_table())
     env, env_params, reward_of_code = make_simulator(data, alpha=alpha, allow_repeats=repeats)
     tree = build_tree(NUM_ITEMS, depth, make_clustering("random", None, 1))
-    config = policy_config(beam=beam, streak=streak)
+    config = policy_config(beam=beam)
     policy = make_value_tree(config, NUM_ITEMS, tree.num_children, tree.depth, LENGTH, alpha, repeats)
     learner = ValueLearner(env, policy, learner_config(), 16)
     state = learner.init(jax.random.key(0))
-    if fitted:
-        answers = fit_answer_model(config, reward_matrix(data, TRAIN_USERS, reward_of_code), 0)
-        state = dataclasses.replace(state, params=policy.with_fitted(state.params, answers, tree.leaf_items))
+    answers = fit_answer_model(config, reward_matrix(data, TRAIN_USERS, reward_of_code), 0)
+    state = dataclasses.replace(state, params=policy.with_fitted(state.params, answers, tree.leaf_items))
     return learner, World(env_params, make_tree_tables(tree)), state, tree
 
 
@@ -123,7 +122,7 @@ def test_what_a_streak_is_worth_by_hand():
     found = learner.policy.user_state(learned, jnp.zeros((2, 3)), jnp.ones(2), status)
     # After 3 of 6 steps with the last 2 positive: 0.1 * 3 * (1 + 1/2); at the last step nothing follows.
     np.testing.assert_allclose(found.streak_weight, [0.45, 0], atol=1e-6)
-    without = dataclasses.replace(learner.policy, streak=False)
+    without = dataclasses.replace(learner.policy, config=policy_config(streak=False))
     np.testing.assert_array_equal(without.user_state(learned, jnp.zeros((2, 3)), jnp.ones(2), status).streak_weight, 0)
 
 
