@@ -6,8 +6,11 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import cache
+from importlib import resources
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
@@ -47,6 +50,37 @@ def differing_overrides(
         for key, value in flattened(values)
         if key in known and known[key] != value and relevant(key)
     ]
+
+
+def overrides_like(
+    name: str, overrides: Sequence[str], values: Mapping[str, Any], relevant: Callable[[str], bool]
+) -> list[str]:
+    """Returns what must follow overrides of `conf/NAME.yaml` so that it composes to what a run has.
+
+    Args:
+        name: Of the configuration.
+        overrides: Those before.
+        values: The run's.
+        relevant: Whether a key, in dots, matters.
+    """
+    return differing_overrides(_composed_once(name, tuple(overrides)), values, relevant)
+
+
+@cache
+def _composed_once(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    return composed_values(name, overrides)
+
+
+def is_configuration(group: str, name: str) -> bool:
+    """Says whether there is a `conf/GROUP/NAME.yaml`."""
+    return resources.files("conf").joinpath(group, f"{name}.yaml").is_file()
+
+
+def sweep_of(experiment: str) -> dict[str, list[Any]]:
+    """Returns the values that `conf/experiment/EXPERIMENT.yaml` sweeps over, by key."""
+    text = resources.files("conf").joinpath("experiment", f"{experiment}.yaml").read_text("utf-8")
+    swept = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
+    return {key: [yaml.safe_load(value) for value in str(values).split(",")] for key, values in swept.items()}
 
 
 def override_value(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -22,14 +23,22 @@ class CurvePoint:
     Attributes:
         step: Training steps done.
         episodes: Episodes played until then.
-        value: Mean over seeds with its interval; without one for a single seed.
-        seeds: Number of runs that came this far.
+        values: [S] values of the runs that came this far.
     """
 
     step: int
     episodes: float
-    value: Estimate
-    seeds: int
+    values: np.ndarray
+
+    @property
+    def value(self) -> Estimate:
+        """Mean over seeds with its interval; without one for a single seed."""
+        return estimate(self.values)
+
+    @property
+    def seeds(self) -> int:
+        """Number of runs that came this far."""
+        return len(self.values)
 
 
 def learning_curve(runs: Sequence[RunRecord], metric: str) -> list[CurvePoint]:
@@ -49,27 +58,32 @@ def learning_curve(runs: Sequence[RunRecord], metric: str) -> list[CurvePoint]:
             if metric in row and "episodes" in row:
                 values.setdefault(row["step"], []).append((row["episodes"], row[metric]))
     return [
-        CurvePoint(step, found[0][0], estimate(np.array([value for _, value in found])), len(found))
-        for step, found in sorted(values.items())
+        CurvePoint(step, found[0][0], np.array([value for _, value in found])) for step, found in sorted(values.items())
     ]
 
 
-def plot_learning_curves(path: Path, title: str, panels: Mapping[str, Mapping[str, Sequence[CurvePoint]]]) -> None:
+def plot_learning_curves(
+    path: Path,
+    title: str,
+    panels: Mapping[str, Mapping[str, Sequence[CurvePoint]]],
+    over: Literal["episodes", "step"] = "episodes",
+) -> None:
     """Draws curves with their intervals as bands.
 
     Args:
         path: PNG to write.
         title: Of the picture.
         panels: By label of the vertical axis, the curves by label.
+        over: What the horizontal axis shows.
     """
     drawn = {
         label: [
-            Points(name, [point.episodes for point in curve], [point.value for point in curve])
+            Points(name, [getattr(point, over) for point in curve], [point.value for point in curve])
             for name, curve in curves.items()
         ]
         for label, curves in panels.items()
     }
-    plot_points(path, title, "episodes", drawn, bands=True)
+    plot_points(path, title, over, drawn, bands=True)
 
 
 def curve_rows(metric: str, label: str, curve: Sequence[CurvePoint]) -> list[list[Cell]]:

@@ -87,7 +87,7 @@ def literal(text: str) -> str:
     return printable(text).replace("$", r"\$")
 
 
-def plot_bars(path: Path, title: str, x: str, panels: Sequence[Bars]) -> None:
+def plot_bars(path: Path, title: str, x: str, panels: Sequence[Bars], same_scale: bool = True) -> None:
     """Draws bars with intervals, in panels above each other.
 
     Args:
@@ -95,6 +95,7 @@ def plot_bars(path: Path, title: str, x: str, panels: Sequence[Bars]) -> None:
         title: Of the picture.
         x: What the bars measure.
         panels: From top to bottom.
+        same_scale: Whether all panels measure the same.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -102,7 +103,7 @@ def plot_bars(path: Path, title: str, x: str, panels: Sequence[Bars]) -> None:
     heights = [1.0 + len(panel.bars) for panel in panels]
     figure = Figure(figsize=(8, 1.0 + 0.3 * sum(heights)), layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    all_axes = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+    all_axes = figure.subplots(len(panels), 1, sharex=same_scale, height_ratios=heights, squeeze=False)[:, 0]
     for axes, panel in zip(all_axes, panels, strict=True):
         labels = [literal(label) for label in panel.bars]
         places = np.arange(len(labels))

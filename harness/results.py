@@ -22,9 +22,13 @@ class Estimate(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        """Mean and half-width; the mean alone where the interval is a point."""
+        """See `text`, with four digits."""
+        return self.text(4)
+
+    def text(self, digits: int) -> str:
+        """Returns mean and half-width; the mean alone where the interval is a point."""
         margin = (self.high - self.low) / 2
-        return f"{self.mean:.4f} ± {margin:.4f}" if margin else f"{self.mean:.4f}"
+        return f"{self.mean:.{digits}f} ± {margin:.{digits}f}" if margin else f"{self.mean:.{digits}f}"
 
 
 def estimate(values: np.ndarray) -> Estimate:

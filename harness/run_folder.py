@@ -279,15 +279,20 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     write_atomically(path, write)
 
 
-def read_arrays(path: Path, names: Sequence[str] | None) -> dict[str, np.ndarray]:
-    """Reads arrays of an .npz (None: all of them) without pickles.
+def read_arrays(path: Path, names: Sequence[str] | Callable[[str], bool] | None) -> dict[str, np.ndarray]:
+    """Reads arrays of an .npz without pickles.
+
+    Args:
+        path: The file.
+        names: Of the arrays, or which of those in the file; None reads all of them.
 
     Raises:
         UserError: Missing or damaged file, or an array is not in it.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in (arrays.files if names is None else names)}
+            chosen = filter(names, arrays.files) if names is None or callable(names) else names
+            return {name: arrays[name] for name in chosen}
     except FileNotFoundError:
         raise UserError("is missing", where=str(path), do="Restore the file, or train again.") from None
     except Exception as error:  # a damaged archive raises whatever its damaged part leads to

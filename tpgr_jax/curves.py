@@ -9,7 +9,7 @@ from typing import Annotated
 
 from harness.learning_curves import CURVE_HEADS, CurvePoint, curve_rows, learning_curve, plot_learning_curves
 from harness.report_files import Table, write_report
-from harness.run_index import RunRecord, RunsFound, group_by_settings, newest_of_each_seed
+from harness.run_index import RunRecord, RunsFound, group_by_settings, label_of, newest_of_each_seed
 from harness.tables import Cell, markdown_list, markdown_table, markdown_text
 from sim.errors import UserError
 from sim.settings import OneOf
@@ -18,7 +18,6 @@ from tpgr_jax.method_results import (
     comparable_runs,
     describe_unfinished,
     is_synthetic,
-    label_of,
     method_label,
     without_effect,
 )

@@ -16,7 +16,7 @@ from harness.metric_writer import read_rows
 from harness.plots import Bars, Points, plot_bars, plot_points
 from harness.report_files import Table, write_report
 from harness.results import Estimate, estimate
-from harness.run_index import RunGroup, RunRecord, RunsFound, group_by_settings
+from harness.run_index import RunRecord, RunsFound, difference_from, finished, group_by_settings
 from harness.tables import Cell, markdown_list, markdown_table, markdown_text
 from sim.settings import NotNegative, OneOf
 from tpgr_jax.method_results import (
@@ -25,11 +25,9 @@ from tpgr_jax.method_results import (
     comparable_runs,
     describe_problem,
     describe_unfinished,
-    finished,
     is_synthetic,
     method_label,
     read_results,
-    settings_text,
     training_command,
     without_effect,
 )
@@ -133,7 +131,7 @@ def compare(runs: Sequence[RunRecord], alpha: float) -> Compared:
     """
     candidates = [run for run in runs if method_label(run) == TPGR.label and run.settings["env.alpha"] == alpha]
     groups = sorted(group_by_settings(candidates, _ignored), key=lambda group: -len(group.runs))
-    left_out = [f"{run.folder.path}: {_difference(groups[0], group)}" for group in groups[1:] for run in group.runs]
+    left_out = [f"{run.folder.path}: {difference_from(groups[0], group)}" for group in groups[1:] for run in group.runs]
     by_arm: dict[Arm, list[RunRecord]] = {}
     for run in groups[0].runs if groups else []:
         by_arm.setdefault(arm_of(run), []).append(run)
@@ -143,7 +141,7 @@ def compare(runs: Sequence[RunRecord], alpha: float) -> Compared:
             group_by_settings(own, partial(_ignored_within_arm, arm=arm)), key=lambda group: -len(group.runs)
         )
         left_out += [
-            f"{run.folder.path}: {_difference(variants[0], group)}" for group in variants[1:] for run in group.runs
+            f"{run.folder.path}: {difference_from(variants[0], group)}" for group in variants[1:] for run in group.runs
         ]
         result, repeated = read_results(variants[0].runs, arm.label, TPGR.label, alpha)
         left_out += [f"{run.folder.path}: an older repetition of seed {run.settings['seed']}" for run in repeated]
@@ -201,11 +199,6 @@ def _ignored_within_arm(key: str, arm: Arm) -> bool:
     """The size of vectors counts only for trees whose vectors have one."""
     sized = arm.vectors not in (None, "rating")
     return _ignored(key) and not (sized and key in _OF_VECTORS)
-
-
-def _difference(first: RunGroup, other: RunGroup) -> str:
-    settings = {key: value for key, value in other.distinction.items() if first.distinction[key] != value}
-    return f"differs from most runs: {settings_text(settings)}"
 
 
 def _clustering_arms(compared: Compared) -> list[Arm]:

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
-from importlib import resources
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from harness.composition import composed_values, differing_overrides, shell_command
-from harness.results import Estimate, estimate, estimate_over_seeds
+from harness import run_index, run_list
+from harness.composition import is_configuration, overrides_like, shell_command
+from harness.results import Estimate, estimate
 from harness.run_folder import read_arrays
-from harness.run_index import (
-    RunRecord,
-    RunsFound,
-    Status,
-    check_comparable,
-    find_runs,
-    newest_of_each_seed,
-)
-from sim.errors import UserError
+from harness.run_index import RunRecord, RunsFound, newest_of_each_seed, runs_of_system
+from harness.seed_results import SeedResults, check_same_episodes, values_of_seeds
 from sim.metrics import UserMetrics
 
 RESULT = "eval.json"
@@ -80,39 +72,19 @@ ON_A_TREE = (TPGR.label, TPGR_PLUS.label)
 
 
 @dataclass(frozen=True)
-class MethodResult:
-    """What one method reached at one alpha with one or more seeds.
+class MethodResult(SeedResults):
+    """What one method reached at one alpha with one or more seeds; values of users.
 
     Attributes:
-        label: The method, with the settings that tell it from its other variants.
         method: Label of the method alone.
         alpha: Weight of the sequential reward.
-        runs: One per seed.
-        values: [S, U] per metric: a row per seed, or a single one where all seeds have the same result.
         opponents: By policy, [U] per metric: what the first run was evaluated beside, on the same test users; those of
             all splits in a row where there are several.
     """
 
-    label: str
     method: str
     alpha: float
-    runs: Sequence[RunRecord]
-    values: Mapping[str, np.ndarray]
     opponents: Mapping[str, Mapping[str, np.ndarray]]
-
-    @property
-    def seeds(self) -> list[int]:
-        """Seeds of the runs, ascending."""
-        return [int(run.settings["seed"]) for run in self.runs]
-
-    @property
-    def seed_matters(self) -> bool:
-        """Whether different seeds gave different results; False for a single one."""
-        return len(self.values["reward"]) > 1
-
-    def estimate(self, metric: str) -> Estimate:
-        """Returns the mean over users and seeds with its interval: over seeds, or over users if no seed differs."""
-        return estimate_over_seeds(self.values[metric])
 
     def opponent(self, policy: str, metric: str) -> Estimate:
         """Returns the mean over users of an opponent with its interval."""
@@ -136,16 +108,6 @@ def method_label(run: RunRecord) -> str:
     return next((method.label for method in METHODS if method.preset == name), str(name))
 
 
-def label_of(method: str, distinction: Mapping[str, Any]) -> str:
-    """Returns a method's name with the settings that tell it from its variants."""
-    return f"{method} with {settings_text(distinction)}" if distinction else method
-
-
-def settings_text(settings: Mapping[str, Any]) -> str:
-    """Returns settings as people write them."""
-    return ", ".join(f"{key}={value}" for key, value in settings.items())
-
-
 def without_effect(key: str) -> bool:
     """Says whether a setting, in dots, cannot set the results of runs on the same data apart, or is a seed."""
     return key.startswith(("data.", "devices.", "logger.")) or key in _WITHOUT_EFFECT
@@ -162,18 +124,10 @@ def comparable_runs(folders: Sequence[str] | None, data_name: str | None, severa
     Raises:
         UserError: No runs, or runs whose results cannot be mixed.
     """
-    found = tpgr_runs(folders)
-    runs = [run for run in found.runs if data_name is None or run.data_name == data_name]
-    if not runs:
-        of = "" if data_name is None else f" on {data_name}"
-        raise UserError(
-            f"no runs{of} below {' or '.join(folders or ['outputs', 'multirun'])}",
-            do=f"Make them, for instance with: python -m {_TRAIN} -m +experiment=table2",
-        )
     same = [key for key in _SAME_FOR_ALL if not (several_splits and key == SPLIT_SEED)]
     unless = {SPLIT_SEED: ", or let several splits count as repetitions with several_splits=true"}
-    check_comparable([run for run in runs if run.data], same, unless)
-    return RunsFound(runs, found.unreadable)
+    make_them = f"python -m {_TRAIN} -m +experiment=table2"
+    return run_index.comparable_runs(tpgr_runs(folders), folders, data_name, same, make_them, unless)
 
 
 def tpgr_runs(folders: Sequence[str] | None) -> RunsFound:
@@ -182,34 +136,14 @@ def tpgr_runs(folders: Sequence[str] | None) -> RunsFound:
     Raises:
         UserError: A folder that was named does not exist.
     """
-    found = find_runs(folders, RESULT)
-    runs, unreadable = [], list(found.unreadable)
-    for run in (run for run in found.runs if "env.alpha" in run.settings):
-        wrong = [key for key, kinds in _TYPES.items() if type(run.settings.get(key)) not in kinds]
-        if wrong:
-            unreadable.append(f"{run.folder.config}: {wrong[0]} is {run.settings.get(wrong[0])!r}")
-        else:
-            runs.append(run)
-    return RunsFound(runs, unreadable)
-
-
-def finished(runs: Sequence[RunRecord]) -> list[RunRecord]:
-    """Returns the runs that have their result."""
-    return [run for run in runs if run.status is Status.FINISHED]
+    return runs_of_system(folders, RESULT, lambda run: "env.alpha" in run.settings, _TYPES)
 
 
 def describe_unfinished(found: RunsFound) -> list[str]:
     """Says which runs have no result that could be used, and how to continue them."""
-    texts = []
-    for run in found.runs:
-        if run.status is not Status.FINISHED:
-            settings, then = run.settings, shell_command(_TRAIN, [f"resume={run.folder.path}"])
-            then = "" if run.status is Status.RUNNING else f"; continue with: {then}"
-            texts.append(
-                f"{run.folder.path} ({method_label(run)}, alpha {settings['env.alpha']:g}, seed {settings['seed']}): "
-                f"{run.status}{then}"
-            )
-    return [*texts, *found.unreadable]
+    return run_list.describe_unfinished(
+        found, _TRAIN, lambda run: f"{method_label(run)}, alpha {run.settings['env.alpha']:g}"
+    )
 
 
 def read_results(
@@ -227,25 +161,15 @@ def read_results(
     prefixes = ("", *(f"{policy}_" for policy in OPPONENTS.values()))
     names = [f"{prefix}{metric}" for prefix in prefixes for metric in METRICS]
     read = [read_arrays(run.folder.path / "eval.npz", [*names, "user"]) for run in kept]
-    first_of_split: dict[Any, int] = {}
-    for number, (run, arrays) in enumerate(zip(kept, read, strict=True)):
-        first = first_of_split.setdefault(run.settings.get(SPLIT_SEED), number)
-        users = read[first]["user"]
-        if not np.array_equal(arrays["user"], users) or any(arrays[name].shape != users.shape for name in names):
-            raise UserError(
-                f"has other test users than {kept[first].folder.path}, or not one value for each",
-                where=str(run.folder.path / "eval.npz"),
-                do="Evaluate both runs again: python -m tpgr_jax.evaluate run=FOLDER",
-            )
-    values = {metric: np.stack([arrays[metric] for arrays in read]) for metric in METRICS}
-    if all((rows == rows[0]).all() for rows in values.values()):
-        values = {metric: rows[:1] for metric, rows in values.items()}
-    of_splits = [read[first] for first in first_of_split.values()]
+    of_splits = check_same_episodes(
+        kept, read, "eval.npz", "user", "test users", "tpgr_jax.evaluate", lambda run: run.settings.get(SPLIT_SEED)
+    )
+    values = values_of_seeds(read, METRICS)
     opponents = {
         policy: {metric: np.concatenate([arrays[f"{policy}_{metric}"] for arrays in of_splits]) for metric in METRICS}
         for policy in OPPONENTS.values()
     }
-    return MethodResult(label, method, alpha, kept, values, opponents), repeated
+    return MethodResult(label, kept, values, method, alpha, opponents), repeated
 
 
 def is_synthetic(runs: Sequence[RunRecord]) -> bool:
@@ -284,17 +208,12 @@ def training_command(
     if reference is None:
         return shell_command(_TRAIN, [*chosen, *last])
     # The preset says nothing about data and simulator; for these any agent will do, also where the preset is gone.
-    whole = like_reference and _is_configuration("agent", method.preset)
-    base = _composed((*data, agent) if whole else tuple(data))
+    whole = like_reference and is_configuration("agent", method.preset)
+    base = [*data, agent] if whole else data
     sections = ("data", "env", "tree", "agent", "train") if whole else ("data", "env")
     replaced = [override.split("=")[0] for override in more]
     relevant = _makes_a_difference(reference, sections, replaced)
-    return shell_command(_TRAIN, [*chosen, *differing_overrides(base, reference.values, relevant), *last])
-
-
-@cache
-def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
-    return composed_values("train", overrides)
+    return shell_command(_TRAIN, [*chosen, *overrides_like("train", base, reference.values, relevant), *last])
 
 
 def _data_choice(reference: RunRecord | None) -> list[str]:
@@ -303,13 +222,9 @@ def _data_choice(reference: RunRecord | None) -> list[str]:
     if name == "movielens_1m":
         return ["+experiment=movielens"]
     reader = reference.settings.get("data.reader") if reference is not None else None
-    if not _is_configuration("data", name):
+    if not is_configuration("data", name):
         name = "synthetic" if reader == "synthetic" else "ratings_file"
     return [*(["+experiment=movielens"] if name.startswith("movielens") else []), f"data={name}"]
-
-
-def _is_configuration(group: str, name: str) -> bool:
-    return resources.files("conf").joinpath(group, f"{name}.yaml").is_file()
 
 
 def _makes_a_difference(

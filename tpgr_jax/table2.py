@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.plots import Bars, plot_bars
 from harness.report_files import Table, write_report
-from harness.run_index import RunRecord, RunsFound, group_by_settings
+from harness.run_index import RunRecord, RunsFound, finished, group_by_settings, label_of
 from harness.tables import Cell, markdown_list, markdown_table, markdown_text
 from sim.metrics import welch_p_value
 from sim.settings import OneOf
@@ -26,9 +26,7 @@ from tpgr_jax.method_results import (
     comparable_runs,
     describe_problem,
     describe_unfinished,
-    finished,
     is_synthetic,
-    label_of,
     method_label,
     read_results,
     training_command,

@@ -133,8 +133,9 @@ def test_list_of_runs(tmp_path):
     make_run(tmp_path / "a", rows=rows, settings={"seed": 7}, checkpoint=20, name="x\x1b[1m", synthetic=True)
     make_run(tmp_path / "b", [1, 2])
     (make_run(tmp_path / "c") / "config.yaml").write_text("")
-    head, a, b, unreadable = describe_runs(find(tmp_path), lambda run: "TPGR", "test_reward")
-    assert head.split()[:3] == ["folder", "method", "data"]
+    columns = {"method": lambda run: "TPGR", "alpha": lambda run: f"{run.settings['env.alpha']:g}"}
+    head, a, b, unreadable = describe_runs(find(tmp_path), columns, "test_reward")
+    assert head.split()[:5] == ["folder", "method", "data", "alpha", "seed"]
     wanted = [str(tmp_path / "a"), "TPGR", "x", "[1m", "(SYNTHETIC)", "0.1", "7", "interrupted", "30/1000"]
     assert a.split() == [*wanted, "0.2500", "0.5000", "(10)", "1,234"]
     assert b.split()[3:] == ["0.1", "0", "finished", "0/1000"]

@@ -8,9 +8,9 @@ import pytest
 import scipy.stats
 from run_folders import make_run
 
-from harness.run_index import find_runs
+from harness.run_index import find_runs, finished
 from sim.errors import UserError
-from tpgr_jax.method_results import METHODS, comparable_runs, finished, method_label, training_command
+from tpgr_jax.method_results import METHODS, comparable_runs, method_label, training_command
 from tpgr_jax.table2 import Table2Config, collect, missing, missing_commands, report_table2, star
 
 DDPG_KNN = {"agent.name": "ddpg_knn"}
