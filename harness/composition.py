@@ -66,6 +66,12 @@ def overrides_like(
     return differing_overrides(_composed_once(name, tuple(overrides)), values, relevant)
 
 
+def unlike_composed(name: str, overrides: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those of some settings, in dots, that are not what `conf/NAME.yaml` composes with overrides."""
+    known = dict(flattened(_composed_once(name, tuple(overrides))))
+    return {key: value for key, value in settings.items() if key not in known or known[key] != value}
+
+
 @cache
 def _composed_once(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     return composed_values(name, overrides)

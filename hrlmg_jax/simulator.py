@@ -31,7 +31,7 @@ from hrlmg_jax.item_embedding import embed_items
 from hrlmg_jax.session_data import SessionData
 from hrlmg_jax.settings import FitConfig, SimulatorConfig
 from sim.errors import UserError
-from sim.events import CLICK, FEEDBACK_NAMES, NUM_FEEDBACK, ORDER
+from sim.events import CLICK, FEEDBACK_NAMES, NUM_FEEDBACK, ORDER, kind_of
 from sim.fixed_policies import scripted_policy
 from sim.funnel import best_log_loss
 from sim.histories import HistoryTable
@@ -207,12 +207,6 @@ def describe_log(data: SessionData) -> dict[str, Any]:
         "sessions": log.num_sessions,
         "test_sessions": int(data.is_test.sum()),
     }
-
-
-def kind_of(data: dict[str, Any]) -> str:
-    """Returns what must be said beside the log's name: that it, or its skips, are not real."""
-    kinds = [word for word, so in (("SYNTHETIC", data["synthetic"]), ("SAMPLED SKIPS", data["synthetic_skips"])) if so]
-    return f" ({', '.join(kinds)})" if kinds else ""
 
 
 # Fitting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,6 +194,16 @@ def select_events(log: EventLog, kept: np.ndarray) -> EventLog:
         item_ids=item_ids,
         probabilities=None if log.probabilities is None else log.probabilities[kept],
     )
+
+
+def kind_of(data: Mapping[str, Any]) -> str:
+    """Returns what must be said beside a log's name: that it, or its skips, are not real.
+
+    Args:
+        data: With `synthetic` and `synthetic_skips`, as in the files of a run.
+    """
+    kinds = [word for word, so in (("SYNTHETIC", data["synthetic"]), ("SAMPLED SKIPS", data["synthetic_skips"])) if so]
+    return f" ({', '.join(kinds)})" if kinds else ""
 
 
 def _renumbered(ids: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

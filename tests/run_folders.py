@@ -16,8 +16,31 @@ METRICS = ("reward", "precision", "recall", "f1")
 
 
 @functools.cache
-def _default_values() -> dict[str, Any]:
-    return composed_values("train", ["+experiment=movielens"])
+def _default_values(name: str, *overrides: str) -> dict[str, Any]:
+    return composed_values(name, overrides)
+
+
+def _begin(
+    folder: Path,
+    values: dict[str, Any],
+    settings: dict[str, Any] | None,
+    data: dict[str, Any],
+    rows: list[dict[str, Any]] | None,
+    checkpoint: int | None,
+) -> None:
+    """Writes what a run has before its evaluation."""
+    changed = OmegaConf.create(copy.deepcopy(values))
+    changed.data.name = data["name"]
+    for key, value in (settings or {}).items():
+        OmegaConf.update(changed, key, value)
+    run = RunFolder(folder)
+    folder.mkdir(parents=True)
+    run.start(OmegaConf.to_container(changed))
+    write_json(run.provenance, {"data": data})
+    if checkpoint is not None:
+        (run.checkpoints / str(checkpoint)).mkdir(parents=True)
+    if rows is not None:
+        run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def make_run(
@@ -47,19 +70,8 @@ def make_run(
         step: Of the evaluation.
         checkpoint: Step of the newest checkpoint; None makes none.
     """
-    values = OmegaConf.create(copy.deepcopy(_default_values()))
-    values.data.name = name
-    for key, value in (settings or {}).items():
-        OmegaConf.update(values, key, value)
-    run = RunFolder(folder)
-    folder.mkdir(parents=True)
-    run.start(OmegaConf.to_container(values))
     data = {"name": name, "synthetic": synthetic, "checksum": checksum, "users": 10, "items": 20, "ratings": 30}
-    write_json(run.provenance, {"data": data})
-    if checkpoint is not None:
-        (run.checkpoints / str(checkpoint)).mkdir(parents=True)
-    if rows is not None:
-        run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _begin(folder, _default_values("train", "+experiment=movielens"), settings, data, rows, checkpoint)
     if rewards is not None:
         scales = dict(zip(METRICS, (1, 10, 100, 1000), strict=True))
         best = np.full(len(rewards), 2.0) if best_list is None else np.array(best_list)
@@ -70,4 +82,67 @@ def make_run(
             arrays[f"random_{metric}"] = np.linspace(0, 0.1, len(rewards)) / scale
         write_arrays(folder / "eval.npz", arrays)
         write_json(folder / "eval.json", {"data": data, "step": step, "policies": {}})
+    return folder
+
+
+SESSION_SCALES = {"reward": 1.0, "clicks": 0.5, "orders": 0.1}
+"""What a session's clicks and orders are, in units of its reward, in folders of `make_session_run`."""
+OFFLINE_SCALES = {"map": 0.01, "ndcg20": 0.02, "ndcg40": 0.03}
+
+
+def make_session_run(
+    folder: Path,
+    rewards: list[float] | None = None,
+    settings: dict[str, Any] | None = None,
+    rows: list[dict[str, Any]] | None = None,
+    opponents: dict[str, list[float]] | None = None,
+    truth: list[float] | None = None,
+    offline: bool = True,
+    name: str = "synthetic_funnel",
+    checksum: str = "sha256:aa",
+    synthetic: bool = True,
+    synthetic_skips: bool = False,
+    step: int = 1000,
+    checkpoint: int | None = None,
+) -> Path:
+    """Writes a run folder of HRL-MG.
+
+    Args:
+        folder: Of the run.
+        rewards: Of long test sessions; a tenth in short ones. None makes an unfinished run. The other metrics follow
+            from them: `SESSION_SCALES`, `OFFLINE_SCALES`.
+        settings: Changes of the default configuration, keys in dots.
+        rows: Of metrics.jsonl.
+        opponents: Rewards of long sessions by policy; 2 for popularity if None.
+        truth: Rewards with the generator's own users; None leaves that test out.
+        offline: Whether the run's method ranks logged sessions.
+        name: Of the data set.
+        checksum: Of the data.
+        synthetic: Whether they are generated.
+        synthetic_skips: Whether their skips are.
+        step: Of the evaluation.
+        checkpoint: Step of the newest checkpoint; None makes none.
+    """
+    data = {"name": name, "synthetic": synthetic, "synthetic_skips": synthetic_skips, "checksum": checksum}
+    _begin(folder, _default_values("train_hrl_mg"), settings, data, rows, checkpoint)
+    for file, own in (("online", rewards), ("online_truth", truth)):
+        if own is not None:
+            others = {"popularity": [2.0] * len(own)} if opponents is None else opponents
+            arrays = {"row": np.arange(len(own)) * 10, "items": np.zeros((len(own), 3), int)}
+            for prefix, values in (("", own), *((f"{policy}_", values) for policy, values in others.items())):
+                for metric, scale in SESSION_SCALES.items():
+                    for length, share in (("long", 1.0), ("short", 0.1)):
+                        arrays[f"{prefix}{length}_{metric}"] = np.array(values, float) * scale * share
+            write_arrays(folder / f"{file}.npz", arrays)
+            write_json(folder / f"{file}.json", {"data": data, "step": step, "policies": {}})
+    if rewards is not None:
+        others = {"popularity": [2.0] * len(rewards)} if opponents is None else opponents
+        ranking = [
+            *([("", rewards)] if offline else []),
+            *((f"{policy}_", values) for policy, values in others.items()),
+        ]
+        arrays = {"row": np.arange(len(rewards)) * 7}
+        for prefix, values in ranking:
+            arrays |= {f"{prefix}{metric}": np.array(values) * scale for metric, scale in OFFLINE_SCALES.items()}
+        write_arrays(folder / "offline.npz", arrays)
     return folder
