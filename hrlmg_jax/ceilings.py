@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 
 from hrlmg_jax.item_scores import best_scored_item
-from sim.errors import UserError
 from sim.funnel import FunnelModel
 from sim.histories import Histories
 from sim.policy import Decision, Policy
@@ -31,24 +30,16 @@ def oracle_policy(
         num_items: I, items that can be recommended.
         click_reward: External reward of a click.
         order_reward: External reward of an order.
-        trust_weight: What the expected gain of trust counts, in units of reward.
-
-    Raises:
-        UserError: Trust counts, but the users have none.
+        trust_weight: What the expected gain of trust counts, in units of reward; only the users of a generated log have
+            trust.
     """
-    if trust_weight and not isinstance(model, FunnelModel):
-        raise UserError(
-            "the planner knows what the users of a generated log trust, these users were learned from a log",
-            where="agent.name=planner",
-            do="Let the generator's own users answer: env.users=truth (of a generated log).",
-        )
     rewards = jnp.asarray([0.0, click_reward, order_reward])
 
     def value(params: Any, hidden: Any, histories: Histories, item: jax.Array) -> jax.Array:
         probabilities = model.probabilities(params, hidden, histories, item)
         found = probabilities @ rewards
         if trust_weight:
-            assert isinstance(model, FunnelModel)
+            assert isinstance(model, FunnelModel), "learned users have no trust"
             found += trust_weight * (1 - probabilities[0]) * model.trust_gain(params, hidden, item)
         return found
 

@@ -38,7 +38,7 @@ def compare(
     """
     header = {"data": describe_log(problem.data), "step": step}
     # One that is itself an opponent is tested once.
-    contestants = {config.agent.name: own} | opponents(config, problem)
+    contestants = {config.result_name: own} | opponents(config, problem)
     played = _play_and_write(config, problem, contestants, folder, header, f"online{suffix}")
     if problem.data.log.generator is not None and not problem.truth:
         _play_and_write(config, problem.with_truth(), contestants, folder, header, f"online_truth{suffix}")
@@ -68,7 +68,7 @@ def _play_and_write(
         "synthetic": np.asarray(log.synthetic),
     }
     for policy, test in online.items():
-        prefix = "" if policy == config.agent.name else f"{policy}_"
+        prefix = "" if policy == config.result_name else f"{policy}_"
         arrays[f"{prefix}items"] = np.asarray(log.item_ids[test.items])
         arrays[f"{prefix}feedback"] = test.feedback.astype(np.int8)
     protocol = {
@@ -107,7 +107,7 @@ def _rank_and_write(
         "synthetic": np.asarray(log.synthetic),
     }
     for policy, ranking in offline.items():
-        prefix = "" if policy == config.agent.name else f"{policy}_"
+        prefix = "" if policy == config.result_name else f"{policy}_"
         arrays[f"{prefix}items"] = np.asarray(log.item_ids[ranking.items])  # the padding names the last item
         arrays[f"{prefix}feedback"] = ranking.feedback
     left_out = "sessions without a click or an order"
@@ -150,7 +150,7 @@ def _online_table(config: RunConfig, problem: Problem, played: dict[str, Metrics
         for metric in ("reward", "clicks", "orders")
     ]
     distinct = ", ".join(f"{policy} {test.distinct_items():.3f}" for policy, test in tests.items())
-    own = config.agent.name
+    own = config.result_name
     return "\n".join(
         [
             f"online test {where} {description['name']}{kind_of(description)}: {number:,} sessions, "

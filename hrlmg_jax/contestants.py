@@ -13,13 +13,13 @@ from hrlmg_jax.ceilings import oracle_policy
 from hrlmg_jax.learner import HrlLearner
 from hrlmg_jax.offline import LoggedSessions, OfflineTest, rank_by_list, rank_randomly, rerank
 from hrlmg_jax.policy import ActingParams
-from hrlmg_jax.settings import BEST_RATE, RunConfig
+from hrlmg_jax.settings import BEST_RATE, POPULARITY, RunConfig
 from hrlmg_jax.system import Problem
 from sim.fixed_policies import fixed_list_policy, random_policy
 from sim.policy import Policy
 from sim.session_env import FeedbackModel, SessionConfig
 
-RANDOM, POPULARITY = "random", "popularity"
+RANDOM = "random"
 OPPONENTS = (RANDOM, POPULARITY, BEST_RATE)
 """Who is tested beside every agent, by name."""
 

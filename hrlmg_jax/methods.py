@@ -6,12 +6,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from harness.agent import Agent
-from hrlmg_jax.contestants import POPULARITY, Contestant, fixed_list, learned, oracle, random_items
+from hrlmg_jax.contestants import Contestant, fixed_list, learned, oracle, random_items
 from hrlmg_jax.learner import HrlState
-from hrlmg_jax.settings import BEST_RATE, OracleAgent, PopularityAgent, RunConfig, TwoLevelAgent
-from hrlmg_jax.system import COUNT, Problem, make_learner
-
-_RANKING_BY = {"reward": POPULARITY, "average": BEST_RATE, "count": COUNT}
+from hrlmg_jax.settings import OracleAgent, PopularityAgent, RunConfig, TwoLevelAgent
+from hrlmg_jax.system import Problem, make_learner
 
 
 class Method(NamedTuple):
@@ -73,8 +71,7 @@ def _two_level(config: RunConfig, agent: TwoLevelAgent, problem: Problem) -> Met
 def _untrained(config: RunConfig, problem: Problem) -> Contestant:
     agent = config.agent
     if isinstance(agent, PopularityAgent):
-        ranking = problem.rankings[_RANKING_BY[agent.policy.by or "reward"]]
-        return fixed_list(ranking, problem.data.log.num_items, config.evaluation.long)
+        return fixed_list(problem.rankings[agent.ranking], problem.data.log.num_items, config.evaluation.long)
     if isinstance(agent, OracleAgent):
         return oracle(config.env, problem.data.num_items, agent.trust_weight)
     return random_items(problem)

@@ -17,11 +17,11 @@ from hrlmg_jax.policy import ACTOR, CRITIC, GoalConfig
 from hrlmg_jax.retrieval import RetrievalConfig
 from sim.errors import UserError
 from sim.event_datasets import LogConfig
-from sim.session_env import SessionConfig
+from sim.session_env import TRUTH, SessionConfig
 from sim.settings import ByName, Count, NotNegative, OneOf, Positive, ProperShare, Seed
 
-BEST_RATE = "best_rate"
-"""The opponent that ranks items by reward per impression."""
+POPULARITY, BEST_RATE, COUNT = "popularity", "best_rate", "count"
+"""Fixed lists: by total reward in the log, by reward per impression, by impressions."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,11 @@ class PopularityAgent:
     name: str
     policy: RankingConfig
 
+    @property
+    def ranking(self) -> str:
+        """The name of the list."""
+        return {"average": BEST_RATE, "count": COUNT}.get(self.policy.by or "reward", POPULARITY)
+
 
 @dataclass(frozen=True)
 class OracleAgent:
@@ -142,6 +147,11 @@ class RunConfig(SeedsConfig):
         """Checks settings against each other; raises UserError naming the keys."""
         super().__post_init__()
         agent = self.agent
+        if isinstance(agent, OracleAgent) and agent.trust_weight and self.env.users != TRUTH:
+            raise UserError(
+                "agent.trust_weight counts the trust of the users of a generated log; learned users have none",
+                do="Set env.users=truth (of a generated log).",
+            )
         if not isinstance(agent, TwoLevelAgent):
             return
         if agent.goals.enabled and self.env.episode_length < agent.goals.period:
@@ -150,6 +160,11 @@ class RunConfig(SeedsConfig):
                 f"(agent.goals.period={agent.goals.period})",
                 do="Lengthen the session or shorten the period.",
             )
+
+    @property
+    def result_name(self) -> str:
+        """The agent's name in results; a fixed list has the name that it has beside other agents."""
+        return self.agent.ranking if isinstance(self.agent, PopularityAgent) else self.agent.name
 
     @property
     def learning_agent(self) -> TwoLevelAgent:

@@ -16,14 +16,11 @@ from hrlmg_jax.networks import ActorCritic
 from hrlmg_jax.policy import TwoLevelPolicy
 from hrlmg_jax.retrieval import make_item_index
 from hrlmg_jax.session_data import SessionData, load_sessions
-from hrlmg_jax.settings import BEST_RATE, FitConfig, RunConfig
+from hrlmg_jax.settings import BEST_RATE, COUNT, POPULARITY, FitConfig, RunConfig
 from hrlmg_jax.simulator import FILE, Simulator, describe_log, load_simulator, obtain_simulator
 from sim.errors import UserError
 from sim.funnel import FunnelModel, truth_of_sessions
 from sim.session_env import TRUTH, FeedbackModel, SessionConfig, SessionEnv, SessionParams
-
-COUNT = "count"
-"""The fixed list by impressions."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,7 @@ def fixed_rankings(config: RunConfig, data: SessionData) -> dict[str, np.ndarray
     rate = (reward + prior * reward.sum() / counts["shown"].sum()) / (counts["shown"] + prior)
     return {
         name: np.argsort(-score, kind="stable").astype(np.int32)
-        for name, score in (("popularity", reward), (BEST_RATE, rate), (COUNT, counts["shown"]))
+        for name, score in ((POPULARITY, reward), (BEST_RATE, rate), (COUNT, counts["shown"]))
     }
 
 
