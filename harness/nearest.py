@@ -36,6 +36,18 @@ def best_available(scores: jax.Array, recommended: jax.Array) -> jax.Array:
     return jnp.argmax(hide_recommended(scores, recommended)).astype(jnp.int32)
 
 
+def best_candidate(scores: jax.Array, candidates: jax.Array, recommended: jax.Array) -> jax.Array:
+    """Returns the int32 candidate of the highest score among those not in `recommended`.
+
+    Args:
+        scores: [L] of the candidates.
+        candidates: [L] int32 items, padded with -1.
+        recommended: [T] int32 items, padded with -1.
+    """
+    taken = jnp.any(candidates[:, None] == recommended, -1)
+    return candidates[jnp.argmax(jnp.where(taken | (candidates < 0), -jnp.inf, scores))]
+
+
 def map_rows(function: Callable[[Any], Any], rows: Any, numbers_per_row: int) -> Any:
     """Returns `vmap(function)(rows)`, as many rows at a time as keep the intermediate arrays small.
 

@@ -54,7 +54,7 @@ def encoding(config: RunConfig, hidden_size: int, state_size: int) -> float:
 
 def level_operations(config: RunConfig, networks: ActorCritic, batch_size: int) -> float:
     """Returns the operations of one update of a level: targets forward; losses forward and (twice as much) back."""
-    sizes, embedding = config.agent.network, config.simulator.embedding.size
+    sizes, embedding = config.learning_agent.network, config.simulator.embedding.size
     encoders = (1 + sizes.num_critics) * encoding(config, sizes.hidden_size, sizes.state_size)
     actor = 2.0 * sizes.state_size * networks.heads * embedding
     critic = 2.0 * networks.heads * ((sizes.state_size + embedding) * sizes.critic_width + sizes.critic_width)
@@ -64,7 +64,7 @@ def level_operations(config: RunConfig, networks: ActorCritic, batch_size: int) 
 
 def step_operations(config: RunConfig, learner: HrlLearner, num_items: int) -> tuple[float, float]:
     """Returns the operations of the matrix products of a training step: of its recommendations, and of its updates."""
-    agent, embedding = config.agent, config.simulator.embedding.size
+    agent, embedding = config.learning_agent, config.simulator.embedding.size
     own = encoding(config, agent.network.hidden_size, agent.network.state_size)
     user = encoding(config, config.simulator.network.hidden_size, config.simulator.network.state_size)
     retrieval = 2.0 * embedding * num_items
@@ -82,7 +82,7 @@ def bench_training(smoke: bool) -> list[Line]:
     config = settings("data.size=tiny" if smoke else "data.size=small", *(_SHORT if smoke else ()))
     learner, world, problem = make_parts(config)
     state = jax.block_until_ready(jax.jit(learner.init)(jax.random.key(0), world))
-    state = dataclasses.replace(state, step=jnp.int32(config.agent.learner.warm_up_steps))
+    state = dataclasses.replace(state, step=jnp.int32(config.learning_agent.learner.warm_up_steps))
 
     def several(state: Any, world: World) -> Any:
         return jax.lax.scan(lambda state, _: learner.train_step(state, world), state, None, length=_STEPS_AT_A_TIME)
@@ -98,8 +98,8 @@ def bench_training(smoke: bool) -> list[Line]:
     seconds = seconds_of(advance, 1 if smoke else 7) / _STEPS_AT_A_TIME
     rate = matrix_product_rate(256 if smoke else 2048)
     played, updated = step_operations(config, learner, problem.data.num_items)
-    sessions, length = config.agent.learner.sessions, config.env.episode_length
-    levels = 2 if config.agent.goals.enabled else 1
+    sessions, length = config.learning_agent.learner.sessions, config.env.episode_length
+    levels = 2 if config.learning_agent.goals.enabled else 1
     counted = f"{played / 1e9:.3f} GFLOP of recommendations, {updated / 1e9:.3f} of updates"
     lines = [
         Line("matrix product, float32", rate / 1e9, "GFLOP/s"),
@@ -121,7 +121,7 @@ def bench_rollout(smoke: bool) -> list[Line]:
     learner, world, problem = make_parts(config)
     state = jax.jit(learner.init)(jax.random.key(0), world)
     length = config.env.episode_length
-    env = make_env(config, problem.simulator.model, length)
+    env = make_env(config.env, problem.simulator.model, length)
     lines = []
     for sessions in (16,) if smoke else (512, 2048):
         rows = np.resize(problem.data.first_rows("train"), sessions)

@@ -97,7 +97,7 @@ def td_targets(
 
 
 def losses(
-    networks: ActorCritic, params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array
+    networks: ActorCritic, params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array, supervised: bool = False
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns the critics' loss (Eq. 16, 19) plus the actor's (Eq. 18, 21), each of which moves only its own networks.
 
@@ -110,11 +110,14 @@ def losses(
         batch: Transitions.
         targets: [B, M] from `td_targets`, constants.
         embedding: [J, E] items.
+        supervised: Leaves the actor's loss out.
     """
     actor_state, critic_states = networks.encode(params, *batch.state, embedding)
     q = networks.value(params["critic"], critic_states, batch.action, batch.goal)
     chex.assert_equal_shape([q[0], targets, batch.reward])
     critic_loss = jnp.sum(jnp.mean(batch.active * (q - targets) ** 2, axis=1))
+    if supervised:
+        return critic_loss, {"critic_loss": critic_loss, "q": jnp.mean(q)}
     proposal = networks.propose(params["actor"], actor_state, batch.goal)
     first_critic = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf[:1]), params["critic"])
     proposed = networks.value(first_critic, jax.lax.stop_gradient(critic_states[:1]), proposal.vector, batch.goal)[0]
@@ -130,12 +133,12 @@ def losses(
 
 
 def _gradient(
-    networks: ActorCritic, params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array
+    networks: ActorCritic, params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array, supervised: bool
 ) -> tuple[Any, dict[str, jax.Array]]:
     """Returns the gradient of `losses` and its metrics; many devices take each that of their transitions."""
 
     def own(params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array) -> Any:
-        found = jax.grad(losses, argnums=1, has_aux=True)(networks, params, batch, targets, embedding)
+        found = jax.grad(losses, argnums=1, has_aux=True)(networks, params, batch, targets, embedding, supervised)
         return mean_over_devices(found)
 
     along = PartitionSpec(EPISODES)
@@ -152,12 +155,23 @@ def update_level(
     batch: Batch,
     embedding: jax.Array,
     executed: Callable[[jax.Array], jax.Array],
+    supervised: bool = False,
 ) -> tuple[LevelState, dict[str, jax.Array]]:
-    """Updates critics and actor once, then the targets; returns the level and its losses, Q means and saturation."""
-    targets = td_targets(networks, level.target, batch, embedding, executed)
-    gradient, metrics = _gradient(networks, level.params, batch, jax.lax.stop_gradient(targets), embedding)
-    params, opt_states = {}, []
+    """Updates critics and actor once, then the targets; returns the level and its losses, Q means and saturation.
+
+    With `supervised` the critics learn the rewards of the actions themselves, whatever follows, and the actor stays as
+    it is.
+    """
+    if supervised:
+        targets = batch.reward
+    else:
+        targets = jax.lax.stop_gradient(td_targets(networks, level.target, batch, embedding, executed))
+    gradient, metrics = _gradient(networks, level.params, batch, targets, embedding, supervised)
+    params, opt_states = dict(level.params), []
     for name, optimizer, opt_state in zip(("actor", "critic"), optimizers(config), level.opt_state, strict=True):
+        if supervised and name == "actor":
+            opt_states.append(opt_state)
+            continue
         params[name], opt_state, norm = descend(optimizer, gradient[name], opt_state, level.params[name])
         opt_states.append(opt_state)
         metrics[f"{name}_gradient_norm"] = norm

@@ -16,9 +16,10 @@ from harness.run_folder import RunFolder
 from harness.seeds import read_single_run
 from harness.training_command import relocated
 from hrlmg_jax.comparison import compare
+from hrlmg_jax.methods import make_method
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.simulator import FILE
-from hrlmg_jax.system import check_same_origin, load_data, make_learner, make_problem
+from hrlmg_jax.system import check_same_origin, load_data, make_problem
 from sim.command import run_command, task
 from sim.errors import UserError
 from sim.settings import OneOf, read_settings
@@ -67,18 +68,20 @@ def evaluate(settings: EvaluateConfig) -> None:
     data = load_data(config)
     check_same_origin(data, folder)
     problem = make_problem(config, values, data, folder)
-    learner, world = make_learner(config, problem)
+    method = make_method(config, problem)
+    if method.agent is None:
+        compare(config, problem, method.best(None), folder, 0)
+        return
     with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
         newest = max(checkpoints.steps, default=0)
-        like = jax.jit(learner.init)(jax.random.key(config.seed), world)
+        like = jax.jit(method.agent.init)(jax.random.key(config.seed), method.agent.world)
         step, state, _ = checkpoints.restore(like, settings.checkpoint)
     best = settings.actors == "best"
-    params = learner.acting_params(state, world) if best else learner.current_params(state, world)
-    tested = int(state.best.step) if best else step
+    tested = method.step_of_best(state) if best else step
     print(f"checkpoint of step {step} of {folder.path}: actors of step {tested}")
     # The result of the newest checkpoint's best actors keeps its place.
     suffix = ("" if step == newest else f"_step_{step}") + ("" if best else "_last")
-    compare(config, problem, learner, params, folder, tested, suffix)
+    compare(config, problem, method.best(state) if best else method.newest(state), folder, tested, suffix)
     print(f"written: online{suffix}.json, .npz, offline{suffix}.json, .npz")
 
 

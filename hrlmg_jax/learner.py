@@ -14,13 +14,13 @@ from harness.nearest import unit
 from harness.replay import Replay, add_rows, make_replay, sample_rows
 from hrlmg_jax.ddpg import Batch, LevelState, OptimizerConfig, init_level, update_level
 from hrlmg_jax.goals import assign_benefit, internal_reward, stage_of
-from hrlmg_jax.policy import ActingParams, TwoLevelPolicy, Window
+from hrlmg_jax.policy import CRITIC, ActingParams, TwoLevelPolicy, Window
 from hrlmg_jax.retrieval import ItemIndex, nearest_embedding
 from sim.errors import UserError
 from sim.events import CLICK, ORDER
 from sim.rollout import Episodes, advance, begin
 from sim.session_env import SessionEnv, SessionParams, SessionTrajectory
-from sim.settings import Between, Count, CountOrZero, NotNegative, OneOf, Positive
+from sim.settings import Between, Count, CountOrZero, NotNegative, OneOf, Positive, Share
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class LearnerConfig:
     action_noise: NotNegative
     target_action: Annotated[str, OneOf("item", "proto")]
     terminal: Annotated[str, OneOf("bootstrap", "zero")]
+    epsilon: Share = 0.0
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""
@@ -205,7 +206,7 @@ class HrlLearner:
         if not reward > float(state.best.reward):
             return state
         # Copies, because the state's own arrays are donated to the next chunk.
-        low, high, step = jax.tree.map(jnp.copy, (state.low.params["actor"], _actor(state.high), state.step))
+        low, high, step = jax.tree.map(jnp.copy, (self._deciding(state.low), _actor(state.high), state.step))
         best = Best(low=low, high=high, reward=jnp.float32(reward), step=step)
         return dataclasses.replace(state, best=best)
 
@@ -314,7 +315,14 @@ class HrlLearner:
         def update(level: LevelState) -> tuple[LevelState, dict[str, jax.Array]]:
             batch = self.low_batch(rows, world)
             return update_level(
-                self.policy.low, self.optimizer, self.config.tau, level, batch, world.index.embedding, executed
+                self.policy.low,
+                self.optimizer,
+                self.config.tau,
+                level,
+                batch,
+                world.index.embedding,
+                executed,
+                supervised=self.policy.decides == CRITIC,
             )
 
         return _unless(warming_up, update, level)
@@ -426,7 +434,10 @@ class HrlLearner:
         return Episodes(episodes.carry, observe(state, world.env), state)
 
     def _acting(self, low: LevelState, high: LevelState | None, world: World, warming_up: jax.Array) -> ActingParams:
-        return ActingParams(low.params["actor"], _actor(high), world.index, world.cumulative, warming_up)
+        return ActingParams(self._deciding(low), _actor(high), world.index, world.cumulative, warming_up)
+
+    def _deciding(self, low: LevelState) -> Any:
+        return low.params[self.policy.decides]
 
     def _transition_shapes(self, world: World) -> tuple[LowTransition, HighTransition]:
         """Returns empty transitions, for their shapes."""

@@ -187,7 +187,32 @@ class ActorCritic:
         def one(heads: Any, state: jax.Array) -> jax.Array:
             return _apply(self._critic_heads, heads, _with_goal(state, goal), action)
 
-        q = jax.vmap(one)(critic["heads"], states)
+        return self._output(jax.vmap(one)(critic["heads"], states))
+
+    def encode_for_critic(
+        self, critic: dict[str, Any], first: jax.Array, second: jax.Array, embedding: jax.Array
+    ) -> jax.Array:
+        """Returns the first critic's state [..., S] of histories [..., N]."""
+        encoder = jax.tree.map(lambda leaf: leaf[0], critic["encoder"])
+        state: jax.Array = _apply(self.encoder, encoder, first, second, embedding)
+        return state
+
+    def values_of_items(self, critic: dict[str, Any], state: jax.Array, vectors: jax.Array) -> jax.Array:
+        """Returns [J] the first critic's Q-values (Eq. 10, 11) of many items in one state; for one head, no goal.
+
+        What is the same for all sessions, the items' part of the first layer, is computed once under `vmap`.
+
+        Args:
+            critic: Parameters of the K critics.
+            state: [S] from the first one's encoder.
+            vectors: [J, E] embeddings.
+        """
+        heads = jax.tree.map(lambda leaf: leaf[0, 0], critic["heads"])
+        of_state, of_item = jnp.split(heads["hidden"], [state.shape[-1]])
+        hidden = jax.nn.relu(vectors @ of_item + (state @ of_state + heads["hidden_bias"]))
+        return self._output(hidden @ heads["output"][:, 0] + heads["output_bias"])
+
+    def _output(self, q: jax.Array) -> jax.Array:
         return jax.nn.relu(q) if self.config.q_output == "relu" else q
 
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from harness.results import Metrics
-from hrlmg_jax.learner import HrlLearner
-from hrlmg_jax.policy import ActingParams
 from hrlmg_jax.settings import RunConfig
-from hrlmg_jax.system import Problem
+from hrlmg_jax.system import Problem, make_env
 from sim.errors import UserError
 from sim.evaluation import compiled_rollout, play_all
 from sim.events import CLICK
+from sim.policy import Policy
 from sim.ranking_metrics import average_precision, ndcg
-from sim.session_env import LoggedFeedback, SessionEnv, SessionParams, SessionTrajectory
+from sim.session_env import LoggedFeedback, SessionParams, SessionTrajectory
 
 CUTOFFS = (20, 40)
 _PADDING = -1
@@ -124,9 +124,25 @@ def rank_by_score(sessions: LoggedSessions, score: np.ndarray) -> OfflineTest:
     return OfflineTest(*(np.take_along_axis(array, order, 1) for array in (sessions.items, sessions.feedback)))
 
 
-def rerank(
-    config: RunConfig, problem: Problem, learner: HrlLearner, params: ActingParams, sessions: LoggedSessions
-) -> OfflineTest:
+def rank_by_list(ranking: np.ndarray, num_items: int, sessions: LoggedSessions) -> OfflineTest:
+    """Ranks every session as a fixed list does.
+
+    Args:
+        ranking: [I] items, best first.
+        num_items: J, items that occur in the log; those that are not in the list come last.
+        sessions: The sessions.
+    """
+    rank = np.full(num_items, len(ranking))
+    rank[ranking] = np.arange(len(ranking))
+    return rank_by_score(sessions, -rank[sessions.items].astype(float))
+
+
+def rank_randomly(sessions: LoggedSessions) -> OfflineTest:
+    """Ranks every session at random, always the same."""
+    return rank_by_score(sessions, np.random.default_rng(0).random(sessions.items.shape))
+
+
+def rerank(config: RunConfig, problem: Problem, policy: Policy, params: Any, sessions: LoggedSessions) -> OfflineTest:
     """Lets the policy rank every session (Algorithm 4).
 
     Again and again it takes its favourite among the session's items that are left; each is answered as in the log,
@@ -139,7 +155,7 @@ def rerank(
     for longest in np.unique(width):
         chosen = np.flatnonzero(width == longest)
         part = sessions.subset(chosen, longest)
-        player = _make_reranker(config, learner, int(longest))
+        player = _make_reranker(config, policy, int(longest))
         candidates, answers = jnp.asarray(part.items), jnp.asarray(part.feedback)
         rows = jnp.asarray(part.row, jnp.int32)
         env_params = SessionParams(problem.data.table, rows, candidates, (candidates, answers))
@@ -154,26 +170,8 @@ def rerank(
     return OfflineTest(items, feedback)
 
 
-def _make_reranker(config: RunConfig, learner: HrlLearner, length: int) -> Callable[..., SessionTrajectory]:
-    env = SessionEnv(
-        LoggedFeedback(), length, config.env.history_length, config.env.click_reward, config.env.order_reward
-    )
-    return partial(compiled_rollout, env, learner.policy.as_policy(), False)
-
-
-def rank_offline(
-    config: RunConfig, problem: Problem, learner: HrlLearner, params: ActingParams
-) -> tuple[LoggedSessions, dict[str, OfflineTest]]:
-    """Ranks logged test sessions by the trained policy and by its opponents."""
-    sessions = logged_sessions(problem, config.evaluation.offline_sessions)
-    own = {config.agent.name: rerank(config, problem, learner, params, sessions)}
-    random = np.random.default_rng(0).random(sessions.items.shape)
-    scores = {"random": random}
-    for name, ranking in problem.rankings.items():
-        rank = np.full(problem.data.log.num_items, len(ranking))  # items that were not in training come last
-        rank[ranking] = np.arange(len(ranking))
-        scores[name] = -rank[sessions.items].astype(float)
-    return sessions, {**own, **{name: rank_by_score(sessions, score) for name, score in scores.items()}}
+def _make_reranker(config: RunConfig, policy: Policy, length: int) -> Callable[..., SessionTrajectory]:
+    return partial(compiled_rollout, make_env(config.env, LoggedFeedback(), length), policy, False)
 
 
 def gains(config: RunConfig) -> np.ndarray:

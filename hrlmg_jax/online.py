@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from harness.results import Metrics
-from hrlmg_jax.learner import HrlLearner
-from hrlmg_jax.policy import ActingParams
+from hrlmg_jax.collapse import share_of_items_used, share_of_items_used_at_a_step
+from hrlmg_jax.contestants import Contestant
+from hrlmg_jax.session_data import SessionData
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.system import Problem, make_env
 from sim.evaluation import compiled_rollout, play_all
 from sim.events import CLICK, ORDER
-from sim.fixed_policies import fixed_list_policy, random_policy
-from sim.funnel import FunnelModel
-from sim.policy import Policy
-from sim.session_env import FeedbackModel
+from sim.session_env import SessionEnv, SessionParams
 
 
 @dataclass(frozen=True)
@@ -61,87 +57,62 @@ class OnlineTest:
         return float(np.mean(distinct)) / len(self.items)
 
 
-def session_rows(problem: Problem, part: str, number: int) -> np.ndarray:
+def session_rows(data: SessionData, part: str, number: int) -> np.ndarray:
     """Returns rows of the log at which a part's sessions begin: at most `number`, spread evenly over the log."""
-    rows = problem.data.first_rows(part)
+    rows = data.first_rows(part)
     return rows[np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(int)]
 
 
-def make_player(
-    config: RunConfig,
-    problem: Problem,
-    policy: Policy,
-    explore: bool,
-    rows: np.ndarray,
-    length: int,
-    truth: bool = False,
-) -> Callable[[Any], OnlineTest]:
-    """Returns `policy parameters -> OnlineTest` on given sessions, compiled once for equal environments and policies.
+def make_player(env: SessionEnv, env_params: SessionParams, at_a_time: int) -> Callable[[Contestant], OnlineTest]:
+    """Returns `contestant -> OnlineTest`, compiled once for equal environments and policies.
 
     The users' randomness is the same for all policies and runs.
 
     Args:
-        config: Of the run.
-        problem: Log and simulator.
-        policy: What recommends.
-        explore: Whether it samples.
-        rows: [n] rows of the log at which the sessions begin.
-        length: T.
-        truth: Whether the users are the generator's own (of a generated log) instead of the learned ones.
+        env: The environment.
+        env_params: Its tables: one session from each row.
+        at_a_time: Sessions at a time, which bounds memory.
     """
-    model: FeedbackModel = FunnelModel() if truth else problem.simulator.model
-    env = make_env(config, model, length)
-    env_params = problem.truth_params(rows) if truth else problem.env_params(rows)
     key = jax.random.key(zlib.crc32(b"online"))
-    play = partial(compiled_rollout, env, policy, explore)
+    starts = np.arange(len(env_params.rows))
 
-    def run(policy_params: Any) -> OnlineTest:
-        starts = np.arange(len(rows))
-        played = play_all(play, env_params, policy_params, starts, key, config.evaluation.sessions_at_a_time)
+    def play(contestant: Contestant) -> OnlineTest:
+        policy, policy_params = contestant.policy(env.model), contestant.params(env_params.model)
+        batch = partial(compiled_rollout, env, policy, contestant.samples)
+        played = play_all(batch, env_params, policy_params, starts, key, at_a_time)
         return OnlineTest(played.item, played.feedback, played.reward)
 
-    return run
+    return play
 
 
-def make_validation(
-    config: RunConfig, problem: Problem, learner: HrlLearner
-) -> Callable[[ActingParams], dict[str, float]]:
-    """Returns `parameters -> metrics` of the greedy policy on sessions of held-out users, named `validation_*`."""
-    rows = session_rows(problem, "held_out", config.evaluation.validation_sessions)
-    play = make_player(config, problem, learner.policy.as_policy(), False, rows, config.env.episode_length)
+def _player(config: RunConfig, problem: Problem, rows: np.ndarray, length: int) -> Callable[[Contestant], OnlineTest]:
+    env = make_env(config.env, problem.users, length)
+    return make_player(env, problem.env_params(rows), config.evaluation.sessions_at_a_time)
 
-    def validate(params: ActingParams) -> dict[str, float]:
-        test = play(params)
+
+def make_validation(config: RunConfig, problem: Problem) -> Callable[[Contestant], dict[str, float]]:
+    """Returns `contestant -> metrics` on sessions of held-out users, named `validation_*`."""
+    rows = session_rows(problem.data, "held_out", config.evaluation.validation_sessions)
+    play = _player(config, problem, rows, config.env.episode_length)
+
+    def validate(contestant: Contestant) -> dict[str, float]:
+        test = play(contestant)
         found = {
             f"validation_{name}": float(values.mean()) for name, values in test.metrics(len(test.items[0])).items()
         }
-        return {**found, "validation_distinct_items": test.distinct_items()}
+        catalogue = problem.data.num_items
+        return {
+            **found,
+            "validation_distinct_items": test.distinct_items(),
+            "validation_items_used": share_of_items_used(test.items, catalogue),
+            "validation_items_used_at_a_step": share_of_items_used_at_a_step(test.items, catalogue),
+        }
 
     return validate
 
 
-def play_online(
-    config: RunConfig, problem: Problem, learner: HrlLearner, params: ActingParams, truth: bool = False
-) -> dict[str, OnlineTest]:
-    """Plays the trained policy, greedily, and its opponents on sessions of the test part.
-
-    Args:
-        config: Of the run.
-        problem: Log and simulator.
-        learner: Whose policy is played.
-        params: What it acts with.
-        truth: See `make_player`.
-    """
-    rows = session_rows(problem, "test", config.evaluation.sessions)
-    length = config.evaluation.long
-
-    def play(policy: Policy, params: Any, explore: bool) -> OnlineTest:
-        return make_player(config, problem, policy, explore, rows, length, truth)(params)
-
-    own = {config.agent.name: play(learner.policy.as_policy(), params, False)}
-    random = {"random": play(random_policy(problem.data.num_items), None, True)}
-    lists = {
-        name: play(fixed_list_policy(), jnp.asarray(ranking[: length + 1]), False)
-        for name, ranking in problem.rankings.items()
-    }
-    return {**own, **random, **lists}
+def play_online(config: RunConfig, problem: Problem, contestants: Mapping[str, Contestant]) -> dict[str, OnlineTest]:
+    """Plays long sessions of the test part with each contestant."""
+    rows = session_rows(problem.data, "test", config.evaluation.sessions)
+    play = _player(config, problem, rows, config.evaluation.long)
+    return {name: play(contestant) for name, contestant in contestants.items()}

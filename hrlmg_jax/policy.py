@@ -10,14 +10,18 @@ import jax
 import jax.numpy as jnp
 
 from hrlmg_jax.goals import stage_of
+from hrlmg_jax.item_scores import best_scored_item
 from hrlmg_jax.networks import ActorCritic, Proposal
 from hrlmg_jax.retrieval import ItemIndex, nearest_item
+from sim.available_items import draw_item
 from sim.errors import UserError
 from sim.policy import Decision, Policy
 from sim.session_env import SessionObservation
 from sim.settings import Count, NotNegative, OneOf, Share
 
 _WARM_UP_DRAWS = 16
+ACTOR, CRITIC = "actor", "critic"
+"""Who decides at the low level."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class ActingParams:
     """What acting needs.
 
     Attributes:
-        low: Parameters of LActor.
+        low: Parameters of LActor, or of LCritic where that decides.
         high: Parameters of HActor; None without a high level.
         index: The items.
         cumulative: [I] float32 cumulative frequency of the items in the training log, for the warm-up.
@@ -87,7 +91,7 @@ class ActingParams:
 
 @dataclass(frozen=True)
 class TwoLevelPolicy:
-    """LActor (Eq. 9) and, where there are goals, HActor (Eq. 5).
+    """LActor (Eq. 9) and, where there are goals, HActor (Eq. 5); or LCritic alone.
 
     Attributes:
         low: Networks of the low level.
@@ -95,6 +99,8 @@ class TwoLevelPolicy:
         goals: Settings of the goals.
         action_noise: Standard deviation of the Gaussian noise on each coordinate of a proto-action when exploring.
         history_length: N.
+        decides: "actor": the item nearest to LActor's proposal; "critic": the item that LCritic values most (DNN).
+        epsilon: Share of uniformly drawn items when exploring.
     """
 
     low: ActorCritic
@@ -102,6 +108,8 @@ class TwoLevelPolicy:
     goals: GoalConfig
     action_noise: float
     history_length: int
+    decides: str = ACTOR
+    epsilon: float = 0.0
 
     def as_policy(self) -> Policy:
         """Returns what a rollout plays. Greedy, it is Algorithm 3: no noise, and no high level unless conditioned."""
@@ -122,19 +130,40 @@ class TwoLevelPolicy:
         key: jax.Array,
         explore: bool,
     ) -> tuple[Window | tuple[()], Decision]:
-        low_key, high_key, warm_key = (jax.random.fold_in(key, number) for number in range(3))
+        low_key, high_key, warm_key, epsilon_key = (jax.random.fold_in(key, number) for number in range(4))
         if self.high is not None and (explore or self.goals.conditioned):
             assert isinstance(window, Window)
             window = self._renewed(params, window, observation, high_key if explore else None)
-        goal = self.active_goal(window, observation.step) if self.goals.conditioned else None
-        proto = self.propose_action(params, observation, goal).vector[:, 0]
-        if explore:
-            proto = self.low.perturb(proto, self.action_noise, low_key)
-        item = nearest_item(proto, observation, params.index)
+        item = self._decide(params, window, observation, low_key if explore else None)
+        if explore and self.epsilon:
+            item = _sometimes_drawn(item, self.epsilon, params.index.num_items, observation, epsilon_key)
         if explore:
             drawn, found = _drawn_by_frequency(params.cumulative, observation, warm_key)
             item = jnp.where(params.warming_up & found, drawn, item)
         return window, Decision(item, jnp.zeros(item.shape))
+
+    def _decide(
+        self, params: ActingParams, window: Window | tuple[()], observation: SessionObservation, key: jax.Array | None
+    ) -> jax.Array:
+        """Returns the low level's [B] int32 items; with a key, of proto-actions with noise."""
+        if self.decides == CRITIC:
+            return self._most_valued(params, observation)
+        goal = self.active_goal(window, observation.step) if self.goals.conditioned else None
+        proto = self.propose_action(params, observation, goal).vector[:, 0]
+        if key is not None:
+            proto = self.low.perturb(proto, self.action_noise, key)
+        return nearest_item(proto, observation, params.index)
+
+    def _most_valued(self, params: ActingParams, observation: SessionObservation) -> jax.Array:
+        """Returns [B] int32 the available items that LCritic values most."""
+        histories, embedding = observation.histories, params.index.embedding
+        states = self.low.encode_for_critic(params.low, histories.browsed, histories.clicked, embedding)
+
+        def values(state: jax.Array, vectors: jax.Array) -> jax.Array:
+            return self.low.values_of_items(params.low, state, vectors)
+
+        width = self.low.config.critic_width
+        return best_scored_item(values, states, embedding, params.index.num_items, observation, width)
 
     def propose_action(self, params: ActingParams, observation: SessionObservation, goal: jax.Array | None) -> Proposal:
         """Returns LActor's proto-actions [B, 1, E] from the browsed and clicked items (Eq. 8, 9)."""
@@ -170,6 +199,15 @@ class TwoLevelPolicy:
 
         # Sessions whose phases differ by multiples of c renew together: the high level runs once in c steps.
         return jax.lax.cond(jnp.any(begins), renew, lambda window: window, window)
+
+
+def _sometimes_drawn(
+    item: jax.Array, epsilon: float, num_items: int, observation: SessionObservation, key: jax.Array
+) -> jax.Array:
+    """Returns [B] int32 items, a share of them replaced by others drawn uniformly from those not recommended yet."""
+    whether_key, which_key = jax.random.split(key)
+    drawn = draw_item(which_key, observation.step, observation.recommended, num_items)
+    return jnp.where(jax.random.bernoulli(whether_key, epsilon, item.shape), drawn, item)
 
 
 def _drawn_by_frequency(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from harness.devices import AUTOMATIC, DevicesConfig
 from harness.loop import ScheduleConfig
@@ -12,12 +13,15 @@ from hrlmg_jax.feedback import FeedbackNetworkConfig
 from hrlmg_jax.item_embedding import EmbeddingConfig
 from hrlmg_jax.learner import LearnerConfig
 from hrlmg_jax.networks import NetworkConfig
-from hrlmg_jax.policy import GoalConfig
+from hrlmg_jax.policy import ACTOR, CRITIC, GoalConfig
 from hrlmg_jax.retrieval import RetrievalConfig
 from sim.errors import UserError
 from sim.event_datasets import LogConfig
-from sim.session_env import SessionConfig
-from sim.settings import Count, NotNegative, Positive, ProperShare, Seed
+from sim.session_env import TRUTH, SessionConfig
+from sim.settings import ByName, Count, NotNegative, OneOf, Positive, ProperShare, Seed
+
+POPULARITY, BEST_RATE, COUNT = "popularity", "best_rate", "count"
+"""Fixed lists: by total reward in the log, by reward per impression, by impressions."""
 
 
 @dataclass(frozen=True)
@@ -49,21 +53,72 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
-class AgentConfig:
-    """Which agent, and its parts (`conf/agent/hrl_mg.yaml`)."""
+class TwoLevelAgent:
+    """An agent that learns, and its parts (`conf/agent/hrl_mg.yaml`)."""
 
     name: str
     network: NetworkConfig
     goals: GoalConfig
     learner: LearnerConfig
     retrieval: RetrievalConfig
+    decides: Annotated[str, OneOf(ACTOR, CRITIC)] = ACTOR
 
     def __post_init__(self) -> None:
-        """Checks the name."""
+        """Checks the name, and settings against each other; raises UserError naming the keys."""
         if not self.name.strip():
             raise UserError("agent.name is empty", do="Name the agent, for its row in the tables.")
-        if self.name in ("random", "popularity", "best_rate"):
+        if self.name == BEST_RATE:
             raise UserError(f"agent.name is {self.name!r}, which an opponent has", do="Choose another.")
+        if self.decides == CRITIC and (self.goals.enabled or self.learner.gamma > 0):
+            raise UserError(
+                "agent.decides=critic takes the item of the highest immediate reward: it knows no goals and no future",
+                do="Set agent.goals.enabled=false and agent.learner.gamma=0, as agent=dnn does.",
+            )
+
+
+@dataclass(frozen=True)
+class RandomAgent:
+    """Random items (`conf/agent/random.yaml`)."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class RankingConfig:
+    """What the items are ranked by (`conf/agent/popularity.yaml`)."""
+
+    by: Annotated[str | None, OneOf("average", "count", "reward")]
+
+
+@dataclass(frozen=True)
+class PopularityAgent:
+    """A fixed list (`conf/agent/popularity.yaml`)."""
+
+    name: str
+    policy: RankingConfig
+
+    @property
+    def ranking(self) -> str:
+        """The name of the list."""
+        return {"average": BEST_RATE, "count": COUNT}.get(self.policy.by or "reward", POPULARITY)
+
+
+@dataclass(frozen=True)
+class OracleAgent:
+    """A ceiling that knows the users (`conf/agent/greedy_oracle.yaml`, `conf/agent/planner.yaml`)."""
+
+    name: str
+    trust_weight: NotNegative
+
+
+AGENTS = {
+    "random": RandomAgent,
+    "popularity": PopularityAgent,
+    "greedy_oracle": OracleAgent,
+    "planner": OracleAgent,
+}
+"""Agents with nothing to train, by name; all other names are of agents that learn."""
+AgentSettings = TwoLevelAgent | RandomAgent | PopularityAgent | OracleAgent
 
 
 @dataclass(frozen=True)
@@ -82,7 +137,7 @@ class RunConfig(SeedsConfig):
     data: LogConfig
     env: SessionConfig
     simulator: SimulatorConfig
-    agent: AgentConfig
+    agent: Annotated[AgentSettings, ByName(AGENTS, otherwise=TwoLevelAgent)]
     train: ScheduleConfig
     evaluation: EvaluationConfig
     devices: DevicesConfig = AUTOMATIC
@@ -91,12 +146,31 @@ class RunConfig(SeedsConfig):
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""
         super().__post_init__()
-        if self.agent.goals.enabled and self.env.episode_length < self.agent.goals.period:
+        agent = self.agent
+        if isinstance(agent, OracleAgent) and agent.trust_weight and self.env.users != TRUTH:
+            raise UserError(
+                "agent.trust_weight counts the trust of the users of a generated log; learned users have none",
+                do="Set env.users=truth (of a generated log).",
+            )
+        if not isinstance(agent, TwoLevelAgent):
+            return
+        if agent.goals.enabled and self.env.episode_length < agent.goals.period:
             raise UserError(
                 f"env.episode_length is {self.env.episode_length}, less than a window of goals "
-                f"(agent.goals.period={self.agent.goals.period})",
+                f"(agent.goals.period={agent.goals.period})",
                 do="Lengthen the session or shorten the period.",
             )
+
+    @property
+    def result_name(self) -> str:
+        """The agent's name in results; a fixed list has the name that it has beside other agents."""
+        return self.agent.ranking if isinstance(self.agent, PopularityAgent) else self.agent.name
+
+    @property
+    def learning_agent(self) -> TwoLevelAgent:
+        """The agent, where it is known to be one that learns."""
+        assert isinstance(self.agent, TwoLevelAgent)
+        return self.agent
 
     def fit(self) -> FitConfig:
         """Returns the part that decides the simulator."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,18 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness import provenance
-from harness.agent import Agent
 from harness.run_folder import RunFolder
-from hrlmg_jax.learner import HrlLearner, HrlState, World
+from hrlmg_jax.learner import HrlLearner, World
 from hrlmg_jax.networks import ActorCritic
 from hrlmg_jax.policy import TwoLevelPolicy
 from hrlmg_jax.retrieval import make_item_index
 from hrlmg_jax.session_data import SessionData, load_sessions
-from hrlmg_jax.settings import FitConfig, RunConfig
+from hrlmg_jax.settings import BEST_RATE, COUNT, POPULARITY, FitConfig, RunConfig
 from hrlmg_jax.simulator import FILE, Simulator, describe_log, load_simulator, obtain_simulator
 from sim.errors import UserError
-from sim.funnel import truth_of_sessions
-from sim.session_env import FeedbackModel, SessionEnv, SessionParams
+from sim.funnel import FunnelModel, truth_of_sessions
+from sim.session_env import TRUTH, FeedbackModel, SessionConfig, SessionEnv, SessionParams
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,28 @@ class Problem:
         data: The log and its parts.
         simulator: The learned user.
         rankings: [I] int32 fixed lists by name, best item first.
+        truth: Whether the generator's own users answer in place of the learned one (generated logs only).
     """
 
     data: SessionData
     simulator: Simulator
     rankings: dict[str, np.ndarray]
+    truth: bool = False
+
+    @property
+    def users(self) -> FeedbackModel:
+        """Who answers."""
+        return FunnelModel() if self.truth else self.simulator.model
 
     def env_params(self, rows: np.ndarray) -> SessionParams:
-        """Returns the simulator's tables for sessions that begin at rows of the log."""
+        """Returns the environment's tables for sessions that begin at rows of the log."""
+        if self.truth:
+            return true_env_params(self.data, rows)
         return SessionParams(self.data.table, jnp.asarray(rows, jnp.int32), None, self.simulator.params)
 
-    def truth_params(self, rows: np.ndarray) -> SessionParams:
-        """Returns the same with the generator's truth in place of the learned user (generated logs only)."""
-        truth = truth_of_sessions(self.data.log, self.data.log.user[rows])
-        return SessionParams(self.data.table, jnp.asarray(rows, jnp.int32), None, truth)
+    def with_truth(self) -> Problem:
+        """Returns the same with the users who wrote the log."""
+        return dataclasses.replace(self, truth=True)
 
 
 def load_data(config: FitConfig | RunConfig) -> SessionData:
@@ -76,14 +84,21 @@ def make_problem(config: RunConfig, values: dict[str, Any], data: SessionData, f
         folder: The run folder.
 
     Raises:
-        UserError: The simulator is damaged or of another log.
+        UserError: The simulator is damaged or of another log; or there is no truth to ask.
     """
+    truth = config.env.users == TRUTH
+    if truth and data.log.generator is None:
+        raise UserError(
+            f"{data.log.name} was not generated: only the log knows its users",
+            where="env.users=truth",
+            do="Let learned users answer (env.users=learned), or take data=synthetic_funnel.",
+        )
     if (folder.path / FILE).exists():
         simulator = load_simulator(config.simulator, folder, data)
     else:
         fitted = {key: values[key] for key in ("data", "env", "simulator")}
         simulator = obtain_simulator(config.fit(), fitted, data, folder)
-    return Problem(data, simulator, fixed_rankings(config, data))
+    return Problem(data, simulator, fixed_rankings(config, data), truth)
 
 
 def fixed_rankings(config: RunConfig, data: SessionData) -> dict[str, np.ndarray]:
@@ -91,7 +106,7 @@ def fixed_rankings(config: RunConfig, data: SessionData) -> dict[str, np.ndarray
 
     Returns:
         "popularity": by total external reward in the log; "best_rate": by reward per impression, shrunk towards the
-        mean as if every item had been shown 100 times more at the mean rate.
+        mean as if every item had been shown 100 times more at the mean rate; "count": by impressions.
     """
     counts = data.training_counts()
     order = config.env.order_reward
@@ -100,13 +115,13 @@ def fixed_rankings(config: RunConfig, data: SessionData) -> dict[str, np.ndarray
     rate = (reward + prior * reward.sum() / counts["shown"].sum()) / (counts["shown"] + prior)
     return {
         name: np.argsort(-score, kind="stable").astype(np.int32)
-        for name, score in (("popularity", reward), ("best_rate", rate))
+        for name, score in ((POPULARITY, reward), (BEST_RATE, rate), (COUNT, counts["shown"]))
     }
 
 
 def make_learner(config: RunConfig, problem: Problem) -> tuple[HrlLearner, World]:
     """Builds the learner and the tables that it reads on the device."""
-    agent, data = config.agent, problem.data
+    agent, data = config.learning_agent, problem.data
     size = config.simulator.embedding.size
     conditioned = agent.goals.conditioned
     policy = TwoLevelPolicy(
@@ -115,8 +130,10 @@ def make_learner(config: RunConfig, problem: Problem) -> tuple[HrlLearner, World
         goals=agent.goals,
         action_noise=agent.learner.action_noise,
         history_length=config.env.history_length,
+        decides=agent.decides,
+        epsilon=agent.learner.epsilon,
     )
-    env = make_env(config, problem.simulator.model, config.env.episode_length)
+    env = make_env(config.env, problem.users, config.env.episode_length)
     learner = HrlLearner(env, policy, agent.learner)
     embedding = np.asarray(problem.simulator.params.embedding)
     longest = max(config.env.episode_length, config.evaluation.long)
@@ -127,26 +144,15 @@ def make_learner(config: RunConfig, problem: Problem) -> tuple[HrlLearner, World
     return learner, World(problem.env_params(data.first_rows("train")), index, frequency)
 
 
-def make_env(config: RunConfig, model: FeedbackModel, episode_length: int) -> SessionEnv:
+def true_env_params(data: SessionData, rows: np.ndarray) -> SessionParams:
+    """Returns the tables of sessions with the users who wrote a generated log, that begin at rows of it."""
+    users = truth_of_sessions(data.log, data.log.user[rows])
+    return SessionParams(data.table, jnp.asarray(rows, jnp.int32), None, users)
+
+
+def make_env(settings: SessionConfig, model: FeedbackModel, episode_length: int) -> SessionEnv:
     """Builds the static part of the environment for users of some kind and sessions of a length."""
-    settings = config.env
     return SessionEnv(model, episode_length, settings.history_length, settings.click_reward, settings.order_reward)
-
-
-def make_agent(config: RunConfig, learner: HrlLearner, world: World) -> Agent:
-    """Returns what the outer loop trains."""
-
-    def keep_best(state: HrlState, found: dict[str, float]) -> HrlState:
-        return learner.keep_best(state, found["validation_reward"])
-
-    return Agent(
-        init=learner.init,
-        pretrain=lambda state: state,
-        train_step=learner.train_step,
-        world=world,
-        episodes_per_step=config.agent.learner.sessions / config.env.episode_length,
-        after_evaluation=keep_best,
-    )
 
 
 def record_origin(data: SessionData, folder: RunFolder) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import hydra
 import jax
@@ -20,23 +21,24 @@ from harness.run_folder import RunFolder, register_run_folder_resolver
 from harness.seeds import Run, name_folders
 from harness.tracking import check_logger
 from harness.training_command import opened_runs, start_or_resume, with_absolute_places
+from hrlmg_jax.collapse import CollapseWatch, collapse_at_the_end
 from hrlmg_jax.comparison import compare, references
-from hrlmg_jax.learner import HrlLearner, HrlState
+from hrlmg_jax.contestants import Contestant
+from hrlmg_jax.methods import make_method
 from hrlmg_jax.online import make_validation
-from hrlmg_jax.settings import RunConfig
+from hrlmg_jax.settings import RunConfig, TwoLevelAgent
 from hrlmg_jax.simulator import describe_log, kind_of
 from hrlmg_jax.system import (
     Problem,
     check_same_origin,
     load_data,
-    make_agent,
-    make_learner,
     make_problem,
     record_origin,
 )
 from sim.command import run_command, task
 from sim.settings import read_settings
 
+_TRUTH_NOTE = "; the generator's own users answer"
 register_run_folder_resolver()  # conf/train_hrl_mg.yaml needs it while Hydra composes
 
 
@@ -71,52 +73,73 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
             problems = [
                 make_problem(config, run.values, data, run.folder) for config, run in zip(configs, runs, strict=True)
             ]
-        with device_mesh(configs[0].devices, configs[0].agent.learner.sessions, "agent.learner.sessions"):
+        with device_mesh(configs[0].devices, *_spread_over_devices(configs[0])):
             _train_in_folders(configs, runs, problems[0], phases, begin)
+
+
+def _spread_over_devices(config: RunConfig) -> tuple[int, str]:
+    """Returns how many sessions the devices share, and the setting that says so."""
+    if isinstance(config.agent, TwoLevelAgent):
+        return config.agent.learner.sessions, "agent.learner.sessions"
+    return config.evaluation.sessions_at_a_time, "evaluation.sessions_at_a_time"
 
 
 def _train_in_folders(
     configs: list[RunConfig], runs: list[Run], problem: Problem, phases: Phases, begin: Callable[[], None]
 ) -> None:
-    data = problem.data
-    learner, world = make_learner(configs[0], problem)
+    config, folders = configs[0], [run.folder for run in runs]
+    method = make_method(config, problem)
     keys = [jax.random.key(config.seed) for config in configs]
-    folders = [run.folder for run in runs]
-    _announce(configs[0], problem, learner, jax.eval_shape(learner.init, keys[0], world), folders)
-    validate = make_validation(configs[0], problem, learner)
-    agent = make_agent(configs[0], learner, world)
-    members = [
-        Member(agent, folder, key, lambda state: validate(learner.current_params(state, world)))
-        for folder, key in zip(folders, keys, strict=True)
-    ]
-    labels = {"data": data.log.name, "synthetic": data.log.synthetic}
-    states = run_training(members, configs[0].train, labels, configs[0].logger, phases, begin)
+    if method.agent is None:
+        _announce(problem, method.describe(None), folders)
+        begin()
+        states = [None] * len(runs)
+    else:
+        shapes = jax.eval_shape(method.agent.init, keys[0], method.agent.world)
+        _announce(problem, method.describe(shapes), folders)
+        validate = make_validation(config, problem)
+        members = [
+            Member(method.agent, folder, key, _validation(validate, method.newest, CollapseWatch(folder)))
+            for folder, key in zip(folders, keys, strict=True)
+        ]
+        labels = {"data": problem.data.log.name, "synthetic": problem.data.log.synthetic}
+        states = run_training(members, config.train, labels, config.logger, phases, begin)
     for config, folder, state in zip(configs, folders, states, strict=True):
-        params = learner.acting_params(state, world)
         with phases.phase("final evaluation"):
-            played = compare(config, problem, learner, params, folder, int(state.best.step))
-        _plot(config, problem, folder, references(config, played))
+            played = compare(config, problem, method.best(state), folder, method.step_of_best(state))
+        if method.agent is not None:
+            rows = read_rows(folder.metrics)
+            _plot(config, problem, folder, rows, references(config, played))
+            if warning := collapse_at_the_end(rows):
+                print(f"WARNING: {warning}", file=sys.stderr)
         print(f"run folder: {folder.path}")
 
 
-def _announce(
-    config: RunConfig, problem: Problem, learner: HrlLearner, state: HrlState, folders: list[RunFolder]
-) -> None:
+def _validation(
+    validate: Callable[[Contestant], dict[str, float]], newest: Callable[[Any], Contestant], watch: CollapseWatch
+) -> Callable[[Any], dict[str, float]]:
+    def evaluate(state: Any) -> dict[str, float]:
+        found = validate(newest(state))
+        watch.look_at(found)
+        return found
+
+    return evaluate
+
+
+def _announce(problem: Problem, description: str, folders: list[RunFolder]) -> None:
     data = describe_log(problem.data)
     starts = len(problem.data.first_rows("train"))
-    replays = f"{state.low_replay.bytes_per_row} bytes per transition"
-    if state.high_replay is not None:
-        replays += f", {state.high_replay.bytes_per_row} per window"
     print(
         f"{data['name']}{kind_of(data)}: {data['events']:,} events, {data['users']:,} users, {data['catalogue']:,} "
-        f"items to recommend; {starts:,} sessions to begin from\n"
-        f"{config.agent.name}: {config.agent.learner.sessions} sessions side by side, replay {replays}; "
-        f"device: {describe_devices()}; {name_folders(folders)}",
+        f"items to recommend; {starts:,} sessions to begin from{_TRUTH_NOTE if problem.truth else ''}\n"
+        f"{description}; device: {describe_devices()}; {name_folders(folders)}",
         file=sys.stderr,
     )
 
 
-def _plot(config: RunConfig, problem: Problem, folder: RunFolder, opponents: dict[str, float]) -> None:
+def _plot(
+    config: RunConfig, problem: Problem, folder: RunFolder, rows: list[dict[str, Any]], opponents: dict[str, float]
+) -> None:
     data = describe_log(problem.data)
     title = f"{config.agent.name} on {data['name']}{kind_of(data)}, seed {config.seed}"
     rewards = [
@@ -127,7 +150,7 @@ def _plot(config: RunConfig, problem: Problem, folder: RunFolder, opponents: dic
     same_length = config.env.episode_length == config.evaluation.long
     panels = [Panel("reward per session", rewards, opponents if same_length else {}, 2.0)]
     for level in ("high", "low"):
-        if level == "low" or config.agent.goals.enabled:
+        if any(f"{level}_q" in row for row in rows):
             values = [Curve(f"{level}_q", "Q of what was done"), Curve(f"{level}_q_of_actor", "Q of the actor")]
             panels.append(Panel(f"{level} level: Q", values))
             panels.append(Panel(f"{level} level: loss", [Curve(f"{level}_critic_loss", "critic")]))
@@ -142,7 +165,7 @@ def _plot(config: RunConfig, problem: Problem, folder: RunFolder, opponents: dic
             ],
         )
     )
-    plot_curves(folder.path / "learning_curve.png", read_rows(folder.metrics), title, "step", panels)
+    plot_curves(folder.path / "learning_curve.png", rows, title, "step", panels)
 
 
 if __name__ == "__main__":

@@ -158,8 +158,7 @@ class FunnelModel:
         vector = params.item[item]
         clicked = (feedback >= CLICK).astype(jnp.float32)
         pull = 0.01 * (hidden.first_curiosity - hidden.curiosity)
-        fit = hidden.taste @ vector - 0.35 + 0.1 * params.order_appeal[item]
-        trust = jnp.clip(0.98 * hidden.trust + 0.25 * clicked * fit, -1.0, 1.0)
+        trust = jnp.clip(0.98 * hidden.trust + clicked * self.trust_gain(params, hidden, item), -1.0, 1.0)
         return dataclasses.replace(
             hidden,
             curiosity=_unit(hidden.curiosity + (0.15 * clicked + 0.02) * vector + pull),
@@ -167,6 +166,10 @@ class FunnelModel:
             trust=jnp.where(hidden.step < hidden.length, trust, hidden.trust),
             step=hidden.step + 1,
         )
+
+    def trust_gain(self, params: FunnelParams, hidden: FunnelUser, item: jax.Array) -> jax.Array:
+        """Returns what a click on an item adds to the user's trust: below 0 where it does not fit the taste."""
+        return 0.25 * (hidden.taste @ params.item[item] - 0.35 + 0.1 * params.order_appeal[item])
 
 
 def _unit(vector: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ How the user answers is a feedback model's: one learned from logs, a generator's
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import flax.struct
 import jax
@@ -16,7 +16,10 @@ from sim.errors import UserError
 from sim.events import NUM_FEEDBACK
 from sim.histories import NO_ITEM, Histories, HistoryTable, add_feedback
 from sim.policy import Decision, Policy
-from sim.settings import Count, NotNegative
+from sim.settings import Count, NotNegative, OneOf
+
+LEARNED, TRUTH = "learned", "truth"
+"""Whose answers a session gets: a simulator's that was learned from the log, or the log's generator's own."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class SessionConfig:
     history_length: Count
     click_reward: NotNegative
     order_reward: NotNegative
+    users: Annotated[str, OneOf(LEARNED, TRUTH)] = LEARNED
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""

@@ -67,9 +67,10 @@ class OneOf:
 class ByName:
     """Which dataclass a group of keys is, told by its key `name`; for the annotation of a field."""
 
-    def __init__(self, kinds: Mapping[str, type]) -> None:
-        """Takes the dataclasses by name."""
+    def __init__(self, kinds: Mapping[str, type], otherwise: type | None = None) -> None:
+        """Takes the dataclasses by name, and that of all other names, if these are allowed."""
         self.kinds = dict(kinds)
+        self.otherwise = otherwise
 
     def kind(self, config: Any, where: str) -> type:
         """Returns the dataclass for a group of keys.
@@ -78,9 +79,11 @@ class ByName:
             UserError: The group has no name, or an unknown one.
         """
         name = config.get("name") if isinstance(config, Mapping) else None
-        if name not in self.kinds:
+        if name in self.kinds:
+            return self.kinds[name]
+        if self.otherwise is None:
             raise UserError(f"{where}.name is {name!r}", do=f"Give {OneOf(*self.kinds)}.")
-        return self.kinds[name]
+        return self.otherwise
 
 
 Count = Annotated[int, Between(least=1)]

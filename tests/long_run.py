@@ -22,7 +22,7 @@ from command_lines import checkpoint_steps
 
 _FOR_EVER = ["train.steps=100000000", "train.log_every=10", "train.evaluate_every=200", "train.checkpoint_every=50"]
 COMMANDS = {
-    "tpgr": ["tpgr_jax.train", "devices.count=1", *_FOR_EVER],
+    "tpgr": ["tpgr_jax.train", *_FOR_EVER],
     "hrl_mg": ["hrlmg_jax.train", *_FOR_EVER],
 }
 

@@ -100,8 +100,9 @@ class MethodResult(SeedResults):
 def method_label(run: RunRecord) -> str:
     """Returns the name of a run's method as the paper writes it."""
     name = run.settings.get("agent.name")
-    if name == "popularity" and run.settings.get("agent.policy.by", "average") != "average":
-        return f"Popularity ({run.settings['agent.policy.by']})"
+    measure = run.settings.get("agent.policy.by")
+    if name == "popularity" and measure not in (None, "average"):
+        return f"Popularity ({measure})"
     if name == "ddpg_knn":
         k, fraction = run.settings.get("agent.policy.k"), run.settings.get("agent.policy.k_fraction")
         return f"DDPG-KNN (k = {k if k is not None else 'N' if fraction == 1 else f'{fraction}N'})"

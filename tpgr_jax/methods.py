@@ -222,7 +222,7 @@ def _fitted(config: RunConfig, agent: FittedAgent, problem: Problem) -> Method:
     params: Any
     if isinstance(agent, PopularityAgent):
         longest = config.env.episode_length + 1  # one spare: a random first item may be on the list
-        params = jnp.asarray(rank_items(*ratings[:2], agent.policy.by, rewards)[:longest])
+        params = jnp.asarray(rank_items(*ratings[:2], agent.policy.measure, rewards)[:longest])
         name = agent.result_name
     elif isinstance(agent, GreedySVDAgent):
         policy, params = greedy_svd_policy(repeats), fit_greedy_svd(agent.policy, *ratings)

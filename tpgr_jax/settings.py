@@ -76,7 +76,12 @@ class DdpgRAgent:
 class PopularityConfig:
     """What the items are ranked by (`conf/agent/popularity.yaml`)."""
 
-    by: Annotated[str, OneOf("average", "count", "reward")]
+    by: Annotated[str | None, OneOf("average", "count", "reward")]
+
+    @property
+    def measure(self) -> str:
+        """The paper's where none is named."""
+        return self.by or "average"
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class PopularityAgent:
     @property
     def result_name(self) -> str:
         """Its name in results: what everybody is compared with by average is just "popularity"."""
-        return self.name if self.policy.by == "average" else f"{self.name}_{self.policy.by}"
+        return self.name if self.policy.measure == "average" else f"{self.name}_{self.policy.measure}"
 
 
 @dataclass(frozen=True)

@@ -301,5 +301,35 @@ def test_updates_are_adams_on_the_clipped_gradients_and_targets_follow() -> None
         np.testing.assert_allclose(flatten(level.target), followed, atol=1e-6)
 
 
+def test_a_supervised_update_fits_the_rewards_alone_and_leaves_the_actor() -> None:
+    networks = make_networks(heads=1)
+    config = OptimizerConfig(actor_rate=0.003, critic_rate=0.01, clip_norm=1e9)
+    actor, critic = optimizers(config)
+    params = random_params(networks, 3)
+    level = LevelState(params, params, (actor.init(params["actor"]), critic.init(params["critic"])))
+    batch = make_batch(heads=1, seed=5)
+
+    @jax.jit
+    def step(level: LevelState, batch: Batch) -> tuple[LevelState, Any]:
+        return update_level(networks, config, 0.1, level, batch, EMBEDDING, identity, supervised=True)
+
+    after, metrics = step(level, batch)
+    q = np.array(
+        [[value_of(networks, params, k, *row(batch.state, b), batch.action[b], None) for b in range(B)] for k in (0, 1)]
+    )
+    errors = batch.active * (q[..., 0, None] - batch.reward)
+    assert float(metrics["critic_loss"]) == pytest.approx(float((errors**2).mean(1).sum()), rel=1e-5)
+    assert set(metrics) == {"critic_loss", "q", "critic_gradient_norm"}
+    # What follows plays no part.
+    other = step(level, dataclasses.replace(batch, following=batch.state, discount=0 * batch.discount))[0]
+    jax.tree.map(np.testing.assert_array_equal, after, other)
+    jax.tree.map(np.testing.assert_array_equal, after.params["actor"], params["actor"])
+    jax.tree.map(np.testing.assert_array_equal, after.opt_state[0], level.opt_state[0])
+    gradient = compiled_gradients(networks)(params, batch, batch.reward)[0]["critic"]
+    moved = flatten(after.params["critic"]) - flatten(params["critic"])
+    known = np.abs(flatten(gradient)) > 1e-5
+    np.testing.assert_allclose(moved[known], -0.01 * np.sign(flatten(gradient)[known]), rtol=1e-2)  # Adam's first step
+
+
 def flatten(tree: Any) -> np.ndarray:
     return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])

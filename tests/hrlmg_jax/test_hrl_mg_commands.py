@@ -192,6 +192,62 @@ def test_killed_run_resumes_to_the_same_end(finished_run, command_environment, r
     }
 
 
+UNTRAINED = [argument for argument in SMALL if not argument.startswith("agent.")]
+
+
+def results(folder: Path, name: str) -> tuple[dict, dict]:
+    arrays = np.load(folder / f"{name}.npz", allow_pickle=False)
+    return json.loads((folder / f"{name}.json").read_text()), {key: arrays[key] for key in arrays.files}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name", "files"),
+    [
+        pytest.param(["agent=random"], "random", 3, marks=pytest.mark.long),
+        pytest.param(["agent=popularity"], "popularity", 3, marks=pytest.mark.long),
+        pytest.param(["agent=popularity", "agent.policy.by=average"], "best_rate", 3),
+        pytest.param(["agent=greedy_oracle"], "greedy_oracle", 2, marks=pytest.mark.long),
+        pytest.param(["agent=planner", "env.users=truth"], "planner", 1),
+    ],
+)
+def test_agents_without_training_are_tested_like_all_others(
+    finished_run, run_command_line, simulators, overrides, name, files
+):
+    finished = run_command_line(TRAIN, *UNTRAINED, *overrides, "hydra.run.dir=run")
+    assert finished.returncode == 0, finished.stderr
+    run = simulators / "run"
+    names = ["online", "online_truth", "offline"][: max(files, 1)] if files != 2 else ["online", "online_truth"]
+    assert sorted(path.stem for path in run.glob("o*.npz")) == sorted(names)
+    assert not (run / "checkpoints").exists()
+    for test in names:
+        summary, arrays = results(run, test)
+        assert next(iter(summary["policies"])) == name
+        assert summary["step"] == 0
+        # Fixed users and keys: what is tested beside every agent has the same answers in every run.
+        other = results(finished_run[0], "online_truth" if "env.users=truth" in overrides else test)[1]
+        same = name if name in ("random", "popularity", "best_rate") else "popularity"
+        own = "" if same == name else "popularity_"
+        for array in ("feedback", "items"):
+            np.testing.assert_array_equal(arrays[f"{own}{array}"], other[f"{same}_{array}"])
+    before = {path.name: path.read_bytes() for path in run.glob("o*.*")}
+    again = run_command_line(EVALUATE, "run=run")
+    assert again.returncode == 0, again.stderr
+    assert {path.name: path.read_bytes() for path in run.glob("o*.*")} == before
+
+
+def test_dnn_trains_with_the_users_who_wrote_the_log(run_command_line, simulators):
+    finished = run_command_line(TRAIN, *SMALL, "agent=dnn", "env.users=truth", "hydra.run.dir=run")
+    assert finished.returncode == 0, finished.stderr
+    assert "the generator's own users answer" in finished.stderr
+    run = simulators / "run"
+    assert sorted(path.stem for path in run.glob("o*.npz")) == ["offline", "online"]
+    assert results(run, "online")[0]["protocol"]["users"] == "the generator's truth"
+    row = metrics_without_times(run)[-1]
+    assert "low_critic_loss" in row
+    assert not {"low_actor_loss", "high_q", "internal_reward"} & row.keys()
+    assert {"validation_items_used", "validation_items_used_at_a_step"} <= row.keys()
+
+
 @pytest.mark.long
 def test_every_switch_trains(run_command_line, simulators):
     finished = run_command_line(
@@ -268,6 +324,7 @@ def test_own_log_with_sampled_skips(run_command_line, tmp_path):
     assert finished.returncode == 0, finished.stderr
     assert "SAMPLED SKIPS" in finished.stdout
     assert not (tmp_path / "run" / "online_truth.json").exists()
+    assert_one_message(run_command_line(TRAIN, *arguments, "env.users=truth"), "env.users=truth", "not generated")
     assert json.loads((tmp_path / "run" / "online.json").read_text())["data"]["synthetic_skips"] is True
     (tmp_path / "own.csv").rename(tmp_path / "moved.csv")
     assert_one_message(run_command_line(EVALUATE, "run=run"), "own.csv")
@@ -278,12 +335,20 @@ def test_own_log_with_sampled_skips(run_command_line, tmp_path):
     [
         (["agent.goals.count=6"], ["agent.goals.period", "agent.goals.count"]),
         (["data=movielens_1m"], ["data.kind", "ratings"]),
+        (["agent.decides=critic"], ["agent.decides", "agent.goals.enabled=false", "agent=dnn"]),
+        (["agent.name=best_rate"], ["agent.name"]),
+        (["env.users=everyone"], ["env.users", "truth"]),
         (["env.episode_length=100000"], ["items to recommend", "env.episode_length"]),
         (["data=events_csv", "data.path=nowhere.csv"], ["nowhere.csv"]),
     ],
 )
 def test_mistakes_get_one_message(run_command_line, tmp_path, arguments, parts):
     assert_one_message(run_command_line(TRAIN, *SMALL, *arguments), *parts)
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_the_planner_wants_users_with_trust(run_command_line, tmp_path):
+    assert_one_message(run_command_line(TRAIN, *UNTRAINED, "agent=planner"), "agent.trust_weight", "env.users=truth")
     assert not (tmp_path / "outputs").exists()
 
 
