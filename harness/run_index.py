@@ -88,7 +88,7 @@ def find_runs(folders: Sequence[str] | None, result: str) -> RunsFound:
     Args:
         folders: Where to search, at any depth; None searches `outputs` and `multirun` below the working directory, if
             they exist.
-        result: Name of the JSON file that a finished run leaves, with its `step`.
+        result: Name of the JSON file that a finished run leaves, with its `step`, or the `checkpoint` that it is of.
 
     Raises:
         UserError: A folder that was named does not exist.
@@ -305,7 +305,7 @@ def _is_described(folder: RunFolder, result: str) -> bool:
 def _status(folder: RunFolder, evaluated: bool, record: Mapping[str, Any], step: int) -> Status:
     if folder.is_locked():
         return Status.RUNNING
-    if evaluated and step <= record.get("step", step):
+    if evaluated and step <= record.get("checkpoint", record.get("step", step)):
         return Status.FINISHED
     return Status.INTERRUPTED if step else Status.NO_CHECKPOINT
 

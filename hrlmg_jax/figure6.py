@@ -61,15 +61,15 @@ def report_figure6(config: Figure6Config) -> None:
     found = comparable_runs(config.runs, config.data_name, ("evaluation.validation_sessions",), config.report)
     wanted = [run for run in found.runs if config.agents is None or run.settings["agent.name"] in config.agents]
     methods, left_out = _drawn(group_methods([run for run in wanted if run.folder.metrics.exists()]), config.variants)
-    if not methods:
-        of = "" if config.agents is None else f" of {', '.join(config.agents)}"
-        raise UserError(f"no run{of} has metrics yet", do="Wait for the first log point of a run, or set agents=null.")
     curves = {
         metric: {method.label: curve for method in methods if (curve := learning_curve(method.runs, metric))}
         for metric in METRICS
     }
-    folder, title = Path(config.out), title_of("Figure 6, training", wanted)
     panels = {METRICS[metric]: by_label for metric, by_label in curves.items() if by_label}
+    if not panels:
+        of = "" if config.agents is None else f" of {', '.join(config.agents)}"
+        raise UserError(f"no run{of} has metrics yet", do="Wait for the first log point of a run, or set agents=null.")
+    folder, title = Path(config.out), title_of("Figure 6, training", wanted)
     plot_learning_curves(folder / "figure6.png", title, panels, over="step")
     lines = [f"# {markdown_text(title)}", "", *_last_common_points(methods, curves)]
     swept = sweep_of(config.report)

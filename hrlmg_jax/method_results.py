@@ -33,8 +33,8 @@ POPULARITY = "popularity"
 LABELS = {
     "random": "Random",
     "popularity": "Popularity",
-    "popularity_count": "Popularity (count)",
     "best_rate": "Best rate",
+    "count": "Popularity (count)",
     "dnn": "DNN",
     "ddpg": "DDPG",
     "hrl": "HRL",
@@ -48,9 +48,9 @@ LABELS = {
     "planner": "Planner",
 }
 """Names of methods and opponents as tables write them; other names stay as they are."""
-WITHOUT_SEED = ("random", "popularity", "popularity_count", "best_rate", "greedy_oracle", "planner")
+WITHOUT_SEED = ("random", "popularity", "best_rate", "count", "greedy_oracle", "planner")
 """Methods that neither train nor draw from their seed."""
-_POPULARITY_BY = {"average": "best_rate", "count": "popularity_count"}
+_POPULARITY_BY = {"average": "best_rate", "count": "count"}
 
 _SPLIT = ("data.split", "data.train_days", "data.test_quantile")
 _SAME_SECTIONS = ("env.", "simulator.")
@@ -170,7 +170,7 @@ class Collected(NamedTuple):
 
 
 def method_name(run: RunRecord) -> str:
-    """Returns the name of a run's method: `agent.name`, or that of the opponent which the method is."""
+    """Returns the name of a run's method in its results (`RunConfig.result_name`)."""
     name = str(run.settings["agent.name"])
     if name == POPULARITY:
         return _POPULARITY_BY.get(str(run.settings.get("agent.policy.by")), name)

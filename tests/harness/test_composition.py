@@ -6,7 +6,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.composition import composed_values, differing_overrides, override_value, shell_command
+from harness.composition import (
+    composed_values,
+    differing_overrides,
+    is_configuration,
+    override_value,
+    overrides_like,
+    shell_command,
+    sweep_of,
+    unlike_composed,
+)
 
 # Without control characters, which no shell or YAML file would bring here.
 TEXTS = st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "))
@@ -39,3 +48,18 @@ def test_overrides_lead_from_one_configuration_to_another():
     assert overrides == ['data.path="a b.csv"', "tree.seed=3", "agent.policy.hidden=[]"]
     assert composed_values("train", ["data=ratings_file", *overrides, "seed=3"]) == wanted
     assert differing_overrides(base, {"unknown": 1}, lambda key: True) == []
+
+
+def test_what_a_run_has_beyond_a_composition():
+    values = composed_values("train", ["agent.policy.hidden=[]", "seed=3"])
+    assert overrides_like("train", [], values, lambda key: key != "tree.seed") == ["agent.policy.hidden=[]", "seed=3"]
+    assert overrides_like("train", ["seed=3"], values, lambda key: True) == ["agent.policy.hidden=[]"]
+    settings = {"seed": 3, "tree.depth": 2, "agent.policy.hidden": [], "unknown": None}
+    assert unlike_composed("train", ["seed=3"], settings) == {"agent.policy.hidden": [], "unknown": None}
+
+
+def test_configurations_and_what_experiments_sweep_over():
+    assert is_configuration("agent", "tpgr")
+    assert not is_configuration("agent", "nobody")
+    assert sweep_of("depth") == {"tree.depth": [1, 2, 3, 4], "seed": [0, 1, 2]}
+    assert sweep_of("table2")["env.alpha"] == [0.0, 0.1, 0.2]

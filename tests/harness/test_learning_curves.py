@@ -24,6 +24,9 @@ def test_mean_and_interval_over_seeds(tmp_path):
     path = tmp_path / "curves.png"
     plot_learning_curves(path, "a $\\broken$ title", {"reward": {"x": [first, second]}, "nothing": {}})
     assert path.read_bytes().startswith(b"\x89PNG")
+    over_steps = tmp_path / "steps.png"
+    plot_learning_curves(over_steps, "a $\\broken$ title", {"reward": {"x": [first, second]}, "nothing": {}}, "step")
+    assert over_steps.read_bytes() != path.read_bytes()
 
 
 def test_estimates():

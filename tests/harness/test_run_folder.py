@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from harness.run_folder import RunFolder, discard_if_empty, read_json, write_arrays, write_atomically, write_json
+from harness.run_folder import (
+    RunFolder,
+    discard_if_empty,
+    read_arrays,
+    read_json,
+    write_arrays,
+    write_atomically,
+    write_json,
+)
 from sim.errors import UserError
 
 
@@ -53,6 +61,16 @@ def test_json_and_arrays_refuse_what_others_cannot_read(tmp_path):
     with pytest.raises(ValueError, match="objects"):
         write_arrays(tmp_path / "x.npz", {"ids": np.array([{}])})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_arrays_are_chosen_by_name(tmp_path):
+    path = tmp_path / "x.npz"
+    write_arrays(path, {"a": np.array([1]), "b": np.array([2]), "ab": np.array([3])})
+    assert list(read_arrays(path, None)) == ["a", "b", "ab"]
+    assert list(read_arrays(path, ["b"])) == ["b"]
+    assert list(read_arrays(path, lambda name: name.endswith("b"))) == ["b", "ab"]
+    with pytest.raises(UserError, match=r"x\.npz"):
+        read_arrays(path, ["c"])
 
 
 def test_damaged_json(tmp_path):

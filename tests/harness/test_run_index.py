@@ -1,5 +1,6 @@
 """Which runs are found below folders, how far they came, and which belong together."""
 
+import json
 import os
 
 import pytest
@@ -44,6 +45,13 @@ def test_status_of_each_run(tmp_path):
             "locked": ("running", 2),
         }
     assert statuses(tmp_path)["locked"] == ("interrupted", 2)
+
+
+def test_a_result_of_earlier_networks_than_the_newest_names_its_checkpoint(tmp_path):
+    for name, checkpoint in (("finished", 8), ("trained_on", 6)):
+        result = make_run(tmp_path / name, [1, 2], step=6, checkpoint=8) / "eval.json"
+        result.write_text(json.dumps(json.loads(result.read_text()) | {"step": 4, "checkpoint": checkpoint}))
+    assert statuses(tmp_path) == {"finished": ("finished", 8), "trained_on": ("interrupted", 8)}
 
 
 def test_looking_at_a_run_does_not_stop_another_process_from_training_in_it(tmp_path):

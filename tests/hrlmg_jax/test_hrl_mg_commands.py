@@ -170,7 +170,22 @@ def test_the_best_actors_are_those_of_the_best_validation(finished_run):
     folder, _ = finished_run
     rows = metrics_without_times(folder)
     best = max(rows, key=lambda row: (row["validation_reward"], -row["step"]))
-    assert json.loads((folder / "online.json").read_text())["step"] == best["step"]
+    result = json.loads((folder / "online.json").read_text())
+    assert (result["step"], result["checkpoint"]) == (best["step"], 6)
+
+
+def test_reports_take_a_run_and_leave_its_simulator_out(finished_run, run_command_line):
+    folder, _ = finished_run
+    listed = run_command_line("hrlmg_jax.report", "runs", str(folder.parent))
+    assert listed.returncode == 0, listed.stderr
+    (line,) = listed.stdout.splitlines()[1:]
+    assert line.split()[1:9] == ["HRL-MG", "synthetic_funnel", "(SYNTHETIC)", "0.5", "2", "0", "finished", "6/6"]
+    drawn = run_command_line("hrlmg_jax.report", "figure8", str(folder.parent), "out=x")
+    assert drawn.returncode == 0, drawn.stderr
+    shown = json.loads((folder / "online_truth.json").read_text())["policies"]
+    _, truth = drawn.stdout.split("## Short sessions (6 recommendations), users: the generator's truth\n")
+    for label, name in (("HRL-MG", "hrl_mg"), ("Best rate", "best_rate"), ("Random", "random")):
+        assert f"| {label} | {shown[name]['short_reward']:.3f} " in truth
 
 
 @pytest.mark.long

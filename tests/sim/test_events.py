@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sim.errors import UserError
-from sim.events import CLICK, ORDER, SKIP, EventLog, build_event_log, select_events
+from sim.events import CLICK, ORDER, SKIP, EventLog, build_event_log, kind_of, select_events
 
 GAP = 100.0
 
@@ -70,6 +70,12 @@ def test_selected_events_are_numbered_anew():
     assert log.probabilities.tolist() == [[0, 1, 2], [6, 7, 8]]
     with pytest.raises(UserError, match=r"log\.csv: no events are left"):
         select_events(log, np.zeros(2, bool))
+
+
+def test_what_is_not_real_is_said():
+    assert kind_of({"synthetic": False, "synthetic_skips": False}) == ""
+    assert kind_of({"synthetic": True, "synthetic_skips": False}) == " (SYNTHETIC)"
+    assert kind_of({"synthetic": True, "synthetic_skips": True}) == " (SYNTHETIC, SAMPLED SKIPS)"
 
 
 def test_impossible_columns_are_refused():
