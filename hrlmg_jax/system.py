@@ -59,9 +59,15 @@ def load_data(config: FitConfig | RunConfig) -> SessionData:
     """Loads and splits the log; checks that its catalogue suffices for a session without repeats.
 
     Raises:
-        UserError: Log missing or damaged, or too small.
+        UserError: Log missing or damaged, or too small; or users are wanted that it does not know.
     """
     data = load_sessions(config.data, config.simulator.held_out_fraction, config.simulator.seed)
+    if config.env.users == TRUTH and data.log.generator is None:
+        raise UserError(
+            f"{data.log.name} was not generated: nobody knows the users who wrote it",
+            where="env.users=truth",
+            do="Let learned users answer (env.users=learned), or take data=synthetic_funnel.",
+        )
     if isinstance(config, RunConfig):
         longest = max(config.env.episode_length, config.evaluation.long)
         if data.num_items < longest:
@@ -84,21 +90,14 @@ def make_problem(config: RunConfig, values: dict[str, Any], data: SessionData, f
         folder: The run folder.
 
     Raises:
-        UserError: The simulator is damaged or of another log; or there is no truth to ask.
+        UserError: The simulator is damaged or of another log.
     """
-    truth = config.env.users == TRUTH
-    if truth and data.log.generator is None:
-        raise UserError(
-            f"{data.log.name} was not generated: only the log knows its users",
-            where="env.users=truth",
-            do="Let learned users answer (env.users=learned), or take data=synthetic_funnel.",
-        )
     if (folder.path / FILE).exists():
         simulator = load_simulator(config.simulator, folder, data)
     else:
         fitted = {key: values[key] for key in ("data", "env", "simulator")}
         simulator = obtain_simulator(config.fit(), fitted, data, folder)
-    return Problem(data, simulator, fixed_rankings(config, data), truth)
+    return Problem(data, simulator, fixed_rankings(config, data), config.env.users == TRUTH)
 
 
 def fixed_rankings(config: RunConfig, data: SessionData) -> dict[str, np.ndarray]:
