@@ -88,7 +88,8 @@ def find_runs(folders: Sequence[str] | None, result: str) -> RunsFound:
     Args:
         folders: Where to search, at any depth; None searches `outputs` and `multirun` below the working directory, if
             they exist.
-        result: Name of the JSON file that a finished run leaves, with its `step`, or the `checkpoint` that it is of.
+        result: Name of the JSON file that a finished run leaves, with its `step`; or, where the step of what was tested
+            may be an earlier one, with the `newest_checkpoint` of that time.
 
     Raises:
         UserError: A folder that was named does not exist.
@@ -171,6 +172,13 @@ def comparable_runs(
 def searched(folders: Sequence[str] | None) -> str:
     """Returns where `find_runs` looks, for people."""
     return " or ".join(folders or DEFAULT_FOLDERS)
+
+
+def newest_checkpoint(folder: RunFolder) -> int:
+    """Returns the step of a run's newest checkpoint; 0 without one."""
+    # A checkpoint gets its number as name only when it is complete.
+    names = os.listdir(folder.checkpoints) if folder.checkpoints.is_dir() else []
+    return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def finished(runs: Sequence[RunRecord]) -> list[RunRecord]:
@@ -293,7 +301,7 @@ def _read_run(folder: RunFolder, result: str) -> RunRecord | None:
     data = record.get("data", {}) if isinstance(record, dict) else None
     if not isinstance(data, dict) or (data and not {"name", "checksum", "synthetic"} <= data.keys()):
         raise UserError("its files do not describe the data", where=str(folder.path))
-    step = _newest_checkpoint(folder)
+    step = newest_checkpoint(folder)
     status = _status(folder, evaluated, record, step)
     return RunRecord(folder, values, data, status, step, _seeds_together(folder))
 
@@ -305,15 +313,9 @@ def _is_described(folder: RunFolder, result: str) -> bool:
 def _status(folder: RunFolder, evaluated: bool, record: Mapping[str, Any], step: int) -> Status:
     if folder.is_locked():
         return Status.RUNNING
-    if evaluated and step <= record.get("checkpoint", record.get("step", step)):
+    if evaluated and step <= record.get("newest_checkpoint", record.get("step", step)):
         return Status.FINISHED
     return Status.INTERRUPTED if step else Status.NO_CHECKPOINT
-
-
-def _newest_checkpoint(folder: RunFolder) -> int:
-    # A checkpoint gets its number as name only when it is complete.
-    names = os.listdir(folder.checkpoints) if folder.checkpoints.is_dir() else []
-    return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def _seeds_together(folder: RunFolder) -> int:

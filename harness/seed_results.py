@@ -44,6 +44,10 @@ class SeedResults:
         """Whether the result is known to be the same with every seed."""
         return not self.seed_matters and len(self.runs) != 1
 
+    def mean(self, metric: str) -> float:
+        """Returns the mean over episodes and seeds."""
+        return float(np.mean(self.values[metric]))
+
     def estimate(self, metric: str) -> Estimate:
         """Returns the mean over episodes and seeds with its interval: over seeds, or episodes if no seed differs."""
         return estimate_over_seeds(self.values[metric])
@@ -83,7 +87,7 @@ def difference(first: SeedResults, second: SeedResults, metric: str) -> Differen
         metric: A key of `SeedResults.values`.
     """
     values = first.values[metric], second.values[metric]
-    mean = float(np.mean(values[0]) - np.mean(values[1]))
+    mean = first.mean(metric) - second.mean(metric)
     pooled = _p_value(values[0].ravel(), values[1].ravel())
     both = first, second
     if any(found.seed_matters for found in both) and all(found.seed_matters or found.seedless for found in both):

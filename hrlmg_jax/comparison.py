@@ -9,6 +9,7 @@ import numpy as np
 
 from harness.results import Metrics, format_means, format_ratio, write_results
 from harness.run_folder import RunFolder
+from harness.run_index import newest_checkpoint
 from hrlmg_jax.contestants import OPPONENTS, Contestant, opponents
 from hrlmg_jax.offline import CUTOFFS, gains, logged_sessions
 from hrlmg_jax.online import OnlineTest, play_online, session_rows
@@ -36,7 +37,7 @@ def compare(
     Returns:
         Metrics of the online test by policy.
     """
-    header = {"data": describe_log(problem.data), "step": step}
+    header = {"data": describe_log(problem.data), "step": step, "newest_checkpoint": newest_checkpoint(folder)}
     # One that is itself an opponent is tested once.
     contestants = {config.result_name: own} | opponents(config, problem)
     played = _play_and_write(config, problem, contestants, folder, header, f"online{suffix}")

@@ -40,6 +40,7 @@ LABELS = {
     "hrl": "HRL",
     "hrl_mg": "HRL-MG",
     "hrl_mg_frozen": "HRL-MG (goals frozen)",
+    "hrl_mg_alpha0": "HRL-MG (alpha = 0)",
     "dnn_paper": "DNN (paper)",
     "ddpg_paper": "DDPG (paper)",
     "hrl_paper": "HRL (paper)",

@@ -13,7 +13,8 @@ from hrlmg_jax.method_results import LABELS, MethodResult, preset
 
 PAPER_ORDER = ("dnn", "ddpg", "hrl", "hrl_mg")
 """In every figure of the paper, ascending (but for clicks online, where HRL is above HRL-MG)."""
-_CONTROL = ("hrl_mg_frozen", "hrl_mg")
+_CONTROLS = ("hrl_mg_frozen", "hrl_mg_alpha0")
+"""What HRL-MG must be above if its goals are worth anything."""
 
 NOTES = (
     "Means over test sessions and seeds with 95 % t-intervals: over seeds where seeds differ, else over sessions. p: "
@@ -33,7 +34,7 @@ class Ranked(NamedTuple):
 
 def ranked(results: Sequence[MethodResult], metric: str) -> list[Ranked]:
     """Returns methods by descending mean of a metric."""
-    order = sorted(results, key=lambda result: -result.estimate(metric).mean)
+    order = sorted(results, key=lambda result: -result.mean(metric))
     return [
         Ranked(result, following, None if following is None else difference(result, following, metric))
         for result, following in zip_longest(order, order[1:])
@@ -73,16 +74,18 @@ def describe_seeds(result: MethodResult) -> str:
 
 
 def order_table(results: Sequence[MethodResult], metrics: Mapping[str, str], digits: int) -> list[str]:
-    """Returns Markdown that compares the methods of the paper pair by pair, and HRL-MG with its control.
+    """Returns Markdown that compares the methods of the paper pair by pair, and HRL-MG with its controls.
 
     Args:
         results: Of one test. Of several variants of a method the one nearest to its preset takes part.
         metrics: To compare, with their names for people.
         digits: After the decimal point.
     """
-    of_name = {name: found for name in (*PAPER_ORDER, *_CONTROL) if (found := preset(results, name)) is not None}
+    of_name = {name: found for name in (*PAPER_ORDER, *_CONTROLS) if (found := preset(results, name)) is not None}
     order = [name for name in PAPER_ORDER if name in of_name]
-    pairs = [*combinations(order, 2), *([_CONTROL] if set(_CONTROL) <= of_name.keys() else [])]
+    best = PAPER_ORDER[-1]
+    controls = [(name, best) for name in _CONTROLS if name in of_name and best in of_name]
+    pairs = [*combinations(order, 2), *controls]
     if not pairs:
         return []
     rows = []
@@ -94,13 +97,12 @@ def order_table(results: Sequence[MethodResult], metrics: Mapping[str, str], dig
             cells.append(f"{between.mean:+.{digits}f}{f', p = {p_value}' if p_value else ''}")
         rows.append([f"{LABELS[higher]} - {LABELS[lower]}", *cells])
     paper = " < ".join(LABELS[name] for name in PAPER_ORDER)
-    control = " The last row is a control and not the paper's." if _CONTROL in pairs else ""
     chosen = [found.label for found in of_name.values() if found.distinction]
     variants = (
         ["", "Of several variants, those nearest to their presets:", "", *markdown_list(chosen)] if chosen else []
     )
     return [
-        f"Differences of pairs. The paper's order is {markdown_text(paper)}.{control}",
+        f"Differences of pairs. The paper's order is {markdown_text(paper)}; it has no controls.",
         "",
         *markdown_table(["", *metrics.values()], rows),
         *variants,
@@ -112,7 +114,7 @@ def ratio_table(results: Sequence[MethodResult], metric: str) -> list[str]:
     of_runs = [result for result in results if result.runs and not all(map(math.isnan, result.ratios(metric)))]
     seeds = sorted({seed for result in of_runs for seed in result.seeds})
     rows = []
-    for result in sorted(of_runs, key=lambda result: -result.estimate(metric).mean):
+    for result in sorted(of_runs, key=lambda result: -result.mean(metric)):
         ratios = result.ratios(metric)
         by_seed = dict(zip(result.seeds, ratios, strict=True))
         cells = [f"{by_seed[seed]:.3f}" if seed in by_seed else "" for seed in seeds]

@@ -60,10 +60,16 @@ class Parameter(NamedTuple):
     symbol: str
     key: str
     best: float
-    same_method: Mapping[str, str] = {}
+    same_method: Mapping[str, str]
 
 
-ALPHA = Parameter("Figures 9 and 11, weight of the internal reward", "alpha", "agent.goals.internal_weight", 0.5)
+ALPHA = Parameter(
+    "Figures 9 and 11, weight of the internal reward",
+    "alpha",
+    "agent.goals.internal_weight",
+    0.5,
+    {"hrl_mg": "hrl_mg_alpha0"},
+)
 GOALS = Parameter(
     "Figures 10 and 12, number of goals",
     "M",

@@ -47,10 +47,10 @@ def test_status_of_each_run(tmp_path):
     assert statuses(tmp_path)["locked"] == ("interrupted", 2)
 
 
-def test_a_result_of_earlier_networks_than_the_newest_names_its_checkpoint(tmp_path):
+def test_a_result_of_earlier_networks_names_the_newest_checkpoint_of_its_time(tmp_path):
     for name, checkpoint in (("finished", 8), ("trained_on", 6)):
         result = make_run(tmp_path / name, [1, 2], step=6, checkpoint=8) / "eval.json"
-        result.write_text(json.dumps(json.loads(result.read_text()) | {"step": 4, "checkpoint": checkpoint}))
+        result.write_text(json.dumps(json.loads(result.read_text()) | {"step": 4, "newest_checkpoint": checkpoint}))
     assert statuses(tmp_path) == {"finished": ("finished", 8), "trained_on": ("interrupted", 8)}
 
 

@@ -171,7 +171,7 @@ def test_the_best_actors_are_those_of_the_best_validation(finished_run):
     rows = metrics_without_times(folder)
     best = max(rows, key=lambda row: (row["validation_reward"], -row["step"]))
     result = json.loads((folder / "online.json").read_text())
-    assert (result["step"], result["checkpoint"]) == (best["step"], 6)
+    assert (result["step"], result["newest_checkpoint"]) == (best["step"], 6)
 
 
 def test_reports_take_a_run_and_leave_its_simulator_out(finished_run, run_command_line):

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import scipy.stats
 from command_lines import assert_one_message
+from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from run_folders import make_run, make_session_run
 
 from harness.composition import composed_values, sweep_of
+from harness.report_command import hydra_arguments, make_report
 from harness.run_folder import RunFolder
 from harness.run_index import flattened
 from hrlmg_jax.contestants import OPPONENTS
@@ -33,12 +35,12 @@ from hrlmg_jax.method_results import (
 )
 from hrlmg_jax.missing_runs import missing_methods
 from hrlmg_jax.ranking import describe_p, order_table, ranked, ratio_table
+from hrlmg_jax.report import MODULE, REPORTS
 from hrlmg_jax.sensitivity import SensitivityConfig, report_alpha, report_goals
 from hrlmg_jax.settings import AGENTS, PopularityAgent, RankingConfig, RunConfig
 from sim.errors import UserError
 from sim.settings import read_settings
 
-REPORT = "hrlmg_jax.report"
 PNG = b"\x89PNG"
 
 
@@ -351,7 +353,7 @@ def test_missing_and_unfinished_runs_are_named_with_their_commands(tmp_path):
         f"{start} data=synthetic_funnel agent=hrl_mg {tiny} agent.goals.period=4 train.steps=40 seed=2",
         *(
             f"{start} -m data=synthetic_funnel agent={name} {tiny} train.steps=40 seed=0,1,2,3,4"
-            for name in ("hrl_mg_frozen", "ddpg_paper", "hrl_paper", "hrl_mg_paper")
+            for name in ("hrl_mg_frozen", "hrl_mg_alpha0", "ddpg_paper", "hrl_paper", "hrl_mg_paper")
         ),
     ]
     text = figure8(tmp_path)
@@ -396,6 +398,8 @@ def test_the_best_alpha_is_marked_and_tested(tmp_path):
             settings = agent("hrl_mg", seed=seed, **{"agent.goals.internal_weight": weight})
             make_session_run(tmp_path / f"{weight}_{seed}", list(rewards), settings, truth=list(20 - rewards))
     make_session_run(tmp_path / "more", [99] * 10, agent("hrl_mg", **{"agent.goals.count": 3}))
+    zero = {"seed": 3, "agent.goals.internal_weight": 0.0}
+    make_session_run(tmp_path / "zero", [8] * 10, agent("hrl_mg_alpha0", **zero), truth=[21] * 10)
     make_session_run(tmp_path / "hrl", [99] * 10, agent("hrl"))
     make_session_run(tmp_path / "ddpg", [99] * 10, agent("ddpg"))
     text = alpha_of(tmp_path)
@@ -406,7 +410,7 @@ def test_the_best_alpha_is_marked_and_tested(tmp_path):
     assert [row[0] for row in learned] == ["0", "0.5", "1"]
     assert [[cell.endswith("\\*") for cell in row[1:7]] for row in learned] == [[False] * 6, [True] * 6, [False] * 6]
     assert [[cell.endswith("\\*") for cell in row[1:7]] for row in truth] == [[True] * 6, [False] * 6, [False] * 6]
-    assert [row[7] for row in learned] == ["3", "3", "3"]
+    assert [row[7] for row in learned] == ["4", "3", "3"]
     means = {weight: rewards.mean(1) for weight, rewards in played.items()}
     p_value = scipy.stats.ttest_ind(means[0.5], means[1.0], equal_var=False).pvalue
     above = means[0.5].mean() - means[1.0].mean()
@@ -414,9 +418,11 @@ def test_the_best_alpha_is_marked_and_tested(tmp_path):
     assert "The paper's is 0.5." in text
     assert f"* {tmp_path / 'more'}: differs from most runs: agent.goals.count=3" in text
     commands = [line for line in text.splitlines() if line.startswith("python")]
-    seeds = {0: "3,4", 0.1: "0,1,2,3,4", 0.25: "0,1,2,3,4", 0.5: "3,4", 0.75: "0,1,2,3,4", 1.0: "3,4"}
-    start = "python -m hrlmg_jax.train -m data=synthetic_funnel agent=hrl_mg agent.goals.internal_weight"
-    assert commands == [f"{start}={weight} seed={absent}" for weight, absent in seeds.items()]
+    seeds = {0: "4", 0.1: "0,1,2,3,4", 0.25: "0,1,2,3,4", 0.5: "3,4", 0.75: "0,1,2,3,4", 1.0: "3,4"}
+    end = "data=synthetic_funnel agent=hrl_mg agent.goals.internal_weight"
+    assert [command.removeprefix("python -m hrlmg_jax.train ").removeprefix("-m ") for command in commands] == [
+        f"{end}={weight} seed={absent}" for weight, absent in seeds.items()
+    ]
     rows = [row for row in csv_rows(tmp_path, "alpha") if row["metric"] == "long_reward"]
     assert [(row["users"], row["agent.goals.internal_weight"]) for row in rows] == [
         *(("learned from the log", weight) for weight in ("0.5", "1.0", "0.0")),
@@ -506,27 +512,51 @@ def test_every_run_of_an_experiment_is_one(experiment):
         assert (config.agent.name == value) is (key == "agent")
 
 
-def test_reports_through_the_command(run_command_line, tmp_path):
-    group = make_session_run(tmp_path / "outputs" / "group", settings={"num_seeds": 2})
+def test_figure7_has_the_runs_of_figure8():
+    with initialize_config_module("conf", version_base="1.3"):
+        composed = compose("train_hrl_mg", overrides=["+experiment=figure7"], return_hydra_config=True)
+    swept = composed.hydra.sweeper.params
+    assert {key: str(values).split(",") for key, values in swept.items()} == {
+        key: [str(value) for value in values] for key, values in sweep_of("figure8").items()
+    }
+
+
+def two_seeds(folder):
+    group = make_session_run(folder / "group", settings={"num_seeds": 2})
     for seed in (0, 1):
         make_session_run(group / f"seed_{seed}", [1 + seed, 2 + seed], {"seed": seed}, rows_of([1, 2]), checkpoint=20)
-    make_run(tmp_path / "outputs" / "tpgr", [1, 3])
-    files = {
-        "figure6": ["figure6.png"],
-        "figure7": ["figure7.png"],
-        "figure8": ["figure8_long.png", "figure8_short.png"],
-        "alpha": ["alpha_long.png", "alpha_short.png"],
-        "goals": ["goals_long.png", "goals_short.png"],
-    }
-    for name, pictures in files.items():
-        finished = run_command_line(REPORT, name, *(["outputs/group", "out=x"] if name == "figure8" else []))
-        assert (finished.returncode, finished.stderr) == (0, "")
-        folder = "x" if name == "figure8" else "outputs/report"
-        assert finished.stdout.endswith(f"written to {folder}: {', '.join([f'{name}.md', f'{name}.csv', *pictures])}\n")
-        assert (tmp_path / folder / f"{name}.md").read_text().strip() in finished.stdout
-        assert "SYNTHETIC" in finished.stdout
-    assert "| HRL-MG | 2.000 ± 6.353 |" in (tmp_path / "x" / "figure8.md").read_text()
-    listed = run_command_line(REPORT, "runs")
+    make_run(folder / "tpgr", [1, 3])
+
+
+@pytest.mark.parametrize(
+    ("name", "pictures"),
+    [
+        ("figure6", ["figure6.png"]),
+        ("figure7", ["figure7.png"]),
+        ("alpha", ["alpha_long.png", "alpha_short.png"]),
+        ("goals", ["goals_long.png", "goals_short.png"]),
+    ],
+)
+def test_every_report_of_the_command(tmp_path, monkeypatch, capsys, name, pictures):
+    monkeypatch.chdir(tmp_path)
+    two_seeds(tmp_path / "outputs")
+    composed = composed_values("report_hrl_mg", hydra_arguments(MODULE, REPORTS, [name]))
+    make_report(MODULE, REPORTS, OmegaConf.create(composed))
+    shown = capsys.readouterr().out
+    assert shown.endswith(f"written to outputs/report: {', '.join([f'{name}.md', f'{name}.csv', *pictures])}\n")
+    assert (tmp_path / "outputs" / "report" / f"{name}.md").read_text().strip() in shown
+    assert "SYNTHETIC" in shown
+
+
+def test_reports_through_the_command_line(run_command_line, tmp_path):
+    two_seeds(tmp_path / "outputs")
+    finished = run_command_line(MODULE, "figure8", "outputs/group", "out=x")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert "| HRL-MG | 2.000 ± 6.353 |" in finished.stdout
+    files = "figure8.md, figure8.csv, figure8_long.png, figure8_short.png"
+    assert finished.stdout.endswith(f"written to x: {files}\n")
+    assert {path.name for path in (tmp_path / "x").iterdir()} == set(files.split(", "))
+    listed = run_command_line(MODULE, "runs")
     assert (listed.returncode, listed.stderr) == (0, "")
     assert listed.stdout.splitlines()[0].split()[:7] == ["folder", "method", "data", "alpha", "M", "seed", "status"]
     assert [line.split()[4:8] for line in listed.stdout.splitlines()[1:]] == [
@@ -545,12 +575,12 @@ def test_reports_through_the_command(run_command_line, tmp_path):
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_mistakes_get_one_message_and_leave_nothing_behind(run_command_line, tmp_path, arguments, parts):
-    assert_one_message(run_command_line(REPORT, *arguments), *parts)
+    assert_one_message(run_command_line(MODULE, *arguments), *parts)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_help_names_reports_and_keys(run_command_line):
-    shown = run_command_line(REPORT, "goals", "--help")
+    shown = run_command_line(MODULE, "goals", "--help")
     assert shown.returncode == 0, shown.stderr
     assert "python -m hrlmg_jax.report figure6" in shown.stdout
     assert "agent: hrl_mg" in shown.stdout
