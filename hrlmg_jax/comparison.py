@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -10,54 +12,95 @@ import numpy as np
 from harness.results import Metrics, format_means, format_ratio, write_results
 from harness.run_folder import RunFolder
 from harness.run_index import newest_checkpoint
-from hrlmg_jax.contestants import OPPONENTS, Contestant, opponents
-from hrlmg_jax.offline import CUTOFFS, gains, logged_sessions
+from hrlmg_jax.contestants import OPPONENTS, RANDOM, Contestant, opponents
+from hrlmg_jax.offline import CUTOFFS, LoggedSessions, OfflineTest, gains, logged_sessions
 from hrlmg_jax.online import OnlineTest, play_online, session_rows
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.simulator import describe_log, kind_of
 from hrlmg_jax.system import Problem
 
 
-def compare(
-    config: RunConfig, problem: Problem, own: Contestant, folder: RunFolder, step: int, suffix: str = ""
-) -> dict[str, Metrics]:
-    """Runs both tests, prints their tables and writes `online` and `offline` (.json, .npz) into the run folder.
+@dataclass(frozen=True)
+class Comparison:
+    """Both tests of agents beside their opponents, who are tested once for all agents: they depend on no run's seed.
 
     On a generated log the online test with learned users is repeated with the generator's own (`online_truth`): a
     policy may have learned what only the learned users like. Ceilings take no part in the offline test.
 
-    Args:
-        config: Of the run.
+    Attributes:
+        config: Of the runs, which are alike in all but seed.
         problem: Log and users.
-        own: What is tested.
-        folder: Run folder.
-        step: Training steps that it has had.
-        suffix: Of the files' names.
-
-    Returns:
-        Metrics of the online test by policy.
     """
-    header = {"data": describe_log(problem.data), "step": step, "newest_checkpoint": newest_checkpoint(folder)}
-    # One that is itself an opponent is tested once.
-    contestants = {config.result_name: own} | opponents(config, problem)
-    played = _play_and_write(config, problem, contestants, folder, header, f"online{suffix}")
-    if problem.data.log.generator is not None and not problem.truth:
-        _play_and_write(config, problem.with_truth(), contestants, folder, header, f"online_truth{suffix}")
-    if own.rank is not None:
-        _rank_and_write(config, problem, contestants, folder, header, f"offline{suffix}")
-    return played
+
+    config: RunConfig
+    problem: Problem
+
+    def test(self, own: Contestant, seed: int, folder: RunFolder, step: int, suffix: str = "") -> dict[str, Metrics]:
+        """Tests one agent, prints the tables and writes `online` and `offline` (.json, .npz) into its run folder.
+
+        Args:
+            own: What is tested.
+            seed: Of its run.
+            folder: Run folder.
+            step: Training steps that it has had.
+            suffix: Of the files' names.
+
+        Returns:
+            Metrics of the online test by policy.
+        """
+        header = {"data": describe_log(self.problem.data), "step": step, "newest_checkpoint": newest_checkpoint(folder)}
+        write = partial(_write_played, self.config, seed, folder, header)
+        name = self.config.result_name
+
+        def online(problem: Problem, opponents: dict[str, OnlineTest]) -> dict[str, OnlineTest]:
+            # An agent that is itself an opponent was tested already.
+            mine = opponents.get(name) or play_online(self.config, problem, {name: own})[name]
+            return {name: mine} | opponents
+
+        played = write(self.problem, online(self.problem, self._online), f"online{suffix}")
+        if self._has_truth:
+            truth = self.problem.with_truth()
+            write(truth, online(truth, self._online_truth), f"online_truth{suffix}")
+        if own.rank is not None:
+            ranked = {name: self._offline.get(name) or own.rank(self._sessions)} | self._offline
+            _write_ranked(self.config, seed, folder, header, self.problem, self._sessions, ranked, f"offline{suffix}")
+        return played
+
+    @property
+    def _has_truth(self) -> bool:
+        return self.problem.data.log.generator is not None and not self.problem.truth
+
+    @cached_property
+    def _opponents(self) -> dict[str, Contestant]:
+        return opponents(self.config, self.problem)
+
+    @cached_property
+    def _online(self) -> dict[str, OnlineTest]:
+        return play_online(self.config, self.problem, self._opponents)
+
+    @cached_property
+    def _online_truth(self) -> dict[str, OnlineTest]:
+        return play_online(self.config, self.problem.with_truth(), self._opponents)
+
+    @cached_property
+    def _sessions(self) -> LoggedSessions:
+        return logged_sessions(self.problem, self.config.evaluation.offline_sessions)
+
+    @cached_property
+    def _offline(self) -> dict[str, OfflineTest]:
+        return {name: one.rank(self._sessions) for name, one in self._opponents.items() if one.rank is not None}
 
 
-def _play_and_write(
+def _write_played(
     config: RunConfig,
-    problem: Problem,
-    contestants: Mapping[str, Contestant],
+    seed: int,
     folder: RunFolder,
     header: dict[str, Any],
+    problem: Problem,
+    online: Mapping[str, OnlineTest],
     name: str,
 ) -> dict[str, Metrics]:
     log = problem.data.log
-    online = play_online(config, problem, contestants)
     lengths = {"short": config.evaluation.short, "long": config.evaluation.long}
     played = {policy: _by_length(test, lengths) for policy, test in online.items()}
     print(_online_table(config, problem, played, online))
@@ -73,11 +116,11 @@ def _play_and_write(
         arrays[f"{prefix}items"] = np.asarray(log.item_ids[test.items])
         arrays[f"{prefix}feedback"] = test.feedback.astype(np.int8)
     protocol = {
-        **_protocol(config),
+        **_protocol(config, seed),
         **lengths,
         "users": "the generator's truth" if problem.truth else "learned from the log",
         "decision": "greedy",
-        "decision_of": {policy: "sample" for policy, contestant in contestants.items() if contestant.samples},
+        "decision_of": {RANDOM: "sample"},
     }
     distinct = {policy: test.distinct_items() for policy, test in online.items()}
     header = {**header, "protocol": protocol, "distinct_items": distinct}
@@ -85,19 +128,17 @@ def _play_and_write(
     return played
 
 
-def _rank_and_write(
+def _write_ranked(
     config: RunConfig,
-    problem: Problem,
-    contestants: Mapping[str, Contestant],
+    seed: int,
     folder: RunFolder,
     header: dict[str, Any],
+    problem: Problem,
+    sessions: LoggedSessions,
+    offline: Mapping[str, OfflineTest],
     name: str,
 ) -> None:
     log = problem.data.log
-    sessions = logged_sessions(problem, config.evaluation.offline_sessions)
-    offline = {
-        policy: contestant.rank(sessions) for policy, contestant in contestants.items() if contestant.rank is not None
-    }
     ranked = {policy: test.metrics(gains(config)) for policy, test in offline.items()}
     print(_offline_table(problem, ranked))
     arrays: dict[str, np.ndarray] = {
@@ -111,13 +152,11 @@ def _rank_and_write(
         prefix = "" if policy == config.result_name else f"{policy}_"
         arrays[f"{prefix}items"] = np.asarray(log.item_ids[ranking.items])  # the padding names the last item
         arrays[f"{prefix}feedback"] = ranking.feedback
-    left_out = "sessions without a click or an order"
-    write_results(
-        folder, name, {**header, "protocol": {**_protocol(config), "left_out": left_out}}, ranked, "sessions", arrays
-    )
+    header = {**header, "protocol": {**_protocol(config, seed), "left_out": "sessions without a click or an order"}}
+    write_results(folder, name, header, ranked, "sessions", arrays)
 
 
-def references(config: RunConfig, played: dict[str, Metrics]) -> dict[str, float]:
+def references(played: dict[str, Metrics]) -> dict[str, float]:
     """Returns the mean reward of the opponents in long sessions."""
     return {name: float(np.mean(played[name]["long_reward"])) for name in OPPONENTS}
 
@@ -130,18 +169,20 @@ def _by_length(test: OnlineTest, lengths: dict[str, int]) -> Metrics:
     }
 
 
-def _protocol(config: RunConfig) -> dict[str, Any]:
+def _protocol(config: RunConfig, seed: int) -> dict[str, Any]:
     return {
         "history_length": config.env.history_length,
         "click_reward": config.env.click_reward,
         "order_reward": config.env.order_reward,
         "split": config.data.split,
-        "seed": config.seed,
+        "seed": seed,
         "simulator_seed": config.simulator.seed,
     }
 
 
-def _online_table(config: RunConfig, problem: Problem, played: dict[str, Metrics], tests: dict[str, OnlineTest]) -> str:
+def _online_table(
+    config: RunConfig, problem: Problem, played: Mapping[str, Metrics], tests: Mapping[str, OnlineTest]
+) -> str:
     description = describe_log(problem.data)
     number = len(next(iter(tests.values())).items)
     where = "with the true users behind" if problem.truth else "in the simulator of"

@@ -15,7 +15,7 @@ from harness.compilation_cache import keep_compiled_programs
 from harness.run_folder import RunFolder
 from harness.seeds import read_single_run
 from harness.training_command import relocated
-from hrlmg_jax.comparison import compare
+from hrlmg_jax.comparison import Comparison
 from hrlmg_jax.methods import make_method
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.simulator import FILE
@@ -68,9 +68,9 @@ def evaluate(settings: EvaluateConfig) -> None:
     data = load_data(config)
     check_same_origin(data, folder)
     problem = make_problem(config, values, data, folder)
-    method = make_method(config, problem)
+    method, comparison = make_method(config, problem), Comparison(config, problem)
     if method.agent is None:
-        compare(config, problem, method.best(None), folder, 0)
+        comparison.test(method.best(None), config.seed, folder, 0)
         return
     with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
         newest = max(checkpoints.steps, default=0)
@@ -81,7 +81,7 @@ def evaluate(settings: EvaluateConfig) -> None:
     print(f"checkpoint of step {step} of {folder.path}: actors of step {tested}")
     # The result of the newest checkpoint's best actors keeps its place.
     suffix = ("" if step == newest else f"_step_{step}") + ("" if best else "_last")
-    compare(config, problem, method.best(state) if best else method.newest(state), folder, tested, suffix)
+    comparison.test(method.best(state) if best else method.newest(state), config.seed, folder, tested, suffix)
     print(f"written: online{suffix}.json, .npz, offline{suffix}.json, .npz")
 
 

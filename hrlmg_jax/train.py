@@ -22,7 +22,7 @@ from harness.seeds import Run, name_folders
 from harness.tracking import check_logger
 from harness.training_command import opened_runs, start_or_resume, with_absolute_places
 from hrlmg_jax.collapse import CollapseWatch, collapse_at_the_end
-from hrlmg_jax.comparison import compare, references
+from hrlmg_jax.comparison import Comparison, references
 from hrlmg_jax.contestants import Contestant
 from hrlmg_jax.methods import make_method
 from hrlmg_jax.online import make_validation
@@ -104,12 +104,13 @@ def _train_in_folders(
         ]
         labels = {"data": problem.data.log.name, "synthetic": problem.data.log.synthetic}
         states = run_training(members, config.train, labels, config.logger, phases, begin)
+    comparison = Comparison(config, problem)
     for config, folder, state in zip(configs, folders, states, strict=True):
         with phases.phase("final evaluation"):
-            played = compare(config, problem, method.best(state), folder, method.step_of_best(state))
+            played = comparison.test(method.best(state), config.seed, folder, method.step_of_best(state))
         if method.agent is not None:
             rows = read_rows(folder.metrics)
-            _plot(config, problem, folder, rows, references(config, played))
+            _plot(config, problem, folder, rows, references(played))
             if warning := collapse_at_the_end(rows):
                 print(f"WARNING: {warning}", file=sys.stderr)
         print(f"run folder: {folder.path}")
