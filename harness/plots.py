@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,9 +58,14 @@ def plot_curves(path: Path, rows: Sequence[dict[str, Any]], title: str, x: str, 
         axes.set(ylabel=panel.label)
         if axes.lines:
             axes.legend(fontsize="small")
-    all_axes[0].set(title=title)
+    all_axes[0].set(title=_in_lines(title))
     all_axes[-1].set(xlabel=x)
     write_atomically(path, lambda temporary: canvas.print_figure(temporary, dpi=120))
+
+
+def _in_lines(title: str) -> str:
+    """Returns a title in lines that fit above a single panel."""
+    return textwrap.fill(title, 60)
 
 
 class Bars(NamedTuple):
@@ -191,6 +197,6 @@ def plot_reliability(path: Path, curves: Mapping[str, Mapping[str, Sequence[floa
         axes.plot([x for x, _ in points], [y for _, y in points], marker=".", label=label)
     axes.plot([low, 1], [low, 1], linestyle="--", color="black", linewidth=1, label="perfect")
     axes.set(xscale="log", yscale="log")
-    axes.set(xlabel="predicted probability", ylabel="observed rate", title=title)
+    axes.set(xlabel="predicted probability", ylabel="observed rate", title=_in_lines(title))
     axes.legend(fontsize="small")
     write_atomically(path, lambda temporary: canvas.print_figure(temporary, dpi=120))

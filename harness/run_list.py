@@ -11,6 +11,7 @@ from harness.metric_writer import read_rows
 from harness.run_index import RunRecord, RunsFound, Status, searched
 from harness.tables import printable
 from sim.errors import UserError
+from sim.events import kind_of
 from sim.settings import OneOf
 
 
@@ -82,14 +83,13 @@ def describe_unfinished(found: RunsFound, module: str, name_of: Callable[[RunRec
 
 def _row(run: RunRecord, shown: Sequence[str], metric: str) -> Sequence[str]:
     settings = run.settings
-    kind = " (SYNTHETIC)" if run.data.get("synthetic") else ""
     rows = _readable_rows(run)
     values = [(row[metric], row["step"]) for row in rows if metric in row]
     best = max(values, default=None)
     return (
         str(run.folder.path),
         shown[0],
-        f"{run.data_name}{kind}",
+        f"{run.data_name}{kind_of(run.data)}",
         *shown[1:],
         str(settings.get("seed", "")),
         str(run.status),

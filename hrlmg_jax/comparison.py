@@ -16,8 +16,9 @@ from hrlmg_jax.contestants import OPPONENTS, RANDOM, Contestant, opponents
 from hrlmg_jax.offline import CUTOFFS, LoggedSessions, OfflineTest, gains, logged_sessions
 from hrlmg_jax.online import OnlineTest, play_online, session_rows
 from hrlmg_jax.settings import RunConfig
-from hrlmg_jax.simulator import describe_log, kind_of
+from hrlmg_jax.simulator import describe_log
 from hrlmg_jax.system import Problem
+from sim.events import kind_of
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def _write_played(
         "row": rows,
         "step": np.asarray(header["step"]),
         "synthetic": np.asarray(log.synthetic),
+        "order_proxy": np.asarray(log.order_proxy),
     }
     for policy, test in online.items():
         prefix = "" if policy == config.result_name else f"{policy}_"
@@ -147,6 +149,7 @@ def _write_ranked(
         "length": sessions.length,
         "step": np.asarray(header["step"]),
         "synthetic": np.asarray(log.synthetic),
+        "order_proxy": np.asarray(log.order_proxy),
     }
     for policy, ranking in offline.items():
         prefix = "" if policy == config.result_name else f"{policy}_"

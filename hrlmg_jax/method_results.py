@@ -321,7 +321,7 @@ def title_of(figure: str, runs: Sequence[RunRecord]) -> str:
     return figure if run is None else f"{figure}: {run.data_name}{kind_of(run.data)}"
 
 
-DATA_HEADS = ("data", "synthetic", "synthetic_skips", "checksum")
+DATA_HEADS = ("data", "synthetic", "synthetic_skips", "order_proxy", "checksum")
 """Of `describe_data`."""
 
 
@@ -330,7 +330,8 @@ def describe_data(runs: Sequence[RunRecord]) -> list[Cell]:
     run = next((run for run in runs if run.data), None)
     if run is None:
         return [None] * len(DATA_HEADS)
-    return [run.data_name, *(bool(run.data[key]) for key in DATA_HEADS[1:3]), run.data["checksum"]]
+    kinds = (bool(run.data["synthetic"]), bool(run.data["synthetic_skips"]), run.data.get("order_proxy", ""))
+    return [run.data_name, *kinds, run.data["checksum"]]
 
 
 def _place(name: str) -> tuple[bool, int, str]:

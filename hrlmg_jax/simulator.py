@@ -31,7 +31,7 @@ from hrlmg_jax.item_embedding import embed_items
 from hrlmg_jax.session_data import SessionData
 from hrlmg_jax.settings import FitConfig, SimulatorConfig
 from sim.errors import UserError
-from sim.events import CLICK, FEEDBACK_NAMES, NUM_FEEDBACK, ORDER, kind_of
+from sim.events import CLICK, FEEDBACK_NAMES, NUM_FEEDBACK, ORDER, EventLog, kind_of
 from sim.fixed_policies import scripted_policy
 from sim.funnel import best_log_loss
 from sim.histories import HistoryTable
@@ -157,7 +157,8 @@ def _fit_in_folder(config: FitConfig, values: dict[str, Any], data: SessionData,
     flat = {f"network/{key}": np.asarray(value) for key, value in _flat(params.network).items()}
     write_arrays(folder.path / FILE, {"embedding": embedding, "item_ids": np.asarray(data.log.item_ids), **flat})
     curves = {f"{name}, {part}": report[part][name]["reliability"] for part in ("held_out", "test") for name in _SHOWN}
-    plot_reliability(folder.path / "simulator.png", curves, f"simulator of {data.log.name}")
+    title = f"simulator of {data.log.name}{kind_of(report['data'])}"
+    plot_reliability(folder.path / "simulator.png", curves, title)
     # Last, because its presence says that the simulator is complete.
     write_json(folder.path / REPORT, report)
 
@@ -193,12 +194,13 @@ def _flat(tree: Any) -> dict[str, Any]:
 
 
 def describe_log(data: SessionData) -> dict[str, Any]:
-    """Returns the log's name, checksum and sizes, and whether it or its skips are synthetic."""
+    """Returns the log's name, checksum and sizes, whether it or its skips are synthetic, and what its orders are."""
     log = data.log
     return {
         "name": log.name,
         "synthetic": log.synthetic,
         "synthetic_skips": log.synthetic_skips,
+        "order_proxy": log.order_proxy,
         "checksum": log.checksum,
         "users": log.num_users,
         "items": log.num_items,
@@ -206,6 +208,16 @@ def describe_log(data: SessionData) -> dict[str, Any]:
         "events": log.num_events,
         "sessions": log.num_sessions,
         "test_sessions": int(data.is_test.sum()),
+    }
+
+
+def row_labels(log: EventLog) -> dict[str, Any]:
+    """Returns what every row of metrics.jsonl says about the log."""
+    return {
+        "data": log.name,
+        "synthetic": log.synthetic,
+        "synthetic_skips": log.synthetic_skips,
+        "order_proxy": log.order_proxy,
     }
 
 
@@ -289,9 +301,8 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
         after_evaluation=keep_best,
         finished=lambda state: int(state.stale) >= config.simulator.patience,
     )
-    labels = {"data": data.log.name, "synthetic": data.log.synthetic}
     key = jax.random.key(config.simulator.seed)
-    [state] = run_training([Member(agent, folder, key, evaluate)], config.simulator.train, labels)
+    [state] = run_training([Member(agent, folder, key, evaluate)], config.simulator.train, row_labels(data.log))
     return FeedbackParams(state.best, world.embedding)
 
 

@@ -27,7 +27,7 @@ from hrlmg_jax.contestants import Contestant
 from hrlmg_jax.methods import make_method
 from hrlmg_jax.online import make_validation
 from hrlmg_jax.settings import RunConfig, TwoLevelAgent
-from hrlmg_jax.simulator import describe_log, kind_of
+from hrlmg_jax.simulator import describe_log, row_labels
 from hrlmg_jax.system import (
     Problem,
     check_same_origin,
@@ -36,6 +36,7 @@ from hrlmg_jax.system import (
     record_origin,
 )
 from sim.command import run_command, task
+from sim.events import kind_of
 from sim.settings import read_settings
 
 _TRUTH_NOTE = "; the generator's own users answer"
@@ -102,7 +103,7 @@ def _train_in_folders(
             Member(method.agent, folder, key, _validation(validate, method.newest, CollapseWatch(folder)))
             for folder, key in zip(folders, keys, strict=True)
         ]
-        labels = {"data": problem.data.log.name, "synthetic": problem.data.log.synthetic}
+        labels = row_labels(problem.data.log)
         states = run_training(members, config.train, labels, config.logger, phases, begin)
     comparison = Comparison(config, problem)
     for config, folder, state in zip(configs, folders, states, strict=True):

@@ -55,6 +55,8 @@ def describe_log(found: dict[str, Any]) -> str:
     warning = " (GENERATED, not real data)" if found["synthetic"] else ""
     if found["synthetic_skips"]:
         warning += " (its SKIPS are SAMPLED, not recorded: click and order rates are settings, not facts)"
+    if found["order_proxy"]:
+        warning += f" (its ORDERS are a PROXY: {found['order_proxy']})"
     counts = ("samples", "items", "users", "sessions", "clicks", "orders")
     rows = [
         ("data set", found["name"] + warning),

@@ -156,15 +156,20 @@ def check_count(name: str, source: str, what: str, found: int, expected: int | N
 
 
 def _matches(root: Path, entry: str) -> list[Source]:
-    """Returns the existing files that an entry of `data.files` names, plain before gzip."""
-    for pattern in (entry, f"{entry}.gz"):
-        if "*" not in pattern:
-            # A folder or a dangling link of this name is reported when it is read, rather than passed over.
-            if os.path.lexists(root / pattern):
-                return [Source(root / pattern)]
-        elif found := sorted(root.glob(pattern), key=lambda path: natural_order(path.name)):
-            return [Source(path) for path in found]
+    """Returns the existing files that an entry of `data.files` names; of a file and its gzip, the file."""
+    if "*" in entry:
+        found = {*root.glob(entry), *root.glob(f"{entry}.gz")}
+        twice = {path for path in found if path.suffix == ".gz" and path.with_suffix("") in found}
+        return [Source(path) for path in sorted(found - twice, key=_reading_order)]
+    for name in (entry, f"{entry}.gz"):
+        # A folder or a dangling link of this name is reported when it is read, rather than passed over.
+        if os.path.lexists(root / name):
+            return [Source(root / name)]
     return []
+
+
+def _reading_order(path: Path) -> tuple[tuple[tuple[int, str], ...], Path]:
+    return natural_order(path.name.removesuffix(".gz")), path
 
 
 def named_folder(configured: str | None, variable: str, default: str, key: str) -> Path:

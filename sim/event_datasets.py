@@ -1,7 +1,7 @@
 """Logs of recommendations by configuration: finds or generates them, samples skips, splits by time, caches the table.
 
-The files are looked for as `sim.data_files` says. None of the supported logs may be downloaded without an account or
-consent, so a log that is not there is an error that says where to get it (`data.obtain`).
+The files are looked for as `sim.data_files` says. Nothing is downloaded (most of the supported logs need an account or
+consent), so a log that is not there is an error that says where to get it (`data.obtain`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sim.event_readers import (
     EVENT_PARSER_VERSION,
     EVENT_READERS,
     FEEDBACK_CHOICES,
+    ORDER_PROXIES,
     TIME_FORMATS,
     EventLayout,
     read_events,
@@ -72,9 +73,10 @@ class LogConfig(FilesConfig):
         default="events",
         metadata={
             "otherwise": "This learns from logs of recommendations: choose data=synthetic_funnel, events_csv, "
-            "retailrocket, rees46, yoochoose, jdata or diginetica."
+            "retailrocket, rees46, yoochoose, jdata, diginetica or kuairand."
         },
     )
+    order_proxy: list[Annotated[str, OneOf(*ORDER_PROXIES)]] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Checks settings against each other, and the reader's name."""
@@ -82,6 +84,9 @@ class LogConfig(FilesConfig):
         readers = (SYNTHETIC_FUNNEL, *EVENT_READERS)
         if self.reader not in readers:
             raise bad_setting("reader", f"unknown value {self.reader!r}", f"Choose one of: {', '.join(readers)}.")
+        if self.order_proxy and self.reader != "kuairand":
+            problem = f"is set, but the reader {self.reader} knows no such columns"
+            raise bad_setting("order_proxy", problem, "Set it to []; it belongs to data=kuairand.")
         if self.reader == "events_table":
             self._check_table()
         if self.reader == SYNTHETIC_FUNNEL:
@@ -160,7 +165,7 @@ def _generated_log(config: LogConfig) -> EventLog:
 
 
 def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
-    columns = read_events(config.reader, sources, config.event_layout(), config.limits)
+    columns = read_events(config.reader, sources, config.event_layout(), config.limits, config.order_proxy)
     origin = describe_sources(sources)
     check_count(config.name, origin, "events", len(columns.items), config.expected_events)
     log = build_event_log(
@@ -173,6 +178,7 @@ def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
         session_gap=config.session_gap,
         checksum=checksum(list(dict.fromkeys(source.path for source in sources))),
         source=origin,
+        order_proxy=" or ".join(dict.fromkeys(config.order_proxy)),
     )
     user_ids, item_ids = columns.user_ids[log.user_ids], columns.item_ids[log.item_ids]
     return _prepared(dataclasses.replace(log, user_ids=user_ids, item_ids=item_ids), config)
@@ -229,8 +235,8 @@ def log_statistics(log: EventLog, is_test: np.ndarray) -> dict[str, Any]:
         is_test: [S] which sessions are for testing.
 
     Returns:
-        name, users, items, parts ("train" and "test", see `_part_statistics`), checksum, source, synthetic and
-        synthetic_skips.
+        name, users, items, parts ("train" and "test", see `_part_statistics`), checksum, source, synthetic,
+        synthetic_skips and order_proxy.
     """
     return {
         "name": log.name,
@@ -244,6 +250,7 @@ def log_statistics(log: EventLog, is_test: np.ndarray) -> dict[str, Any]:
         "source": log.source,
         "synthetic": log.synthetic,
         "synthetic_skips": log.synthetic_skips,
+        "order_proxy": log.order_proxy,
     }
 
 

@@ -1,4 +1,4 @@
-"""Parsers of logs of recommendations: any CSV, TSV or Parquet table of events, and the files of Diginetica.
+"""Parsers of logs of recommendations: any CSV, TSV or Parquet table of events, the files of Diginetica and KuaiRand.
 
 Text arrives from `sim.readers` as strings with line numbers, a chunk at a time; here whole columns of it become times,
 feedback and ids, and the first value that cannot is reported with its line.
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 EVENT_PARSER_VERSION = 1
 """Raise this when the same files would be parsed to another log than before; cached logs then expire."""
 
-EVENT_READERS = ("events_table", "diginetica")
+EVENT_READERS = ("events_table", "diginetica", "kuairand")
 IGNORE = "ignore"
 FEEDBACK_CHOICES = (*FEEDBACK_NAMES, IGNORE)
 TIME_FORMATS = ("seconds", "milliseconds", "text")
+ORDER_PROXIES = ("is_like", "is_follow", "is_comment", "is_forward", "long_view", "is_profile_enter")
+"""Columns of KuaiRand that may stand in for orders: 0 or 1, and more than a click (dislikes are none)."""
 _END_OF_TIME = 253_402_300_800  # the year 10,000
 _TEXT_TIME = r"^\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}:\d{2}(\.\d+)?( ?UTC|Z)?)?$"
 _COLUMN_KEYS = "data.user_column, data.item_column, data.time_column, data.feedback_column and data.session_column"
@@ -36,7 +38,9 @@ _COLUMN_KEYS = "data.user_column, data.item_column, data.time_column, data.feedb
 
 @dataclass(frozen=True)
 class EventColumns:
-    """A log as columns, in the order of its files; what `sim.events.build_event_log` takes, with ids as indices.
+    """A log as columns; what `sim.events.build_event_log` takes, with ids as indices.
+
+    The rows are in the order of the files, those of KuaiRand in the order of time.
 
     Attributes:
         users: [R] int32 index into `user_ids`.
@@ -95,19 +99,27 @@ class EventLayout:
         return list(dict.fromkeys(name for name in named if name is not None))
 
 
-def read_events(reader: str, sources: Sequence[Source], layout: EventLayout, limits: SizeLimits) -> EventColumns:
+def read_events(
+    reader: str, sources: Sequence[Source], layout: EventLayout, limits: SizeLimits, order_proxy: Sequence[str] = ()
+) -> EventColumns:
     """Parses one log.
 
     Args:
         reader: One of `EVENT_READERS`.
         sources: Its files in a fixed order.
-        layout: How a generic table is written; unused by the reader "diginetica".
+        layout: How a generic table is written; used by the reader "events_table" alone.
         limits: What compressed files may unpack to.
+        order_proxy: Which of `ORDER_PROXIES` count as orders; used by the reader "kuairand" alone.
 
     Raises:
         UserError: A file is missing, empty, damaged, of another layout, or has a malformed line or value.
     """
-    frames = _read_diginetica(sources, limits) if reader == "diginetica" else _read_tables(sources, layout, limits)
+    if reader == "diginetica":
+        frames = _read_diginetica(sources, limits)
+    elif reader == "kuairand":
+        frames = _read_kuairand(sources, order_proxy, limits)
+    else:
+        frames = _read_tables(sources, layout, limits)
     return _as_columns(frames, ", ".join(map(str, sources[:3])))
 
 
@@ -198,15 +210,29 @@ class _Rows:
             moments = whole.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="ms")
             self.refuse(column, moments.is_null(), "is no time", do)
             return moments.dt.epoch("s")
+        other = "Set data.time_format=milliseconds, seconds or text (as in 2016-01-31 23:59:02) if it is written so."
+        numbers = self.numeric_times(column, time_format, other)
+        return numbers // 1000 if time_format == "milliseconds" else numbers
+
+    def numeric_times(self, column: str, unit: str, otherwise: str = "") -> pl.Series:
+        """Returns a column of times in "seconds" or "milliseconds" since 1970 as whole numbers of that unit.
+
+        Args:
+            column: The column.
+            unit: Of its numbers.
+            otherwise: Advice where the column holds something else; empty: to mend the file.
+        """
+        import polars as pl
+
+        texts = self.frame[column]
         numbers = texts.cast(pl.Int64, strict=False)
         if numbers.null_count():
             numbers = numbers.fill_null(texts.cast(pl.Float64, strict=False).floor().cast(pl.Int64, strict=False))
-        do = f"Expected {time_format} since 1970, or set data.time_format=text (as in 2016-01-31 23:59:02)."
-        self.refuse(column, numbers.is_null(), f"is no time in {time_format}", do)
-        seconds = numbers // 1000 if time_format == "milliseconds" else numbers
-        do = "Set data.time_format=milliseconds if it is in milliseconds; else mend the file."
-        self.refuse(column, ~seconds.is_between(0, _END_OF_TIME - 1), "is no time from 1970 to 9999", do)
-        return seconds
+        do = f"Expected {unit} since 1970. {otherwise or f'Mend or remove the {self.unit}.'}"
+        self.refuse(column, numbers.is_null(), f"is no time in {unit}", do)
+        end = _END_OF_TIME * (1000 if unit == "milliseconds" else 1)
+        self.refuse(column, ~numbers.is_between(0, end - 1), "is no time from 1970 to 9999", do)
+        return numbers
 
     def codes(
         self, column: str, code_of_text: Mapping[str, int], do: str, *, ignore_unknown: bool = False
@@ -359,7 +385,7 @@ def _shown_items(rows: _Rows) -> pl.DataFrame:
 
     day = rows.times("eventdate", "text")
     # Milliseconds since the session's first query, not a time of day.
-    offset = rows.times("timeframe", "milliseconds")
+    offset = rows.numeric_times("timeframe", "milliseconds") // 1000
     is_test = rows.codes("is.test", {"FALSE": 0, "TRUE": 1}, "Get a fresh copy of the file.")
     session = rows.ids("sessionId")
     user = rows.frame["userId"]
@@ -374,3 +400,34 @@ def _shown_items(rows: _Rows) -> pl.DataFrame:
         }
     )
     return queries.filter(is_test == 0).explode("itemId").filter(pl.col("itemId") != "")
+
+
+# KuaiRand: every video that was shown, with flags of what its user did
+
+
+def _read_kuairand(sources: Sequence[Source], order_proxy: Sequence[str], limits: SizeLimits) -> list[pl.DataFrame]:
+    """Returns the shown videos as events, in the order of their milliseconds.
+
+    A video counts as ordered where any flag of `order_proxy` is 1 (whatever is_click says), else as clicked where
+    is_click is 1.
+    """
+    import polars as pl
+
+    feedback_of_flag = {"is_click": CLICK, **dict.fromkeys(order_proxy, ORDER)}
+    columns = ["user_id", "video_id", "time_ms", *feedback_of_flag]
+    frames = []
+    for source in sources:
+        for first, frame in read_texts(source, columns, separator=",", header=(), limits=limits):
+            rows = _Rows(frame, source, first)
+            do = "Expected 0 or 1: get a fresh copy of the file."
+            answers = [rows.codes(flag, {"0": SKIP, "1": code}, do) for flag, code in feedback_of_flag.items()]
+            events = {
+                "user": rows.ids("user_id"),
+                "item": rows.ids("video_id"),
+                "time": rows.numeric_times("time_ms", "milliseconds"),
+            }
+            frames.append(pl.DataFrame(events).with_columns(feedback=pl.max_horizontal(answers)))
+    # Files overlap in time, and seconds would not tell which of two videos swiped through came first.
+    shown = pl.concat(frames).sort("time", maintain_order=True)
+    frames.clear()
+    return [shown.with_columns(pl.col("time") // 1000)]

@@ -35,6 +35,8 @@ class EventLog:
         synthetic_skips: The log had no impressions: its skips were drawn from items that the user did not touch.
         probabilities: [n, 3] float32 true probabilities of skip, click and order, where a generator knows them.
         generator: Settings from which the generator draws its truth again, None for a real log.
+        order_proxy: The log knows no orders: what was counted as one, such as "is_like or is_follow"; empty where they
+            are real.
     """
 
     name: str
@@ -51,6 +53,7 @@ class EventLog:
     synthetic_skips: bool
     probabilities: np.ndarray | None = None
     generator: dict[str, Any] | None = None
+    order_proxy: str = ""
 
     @property
     def num_events(self) -> int:
@@ -91,6 +94,7 @@ def build_event_log(
     synthetic: bool = False,
     synthetic_skips: bool = False,
     probabilities: np.ndarray | None = None,
+    order_proxy: str = "",
 ) -> EventLog:
     """Builds the table from columns in any order.
 
@@ -109,6 +113,7 @@ def build_event_log(
         synthetic: See EventLog.
         synthetic_skips: See EventLog.
         probabilities: [R, 3] true probabilities, or None.
+        order_proxy: See EventLog.
 
     Raises:
         UserError: No rows, or columns of different lengths.
@@ -150,6 +155,7 @@ def build_event_log(
         synthetic=synthetic,
         synthetic_skips=synthetic_skips,
         probabilities=None if probabilities is None else np.asarray(probabilities, np.float32)[order][first],
+        order_proxy=order_proxy,
     )
 
 
@@ -197,12 +203,18 @@ def select_events(log: EventLog, kept: np.ndarray) -> EventLog:
 
 
 def kind_of(data: Mapping[str, Any]) -> str:
-    """Returns what must be said beside a log's name: that it, or its skips, are not real.
+    """Returns what must be said beside a log's name: that it, its skips or its orders are not real.
 
     Args:
-        data: With `synthetic` and `synthetic_skips`, as in the files of a run.
+        data: `synthetic`, `synthetic_skips` and `order_proxy`, as in the files of a run; what is missing is not so.
     """
-    kinds = [word for word, so in (("SYNTHETIC", data["synthetic"]), ("SAMPLED SKIPS", data["synthetic_skips"])) if so]
+    proxy = data.get("order_proxy")
+    facts = {
+        "SYNTHETIC": data.get("synthetic"),
+        "SAMPLED SKIPS": data.get("synthetic_skips"),
+        f"ORDERS ARE A PROXY: {proxy}": proxy,
+    }
+    kinds = [word for word, so in facts.items() if so]
     return f" ({', '.join(kinds)})" if kinds else ""
 
 

@@ -128,7 +128,7 @@ def read_settings(schema: type[Settings], config: Any, where: str = "") -> Setti
         for rule in getattr(hint, "__metadata__", ()):
             if isinstance(rule, ByName):
                 nested[key] = rule.kind(config.get(key), _path(where, key))
-    required = [field.name for field in dataclasses.fields(schema) if field.default is dataclasses.MISSING]
+    required = [field.name for field in dataclasses.fields(schema) if not _has_default(field)]
     present = [key for key in types if key in config or key in required]
     # OmegaConf knows how to check plain fields; frozen dataclasses inside others it cannot fill.
     plain = dataclasses.make_dataclass(schema.__name__, [(key, types[key]) for key in present if key not in nested])
@@ -155,6 +155,10 @@ def read_settings(schema: type[Settings], config: Any, where: str = "") -> Setti
     built = schema(**{str(key): value for key, value in checked.items()}, **parts)
     assert isinstance(built, schema)
     return built
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
 def _out_of_range(hint: Any, value: Any, key: str) -> Iterator[tuple[str, Any, Between | OneOf]]:

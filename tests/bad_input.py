@@ -212,6 +212,22 @@ def _parse_diginetica(files: Files) -> list[Row]:
     return rows
 
 
+_ORDER_FLAGS = ("is_like", "is_follow")
+
+
+def _parse_kuairand(files: Files) -> list[Row]:
+    rows = []
+    for data in files.values():
+        for user, item, time, *flags in _columns(
+            data, ",", ["user_id", "video_id", "time_ms", "is_click", *_ORDER_FLAGS]
+        ):
+            ids = (_name(user, len(user.encode())), _name(item, len(item.encode())))
+            if not 0 <= _seconds(time) < 253_402_300_800_000 or not {*flags} <= {"0", "1"}:
+                raise ValueError("time or flag")
+            rows.append((*ids, _seconds(time), 2 if "1" in flags[1:] else int(flags[0])))
+    return [(*ids, time // 1000, code) for *ids, time, code in sorted(rows, key=lambda row: row[2])]
+
+
 # What the program reads
 
 
@@ -250,7 +266,7 @@ def _log(reader: str, time_format: str = "seconds") -> Callable[[list[Source]], 
     layout = EventLayout("user", "item", "time", "event", time_format=time_format, feedback_of_event=_EVENTS)
 
     def read(sources: list[Source]) -> list[Row]:
-        columns = read_events(reader, sources, layout, SizeLimits())
+        columns = read_events(reader, sources, layout, SizeLimits(), _ORDER_FLAGS)
         ids = (columns.user_ids[columns.users], columns.item_ids[columns.items])
         rows: list[Any] = [map(str, array.tolist()) for array in ids]
         rows += [columns.times.tolist(), columns.feedback.tolist()]
@@ -328,6 +344,17 @@ def _diginetica(draw: st.DrawFn) -> Files:
     }
 
 
+def _kuairand(draw: st.DrawFn) -> Files:
+    flag = st.sampled_from("01")
+    number, time_ms = _small.map(str), _clock.map(lambda time: f"{time // 10**5}00")
+    row = st.tuples(_words, _words, number, number, time_ms, *[flag] * 5, number, number)
+    header = "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_rand,play_time_ms,tab"
+    parts = [draw(st.lists(row, min_size=1, max_size=5)) for _ in range(2)]
+    return {
+        f"log_part{number}.csv": _text([header, *map(",".join, rows)]) for number, rows in enumerate(parts, start=1)
+    }
+
+
 _HEADER = "userId,movieId,rating,timestamp"
 _TABLE = ["note", "what", "who", "stars", "when"]
 LAYOUTS = {
@@ -371,6 +398,7 @@ LAYOUTS = {
     "diginetica": Layout(
         _diginetica, _log("diginetica"), lambda files: [row[:4] for row in _parse_diginetica(files)], ";"
     ),
+    "kuairand": Layout(_kuairand, _log("kuairand"), _parse_kuairand, ","),
 }
 
 

@@ -102,6 +102,7 @@ def make_session_run(
     checksum: str = "sha256:aa",
     synthetic: bool = True,
     synthetic_skips: bool = False,
+    order_proxy: str = "",
     step: int = 1000,
     checkpoint: int | None = None,
 ) -> Path:
@@ -120,10 +121,12 @@ def make_session_run(
         checksum: Of the data.
         synthetic: Whether they are generated.
         synthetic_skips: Whether their skips are.
+        order_proxy: What stands in for orders.
         step: Of the evaluation.
         checkpoint: Step of the newest checkpoint; None makes none.
     """
-    data = {"name": name, "synthetic": synthetic, "synthetic_skips": synthetic_skips, "checksum": checksum}
+    kinds = {"synthetic": synthetic, "synthetic_skips": synthetic_skips, "order_proxy": order_proxy}
+    data = {"name": name, **kinds, "checksum": checksum}
     _begin(folder, _default_values("train_hrl_mg"), settings, data, rows, checkpoint)
     for file, own in (("online", rewards), ("online_truth", truth)):
         if own is not None:

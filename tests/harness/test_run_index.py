@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from run_folders import make_run
+from run_folders import make_run, make_session_run
 
 from harness.run_folder import RunFolder
 from harness.run_index import (
@@ -148,3 +148,11 @@ def test_list_of_runs(tmp_path):
     assert a.split() == [*wanted, "0.2500", "0.5000", "(10)", "1,234"]
     assert b.split()[3:] == ["0.1", "0", "finished", "0/1000"]
     assert unreadable.startswith("not readable: ")
+
+
+def test_the_list_says_what_is_not_real(tmp_path):
+    make_session_run(tmp_path / "a", [1.0], name="log", synthetic=False, order_proxy="is_like")
+    runs = find_runs([str(tmp_path)], "online.json")
+    _, line = describe_runs(runs, {"method": lambda run: "HRL-MG"}, "reward")
+    assert "log (ORDERS ARE A PROXY: is_like)" in line
+    assert "SYNTHETIC" not in line

@@ -17,6 +17,7 @@ from command_lines import (
     parameters,
     trained_run,
 )
+from impression_logs import kuairand_files, write_files
 
 from sim.ranking_metrics import average_precision, ndcg
 
@@ -343,6 +344,21 @@ def test_own_log_with_sampled_skips(run_command_line, tmp_path):
     assert json.loads((tmp_path / "run" / "online.json").read_text())["data"]["synthetic_skips"] is True
     (tmp_path / "own.csv").rename(tmp_path / "moved.csv")
     assert_one_message(run_command_line(EVALUATE, "run=run"), "own.csv")
+
+
+@pytest.mark.long
+def test_everything_made_from_kuairand_says_that_its_orders_are_a_proxy(run_command_line, tmp_path):
+    write_files(tmp_path / "KuaiRand-1K" / "data", kuairand_files(0, "1k", users=40))
+    finished = run_command_line(TRAIN, *SMALL, "data=kuairand", f"data.root={tmp_path}", "hydra.run.dir=run")
+    assert finished.returncode == 0, finished.stderr
+    said = "kuairand (ORDERS ARE A PROXY: is_like or is_follow or is_comment or is_forward)"
+    assert finished.stdout.count(said) == 2  # online, offline
+    assert said in finished.stderr
+    proxy = "is_like or is_follow or is_comment or is_forward"
+    for name in ("online.json", "offline.json", "run.json", "simulator.json"):
+        assert json.loads((tmp_path / "run" / name).read_text())["data"]["order_proxy"] == proxy
+    assert all(np.load(tmp_path / "run" / f"{name}.npz")["order_proxy"] == proxy for name in ("online", "offline"))
+    assert all(row["order_proxy"] == proxy for row in metrics_without_times(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(

@@ -488,8 +488,9 @@ def test_training_curves_end_at_the_last_common_step(tmp_path):
 
 def test_names_of_data_sets_stay_text(tmp_path):
     name = "=cmd()|x|$\\frac$\n# head"
-    make_session_run(tmp_path / "runs", [1, 2], rows=rows_of([1, 2]), name=name, synthetic_skips=True)
-    shown = "=cmd()\\|x\\|$\\\\frac$ \\# head (SYNTHETIC, SAMPLED SKIPS)"
+    kinds = {"synthetic_skips": True, "order_proxy": "is_like"}
+    make_session_run(tmp_path / "runs", [1, 2], rows=rows_of([1, 2]), name=name, **kinds)
+    shown = "=cmd()\\|x\\|$\\\\frac$ \\# head (SYNTHETIC, SAMPLED SKIPS, ORDERS ARE A PROXY: is_like)"
     assert figure8(tmp_path).startswith(f"# Figure 8, online test: {shown}\n")
     assert report(report_figure7, tmp_path, name="figure7").startswith(f"# Figure 7, offline test: {shown}\n")
     assert figure6(tmp_path).startswith(f"# Figure 6, training: {shown}\n")
@@ -497,7 +498,8 @@ def test_names_of_data_sets_stay_text(tmp_path):
     for file in ("figure6", "figure7", "figure8", "alpha"):
         rows = csv_rows(tmp_path, file)
         assert {row["data"] for row in rows} == {"'=cmd()|x|$\\frac$ # head"}
-        assert {(row["synthetic"], row["synthetic_skips"]) for row in rows} == {("True", "True")}
+        found = {(row["synthetic"], row["synthetic_skips"], row["order_proxy"]) for row in rows}
+        assert found == {("True", "True", "is_like")}
 
 
 @pytest.mark.parametrize("experiment", ["figure6", "figure7", "figure8", "alpha", "goals"])

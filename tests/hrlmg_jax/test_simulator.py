@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from impression_logs import kuairand_files, write_files
 from omegaconf import OmegaConf
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -31,17 +32,19 @@ from hrlmg_jax.simulator import (
     REPORT,
     Simulator,
     calibration,
+    describe_log,
     fit_feedback,
     format_report,
     load_simulator,
     obtain_simulator,
     predict,
+    row_labels,
     score,
     simulated_rates,
     simulator_folder,
 )
 from sim.errors import UserError
-from sim.events import CLICK, ORDER, SKIP
+from sim.events import CLICK, ORDER, SKIP, kind_of
 from sim.funnel import best_log_loss
 from sim.histories import Histories
 from sim.settings import read_settings
@@ -255,6 +258,28 @@ def test_a_small_fit_beats_the_base_rate_where_it_did_not_learn(fit):
     assert "synthetic_funnel (SYNTHETIC)" in text
     for figure in (found["log_loss"], found["base_log_loss"], found["best_log_loss"], found["order"]["auc"]):
         assert f"{figure:.4f}" in text
+
+
+def test_orders_that_are_a_proxy_are_called_so_everywhere(fit, tmp_path):
+    write_files(tmp_path / "KuaiRand-1K" / "data", kuairand_files(0, "1k"))
+    config, _ = settings(tmp_path, tmp_path, "data=kuairand", f"data.root={tmp_path}", "data.order_proxy=[is_like]")
+    data = load_sessions(config.data, config.simulator.held_out_fraction, config.simulator.seed)
+    found = describe_log(data)
+    assert (found["name"], found["synthetic"], found["order_proxy"]) == ("kuairand", False, "is_like")
+    assert kind_of(found) == " (ORDERS ARE A PROXY: is_like)"
+    assert kind_of({**found, "synthetic_skips": True}) == " (SAMPLED SKIPS, ORDERS ARE A PROXY: is_like)"
+    text = format_report({**fit.simulator.report, "data": found})
+    assert text.startswith("simulator of kuairand (ORDERS ARE A PROXY: is_like): ")
+    assert row_labels(data.log) == {
+        "data": "kuairand",
+        "synthetic": False,
+        "synthetic_skips": False,
+        "order_proxy": "is_like",
+    }
+    real = describe_log(fit.data)
+    assert kind_of(real) == " (SYNTHETIC)"
+    del real["order_proxy"]  # a record of before there were proxies
+    assert kind_of(real) == " (SYNTHETIC)"
 
 
 def test_the_fit_ends_when_held_out_users_gain_nothing_more_and_keeps_the_best_parameters(fit):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from impression_logs import kuairand_events, kuairand_files, sessions_of, write_files
 
 from sim.data import describe_log
 
@@ -79,18 +80,39 @@ def test_a_log_for_programs(run, tmp_path):
     assert found["parts"]["test"]["samples"] == 3  # b can be shown one more item
 
 
-def test_sampled_skips_and_generated_logs_are_said_loudly():
+def test_kuairand_says_that_its_orders_are_none(run, tmp_path):
+    texts = kuairand_files(3, "27k", users=8)
+    write_files(tmp_path / "logs" / "KuaiRand-27K" / "data", texts, packed=texts)
+    standard = [text for name, text in texts.items() if "standard" in name]
+    arguments = ["data=kuairand", f"data.root={tmp_path / 'logs'}", "data.min_item_events=1"]
+    done = run(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "kuairand (its ORDERS are a PROXY: is_like or is_follow or is_comment or is_forward)" in done.stdout
+    assert "SAMPLED" not in done.stdout
+    found = json.loads(run(*arguments, "json=true", "data.order_proxy=[is_like,is_follow]").stdout)
+    rows = sessions_of(kuairand_events(standard, ["is_like", "is_follow"]), 1800)
+    parts = found["parts"].values()
+    counted = [sum(part[name] for part in parts) for name in ("samples", "sessions", "clicks", "orders")]
+    sessions = 1 + max(row[1] for row in rows)
+    assert counted == [len(rows), sessions, *(sum(row[4] >= least for row in rows) for least in (1, 2))]
+    assert found["users"] == 8
+    assert found["order_proxy"] == "is_like or is_follow"
+
+
+def test_sampled_skips_generated_logs_and_proxies_are_said_loudly():
     parts = {part: dict.fromkeys(["samples", "items", "users", "sessions", "clicks", "orders"], 1) for part in "ab"}
     for part in parts.values():
         part |= {"click_rate": 0.1, "order_rate": 0.1, "timestamps": [0, 1]}
         part["events_per_session"] = {"mean": 1.0, "median": 1.0, "min": 1, "max": 1}
     found = {"name": "log", "users": 1, "items": 1, "parts": parts, "checksum": "", "source": ""}
-    said = describe_log({**found, "synthetic": True, "synthetic_skips": True})
+    said = describe_log({**found, "synthetic": True, "synthetic_skips": True, "order_proxy": "is_like"})
     assert "GENERATED" in said
     assert "SKIPS are SAMPLED" in said
-    said = describe_log({**found, "synthetic": False, "synthetic_skips": False})
+    assert "ORDERS are a PROXY: is_like" in said
+    said = describe_log({**found, "synthetic": False, "synthetic_skips": False, "order_proxy": ""})
     assert "GENERATED" not in said
     assert "SAMPLED" not in said
+    assert "PROXY" not in said
 
 
 @pytest.mark.parametrize(
@@ -100,6 +122,9 @@ def test_sampled_skips_and_generated_logs_are_said_loudly():
         (["data=events_csv", "data.path=none.csv"], "error: none.csv: no such file"),
         (["data=jdata", "data.session_gap=-1"], "error: data.session_gap is -1.0\n  Give at least 0."),
         (["data=retailrocket"], "error: retailrocket: no files of this data set"),
+        (["data=kuairand"], "error: kuairand: no files of this data set"),
+        (["data=kuairand", "data.order_proxy=[is_hate]"], "error: data.order_proxy is 'is_hate'\n  Give is_like, is_"),
+        (["data=jdata", "data.order_proxy=[is_like]"], "error: data.order_proxy: is set, but the reader events_table"),
         (["data=ratings_file"], "error: data.path: is not set"),
         (["data=ratings_file", "data.path=none.csv"], "error: none.csv: no such file"),
         (["data.test_fraction=2"], "error: data.test_fraction is 2.0\n  Give more than 0 and less than 1."),

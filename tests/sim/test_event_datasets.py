@@ -4,11 +4,20 @@ import dataclasses
 import gzip
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import hydra
 import numpy as np
 import pytest
+from impression_logs import (
+    diginetica_files,
+    diginetica_rows,
+    kuairand_events,
+    kuairand_files,
+    sessions_of,
+    write_files,
+)
 
 from sim import event_datasets
 from sim.errors import UserError
@@ -97,6 +106,17 @@ def test_jdata_by_hand(tmp_path):
     assert log.source.endswith("JData_Action_201602.csv.gz and 1 more")
     assert log.checksum.startswith("sha256:")
     assert event_datasets.test_sessions(log, config("jdata")).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("entry", ["jdata/JData_Action_*.csv", "jdata/JData_Action_*"])
+def test_a_file_and_its_gzip_count_once_and_both_kinds_may_be_mixed(tmp_path, entry):
+    folder = tmp_path / "data" / "jdata"
+    write(folder / "JData_Action_201602.csv", JDATA)
+    write(folder / "JData_Action_201602.csv.gz", JDATA)
+    write(folder / "JData_Action_201603.csv.gz", MORE_JDATA)
+    # Three events of the first file count, one of the second.
+    log = load_log(config("jdata", files=[entry], skips_per_event=0.0, expected_events=4))
+    assert log.source.endswith("JData_Action_201602.csv and 1 more")
 
 
 def test_a_log_without_skips_gets_sampled_ones_and_says_so(tmp_path):
@@ -196,6 +216,40 @@ def test_missing_files_say_where_to_get_them(tmp_path):
         load_log(config("rees46", root=str(tmp_path / "data")))
 
 
+SHOPS = {
+    "retailrocket": (
+        "retailrocket/events.csv",
+        "timestamp,visitorid,event,itemid,transactionid\n"
+        "1433221332117,257597,view,355908,\n"
+        "1433221332999,257597,addtocart,5,\n"
+        "1433221340000,257597,transaction,355908,4000\n",
+        [(257597, 0, 1433221332, 355908, 2), (257597, 0, 1433221332, 5, 1)],
+    ),
+    "rees46": (
+        "rees46/2019-Oct.csv.gz",
+        "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session\n"
+        "2019-10-01 00:00:00 UTC,view,44600062,2103807459595387724,,shiseido,35.79,541312140,72d7-a\n"
+        "2019-10-01 00:00:05 UTC,remove_from_cart,7,2103807459595387724,,,35.79,541312140,72d7-a\n"
+        "2019-10-01 00:00:09 UTC,purchase,39,2103807459595387724,a.b,lg,1.0,541312140,72d7-a\n"
+        "2019-10-01 00:00:10 UTC,cart,39,2103807459595387724,a.b,lg,1.0,541312140,9999-b\n",
+        [
+            (541312140, 0, 1569888000, 44600062, 1),
+            (541312140, 0, 1569888009, 39, 2),
+            (541312140, 1, 1569888010, 39, 1),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHOPS)
+def test_shops_by_hand(tmp_path, name):
+    place, text, rows = SHOPS[name]
+    write(tmp_path / "data" / place, text)
+    log = load_log(config(name, expected_events=None, min_item_events=1, skips_per_event=0.0))
+    assert as_rows(log) == rows
+    assert (log.name, log.synthetic_skips) == (name, False)
+
+
 def test_yoochoose_files_have_no_header(tmp_path):
     folder = tmp_path / "data" / "yoochoose"
     write(folder / "yoochoose-clicks.dat", "1,2014-04-07T10:51:09.277Z,5,0\n2,2014-04-08T10:51:09.277Z,6,0\n")
@@ -204,6 +258,100 @@ def test_yoochoose_files_have_no_header(tmp_path):
     options = {"expected_events": 3, "min_item_events": 1, "skips_per_event": 0.0}
     log = load_log(config("yoochoose", **options))
     assert as_rows(log) == [(1, 0, 1396867869, 5, 2), (2, 1, 1396954269, 6, 1)]
+
+
+PROXIES = ["is_like", "is_follow", "is_comment", "is_forward"]
+
+
+def as_text_rows(log: EventLog) -> list[tuple]:
+    return [(str(user), session, time, str(item), feedback) for user, session, time, item, feedback in as_rows(log)]
+
+
+@pytest.mark.parametrize(
+    ("folder", "version", "packed"),
+    [
+        ("KuaiRand-1K", "1k", ""),
+        ("KuaiRand-Pure", "pure", ".csv"),
+        ("KuaiRand-27K", "27k", "part2.csv"),  # the other parts as they are
+    ],
+)
+def test_kuairand_is_what_plain_python_reads_in_its_files(tmp_path, folder, version, packed):
+    texts = kuairand_files(0, version)
+    names = [name for name in texts if packed and name.endswith(packed)]
+    write_files(tmp_path / "data" / folder / "data", texts, packed=names)
+    log = load_log(config("kuairand", min_item_events=1))
+    standard = [texts[name] for name in sorted(texts) if "standard" in name]
+    rows = sessions_of(kuairand_events(standard, PROXIES), 1800)
+    assert as_text_rows(log) == rows
+    assert {row[4] for row in rows} == {0, 1, 2}
+    assert (log.num_events, log.num_users) == (len(rows), 12)
+    assert log.user_ids.dtype.kind == log.item_ids.dtype.kind == "i"
+    assert (log.name, log.synthetic, log.synthetic_skips) == ("kuairand", False, False)
+    assert log.order_proxy == "is_like or is_follow or is_comment or is_forward"
+    assert log.source.endswith(f"and {len(standard) - 1} more")
+
+
+def test_kuairand_with_the_videos_put_in_at_random(tmp_path):
+    texts = kuairand_files(1, "1k")
+    write_files(tmp_path / "data" / "KuaiRand-1K" / "data", texts)
+    options = {"min_item_events": 1, "session_gap": 600.0, "order_proxy": ["long_view"]}
+    log = load_log(config("kuairand", files=["KuaiRand-1K/data/log_*.csv"], **options))
+    rows = sessions_of(kuairand_events([texts[name] for name in sorted(texts)], ["long_view"]), 600)
+    assert as_text_rows(log) == rows
+    assert log.order_proxy == "long_view"
+    # Those alone, in the folder that data.root names.
+    root = str(tmp_path / "data" / "KuaiRand-1K" / "data")
+    alone = load_log(config("kuairand", root=root, files=["log_random_*.csv"], **options))
+    random = [text for name, text in texts.items() if "random" in name]
+    assert as_text_rows(alone) == sessions_of(kuairand_events(random, ["long_view"]), 600)
+    assert load_log(config("kuairand", root=root, min_item_events=1)).num_users == 12
+
+
+def test_what_stands_in_for_orders_is_said_after_filters_and_from_the_cache(tmp_path, monkeypatch):
+    write_files(tmp_path / "data" / "KuaiRand-1K" / "data", kuairand_files(2, "1k"))
+    setting = config("kuairand", min_session_events=2)
+    log = load_log(setting)
+    assert np.bincount(log.session).min() >= 2
+    assert log.order_proxy == " or ".join(PROXIES)
+    with monkeypatch.context() as patch:
+        patch.setattr(event_datasets, "read_events", None)
+        assert_same(load_log(setting), log)
+        with pytest.raises(TypeError):
+            load_log(dataclasses.replace(setting, order_proxy=["is_like"]))
+    is_test = event_datasets.test_sessions(log, setting)
+    assert is_test.sum() == pytest.approx(0.2 * log.num_sessions, abs=1)
+    assert log_statistics(log, is_test)["order_proxy"] == log.order_proxy
+    none = load_log(dataclasses.replace(setting, order_proxy=[]))
+    assert none.order_proxy == ""
+    assert set(none.feedback.tolist()) == {0, 1}
+
+
+def test_orders_of_other_logs_are_no_proxy(tmp_path):
+    assert load_log(own(tmp_path, DAYS)).order_proxy == ""
+
+
+def test_a_log_is_still_configured_as_before_there_were_proxies():
+    with hydra.initialize_config_module("conf", version_base="1.3"):
+        values = dict(hydra.compose("data_statistics", overrides=["data=jdata"]).data)
+    del values["order_proxy"]
+    assert read_settings(LogConfig, values, "data").order_proxy == []
+
+
+@pytest.mark.parametrize("packing", ["files", "zip"])
+def test_diginetica_is_what_plain_python_reads_in_its_files(tmp_path, packing):
+    texts = diginetica_files(0)
+    if packing == "files":
+        write_files(tmp_path / "data" / "diginetica", texts, packed=["train-clicks.csv"])
+    else:
+        with zipfile.ZipFile(tmp_path / "data" / "dataset-train-diginetica.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, text in {**texts, "products.csv": "itemId;pricelog2;product.name.tokens\n1;3;4\n"}.items():
+                archive.writestr(name, text)
+    log = load_log(config("diginetica"))
+    rows = diginetica_rows(texts)
+    assert as_text_rows(log) == rows
+    assert len(rows) > 500
+    assert {row[4] for row in rows} == {0, 1, 2}
+    assert (log.name, log.synthetic_skips, log.order_proxy) == ("diginetica", False, "")
 
 
 def test_generated_logs(tmp_path, monkeypatch):
@@ -252,6 +400,10 @@ def test_generated_logs(tmp_path, monkeypatch):
         ("expected_events", 0, "expected_events"),
         ("split", "week", "split"),
         ("test_quantile", 1.0, "test_quantile"),
+        ("order_proxy", ["is_hate"], "order_proxy"),
+        ("order_proxy", ["likes"], "order_proxy"),
+        ("order_proxy", "is_like", "order_proxy"),
+        ("order_proxy", ["is_like"], "order_proxy"),  # of a table, which has no such column
         ("nonsense", 1, "nonsense"),
     ],
 )

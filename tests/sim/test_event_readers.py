@@ -30,9 +30,9 @@ def store(folder: Path, text: str, name: str = "log.csv") -> Source:
     return Source(path)
 
 
-def read(*sources: Source, reader: str = "events_table", **changes) -> EventColumns:
+def read(*sources: Source, reader: str = "events_table", order_proxy=(), **changes) -> EventColumns:
     layout = EventLayout(**{**LAYOUT.__dict__, **changes})
-    return read_events(reader, sources, layout, SizeLimits())
+    return read_events(reader, sources, layout, SizeLimits(), order_proxy)
 
 
 def as_rows(columns: EventColumns) -> list[tuple]:
@@ -250,6 +250,72 @@ def test_diginetica_mistakes(tmp_path):
     assert "line 2: itemId '' is empty" in message(
         *diginetica(tmp_path, clicks="queryId;timeframe;itemId\n1;5;\n"), reader="diginetica"
     )
+
+
+KUAIRAND = """\
+user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,long_view,play_time_ms,duration_ms,profile_stay_time,comment_stay_time,is_profile_enter,is_rand,tab
+3,1071,20220408,1600,1649408076860,1,0,0,0,0,0,1,175045,87433,0,0,0,0,1
+3,17,20220408,1600,1649408076140,0,0,0,0,0,1,0,0,9433,0,0,0,0,1
+3,5,20220408,1600,1649408078000,0,1,0,0,0,0,0,812,9433,0,0,0,0,0
+12,5,20220408,1600,1649408075999,1,0,0,1,0,0,0,812,9433,0,0,1,0,0
+"""
+SHOWN = [("12", 5, 1649408075), ("3", 17, 1649408076), ("3", 1071, 1649408076), ("3", 5, 1649408078)]
+
+
+@pytest.mark.parametrize(
+    ("order_proxy", "feedback"),
+    [
+        ([], [1, 0, 1, 0]),
+        (["is_like"], [1, 0, 1, 2]),
+        (["is_like", "is_comment", "is_like"], [2, 0, 1, 2]),
+        (["long_view"], [1, 0, 2, 0]),
+        (["is_profile_enter", "is_forward", "is_follow"], [2, 0, 1, 0]),
+    ],
+)
+def test_kuairand_by_hand(tmp_path, order_proxy, feedback):
+    columns = read(store(tmp_path, KUAIRAND), reader="kuairand", order_proxy=order_proxy)
+    expected = [(int(user), item, second, code) for (user, item, second), code in zip(SHOWN, feedback, strict=True)]
+    assert as_rows(columns) == expected
+    assert columns.feedback.dtype == np.int8
+    assert columns.sessions is None
+
+
+def test_kuairand_files_are_merged_by_their_milliseconds(tmp_path):
+    header, *lines = KUAIRAND.splitlines()
+    texts = ("\n".join([header, *part, ""]) for part in (lines[:1], lines[1:]))
+    parts = [store(tmp_path, text, f"part{number}.csv.gz") for number, text in enumerate(texts)]
+    columns = read(*parts, reader="kuairand")
+    assert [row[:3] for row in as_rows(columns)] == [(int(user), item, second) for user, item, second in SHOWN]
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "problem"),
+    [
+        ("is_click,", "clicked,", "line 1: the header has no column 'is_click'"),
+        ("is_like,", "likes,", "line 1: the header has no column 'is_like'"),
+        (",time_ms,", ",time,", "line 1: the header has no column 'time_ms'"),
+        ("1649408078000,0,", "1649408078000,2,", "line 4: is_click '2' is not one of '0', '1'"),
+        ("1649408078000,0,1,", "1649408078000,0,True,", "line 4: is_like 'True' is not one of '0', '1'"),
+        ("1649408078000,0,1,", "1649408078000,0,,", "line 4: is_like '' is not one of '0', '1'"),
+        ("1649408078000", "", "line 4: time_ms '' is no time in milliseconds"),
+        ("1649408078000", "soon", "line 4: time_ms 'soon' is no time in milliseconds"),
+        ("1649408078000", "-1", "line 4: time_ms '-1' is no time from 1970 to 9999"),
+        ("1649408078000", "1649408078000000", "line 4: time_ms '1649408078000000' is no time from 1970 to 9999"),
+        ("3,5,", "3,,", "line 4: video_id '' is empty"),
+        ("12,5,", ",5,", "line 5: user_id '' is empty"),
+        (",1,0,0\n", ",1,0\n", "line 5: 18 fields instead of 19"),
+    ],
+)
+def test_kuairand_mistakes(tmp_path, was, becomes, problem):
+    assert KUAIRAND.count(was) == 1
+    said = message(store(tmp_path, KUAIRAND.replace(was, becomes)), reader="kuairand", order_proxy=["is_like"])
+    assert problem in said
+    assert "time_format" not in said  # it has no say here
+
+
+def test_columns_of_kuairand_that_do_not_count_are_not_looked_at(tmp_path):
+    text = KUAIRAND.replace("1649408078000,0,1,", "1649408078000,0,x,")
+    assert len(as_rows(read(store(tmp_path, text), reader="kuairand", order_proxy=["is_follow"]))) == 4
 
 
 def test_large_columns_keep_their_order(tmp_path):

@@ -73,7 +73,8 @@ def test_selected_events_are_numbered_anew():
 
 
 def test_what_is_not_real_is_said():
-    assert kind_of({"synthetic": False, "synthetic_skips": False}) == ""
+    assert kind_of({"synthetic": False, "synthetic_skips": False, "order_proxy": ""}) == kind_of({}) == ""
+    assert kind_of({"synthetic": False, "order_proxy": "a or b"}) == " (ORDERS ARE A PROXY: a or b)"
     assert kind_of({"synthetic": True, "synthetic_skips": False}) == " (SYNTHETIC)"
     assert kind_of({"synthetic": True, "synthetic_skips": True}) == " (SYNTHETIC, SAMPLED SKIPS)"
 
