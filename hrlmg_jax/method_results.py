@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -53,7 +54,7 @@ WITHOUT_SEED = ("random", "popularity", "best_rate", "count", "greedy_oracle", "
 """Methods that neither train nor draw from their seed."""
 _POPULARITY_BY = {"average": "best_rate", "count": "count"}
 
-_SPLIT = ("data.split", "data.train_days", "data.test_quantile")
+_SAME_LOG = ("data.split", "data.train_days", "data.test_quantile", "data.order_proxy")
 _SAME_SECTIONS = ("env.", "simulator.")
 # They say where and how, not what. `train.evaluate_every` has an effect: the best actors are those of an evaluation.
 _WITHOUT_EFFECT = (
@@ -207,7 +208,7 @@ def hrl_mg_runs(folders: Sequence[str] | None) -> RunsFound:
         return simulated and "env.alpha" not in run.settings and any(key.startswith("agent.") for key in run.settings)
 
     found = runs_of_system(folders, RESULT, belongs, _TYPES)
-    runs = [run for run in found.runs if _is_described(run)]
+    runs = [_with_later_settings(run) for run in found.runs if _is_described(run)]
     unclear = [f"{run.folder.path}: its files do not describe the data" for run in found.runs if not _is_described(run)]
     return RunsFound(runs, [*found.unreadable, *unclear])
 
@@ -230,7 +231,7 @@ def comparable_runs(
     keys = dict.fromkeys(key for run in found.runs for key in run.settings if key.startswith(_SAME_SECTIONS))
     keys.pop("simulator.root", None)
     make_them = f"python -m {TRAIN} -m +experiment={experiment}"
-    return run_index.comparable_runs(found, folders, data_name, [*_SPLIT, *keys, *same], make_them)
+    return run_index.comparable_runs(found, folders, data_name, [*_SAME_LOG, *keys, *same], make_them)
 
 
 def describe_unfinished(found: RunsFound) -> list[str]:
@@ -341,6 +342,14 @@ def _place(name: str) -> tuple[bool, int, str]:
 
 def _is_described(run: RunRecord) -> bool:
     return "synthetic_skips" in run.data or (not run.data and run.status is not Status.FINISHED)
+
+
+def _with_later_settings(run: RunRecord) -> RunRecord:
+    """Returns the run with the settings of its log that came after the first runs were made."""
+    data = run.values.get("data")
+    if not isinstance(data, dict):
+        return run
+    return dataclasses.replace(run, values={**run.values, "data": {"order_proxy": [], **data}})
 
 
 class _Tested(NamedTuple):

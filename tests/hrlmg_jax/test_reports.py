@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shlex
 
 import numpy as np
@@ -270,6 +271,7 @@ def test_a_repeated_seed_counts_once_and_is_named(tmp_path):
         ("simulator.held_out_fraction", 0.2),
         ("simulator.train.steps", 20),
         ("data.split", "quantile"),
+        ("data.order_proxy", ["is_like"]),
         ("evaluation.short", 20),
         ("evaluation.sessions", 4096),
     ],
@@ -277,8 +279,18 @@ def test_a_repeated_seed_counts_once_and_is_named(tmp_path):
 def test_runs_about_different_things_are_not_mixed(tmp_path, key, value):
     make_session_run(tmp_path / "a", [1, 2])
     make_session_run(tmp_path / "b", None, {key: value})  # unfinished ones, too, would be named in one table
-    with pytest.raises(UserError, match=f"{key} is .* in .*a and {value} in .*b"):
+    with pytest.raises(UserError, match=f"{key} is .* in .*a and {re.escape(str(value))} in .*b"):
         figure8(tmp_path)
+
+
+def test_runs_of_before_there_were_proxies_of_orders_still_count(tmp_path):
+    make_session_run(tmp_path / "a", [1, 2])
+    make_session_run(tmp_path / "b", [3, 4], {"seed": 1})
+    older = tmp_path / "a" / "config.yaml"
+    lines = older.read_text().splitlines(keepends=True)
+    older.write_text("".join(line for line in lines if "order_proxy" not in line))
+    assert len(older.read_text().splitlines()) == len(lines) - 1
+    assert [result.values["long_reward"].shape for result in results_in(tmp_path).results] == [(2, 2)]
 
 
 def test_what_does_not_matter_to_a_test_may_differ(tmp_path):
