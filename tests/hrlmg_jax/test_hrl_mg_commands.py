@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from command_lines import (
     assert_one_message,
     assert_same_metrics,
@@ -282,6 +283,20 @@ def test_every_switch_trains(run_command_line, simulators):
     )
     assert finished.returncode == 0, finished.stderr
     assert "hrl_paper" in json.loads((simulators / "run" / "online.json").read_text())["policies"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["hash", "approx"])
+def test_a_run_finds_items_by_each_backend(backend, run_command_line, simulators):
+    codes = ["agent.retrieval.scanned=64", "agent.retrieval.shortlist=16"]
+    arguments = [*SMALL, "train.steps=4", f"retrieval={backend}", *codes, f"hydra.run.dir={backend}"]
+    finished = run_command_line(TRAIN, *arguments)
+    assert finished.returncode == 0, finished.stderr
+    played = np.load(simulators / backend / "online.npz")["hrl_mg_items"]
+    assert all(len(set(items.tolist())) == 12 for items in played)
+    assert (
+        yaml.safe_load((simulators / backend / "config.yaml").read_text())["agent"]["retrieval"]["backend"] == backend
+    )
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""From proto-action to item: both backends against brute force in NumPy."""
+"""From proto-action to item: every backend against brute force in NumPy."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from harness.benchmark import composed_settings
+from hrlmg_jax import retrieval
 from hrlmg_jax.retrieval import (
     ItemIndex,
     RetrievalConfig,
@@ -16,7 +18,9 @@ from hrlmg_jax.retrieval import (
     most_similar,
     nearest_embedding,
     nearest_item,
+    nearest_items,
 )
+from hrlmg_jax.settings import RunConfig
 from sim.errors import UserError
 from sim.histories import Histories
 from sim.session_env import SessionObservation
@@ -34,8 +38,18 @@ EMBEDDING = unit_rows(ITEMS, E)
 POPULAR = np.random.default_rng(1).permutation(CATALOGUE).astype(np.int32)
 
 
-def make_index(backend: str = "exact", neighbours: int = 5, longest_session: int = T) -> ItemIndex:
-    return make_item_index(RetrievalConfig(backend, neighbours), EMBEDDING, CATALOGUE, POPULAR, longest_session)
+def make_index(backend: str = "exact", neighbours: int = 5, longest_session: int = T, **settings: Any) -> ItemIndex:
+    config = RetrievalConfig(backend, neighbours, **settings)
+    return make_item_index(config, EMBEDDING, CATALOGUE, POPULAR, longest_session)
+
+
+def index_of(embedding: np.ndarray, backend: str, **settings: Any) -> ItemIndex:
+    """An index of items that can all be recommended."""
+    return make_item_index(RetrievalConfig(backend, 1, **settings), embedding, len(embedding), np.zeros(0, np.int32), 0)
+
+
+ALL_CODES = {"scanned": 1000, "shortlist": 1000}  # codes then decide nothing
+FEW_CODES = {"scanned": 4, "shortlist": 4, "bits": 32}  # so few that items nearby have to help out
 
 
 def observe(
@@ -80,36 +94,46 @@ def draws(batch: int, count: int, seed: int) -> np.ndarray:
     return np.stack([generator.permutation(CATALOGUE)[:count] for _ in range(batch)])
 
 
-# --- Exact -----------------------------------------------------------------------------------------------------------
+# --- All backends that search the whole catalogue --------------------------------------------------------------------
+
+WHOLE = [("exact", {}), ("approx", {}), ("hash", ALL_CODES)]
 
 
+@pytest.mark.parametrize(("backend", "settings"), WHOLE)
 @pytest.mark.parametrize("count", [0, 1, 7, T])
-def test_exact_is_the_most_similar_catalogue_item_not_recommended_yet(count: int) -> None:
+def test_it_is_the_most_similar_catalogue_item_not_recommended_yet(
+    count: int, backend: str, settings: dict[str, Any]
+) -> None:
     query = np.random.default_rng(count).normal(size=(40, E)) * np.exp(
         3 * np.random.default_rng(9).normal(size=(40, 1))
     )
     recommended = draws(40, count, seed=2)
-    found = found_items(query, observe(recommended), make_index())
+    found = found_items(query, observe(recommended), make_index(backend, **settings))
     for q, done, item in zip(query, recommended, found, strict=True):
         assert item == best_of(q, [i for i in range(CATALOGUE) if i not in done])
 
 
-def test_a_whole_session_takes_the_items_in_the_order_of_their_similarity() -> None:
+@pytest.mark.parametrize(("backend", "settings"), WHOLE)
+def test_a_whole_session_takes_the_items_in_the_order_of_their_similarity(
+    backend: str, settings: dict[str, Any]
+) -> None:
     query = np.random.default_rng(3).normal(size=(4, E))
     done = np.zeros((4, 0), np.int32)
     for _ in range(T):
-        items = found_items(query, observe(done), make_index())
+        items = found_items(query, observe(done), make_index(backend, **settings))
         done = np.concatenate([done, np.array(items)[:, None]], 1)
     for q, items in zip(query, done, strict=True):
         assert items.tolist() == sorted(range(CATALOGUE), key=lambda item: -cosine(q, EMBEDDING[item]))[:T]
 
 
-def test_items_outside_the_catalogue_are_never_recommended() -> None:
+@pytest.mark.parametrize(("backend", "settings"), WHOLE)
+def test_items_outside_the_catalogue_are_never_recommended(backend: str, settings: dict[str, Any]) -> None:
     query = EMBEDDING[CATALOGUE:]  # each is nearest to an item that cannot be recommended
-    found = found_items(query, observe(np.zeros((len(query), 0), np.int32)), make_index())
+    index = make_index(backend, **settings)
+    found = found_items(query, observe(np.zeros((len(query), 0), np.int32)), index)
     assert found == [best_of(q, list(range(CATALOGUE))) for q in query]
     np.testing.assert_array_equal(
-        nearest_embedding(jnp.asarray(query), make_index()),
+        nearest_embedding(jnp.asarray(query), index),
         EMBEDDING[[best_of(q, list(range(CATALOGUE))) for q in query]],
     )
 
@@ -124,9 +148,15 @@ def test_of_equal_items_each_can_be_had_and_none_twice() -> None:
     assert done[3] == 2
 
 
-def test_a_zero_query_still_gives_an_item_that_is_left() -> None:
+@pytest.mark.parametrize(("backend", "settings"), [*WHOLE, ("hash", FEW_CODES)])
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_a_zero_query_still_gives_an_item_that_is_left(value: float, backend: str, settings: dict[str, Any]) -> None:
+    """And one that is not a number, as of a diverged actor, an item at all."""
     recommended = draws(5, T, seed=4)
-    found = found_items(np.zeros((5, E)), observe(recommended), make_index())
+    found = found_items(np.full((5, E), value), observe(recommended), make_index(backend, **settings))
+    if np.isnan(value):
+        assert all(0 <= item < CATALOGUE for item in found)
+        return
     assert all(0 <= item < CATALOGUE and item not in done for item, done in zip(found, recommended, strict=True))
 
 
@@ -139,16 +169,157 @@ def test_a_gap_before_the_first_recommendation_of_a_staggered_session_hides_no_i
     ]
 
 
-def test_nearest_embedding_is_the_embedding_of_the_most_similar_item_whatever_was_recommended() -> None:
+@pytest.mark.parametrize(("backend", "settings"), [*WHOLE, ("recall", {})])
+def test_nearest_embedding_is_the_embedding_of_the_most_similar_item_whatever_was_recommended(
+    backend: str, settings: dict[str, Any]
+) -> None:
     query = np.random.default_rng(5).normal(size=(20, E)).astype(np.float32)
-    found = nearest_embedding(jnp.asarray(query), make_index())
+    found = nearest_embedding(jnp.asarray(query), make_index(backend, **settings))
     np.testing.assert_array_equal(found, EMBEDDING[[best_of(q, list(range(CATALOGUE))) for q in query]])
+
+
+@pytest.mark.parametrize(("backend", "settings"), WHOLE)
+@pytest.mark.parametrize("count", [0, T])
+def test_a_list_has_the_most_similar_items_in_order(count: int, backend: str, settings: dict[str, Any]) -> None:
+    query = np.random.default_rng(14).normal(size=(10, E)).astype(np.float32)
+    recommended = draws(10, count, seed=15)
+    given = jnp.asarray(recommended, jnp.int32) if count else None
+    found = np.asarray(nearest_items(jnp.asarray(query), make_index(backend, **settings), 7, given))
+    for q, done, items in zip(query, recommended, found, strict=True):
+        left = [item for item in range(CATALOGUE) if item not in done]
+        assert items.tolist() == sorted(left, key=lambda item, q=q: -cosine(q, EMBEDDING[item]))[:7]
+
+
+@pytest.mark.parametrize("backend", ["exact", "approx"])
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("items", [300, 384, 511])
+def test_a_large_catalogue_is_searched_in_parts(
+    items: int, number: int, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 128 items, the last of which overlap where these do not divide the catalogue."""
+    monkeypatch.setattr(retrieval, "NUMBERS_AT_A_TIME", 0)
+    monkeypatch.setattr(retrieval, "_FEWEST_AT_A_TIME", 128)
+    embedding = unit_rows(items, E, seed=16)
+    query = np.concatenate([unit_rows(40, E, seed=17), embedding[-3:], embedding[:3]])
+    generator = np.random.default_rng(18)
+    recommended = np.stack([generator.permutation(items)[:20] for _ in query]).astype(np.int32)
+    recommended[:, 0] = np.argmax(query @ embedding.T, 1)  # the nearest is among them
+    recommended[:, 1:] = np.where(recommended[:, 1:] == recommended[:, :1], -1, recommended[:, 1:])
+    index = index_of(embedding, backend)
+    found = np.asarray(nearest_items(jnp.asarray(query), index, number, jnp.asarray(recommended)))
+    scores = query.astype(np.float64) @ embedding.T
+    for row, done in zip(scores, recommended, strict=True):
+        row[done[done >= 0]] = -np.inf
+    np.testing.assert_array_equal(found, np.argsort(-scores, 1)[:, :number])
+    alone = nearest_items(jnp.asarray(query), index, number)
+    np.testing.assert_array_equal(alone, np.argsort(-(query @ embedding.T), 1)[:, :number])
+
+
+# --- Codes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codes", ["learned", "hyperplanes"])
+def test_codes_find_nearly_all_that_exact_search_finds(codes: str) -> None:
+    """Items in clusters, of which a query's codes are compared with a tenth, and a hundredth by embedding."""
+    generator = np.random.default_rng(19)
+    embedding = np.repeat(unit_rows(60, 20, seed=20), 50, 0) + 0.15 * generator.normal(size=(3000, 20))
+    embedding = (embedding / np.linalg.norm(embedding, axis=1, keepdims=True)).astype(np.float32)
+    query = embedding[:400:4] + 0.1 * generator.normal(size=(100, 20)).astype(np.float32)
+    index = index_of(embedding, "hash", codes=codes, scanned=300, shortlist=30)
+    found = np.asarray(nearest_items(jnp.asarray(query), index, 1))[:, 0]
+    assert np.mean(found == np.argmax(query @ embedding.T, 1)) > (0.9 if codes == "learned" else 0.7)
+
+
+@pytest.mark.parametrize("settings", [FEW_CODES, {"scanned": 200, "shortlist": 8}])
+@pytest.mark.parametrize("tables", [1, 3])
+def test_a_session_as_long_as_the_catalogue_recommends_every_item_once(tables: int, settings: dict[str, Any]) -> None:
+    """However little the tables give: towards the end nearly all that they find has been recommended."""
+    items = 60
+    embedding = unit_rows(items, E, seed=21)
+    embedding[40:] = embedding[40]  # a third of them alike, in one bucket
+    query = jnp.asarray(unit_rows(3, E, seed=22))
+    index = index_of(embedding, "hash", tables=tables, **settings)
+    step = jax.jit(lambda index, done: nearest_items(query, index, 1, done)[:, 0])
+    done = np.full((3, items), -1, np.int32)
+    for place in range(items):
+        done[:, place] = step(index, jnp.asarray(done))
+    assert all(sorted(row.tolist()) == list(range(items)) for row in done)
+
+
+@pytest.mark.parametrize(("tables", "scanned"), [(1, 60), (2, 200), (4, 200)])
+def test_a_list_from_tables_names_no_item_twice_and_none_to_leave_out(tables: int, scanned: int) -> None:
+    """With 60, all that is fetched is on the shortlist, what lies beyond the end of a bucket included."""
+    embedding = unit_rows(500, E, seed=23)
+    index = index_of(embedding, "hash", tables=tables, scanned=scanned, shortlist=40)
+    query = jnp.asarray(unit_rows(40, E, seed=24))
+    first = np.asarray(nearest_items(query, index, 25))
+    second = np.asarray(nearest_items(query, index, 25, jnp.asarray(first)))
+    for one, two in zip(first.tolist(), second.tolist(), strict=True):
+        assert len({*one, *two}) == 50
+    scores = np.asarray(query) @ embedding.T
+    np.testing.assert_array_less(-1e-6, -np.diff(np.take_along_axis(scores, first, 1), axis=1))
+
+
+def test_an_index_is_an_argument_of_compiled_functions() -> None:
+    """One program serves indices of other items."""
+    compiled = jax.jit(lambda query, index: nearest_items(query, index, 1)[:, 0])
+    query = unit_rows(9, E, seed=25)
+    for seed in (26, 27):
+        embedding = unit_rows(200, E, seed=seed)
+        found = compiled(jnp.asarray(query), index_of(embedding, "hash", **ALL_CODES))
+        np.testing.assert_array_equal(found, np.argmax(query @ embedding.T, 1))
+    assert compiled._cache_size() == 1
+
+
+def test_codes_are_of_the_catalogue_alone() -> None:
+    index = make_index("hash", tables=2, scanned=10)
+    assert len(index.tables) == 2
+    assert all(sorted(np.asarray(table.items).tolist()) == list(range(CATALOGUE)) for table in index.tables)
+    assert index.embedding.shape == (ITEMS, E)
+    assert not make_index("exact").tables
+
+
+# --- Settings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("backend", "faiss"),
+        ("neighbours", 0),
+        ("recall_target", 1.0),
+        ("codes", "random"),
+        ("tables", 0),
+        ("bits", 16),
+        ("bits", 100),
+        ("bits", 2048),
+        ("scanned", 0),
+        ("scanned", 2**20 + 1),
+        ("shortlist", 0),
+    ],
+)
+def test_a_bad_setting_is_named(key: str, value: Any) -> None:
+    with pytest.raises(UserError, match=f"agent.retrieval.{key}"):
+        read_settings(RetrievalConfig, {"backend": "hash", "neighbours": 3, key: value}, "agent.retrieval")
+
+
+def test_runs_from_before_there_were_codes_still_have_their_settings() -> None:
+    old = read_settings(RetrievalConfig, {"backend": "recall", "neighbours": 20}, "agent.retrieval")
+    assert old == composed_settings(RunConfig, "train_hrl_mg", "agent.retrieval.backend=recall").agent.retrieval
+
+
+@pytest.mark.parametrize("backend", ["exact", "hash", "approx", "recall"])
+@pytest.mark.parametrize("agent", ["hrl_mg", "ddpg_paper"])
+def test_a_backend_is_chosen_briefly(agent: str, backend: str) -> None:
+    brief = composed_settings(RunConfig, "train_hrl_mg", f"agent={agent}", f"retrieval={backend}")
+    assert brief.agent.retrieval.backend == backend
+    assert brief == composed_settings(RunConfig, "train_hrl_mg", f"agent={agent}", f"agent.retrieval.backend={backend}")
 
 
 # --- Logged sessions -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", ["exact", "recall"])
+@pytest.mark.parametrize("backend", ["exact", "recall", "hash", "approx"])
 def test_a_logged_session_is_reordered_from_its_own_items_and_padding_is_never_taken(backend: str) -> None:
     """Candidates may lie outside the catalogue, and be of any number up to the padded length."""
     generator = np.random.default_rng(6)
@@ -245,12 +416,3 @@ def test_an_index_keeps_neighbours_only_for_recall() -> None:
     assert recall.neighbours.shape == (ITEMS, 4)
     assert np.asarray(recall.popular).tolist() == POPULAR[: T + 1].tolist()
     assert exact.num_items == recall.num_items == CATALOGUE
-
-
-@pytest.mark.parametrize(
-    ("key", "settings"),
-    [("backend", {"backend": "faiss", "neighbours": 3}), ("neighbours", {"backend": "recall", "neighbours": 0})],
-)
-def test_a_bad_setting_is_named(key: str, settings: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=f"agent.retrieval.{key}"):
-        read_settings(RetrievalConfig, settings, "agent.retrieval")
