@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from harness.nearest import NUMBERS_AT_A_TIME, map_rows
+from harness.nearest import NUMBERS_AT_A_TIME, best_candidate, map_rows
 from hrlmg_jax.hashing import (
     WORD,
     HashTable,
@@ -92,9 +92,7 @@ def nearest_item(query: jax.Array, observation: SessionObservation, index: ItemI
     if candidates is None:
         return nearest_items(query, index, 1, observation.recommended)[:, 0]
     scores = jnp.einsum("be,bke->bk", query, index.embedding[jnp.maximum(candidates, 0)])
-    taken = jnp.any(candidates[:, :, None] == observation.recommended[:, None, :], -1)
-    best = jnp.argmax(jnp.where(taken | (candidates < 0), -jnp.inf, scores), -1)
-    return jnp.take_along_axis(candidates, best[:, None], 1)[:, 0]
+    return jax.vmap(best_candidate)(scores, candidates, observation.recommended)
 
 
 def nearest_embedding(query: jax.Array, index: ItemIndex) -> jax.Array:
