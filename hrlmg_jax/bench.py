@@ -228,7 +228,7 @@ def bench_retrieval(smoke: bool) -> list[Line]:
 
 
 def _item_index(items: np.ndarray, backend: str, codes: str = "learned") -> ItemIndex:
-    config = settings(f"agent.retrieval.backend={backend}", f"agent.retrieval.codes={codes}").agent.retrieval
+    config = settings(f"agent.retrieval.backend={backend}", f"agent.retrieval.codes={codes}").learning_agent.retrieval
     return jax.block_until_ready(make_item_index(config, items, len(items), np.zeros(0, np.int32), 0))
 
 
