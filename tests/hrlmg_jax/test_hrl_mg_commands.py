@@ -292,7 +292,7 @@ def test_a_run_finds_items_by_each_backend(backend, run_command_line, simulators
     arguments = [*SMALL, "train.steps=4", f"retrieval={backend}", *codes, f"hydra.run.dir={backend}"]
     finished = run_command_line(TRAIN, *arguments)
     assert finished.returncode == 0, finished.stderr
-    played = np.load(simulators / backend / "online.npz")["hrl_mg_items"]
+    played = np.load(simulators / backend / "online.npz")["items"]
     assert all(len(set(items.tolist())) == 12 for items in played)
     assert (
         yaml.safe_load((simulators / backend / "config.yaml").read_text())["agent"]["retrieval"]["backend"] == backend
