@@ -525,7 +525,7 @@ def test_sessions_on_two_devices_are_the_sessions_on_one() -> None:
 
 def test_a_step_under_jit_is_the_step_without(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step of the warm-up; the update, which would only take time, is left out."""
-    monkeypatch.setattr(hrlmg_jax.learner, "update_level", lambda *arguments: (arguments[3], {}))
+    monkeypatch.setattr(hrlmg_jax.learner, "update_level", lambda *arguments, supervised: (arguments[3], {}))
     played, number = run("ddpg"), WARM_UP - 1
     state, metrics = LEARNERS["ddpg"].train_step(restored(played, number), make_world())
     for found, wanted in zip(jax.tree.leaves(on_host(state)), jax.tree.leaves(played.at(number + 1)), strict=True):
@@ -540,7 +540,8 @@ def test_critics_are_asked_about_items_if_so_set_and_about_goals_as_they_are(
 ) -> None:
     asked = []
 
-    def update(*arguments: Any) -> tuple[Any, dict[str, jax.Array]]:
+    def update(*arguments: Any, supervised: bool = False) -> tuple[Any, dict[str, jax.Array]]:
+        assert not supervised
         networks, optimizer, tau, level, *_, executed = arguments
         asked.append((networks, optimizer, tau, executed))
         return level, {}

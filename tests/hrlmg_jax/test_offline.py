@@ -100,9 +100,7 @@ def test_reranking_is_algorithm_4(world):
         feedback[number, : length[number]] = log.feedback[rows]
     sessions = LoggedSessions(chosen, starts[chosen], length, items, feedback)
     config = SimpleNamespace(env=SessionConfig(8, LENGTH, 1.0, 5.0), evaluation=SimpleNamespace(sessions_at_a_time=4))
-    found = rerank(
-        config, SimpleNamespace(data=world.data), SimpleNamespace(policy=world.policy), world.params, sessions
-    )
+    found = rerank(config, SimpleNamespace(data=world.data), world.policy.as_policy(), world.params, sessions)
     for number in range(len(chosen)):
         shown = items[number, : length[number]].tolist()
         answers = feedback[number, : length[number]].tolist()

@@ -22,6 +22,7 @@ from tpgr_jax.gaussian_posterior import GaussianPosteriorConfig, fit_gaussian_po
 from tpgr_jax.greedy_svd import GreedySVDConfig, fit_greedy_svd, greedy_svd_policy
 from tpgr_jax.hlinear_ucb import HLinearUCBConfig, fit_hlinear_ucb, hlinear_ucb_policy
 from tpgr_jax.linear_ucb import LinearUCBConfig, fit_linear_ucb, linear_ucb_policy
+from tpgr_jax.settings import PopularityAgent
 
 LINEAR = {"features": "svd", "feature_size": 2, "feature_epochs": 1, "ridge": 0.5, "exploration": 0.2, "prior": "zero"}
 HIDDEN = {"hidden_size": 2, "item_ridge": 1.0, "item_exploration": 0.1, "rounds": 2, "users_per_round": 4}
@@ -144,4 +145,5 @@ def test_the_configuration_has_these_settings(name, repository):
 
 def test_popularity_is_configured_as_in_the_paper(repository):
     values = yaml.safe_load((repository / "conf" / "agent" / "popularity.yaml").read_text())
-    assert values == {"name": "popularity", "policy": {"by": "average"}}
+    agent = read_settings(PopularityAgent, values)
+    assert (agent.result_name, agent.policy.measure) == ("popularity", "average")
