@@ -117,12 +117,10 @@ def _planning(planner: OnlineTest, greedy: OnlineTest) -> Check:
 
 def _conflict(env: SessionEnv, env_params: SessionParams, num_items: int) -> list[Check]:
     """Compares each session's best items for clicks and for orders before the first recommendation."""
-    chances = np.asarray(_first_chances(env, env_params, num_items))
-    best = chances.argmax(1)  # [n, 2]
+    chances = np.asarray(_chances_of_best(env, env_params, num_items)).mean(0)
     checks = []
     for kind, name, other in ((0, "clicks", "orders"), (1, "orders", "clicks")):
-        own = float(chances[:, :, kind].max(1).mean())
-        left = float(np.take_along_axis(chances[:, :, kind], best[:, 1 - kind, None], 1).mean())
+        own, left = float(chances[kind, kind]), float(chances[1 - kind, kind])
         note = f"chance {left:.4g} in place of {own:.4g} at the first step"
         name = f"{name} left by the best items for {other}"
         checks.append(Check(name, left / own, _LEAST_LEFT, _MOST_LEFT, note))
@@ -130,8 +128,8 @@ def _conflict(env: SessionEnv, env_params: SessionParams, num_items: int) -> lis
 
 
 @partial(jax.jit, static_argnums=(0, 2))
-def _first_chances(env: SessionEnv, env_params: SessionParams, num_items: int) -> jax.Array:
-    """Returns [n, I, 2] each session's chances of a click and of an order at the first step."""
+def _chances_of_best(env: SessionEnv, env_params: SessionParams, num_items: int) -> jax.Array:
+    """Returns [n, 2, 2] the chances of a click and an order that the best items for each have at the first step."""
 
     def of_session(start: jax.Array) -> jax.Array:
         _, state = env.reset_at(start, env_params)
@@ -140,7 +138,8 @@ def _first_chances(env: SessionEnv, env_params: SessionParams, num_items: int) -
             skip, _, order = env.model.probabilities(env_params.model, state.hidden, state.histories, item)
             return jnp.stack([1 - skip, order])
 
-        return jax.vmap(of_item)(jnp.arange(num_items))
+        chances = jax.vmap(of_item)(jnp.arange(num_items))
+        return chances[jnp.argmax(chances, 0)]
 
     return map_rows(of_session, jnp.arange(env_params.rows.shape[0]), num_items)
 
