@@ -13,8 +13,11 @@ from hrlmg_jax.method_results import LABELS, MethodResult, preset
 
 PAPER_ORDER = ("dnn", "ddpg", "hrl", "hrl_mg")
 """In every figure of the paper, ascending (but for clicks online, where HRL is above HRL-MG)."""
-_CONTROLS = ("hrl_mg_frozen", "hrl_mg_alpha0")
-"""What HRL-MG must be above if its goals are worth anything."""
+_CLAIMS = {
+    "hrl_mg": ("hrl_mg_frozen", "hrl_mg_alpha0"),
+    "hrl_mg_conditioned": ("hrl_mg_conditioned_frozen", "hrl_mg_conditioned_alpha0", "hrl_mg", "ddpg"),
+}
+"""What an agent must be above if its goals are worth anything: its controls, and agents with less of a hierarchy."""
 
 NOTES = (
     "Means over test sessions and seeds with 95 % t-intervals: over seeds where seeds differ, else over sessions. p: "
@@ -74,18 +77,17 @@ def describe_seeds(result: MethodResult) -> str:
 
 
 def order_table(results: Sequence[MethodResult], metrics: Mapping[str, str], digits: int) -> list[str]:
-    """Returns Markdown that compares the methods of the paper pair by pair, and HRL-MG with its controls.
+    """Returns Markdown that compares the methods of the paper pair by pair, and those with goals with their controls.
 
     Args:
         results: Of one test. Of several variants of a method the one nearest to its preset takes part.
         metrics: To compare, with their names for people.
         digits: After the decimal point.
     """
-    of_name = {name: found for name in (*PAPER_ORDER, *_CONTROLS) if (found := preset(results, name)) is not None}
-    order = [name for name in PAPER_ORDER if name in of_name]
-    best = PAPER_ORDER[-1]
-    controls = [(name, best) for name in _CONTROLS if name in of_name and best in of_name]
-    pairs = [*combinations(order, 2), *controls]
+    claims = [(lower, higher) for higher, controls in _CLAIMS.items() for lower in controls]
+    names = dict.fromkeys((*PAPER_ORDER, *(name for pair in claims for name in pair)))
+    of_name = {name: found for name in names if (found := preset(results, name)) is not None}
+    pairs = [pair for pair in (*combinations(PAPER_ORDER, 2), *claims) if of_name.keys() >= set(pair)]
     if not pairs:
         return []
     rows = []
