@@ -47,8 +47,8 @@ class Batch:
         active: [B, M] float32, 0 for goals whose stage never came (a session that ended early).
         discount: [B] gamma, or 0 where nothing follows.
         following: Two histories [B, N] of the next state.
-        goal: [B, E] active goal, if the level is goal-conditioned.
-        following_goal: [B, E] active goal of the next state.
+        directions: [B, K, E] what the networks see besides: the active goal, or the memory; None for nothing.
+        following_directions: [B, K, E] of the next state.
     """
 
     state: tuple[jax.Array, jax.Array]
@@ -57,8 +57,8 @@ class Batch:
     active: jax.Array
     discount: jax.Array
     following: tuple[jax.Array, jax.Array]
-    goal: jax.Array | None = None
-    following_goal: jax.Array | None = None
+    directions: jax.Array | None = None
+    following_directions: jax.Array | None = None
 
 
 def optimizers(config: OptimizerConfig) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
@@ -91,8 +91,8 @@ def td_targets(
         executed: From the actor's [B, M, E] to what the critic is asked about: the same, or the nearest items.
     """
     actor_state, critic_states = networks.encode(target, *batch.following, embedding)
-    proposal = networks.propose(target["actor"], actor_state, batch.following_goal)
-    q = networks.value(target["critic"], critic_states, executed(proposal.vector), batch.following_goal)
+    proposal = networks.propose(target["actor"], actor_state, batch.following_directions)
+    q = networks.value(target["critic"], critic_states, executed(proposal.vector), batch.following_directions)
     return batch.reward + batch.discount[:, None] * jnp.min(q, axis=0)
 
 
@@ -113,14 +113,16 @@ def losses(
         supervised: Leaves the actor's loss out.
     """
     actor_state, critic_states = networks.encode(params, *batch.state, embedding)
-    q = networks.value(params["critic"], critic_states, batch.action, batch.goal)
+    q = networks.value(params["critic"], critic_states, batch.action, batch.directions)
     chex.assert_equal_shape([q[0], targets, batch.reward])
     critic_loss = jnp.sum(jnp.mean(batch.active * (q - targets) ** 2, axis=1))
     if supervised:
         return critic_loss, {"critic_loss": critic_loss, "q": jnp.mean(q)}
-    proposal = networks.propose(params["actor"], actor_state, batch.goal)
+    proposal = networks.propose(params["actor"], actor_state, batch.directions)
     first_critic = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf[:1]), params["critic"])
-    proposed = networks.value(first_critic, jax.lax.stop_gradient(critic_states[:1]), proposal.vector, batch.goal)[0]
+    proposed = networks.value(
+        first_critic, jax.lax.stop_gradient(critic_states[:1]), proposal.vector, batch.directions
+    )[0]
     actor_loss = -jnp.sum(jnp.mean(proposed, axis=0))
     metrics = {
         "critic_loss": critic_loss,

@@ -1,9 +1,11 @@
-"""Goals and what they earn: stages of a window, internal reward (Eq. 12), benefit assignment (Eq. 14 and 15)."""
+"""Goals: stages of a window, internal reward (Eq. 12), benefit assignment (Eq. 14 and 15), what they are made from."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+
+from sim.histories import Histories
 
 
 def stage_of(step: jax.Array, period: int, num_goals: int) -> jax.Array:
@@ -38,3 +40,26 @@ def assign_benefit(stage_rewards: jax.Array, beta: float) -> jax.Array:
     # 0^0 = 1: with beta = 0 only a goal's own stage counts.
     weight = jnp.where(exponent >= 0, jnp.power(jnp.float32(beta), jnp.maximum(exponent, 0)), 0.0)
     return stage_rewards @ weight.T
+
+
+def as_directions(goal: jax.Array | None) -> jax.Array | None:
+    """Returns goals [..., E] as the only direction, [..., 1, E], that networks see."""
+    return None if goal is None else goal[..., None, :]
+
+
+def remembered(past: Histories, embedding: jax.Array) -> jax.Array:
+    """Returns [..., 3, E] what a high level remembers of a long past: where browsed, clicked and ordered items lay.
+
+    Mean embeddings, those of n items shrunk by n / (n + 1): few items say little, and none nothing.
+
+    Args:
+        past: [..., L] items before the session, padded with -1.
+        embedding: [J, E].
+    """
+
+    def mean(items: jax.Array) -> jax.Array:
+        known = (items >= 0).astype(embedding.dtype)
+        total = jnp.einsum("...l,...le->...e", known, embedding[jnp.maximum(items, 0)])
+        return total / (known.sum(-1, keepdims=True) + 1)
+
+    return jnp.stack([mean(past.browsed), mean(past.clicked), mean(past.ordered)], -2)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from harness.nearest import unit
 from harness.replay import Replay, add_rows, make_replay, sample_rows
 from hrlmg_jax.ddpg import Batch, LevelState, OptimizerConfig, init_level, update_level
-from hrlmg_jax.goals import assign_benefit, internal_reward, stage_of
+from hrlmg_jax.goals import as_directions, assign_benefit, internal_reward, stage_of
 from hrlmg_jax.policy import CRITIC, ActingParams, TwoLevelPolicy, Window
 from hrlmg_jax.retrieval import ItemIndex, nearest_embedding
 from sim.errors import UserError
@@ -91,6 +91,7 @@ class HighTransition:
         last: [...] bool, the session ended with this window.
         following_clicked: [..., N] int32 after it.
         following_ordered: [..., N] int32 after it.
+        row: [...] int32 row of the log before which the session began, if the high level has a memory, else None.
     """
 
     clicked: jax.Array
@@ -101,6 +102,7 @@ class HighTransition:
     last: jax.Array
     following_clicked: jax.Array
     following_ordered: jax.Array
+    row: jax.Array | None = None
 
 
 @flax.struct.dataclass
@@ -195,7 +197,7 @@ class HrlLearner:
 
     def acting_params(self, state: HrlState, world: World) -> ActingParams:
         """Returns what the best actors so far act with."""
-        return ActingParams(state.best.low, state.best.high, world.index, world.cumulative, jnp.bool_(False))
+        return self._act_with(state.best.low, state.best.high, world, jnp.bool_(False))
 
     def current_params(self, state: HrlState, world: World) -> ActingParams:
         """Returns what the actors act with as they are now."""
@@ -280,15 +282,16 @@ class HrlLearner:
                 jnp.concatenate([rows.browsed[:, 1:], rows.item[:, None]], -1),
                 jnp.where(clicked[:, None], pushed, rows.clicked),
             ),
-            goal=rows.goal,
-            following_goal=rows.following_goal,
+            directions=as_directions(rows.goal),
+            following_directions=as_directions(rows.following_goal),
         )
 
-    def high_batch(self, rows: HighTransition) -> Batch:
+    def high_batch(self, rows: HighTransition, world: World) -> Batch:
         """Returns the windows of the high level as arrays, rewards assigned to goals by Eq. 15."""
         goals = self.policy.goals
         began = jnp.arange(goals.count) * (goals.period // goals.count)
         discount = self._discount(rows.last)
+        memory = self.policy.remember(world.env.table, rows.row, world.index.embedding)
         if goals.discount == "gamma_pow_c":
             discount *= self.config.gamma ** (rows.steps - 1)
         return Batch(
@@ -298,6 +301,8 @@ class HrlLearner:
             active=(rows.steps[:, None] > began).astype(jnp.float32),
             discount=discount,
             following=(rows.following_clicked, rows.following_ordered),
+            directions=memory,
+            following_directions=memory,
         )
 
     def _discount(self, last: jax.Array) -> jax.Array:
@@ -334,7 +339,7 @@ class HrlLearner:
         assert networks is not None
 
         def update(level: LevelState) -> tuple[LevelState, dict[str, jax.Array]]:
-            batch = self.high_batch(rows)
+            batch = self.high_batch(rows, world)
             return update_level(
                 networks, self.optimizer, self.config.tau, level, batch, world.index.embedding, lambda goals: goals
             )
@@ -378,6 +383,7 @@ class HrlLearner:
             last=last,
             following_clicked=histories.clicked,
             following_ordered=histories.ordered,
+            row=before.row if goals.memory else None,
         )
         ended = whole | (last & goals.store_partial_window)
         return episodes._replace(carry=window), internal, add_rows(state.high_replay, row, ended)
@@ -388,11 +394,11 @@ class HrlLearner:
         """Returns the goals [B, E] in force at this step and the next; None where the low level does not see them."""
         if not self.policy.goals.conditioned:
             return None, None
-        window, histories = episodes.carry, episodes.observation.histories
+        window = episodes.carry
         renewed = (step + 1) % self.policy.goals.period == 0
         fresh = jax.lax.cond(
             jnp.any(renewed),
-            lambda: self.policy.set_goals(acting, histories.clicked, histories.ordered)[:, 0],
+            lambda: self.policy.set_goals(acting, episodes.observation)[:, 0],
             lambda: jnp.zeros_like(window.goals[:, 0]),
         )
         following = jnp.where(renewed[:, None], fresh, self.policy.active_goal(window, step + 1))
@@ -434,7 +440,10 @@ class HrlLearner:
         return Episodes(episodes.carry, observe(state, world.env), state)
 
     def _acting(self, low: LevelState, high: LevelState | None, world: World, warming_up: jax.Array) -> ActingParams:
-        return ActingParams(self._deciding(low), _actor(high), world.index, world.cumulative, warming_up)
+        return self._act_with(self._deciding(low), _actor(high), world, warming_up)
+
+    def _act_with(self, low: Any, high: Any, world: World, warming_up: jax.Array) -> ActingParams:
+        return ActingParams(low, high, world.index, world.env.table, world.cumulative, warming_up)
 
     def _deciding(self, low: LevelState) -> Any:
         return low.params[self.policy.decides]
@@ -447,7 +456,10 @@ class HrlLearner:
         seen = vector if goals.conditioned else None
         low = LowTransition(history, history, number, jnp.int8(0), jnp.float32(0), jnp.bool_(False), seen, seen)
         vectors = jnp.zeros((goals.count, vector.shape[0]))
-        high = HighTransition(history, history, vectors, vectors[:, 0], number, jnp.bool_(False), history, history)
+        began = number if goals.memory else None
+        high = HighTransition(
+            history, history, vectors, vectors[:, 0], number, jnp.bool_(False), history, history, began
+        )
         return low, high
 
 

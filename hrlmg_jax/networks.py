@@ -14,6 +14,8 @@ from hrlmg_jax.encoder import DENSE_WEIGHTS, WEIGHTS, HistoryEncoder
 from sim.settings import Count, OneOf, Positive
 
 _SATURATED = 0.99
+_STRIDE = 4.0
+"""By how much actors' weights of directions count more than they are, so that they learn to follow soon."""
 
 
 @dataclass(frozen=True)
@@ -42,25 +44,41 @@ class Proposal(NamedTuple):
 
 
 class _ActorHeads(nn.Module):
-    """z_i = W_i s + b_i, one linear layer per head."""
+    """z_i = W_i s + b_i, one linear layer per head; along_i = sum_k w_ik d_k with weights of the directions d likewise.
+
+    The weights begin at 0: an untrained actor follows nothing.
+    """
 
     heads: int
     embedding_size: int
 
     @nn.compact
-    def __call__(self, state: jax.Array) -> jax.Array:
+    def __call__(self, state: jax.Array, directions: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        state = _beside(state, directions)
         output = nn.Dense(self.heads * self.embedding_size, kernel_init=DENSE_WEIGHTS, name="output")(state)
-        return output.reshape(*state.shape[:-1], self.heads, self.embedding_size)
+        output = output.reshape(*state.shape[:-1], self.heads, self.embedding_size)
+        if directions is None:
+            return output, jnp.zeros_like(output)
+        number = directions.shape[-2]
+        weights = nn.Dense(self.heads * number, kernel_init=nn.initializers.zeros, name="weights")(state)
+        weights = _STRIDE * weights.reshape(*state.shape[:-1], self.heads, number)
+        return output, jnp.einsum("...mk,...ke->...me", weights, directions)
 
 
 class _CriticHeads(nn.Module):
-    """Two layers per head on (state, action): q_i = w_i . relu(W_i [s, a_i] + b_i) + c_i."""
+    """Two layers per head on (state, action): q_i = w_i . relu(W_i [s, a_i] + b_i) + c_i.
+
+    With directions d the first layer also sees these and the products d_k . a_i, which it would be long in learning.
+    """
 
     heads: int
     width: int
 
     @nn.compact
-    def __call__(self, state: jax.Array, action: jax.Array) -> jax.Array:
+    def __call__(self, state: jax.Array, action: jax.Array, directions: jax.Array | None) -> jax.Array:
+        state = _beside(state, directions)
+        if directions is not None:
+            action = jnp.concatenate([action, jnp.einsum("...me,...ke->...mk", action, directions)], -1)
         state = jnp.broadcast_to(state[..., None, :], (*action.shape[:-1], state.shape[-1]))
         inputs = jnp.concatenate([state, action], -1)
         hidden = self.param("hidden", WEIGHTS, (self.heads, inputs.shape[-1], self.width))
@@ -82,13 +100,13 @@ class ActorCritic:
         config: Sizes.
         heads: M.
         embedding_size: E of items, actions and goals.
-        goal_conditioned: Whether a goal [B, E] is a further input of both networks.
+        directions: K, vectors [B, K, E] that both networks see besides the histories: a goal, or what is remembered.
     """
 
     config: NetworkConfig
     heads: int
     embedding_size: int
-    goal_conditioned: bool = False
+    directions: int = 0
 
     @property
     def encoder(self) -> HistoryEncoder:
@@ -107,20 +125,21 @@ class ActorCritic:
         """Returns freshly drawn parameters."""
         history = jnp.zeros((1, 1), jnp.int32)
         embedding = jnp.zeros((1, self.embedding_size))
-        goal_size = self.embedding_size if self.goal_conditioned else 0
-        state = jnp.zeros((1, self.config.state_size + goal_size))
+        state = jnp.zeros((1, self.config.state_size))
         action = jnp.zeros((1, self.heads, self.embedding_size))
+        directions = jnp.zeros((1, self.directions, self.embedding_size)) if self.directions else None
         keys = jax.random.split(key, 4)
 
         def encoder(key: jax.Array) -> Any:
             return self.encoder.init(key, history, history, embedding)["params"]
 
         def critic_heads(key: jax.Array) -> Any:
-            return self._critic_heads.init(key, state, action)["params"]
+            return self._critic_heads.init(key, state, action, directions)["params"]
 
         critics = self.config.num_critics
+        actor_heads = self._actor_heads.init(keys[1], state, directions)["params"]
         return {
-            "actor": {"encoder": encoder(keys[0]), "heads": self._actor_heads.init(keys[1], state)["params"]},
+            "actor": {"encoder": encoder(keys[0]), "heads": actor_heads},
             "critic": {
                 "encoder": jax.vmap(encoder)(jax.random.split(keys[2], critics)),
                 "heads": jax.vmap(critic_heads)(jax.random.split(keys[3], critics)),
@@ -143,18 +162,22 @@ class ActorCritic:
         states: jax.Array = jax.vmap(lambda encoder: _apply(self.encoder, encoder, first, second, embedding))(stacked)
         return states[0], states[1:]
 
-    def propose(self, actor: dict[str, Any], state: jax.Array, goal: jax.Array | None) -> Proposal:
+    def propose(self, actor: dict[str, Any], state: jax.Array, directions: jax.Array | None) -> Proposal:
         """Returns actions or goals [..., M, E] (Eq. 5 and 9): unit vectors, or in (-B, B) per coordinate.
 
         Args:
             actor: The actor's parameters.
             state: [..., S] from its encoder.
-            goal: [..., E] active goal if the level is goal-conditioned, else None.
+            directions: [..., K, E] if the level has any, else None.
         """
-        squashed = jnp.tanh(_apply(self._actor_heads, actor["heads"], _with_goal(state, goal)))
-        saturation = jnp.mean(jnp.abs(squashed) > _SATURATED, -1)
-        vector = unit(squashed) if self.config.action_norm == "unit" else self.config.action_bound * squashed
-        return Proposal(vector, saturation)
+        output, along = _apply(self._actor_heads, actor["heads"], state, directions)
+        if self.config.action_norm == "unit":
+            squashed = jnp.tanh(output)
+            vector = unit(squashed + along)
+        else:
+            squashed = jnp.tanh(output + along)
+            vector = self.config.action_bound * squashed
+        return Proposal(vector, jnp.mean(jnp.abs(squashed) > _SATURATED, -1))
 
     def perturb(self, vector: jax.Array, deviation: float, key: jax.Array) -> jax.Array:
         """Returns proposals with Gaussian noise on each coordinate, brought back to where proposals lie."""
@@ -168,24 +191,26 @@ class ActorCritic:
         first: jax.Array,
         second: jax.Array,
         embedding: jax.Array,
-        goal: jax.Array | None,
+        directions: jax.Array | None,
     ) -> Proposal:
         """Encodes histories [..., N] and proposes."""
         state: jax.Array = _apply(self.encoder, actor["encoder"], first, second, embedding)
-        return self.propose(actor, state, goal)
+        return self.propose(actor, state, directions)
 
-    def value(self, critic: dict[str, Any], states: jax.Array, action: jax.Array, goal: jax.Array | None) -> jax.Array:
+    def value(
+        self, critic: dict[str, Any], states: jax.Array, action: jax.Array, directions: jax.Array | None
+    ) -> jax.Array:
         """Returns [K, B, M] Q-values (Eq. 6, 7, 10, 11).
 
         Args:
             critic: Parameters of the K critics.
             states: [K, B, S] from their encoders.
             action: [B, M, E].
-            goal: [B, E] or None.
+            directions: [B, K, E] or None.
         """
 
         def one(heads: Any, state: jax.Array) -> jax.Array:
-            return _apply(self._critic_heads, heads, _with_goal(state, goal), action)
+            return _apply(self._critic_heads, heads, state, action, directions)
 
         return self._output(jax.vmap(one)(critic["heads"], states))
 
@@ -198,7 +223,7 @@ class ActorCritic:
         return state
 
     def values_of_items(self, critic: dict[str, Any], state: jax.Array, vectors: jax.Array) -> jax.Array:
-        """Returns [J] the first critic's Q-values (Eq. 10, 11) of many items in one state; for one head, no goal.
+        """Returns [J] the first critic's Q-values (Eq. 10, 11) of many items in one state; for one head, no directions.
 
         What is the same for all sessions, the items' part of the first layer, is computed once under `vmap`.
 
@@ -216,9 +241,12 @@ class ActorCritic:
         return jax.nn.relu(q) if self.config.q_output == "relu" else q
 
 
-def _apply(module: nn.Module, params: Any, *inputs: jax.Array) -> Any:
+def _apply(module: nn.Module, params: Any, *inputs: jax.Array | None) -> Any:
     return module.apply({"params": params}, *inputs)
 
 
-def _with_goal(state: jax.Array, goal: jax.Array | None) -> jax.Array:
-    return state if goal is None else jnp.concatenate([state, goal], -1)
+def _beside(state: jax.Array, directions: jax.Array | None) -> jax.Array:
+    """Returns [..., S + K E] the state and the directions that are known with it."""
+    if directions is None:
+        return state
+    return jnp.concatenate([state, directions.reshape(*directions.shape[:-2], -1)], -1)

@@ -9,15 +9,16 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from hrlmg_jax.goals import stage_of
+from hrlmg_jax.goals import as_directions, remembered, stage_of
 from hrlmg_jax.item_scores import best_scored_item
 from hrlmg_jax.networks import ActorCritic, Proposal
 from hrlmg_jax.retrieval import ItemIndex, nearest_item
 from sim.available_items import draw_item
 from sim.errors import UserError
+from sim.histories import HistoryTable
 from sim.policy import Decision, Policy
 from sim.session_env import SessionObservation
-from sim.settings import Count, NotNegative, OneOf, Share
+from sim.settings import Count, CountOrZero, NotNegative, OneOf, Share
 
 _WARM_UP_DRAWS = 16
 ACTOR, CRITIC = "actor", "critic"
@@ -35,6 +36,7 @@ class GoalConfig:
     benefit_discount: Share
     noise: NotNegative
     conditioned: bool
+    memory: CountOrZero
     frozen: bool
     hindsight: bool
     discount: Annotated[str, OneOf("gamma", "gamma_pow_c")]
@@ -78,6 +80,7 @@ class ActingParams:
         low: Parameters of LActor, or of LCritic where that decides.
         high: Parameters of HActor; None without a high level.
         index: The items.
+        table: The log that the high level's memory is read from.
         cumulative: [I] float32 cumulative frequency of the items in the training log, for the warm-up.
         warming_up: bool scalar: recommend items as frequent in the log instead (only when exploring).
     """
@@ -85,6 +88,7 @@ class ActingParams:
     low: Any
     high: Any
     index: ItemIndex
+    table: HistoryTable
     cumulative: jax.Array
     warming_up: jax.Array
 
@@ -168,12 +172,23 @@ class TwoLevelPolicy:
     def propose_action(self, params: ActingParams, observation: SessionObservation, goal: jax.Array | None) -> Proposal:
         """Returns LActor's proto-actions [B, 1, E] from the browsed and clicked items (Eq. 8, 9)."""
         histories = observation.histories
-        return self.low.act(params.low, histories.browsed, histories.clicked, params.index.embedding, goal)
+        return self.low.act(
+            params.low, histories.browsed, histories.clicked, params.index.embedding, as_directions(goal)
+        )
 
-    def set_goals(self, params: ActingParams, clicked: jax.Array, ordered: jax.Array) -> jax.Array:
-        """Returns HActor's goals [B, M, E] from clicked and ordered items [B, N] (Eq. 4, 5)."""
+    def set_goals(self, params: ActingParams, observation: SessionObservation) -> jax.Array:
+        """Returns HActor's goals [B, M, E] from clicked and ordered items (Eq. 4, 5) and its memory, if it has one."""
         assert self.high is not None
-        return self.high.act(params.high, clicked, ordered, params.index.embedding, None).vector
+        histories, embedding = observation.histories, params.index.embedding
+        memory = self.remember(params.table, observation.row, embedding)
+        return self.high.act(params.high, histories.clicked, histories.ordered, embedding, memory).vector
+
+    def remember(self, table: HistoryTable, row: jax.Array | None, embedding: jax.Array) -> jax.Array | None:
+        """Returns what the high level remembers, [B, 3, E], of users just before rows [B] of the log, if anything."""
+        if not self.goals.memory:
+            return None
+        assert row is not None, "sessions of a log have a row"
+        return remembered(jax.vmap(table.before, (0, None))(row, self.goals.memory), embedding)
 
     def active_goal(self, window: Window | tuple[()], step: jax.Array) -> jax.Array:
         """Returns [B, E] the goal in force at a step [B] of the sessions."""
@@ -189,7 +204,7 @@ class TwoLevelPolicy:
         clicked, ordered = observation.histories.clicked, observation.histories.ordered
 
         def renew(window: Window) -> Window:
-            goals = self.set_goals(params, clicked, ordered)
+            goals = self.set_goals(params, observation)
             if key is not None and self.high is not None:
                 goals = self.high.perturb(goals, self.goals.noise, key)
             new = Window(

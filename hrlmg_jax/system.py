@@ -122,11 +122,13 @@ def make_learner(config: RunConfig, problem: Problem) -> tuple[HrlLearner, World
     """Builds the learner and the tables that it reads on the device."""
     agent, data = config.learning_agent, problem.data
     size = config.simulator.embedding.size
-    conditioned = agent.goals.conditioned
+    goals = agent.goals
     policy = TwoLevelPolicy(
-        low=ActorCritic(agent.network, 1, size, conditioned),
-        high=ActorCritic(agent.network, agent.goals.count, size) if agent.goals.enabled else None,
-        goals=agent.goals,
+        low=ActorCritic(agent.network, 1, size, directions=1 if goals.conditioned else 0),
+        high=ActorCritic(agent.network, goals.count, size, directions=3 if goals.memory else 0)
+        if goals.enabled
+        else None,
+        goals=goals,
         action_noise=agent.learner.action_noise,
         history_length=config.env.history_length,
         decides=agent.decides,

@@ -98,6 +98,7 @@ class SessionObservation:
         histories: The user's last N items of each kind, [N] each.
         candidates: [L] int32 items to choose from, padded with -1; None: all items.
         hidden: The feedback model's hidden state. Only generators and oracles may look at it.
+        row: int32 row of the log before which the session began; None where there is no log.
     """
 
     step: jax.Array
@@ -106,6 +107,7 @@ class SessionObservation:
     histories: Histories
     candidates: jax.Array | None
     hidden: Any
+    row: jax.Array | None = None
 
 
 class SessionInfo(NamedTuple):
@@ -207,6 +209,7 @@ class SessionEnv:
             histories=state.histories,
             candidates=None if params.candidates is None else params.candidates[state.start],
             hidden=state.hidden,
+            row=params.rows[state.start],
         )
 
     def prepare(self, policy: Policy) -> Policy:

@@ -215,12 +215,12 @@ def test_the_papers_order_is_tested_pair_by_pair(tmp_path):
     assert order_table([], {"long_reward": "reward"}, 2) == []
 
 
-def test_an_agent_that_sees_its_goals_is_compared_with_its_controls_and_with_less_of_a_hierarchy(tmp_path):
-    for number, name in enumerate(("ddpg", "hrl_mg_conditioned", "hrl_mg_conditioned_alpha0")):
+def test_the_agent_with_a_memory_is_compared_with_its_controls_and_with_less_of_a_hierarchy(tmp_path):
+    for number, name in enumerate(("ddpg", "hrl_mg_memory", "hrl_mg_memory_alpha0")):
         make_session_run(tmp_path / name, [number, number + 1.0], agent(name))
     lines = order_table(results_in(tmp_path).results, {"long_reward": "reward"}, 2)
     pairs = [line.strip("| ").split(" | ")[0] for line in lines if line.startswith("| H")]
-    assert pairs == ["HRL-MG (goals seen) - HRL-MG (goals seen, alpha = 0)", "HRL-MG (goals seen) - DDPG"]
+    assert pairs == ["HRL-MG (memory) - HRL-MG (memory, alpha = 0)", "HRL-MG (memory) - DDPG"]
 
 
 def test_variants_are_told_apart_and_named_by_what_their_preset_has_not(tmp_path):
