@@ -36,11 +36,11 @@ class GoalConfig:
     benefit_discount: Share
     noise: NotNegative
     conditioned: bool
-    memory: CountOrZero
     frozen: bool
     hindsight: bool
     discount: Annotated[str, OneOf("gamma", "gamma_pow_c")]
     store_partial_window: bool
+    memory: CountOrZero = 0
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""
@@ -51,6 +51,11 @@ class GoalConfig:
             )
         if self.conditioned and not self.enabled:
             raise UserError("agent.goals.conditioned needs goals", do="Set agent.goals.enabled=true.")
+        if self.memory and not self.enabled:
+            raise UserError(
+                f"agent.goals.memory is {self.memory}, and there are no goals to be set by it",
+                do="Set agent.goals.enabled=true, or agent.goals.memory=0.",
+            )
 
 
 @flax.struct.dataclass
@@ -80,7 +85,7 @@ class ActingParams:
         low: Parameters of LActor, or of LCritic where that decides.
         high: Parameters of HActor; None without a high level.
         index: The items.
-        table: The log that the high level's memory is read from.
+        table: The log that the high level's memory is read from; None for none.
         cumulative: [I] float32 cumulative frequency of the items in the training log, for the warm-up.
         warming_up: bool scalar: recommend items as frequent in the log instead (only when exploring).
     """
@@ -88,7 +93,7 @@ class ActingParams:
     low: Any
     high: Any
     index: ItemIndex
-    table: HistoryTable
+    table: HistoryTable | None
     cumulative: jax.Array
     warming_up: jax.Array
 
@@ -183,11 +188,12 @@ class TwoLevelPolicy:
         memory = self.remember(params.table, observation.row, embedding)
         return self.high.act(params.high, histories.clicked, histories.ordered, embedding, memory).vector
 
-    def remember(self, table: HistoryTable, row: jax.Array | None, embedding: jax.Array) -> jax.Array | None:
+    def remember(self, table: HistoryTable | None, row: jax.Array | None, embedding: jax.Array) -> jax.Array | None:
         """Returns what the high level remembers, [B, 3, E], of users just before rows [B] of the log, if anything."""
         if not self.goals.memory:
             return None
-        assert row is not None, "sessions of a log have a row"
+        assert table is not None
+        assert row is not None, "a memory is read from the log"
         return remembered(jax.vmap(table.before, (0, None))(row, self.goals.memory), embedding)
 
     def active_goal(self, window: Window | tuple[()], step: jax.Array) -> jax.Array:

@@ -29,7 +29,7 @@ DIRECTIONS = np.random.default_rng(0).normal(size=(ITEMS, E))
 EMBEDDING = jnp.asarray(DIRECTIONS / np.linalg.norm(DIRECTIONS, axis=1, keepdims=True), jnp.float32)
 
 
-def make_networks(heads: int = M, goal_conditioned: bool = False, **changes: Any) -> ActorCritic:
+def make_networks(heads: int = M, directions: int = 0, **changes: Any) -> ActorCritic:
     settings: dict[str, Any] = {
         "hidden_size": 3,
         "state_size": 4,
@@ -39,7 +39,7 @@ def make_networks(heads: int = M, goal_conditioned: bool = False, **changes: Any
         "q_output": "linear",
         "critics": "twin",
     }
-    return ActorCritic(NetworkConfig(**{**settings, **changes}), heads, E, goal_conditioned)
+    return ActorCritic(NetworkConfig(**{**settings, **changes}), heads, E, directions)
 
 
 def random_params(networks: ActorCritic, seed: int) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def random_params(networks: ActorCritic, seed: int) -> dict[str, Any]:
     return jax.tree.map(lambda leaf: generator.normal(0, 0.7, leaf.shape).astype(np.float32), shapes)
 
 
-def make_batch(heads: int = M, goal_conditioned: bool = False, seed: int = 1) -> Batch:
+def make_batch(heads: int = M, directions: int = 0, seed: int = 1) -> Batch:
     """The second transition ends a session; the third and fourth lack stages."""
     generator = np.random.default_rng(seed)
     histories = generator.integers(-1, ITEMS, (4, B, N)).astype(np.int32)
@@ -65,8 +65,8 @@ def make_batch(heads: int = M, goal_conditioned: bool = False, seed: int = 1) ->
         active=active.astype(np.float32),
         discount=np.array([0.9, 0.0, 0.5, 0.9, 0.81, 0.9], np.float32),
         following=(histories[2], histories[3]),
-        goal=normal(B, E) if goal_conditioned else None,
-        following_goal=normal(B, E) if goal_conditioned else None,
+        directions=normal(B, directions, E) if directions else None,
+        following_directions=normal(B, directions, E) if directions else None,
     )
 
 
@@ -90,20 +90,20 @@ def compiled_gradients(networks: ActorCritic) -> Any:
 # Each network alone, one transition at a time: what `td_targets` and `losses` are made of.
 
 
-def action_of(networks: ActorCritic, params: Any, first: Any, second: Any, goal: Any) -> jax.Array:
+def action_of(networks: ActorCritic, params: Any, first: Any, second: Any, seen: Any) -> jax.Array:
     """[M, E] for the histories [N] of one transition."""
-    return networks.act(params["actor"], first, second, EMBEDDING, goal).vector
+    return networks.act(params["actor"], first, second, EMBEDDING, seen).vector
 
 
 def value_of(
-    networks: ActorCritic, params: Any, number: int, first: Any, second: Any, action: Any, goal: Any
+    networks: ActorCritic, params: Any, number: int, first: Any, second: Any, action: Any, seen: Any
 ) -> jax.Array:
     """[M] by one of the critics, for one transition."""
     own = jax.tree.map(lambda leaf: leaf[number], params["critic"])
     state = networks.encoder.apply({"params": own["encoder"]}, first, second, EMBEDDING)
     single = jax.tree.map(lambda leaf: leaf[None], own)
-    batched_goal = None if goal is None else goal[None]
-    return networks.value(single, state[None, None], action[None], batched_goal)[0, 0]
+    batched = None if seen is None else seen[None]
+    return networks.value(single, state[None, None], action[None], batched)[0, 0]
 
 
 def row(tree: Any, b: int) -> Any:
@@ -111,31 +111,32 @@ def row(tree: Any, b: int) -> Any:
 
 
 CASES = [
-    pytest.param({}, M, False, id="two goals"),
+    pytest.param({}, M, 0, id="two goals"),
+    pytest.param({}, M, 3, id="two goals, a memory"),
     pytest.param(
-        {"critics": "single", "q_output": "relu", "action_norm": "tanh", "action_bound": 2.0}, 1, True, id="conditioned"
+        {"critics": "single", "q_output": "relu", "action_norm": "tanh", "action_bound": 2.0}, 1, 1, id="conditioned"
     ),
 ]
 
 
-@pytest.mark.parametrize(("changes", "heads", "goal_conditioned"), CASES)
+@pytest.mark.parametrize(("changes", "heads", "directions"), CASES)
 def test_targets_are_rewards_and_the_least_primed_value_of_the_primed_action(
-    changes: dict[str, Any], heads: int, goal_conditioned: bool
+    changes: dict[str, Any], heads: int, directions: int
 ) -> None:
-    networks = make_networks(heads, goal_conditioned, **changes)
-    target, batch = random_params(networks, 2), make_batch(heads, goal_conditioned)
+    networks = make_networks(heads, directions, **changes)
+    target, batch = random_params(networks, 2), make_batch(heads, directions)
 
     @jax.jit
-    def values(first: Any, second: Any, goal: Any) -> jax.Array:
-        action = action_of(networks, target, first, second, goal)
+    def values(first: Any, second: Any, seen: Any) -> jax.Array:
+        action = action_of(networks, target, first, second, seen)
         numbers = range(networks.config.num_critics)
-        return jnp.stack([value_of(networks, target, k, first, second, action, goal) for k in numbers])
+        return jnp.stack([value_of(networks, target, k, first, second, action, seen) for k in numbers])
 
     found = compiled_targets(networks)(target, batch)
     assert found.shape == (B, heads)
     chosen = set()
     for b in range(B):
-        q = np.asarray(values(*row(batch.following, b), row(batch.following_goal, b)), np.float64)
+        q = np.asarray(values(*row(batch.following, b), row(batch.following_directions, b)), np.float64)
         chosen |= set(q.argmin(0).tolist())
         expected = np.asarray(batch.reward[b]) + float(batch.discount[b]) * q.min(0)
         np.testing.assert_allclose(found[b], expected, atol=1e-5)
@@ -170,33 +171,31 @@ def test_targets_ask_the_critics_about_the_executed_item() -> None:
         np.testing.assert_allclose(found[b], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(("changes", "heads", "goal_conditioned"), CASES)
-def test_losses_and_gradients_are_equations_16_to_21(
-    changes: dict[str, Any], heads: int, goal_conditioned: bool
-) -> None:
+@pytest.mark.parametrize(("changes", "heads", "directions"), CASES)
+def test_losses_and_gradients_are_equations_16_to_21(changes: dict[str, Any], heads: int, directions: int) -> None:
     """Losses summed over critics and heads, each a mean over transitions; the policy gradient by the chain rule.
 
     The critics are moved by their own loss alone, and the actor by the first critic's gradient at the proto-action
     alone, though both come from one sum.
     """
-    networks = make_networks(heads, goal_conditioned, **changes)
-    params, batch = random_params(networks, 12), make_batch(heads, goal_conditioned)
+    networks = make_networks(heads, directions, **changes)
+    params, batch = random_params(networks, 15), make_batch(heads, directions)
     targets = np.random.default_rng(4).normal(size=(B, heads)).astype(np.float32)
 
     @jax.jit
     def of_one(params: Any, transition: Batch, target: jax.Array) -> tuple[Any, ...]:
         """Squared errors and their gradient; value of the actor's action and the product of two gradients."""
-        state, goal = transition.state, transition.goal
+        state, seen = transition.state, transition.directions
 
         def squared_errors(critic: Any) -> jax.Array:
             total = jnp.float32(0)
             for k in range(networks.config.num_critics):
-                q = value_of(networks, {"critic": critic}, k, *state, transition.action, goal)
+                q = value_of(networks, {"critic": critic}, k, *state, transition.action, seen)
                 total += sum(transition.active[i] * (target[i] - q[i]) ** 2 for i in range(heads))
             return total
 
-        action, pull_back = jax.vjp(lambda actor: action_of(networks, {"actor": actor}, *state, goal), params["actor"])
-        value, slope = jax.value_and_grad(lambda a: jnp.sum(value_of(networks, params, 0, *state, a, goal)))(action)
+        action, pull_back = jax.vjp(lambda actor: action_of(networks, {"actor": actor}, *state, seen), params["actor"])
+        value, slope = jax.value_and_grad(lambda a: jnp.sum(value_of(networks, params, 0, *state, a, seen)))(action)
         return *jax.value_and_grad(squared_errors)(params["critic"]), value, pull_back(slope)[0]
 
     def expected(params: Any) -> list[Any]:

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hrlmg_jax.goals import assign_benefit, internal_reward, stage_of
+from hrlmg_jax.goals import as_directions, assign_benefit, internal_reward, remembered, stage_of
+from sim.histories import Histories
 
 BETAS = [0.0, 0.3, 0.5, 1.0]
 WINDOWS = [(period, goals) for period in range(1, 13) for goals in range(1, period + 1)]
@@ -124,3 +125,15 @@ def test_internal_reward_of_a_zero_vector_is_zero() -> None:
     assert float(internal_reward(zero, other)) == 0
     assert float(internal_reward(other, zero)) == 0
     assert float(internal_reward(zero, zero)) == 0
+
+
+def test_what_is_remembered_are_shrunk_means_of_each_kind() -> None:
+    """Of n items their sum over n + 1: [2, 0] and [0, 4] browsed give [2/3, 4/3], the second clicked [0, 2]."""
+    embedding = jnp.asarray([[2.0, 0.0], [0.0, 4.0], [9.0, 9.0]])
+    past = Histories(*(jnp.asarray(items, jnp.int32) for items in ([[-1, 0, 1]], [[-1, -1, 1]], [[-1, -1, -1]])))
+    np.testing.assert_allclose(remembered(past, embedding), [[[2 / 3, 4 / 3], [0, 2], [0, 0]]], rtol=1e-6)
+
+
+def test_a_goal_is_the_only_direction() -> None:
+    assert as_directions(jnp.zeros((5, 4))).shape == (5, 1, 4)  # type: ignore[union-attr]
+    assert as_directions(None) is None

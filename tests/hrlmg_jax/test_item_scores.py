@@ -109,7 +109,7 @@ def dnn_policy(epsilon: float) -> TwoLevelPolicy:
 
 def acting_params(critic: Any) -> ActingParams:
     index = ItemIndex(jnp.asarray(EMBEDDING), CATALOGUE)
-    return ActingParams(critic, None, index, jnp.arange(1.0, CATALOGUE + 1), jnp.bool_(False))
+    return ActingParams(critic, None, index, None, jnp.arange(1.0, CATALOGUE + 1), jnp.bool_(False))
 
 
 def test_dnn_recommends_what_its_critic_values_most() -> None:

@@ -26,6 +26,7 @@ from sim.session_env import SessionEnv, SessionParams
 from sim.settings import read_settings
 
 ITEMS, CATALOGUE, E, N, B = 14, 12, 6, 3, 4
+MEMORY = 5
 WARM_UP, STEPS = 16, 30
 REWARD = [0.0, 1.0, 5.0]
 EMBEDDING = np.random.default_rng(0).normal(size=(ITEMS, E))
@@ -129,8 +130,8 @@ def make_learner(goals: GoalConfig, length: int = 7, **changes: Any) -> HrlLearn
         critics="twin",
     )
     policy = TwoLevelPolicy(
-        low=ActorCritic(network, 1, E, goals.conditioned),
-        high=ActorCritic(network, goals.count, E) if goals.enabled else None,
+        low=ActorCritic(network, 1, E, 1 if goals.conditioned else 0),
+        high=ActorCritic(network, goals.count, E, 3 if goals.memory else 0) if goals.enabled else None,
         goals=goals,
         action_noise=config.action_noise,
         history_length=N,
@@ -194,9 +195,10 @@ LEARNERS = {
     "three": make_learner(goal_config(count=3, noise=0.0, store_partial_window=False)),
     # Sessions of two whole windows of 4; the low level sees its goals.
     "conditioned": make_learner(goal_config(count=2, period=4, conditioned=True, internal_weight=0.5), length=8),
+    "memory": make_learner(goal_config(count=1, conditioned=True, hindsight=True, memory=MEMORY, noise=0.0)),
 }
 WITHOUT_INFLUENCE = ["one, frozen", "two", "three"]
-WITH_GOALS = [*WITHOUT_INFLUENCE, "conditioned"]
+WITH_GOALS = [*WITHOUT_INFLUENCE, "conditioned", "memory"]
 
 
 @functools.cache
@@ -415,6 +417,45 @@ def test_a_low_level_that_sees_goals_remembers_the_present_one_and_the_next() ->
         np.testing.assert_allclose(rows.following_goal[index], expected, atol=1e-5)
 
 
+def remembered_before(start: int) -> np.ndarray:
+    """[3, E]: sums of the last items of each kind before a session, divided by one more than their number."""
+    past = logged_histories(start)
+    last = [past[kind][-MEMORY:] for kind in ("browsed", "clicked", "ordered")]
+    return np.array([EMBEDDING[items].sum(0) / (len(items) + 1) if items else np.zeros(E) for items in last])
+
+
+def test_a_high_level_with_a_memory_sets_goals_by_what_the_user_did_before_the_session() -> None:
+    """The same memory from the first step of a session to its last; the replay finds it again by a row of the log."""
+    played, learner = run("memory"), LEARNERS["memory"]
+    assert learner.policy.high is not None
+    assert played.final.high_replay is not None
+    act, memories = jax.jit(learner.policy.high.act), set()
+    windows = []
+    for index, step in enumerate(replayed(played)):
+        number, b = divmod(index, B)
+        start = int(played.states.episodes.state.start[number, b])
+        if step.last or (step.t + 1) % learner.policy.goals.period == 0:
+            windows.append(start)
+        if step.t % learner.policy.goals.period:
+            continue
+        memory = remembered_before(start)
+        memories.add(memory.tobytes())
+        histories = (np.array([last_n(step.before[kind])], np.int32) for kind in ("clicked", "ordered"))
+        params = jax.tree.map(lambda leaf, n=number: leaf[n], played.states.high.params["actor"])
+        seen = jnp.asarray(memory[None], jnp.float32)
+        expected = np.asarray(act(params, *histories, jnp.asarray(EMBEDDING), seen).vector)[0]
+        np.testing.assert_allclose(goals_in_force(played, number, b), expected, atol=1e-5)
+    assert len(memories) > 2
+    rows = jax.tree.map(lambda leaf: leaf[: len(windows)], played.final.high_replay.rows)
+    np.testing.assert_array_equal(rows.row, FIRST_ROWS[windows])
+    batch = learner.high_batch(rows, make_world())
+    assert batch.directions is not None
+    assert batch.following_directions is not None
+    wanted = np.stack([remembered_before(start) for start in windows])
+    np.testing.assert_allclose(batch.directions, wanted, atol=1e-6)
+    np.testing.assert_allclose(batch.following_directions, wanted, atol=1e-6)
+
+
 def test_metrics_are_rates_per_session_of_the_step() -> None:
     played = run("two")
     rows = played.final.low_replay.rows
@@ -615,7 +656,7 @@ def test_high_level_batches_by_hand(terminal: str, discount: str) -> None:
         following_clicked=jnp.asarray(np.arange(30, 45).reshape(5, 3)),
         following_ordered=jnp.asarray(np.arange(45, 60).reshape(5, 3)),
     )
-    batch = learner.high_batch(rows)
+    batch = learner.high_batch(rows, make_world())
     np.testing.assert_allclose(batch.reward, [[1, 2.3], [5, 1.5], [0, 1], [1, 0.3], [0, 0]], rtol=1e-6)
     np.testing.assert_array_equal(batch.active, [[1, 1], [1, 1], [1, 1], [1, 0], [1, 0]])
     expected = [0.9**n if discount == "gamma_pow_c" else 0.9 for n in steps]

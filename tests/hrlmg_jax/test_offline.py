@@ -50,7 +50,7 @@ def world():
     vectors = generator.normal(size=(ITEMS, SIZE))
     embedding = jnp.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), jnp.float32)
     actor = jax.jit(policy.low.init)(jax.random.key(1))["actor"]
-    params = ActingParams(actor, None, ItemIndex(embedding, ITEMS), jnp.ones(ITEMS), jnp.bool_(False))
+    params = ActingParams(actor, None, ItemIndex(embedding, ITEMS), None, jnp.ones(ITEMS), jnp.bool_(False))
     propose = jax.jit(lambda browsed, clicked: policy.low.act(actor, browsed, clicked, embedding, None).vector)
     return SimpleNamespace(
         data=data, policy=policy, params=params, embedding=np.asarray(embedding, np.float64), propose=propose

@@ -205,6 +205,7 @@ def test_a_session_starts_with_what_its_user_had_seen_by_then(rows, world, playe
     assert (np.asarray(observation.last_item) == -1).all()
     assert observation.candidates is None
     np.testing.assert_array_equal(observation.hidden[1], world["mood"])
+    np.testing.assert_array_equal(observation.row, world["begins"])
     for start, begins in enumerate(world["begins"]):
         seen = [row[1:] for row in rows[:begins] if row[0] == rows[begins][0]]
         for least, history in enumerate(
