@@ -272,6 +272,18 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a.astype(np.float64) @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12))
 
 
+def remembered_before(start: int) -> np.ndarray:
+    """[3, E]: sums of the last items of each kind before a session, divided by one more than their number."""
+    past = logged_histories(start)
+    last = [past[kind][-MEMORY:] for kind in ("browsed", "clicked", "ordered")]
+    return np.array([EMBEDDING[items].sum(0) / (len(items) + 1) if items else np.zeros(E) for items in last])
+
+
+def memory_of(learner: HrlLearner, start: int) -> jax.Array | None:
+    """[1, 3, E] what a high level with a memory sees in session `start`."""
+    return jnp.asarray(remembered_before(start)[None], jnp.float32) if learner.policy.goals.memory else None
+
+
 def goals_in_force(played: Played, number: int, b: int) -> np.ndarray:
     """[M, E] during step `number`: what the policy carries after it."""
     return played.states.episodes.carry.goals[number + 1, b]
@@ -378,7 +390,8 @@ def test_goals_are_renewed_every_c_steps_and_kept_between(name: str) -> None:
             continue
         histories = (np.array([last_n(step.before[kind])], np.int32) for kind in ("clicked", "ordered"))
         params = jax.tree.map(lambda leaf, n=number: leaf[n], played.states.high.params["actor"])
-        proposed = np.asarray(act(params, *histories, jnp.asarray(EMBEDDING), None).vector)[0]
+        seen = memory_of(learner, int(played.states.episodes.state.start[number, b]))
+        proposed = np.asarray(act(params, *histories, jnp.asarray(EMBEDDING), seen).vector)[0]
         if learner.policy.goals.noise == 0:
             np.testing.assert_allclose(goals, proposed, atol=1e-5)
             continue
@@ -417,13 +430,6 @@ def test_a_low_level_that_sees_goals_remembers_the_present_one_and_the_next() ->
         np.testing.assert_allclose(rows.following_goal[index], expected, atol=1e-5)
 
 
-def remembered_before(start: int) -> np.ndarray:
-    """[3, E]: sums of the last items of each kind before a session, divided by one more than their number."""
-    past = logged_histories(start)
-    last = [past[kind][-MEMORY:] for kind in ("browsed", "clicked", "ordered")]
-    return np.array([EMBEDDING[items].sum(0) / (len(items) + 1) if items else np.zeros(E) for items in last])
-
-
 def test_a_high_level_with_a_memory_sets_goals_by_what_the_user_did_before_the_session() -> None:
     """The same memory from the first step of a session to its last; the replay finds it again by a row of the log."""
     played, learner = run("memory"), LEARNERS["memory"]
@@ -438,12 +444,10 @@ def test_a_high_level_with_a_memory_sets_goals_by_what_the_user_did_before_the_s
             windows.append(start)
         if step.t % learner.policy.goals.period:
             continue
-        memory = remembered_before(start)
-        memories.add(memory.tobytes())
+        memories.add(remembered_before(start).tobytes())
         histories = (np.array([last_n(step.before[kind])], np.int32) for kind in ("clicked", "ordered"))
         params = jax.tree.map(lambda leaf, n=number: leaf[n], played.states.high.params["actor"])
-        seen = jnp.asarray(memory[None], jnp.float32)
-        expected = np.asarray(act(params, *histories, jnp.asarray(EMBEDDING), seen).vector)[0]
+        expected = np.asarray(act(params, *histories, jnp.asarray(EMBEDDING), memory_of(learner, start)).vector)[0]
         np.testing.assert_allclose(goals_in_force(played, number, b), expected, atol=1e-5)
     assert len(memories) > 2
     rows = jax.tree.map(lambda leaf: leaf[: len(windows)], played.final.high_replay.rows)
