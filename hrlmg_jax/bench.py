@@ -86,7 +86,7 @@ def step_operations(config: RunConfig, learner: HrlLearner, num_items: int) -> t
     played = agent.learner.sessions * (own + user + retrieval)
     updated = level_operations(config, learner.policy.low, agent.learner.batch_size)
     updated += agent.learner.batch_size * retrieval  # the target's action is the nearest item
-    if learner.policy.high is not None:
+    if isinstance(learner.policy.high, ActorCritic):
         played += agent.learner.sessions * own / agent.goals.period
         updated += level_operations(config, learner.policy.high, agent.learner.high_batch_size)
     return played, updated

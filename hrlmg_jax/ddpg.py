@@ -17,6 +17,8 @@ from harness.optimizers import clipped_adam, descend, soft_update
 from hrlmg_jax.networks import ActorCritic
 from sim.sharding import EPISODES, EVERYWHERE, mean_over_devices, per_device
 
+Loss = Callable[[Any, "Batch", jax.Array, jax.Array], tuple[jax.Array, Any]]
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -47,7 +49,7 @@ class Batch:
         active: [B, M] float32, 0 for goals whose stage never came (a session that ended early).
         discount: [B] gamma, or 0 where nothing follows.
         following: Two histories [B, N] of the next state.
-        directions: [B, K, E] what the networks see besides: the active goal, or the memory; None for nothing.
+        directions: [B, K, E] what the networks see besides: the active goal, or what is remembered; None for nothing.
         following_directions: [B, K, E] of the next state.
     """
 
@@ -66,9 +68,8 @@ def optimizers(config: OptimizerConfig) -> tuple[optax.GradientTransformation, o
     return clipped_adam(config.actor_rate, config.clip_norm), clipped_adam(config.critic_rate, config.clip_norm)
 
 
-def init_level(networks: ActorCritic, config: OptimizerConfig, key: jax.Array) -> LevelState:
-    """Returns fresh parameters, the targets equal to them."""
-    params = networks.init(key)
+def init_level(params: Any, config: OptimizerConfig) -> LevelState:
+    """Returns fresh parameters as a level that has learned nothing, the targets equal to them."""
     actor, critic = optimizers(config)
     opt_state = (actor.init(params["actor"]), critic.init(params["critic"]))
     return LevelState(params, jax.tree.map(jnp.copy, params), opt_state)
@@ -134,19 +135,45 @@ def losses(
     return critic_loss + actor_loss, metrics
 
 
-def _gradient(
-    networks: ActorCritic, params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array, supervised: bool
-) -> tuple[Any, dict[str, jax.Array]]:
-    """Returns the gradient of `losses` and its metrics; many devices take each that of their transitions."""
+def gradient_of(loss: Loss, params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array) -> tuple[Any, Any]:
+    """Returns the gradient of a loss and its metrics; many devices take each that of their transitions.
+
+    Args:
+        loss: `(params, batch, targets, embedding) -> (loss, metrics)`, means over transitions.
+        params: Of a level, to differentiate.
+        batch: Transitions.
+        targets: [B, M] constants.
+        embedding: [J, E] items.
+    """
 
     def own(params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array) -> Any:
-        found = jax.grad(losses, argnums=1, has_aux=True)(networks, params, batch, targets, embedding, supervised)
-        return mean_over_devices(found)
+        return mean_over_devices(jax.grad(loss, has_aux=True)(params, batch, targets, embedding))
 
     along = PartitionSpec(EPISODES)
     spread = per_device(own, (EVERYWHERE, along, along, EVERYWHERE), EVERYWHERE, targets.shape[0])
     gradient, metrics = spread(params, batch, targets, embedding)
     return gradient, metrics
+
+
+def follow(
+    gradient: Any, config: OptimizerConfig, tau: float, level: LevelState, moved: tuple[str, ...]
+) -> tuple[LevelState, dict[str, jax.Array]]:
+    """Takes one step of Adam, then lets the targets follow; returns the level and the norms of the gradients.
+
+    Args:
+        gradient: Of all parameters.
+        config: Of both optimisers.
+        tau: By how much the targets follow.
+        level: Before the step.
+        moved: Which of "actor" and "critic" learn; the other stays as it is.
+    """
+    params, opt_states, norms = dict(level.params), [], {}
+    for name, optimizer, opt_state in zip(("actor", "critic"), optimizers(config), level.opt_state, strict=True):
+        if name in moved:
+            params[name], opt_state, norm = descend(optimizer, gradient[name], opt_state, level.params[name])
+            norms[f"{name}_gradient_norm"] = norm
+        opt_states.append(opt_state)
+    return LevelState(params, soft_update(level.target, params, tau), tuple(opt_states)), norms
 
 
 def update_level(
@@ -168,14 +195,10 @@ def update_level(
         targets = batch.reward
     else:
         targets = jax.lax.stop_gradient(td_targets(networks, level.target, batch, embedding, executed))
-    gradient, metrics = _gradient(networks, level.params, batch, targets, embedding, supervised)
-    params, opt_states = dict(level.params), []
-    for name, optimizer, opt_state in zip(("actor", "critic"), optimizers(config), level.opt_state, strict=True):
-        if supervised and name == "actor":
-            opt_states.append(opt_state)
-            continue
-        params[name], opt_state, norm = descend(optimizer, gradient[name], opt_state, level.params[name])
-        opt_states.append(opt_state)
-        metrics[f"{name}_gradient_norm"] = norm
-    target = soft_update(level.target, params, tau)
-    return LevelState(params, target, tuple(opt_states)), metrics
+
+    def loss(params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array) -> tuple[jax.Array, Any]:
+        return losses(networks, params, batch, targets, embedding, supervised)
+
+    gradient, metrics = gradient_of(loss, level.params, batch, targets, embedding)
+    level, norms = follow(gradient, config, tau, level, ("critic",) if supervised else ("actor", "critic"))
+    return level, metrics | norms

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from harness.nearest import unit
 from sim.histories import Histories
 
 
@@ -47,19 +48,27 @@ def as_directions(goal: jax.Array | None) -> jax.Array | None:
     return None if goal is None else goal[..., None, :]
 
 
-def remembered(past: Histories, embedding: jax.Array) -> jax.Array:
-    """Returns [..., 3, E] what a high level remembers of a long past: where browsed, clicked and ordered items lay.
+REMEMBERED = ("browsed_before", "clicked_before", "ordered_before", "clicked_lately", "ordered_lately")
+"""What a high level with a memory remembers of a user: before the session, and by the histories of now."""
 
-    Mean embeddings, those of n items shrunk by n / (n + 1): few items say little, and none nothing.
+
+def remembered(before: Histories, clicked: jax.Array, ordered: jax.Array, embedding: jax.Array) -> jax.Array:
+    """Returns [..., K, E] where the items lay that are remembered, a direction for each of `REMEMBERED`.
+
+    The directions of mean embeddings, those of n items of length n / (n + 1): few items say little, and none nothing.
 
     Args:
-        past: [..., L] items before the session, padded with -1.
+        before: [..., L] items before the session, padded with -1.
+        clicked: [..., N] items clicked last, padded likewise.
+        ordered: [..., N] items ordered last.
         embedding: [J, E].
     """
 
-    def mean(items: jax.Array) -> jax.Array:
+    def direction(items: jax.Array) -> jax.Array:
         known = (items >= 0).astype(embedding.dtype)
+        number = known.sum(-1, keepdims=True)
         total = jnp.einsum("...l,...le->...e", known, embedding[jnp.maximum(items, 0)])
-        return total / (known.sum(-1, keepdims=True) + 1)
+        return unit(total) * number / (number + 1)
 
-    return jnp.stack([mean(past.browsed), mean(past.clicked), mean(past.ordered)], -2)
+    kinds = (before.browsed, before.clicked, before.ordered, clicked, ordered)
+    return jnp.stack([direction(items) for items in kinds], -2)

@@ -14,6 +14,7 @@ from harness.nearest import unit
 from harness.replay import Replay, add_rows, make_replay, sample_rows
 from hrlmg_jax.ddpg import Batch, LevelState, OptimizerConfig, init_level, update_level
 from hrlmg_jax.goals import as_directions, assign_benefit, internal_reward, stage_of
+from hrlmg_jax.memory import MemoryActorCritic, update_memory_level
 from hrlmg_jax.policy import CRITIC, ActingParams, TwoLevelPolicy, Window
 from hrlmg_jax.retrieval import ItemIndex, nearest_embedding
 from sim.errors import UserError
@@ -178,8 +179,8 @@ class HrlLearner:
         """Returns the state before the first step. The low level's parameters do not depend on the high level's."""
         low_key, high_key, start_key, run_key = jax.random.split(key, 4)
         config, policy = self.config, self.policy
-        low = init_level(policy.low, self.optimizer, low_key)
-        high = None if policy.high is None else init_level(policy.high, self.optimizer, high_key)
+        low = init_level(policy.low.init(low_key), self.optimizer)
+        high = None if policy.high is None else init_level(policy.high.init(high_key), self.optimizer)
         acting = self._acting(low, high, world, jnp.bool_(True))
         episodes = begin(self.env, world.env, policy.as_policy(), acting, self._draw_starts(start_key, world))
         episodes = self._staggered(episodes, world)
@@ -287,23 +288,32 @@ class HrlLearner:
         )
 
     def high_batch(self, rows: HighTransition, world: World) -> Batch:
-        """Returns the windows of the high level as arrays, rewards assigned to goals by Eq. 15."""
+        """Returns the windows of the high level as arrays, rewards assigned to goals by Eq. 15.
+
+        With a memory the rewards are per step of a window, so that its few weights are of order 1.
+        """
         goals = self.policy.goals
         began = jnp.arange(goals.count) * (goals.period // goals.count)
         discount = self._discount(rows.last)
-        memory = self.policy.remember(world.env.table, rows.row, world.index.embedding)
         if goals.discount == "gamma_pow_c":
             discount *= self.config.gamma ** (rows.steps - 1)
+        reward = assign_benefit(rows.stage_reward, goals.benefit_discount)
+        state, following = (rows.clicked, rows.ordered), (rows.following_clicked, rows.following_ordered)
         return Batch(
-            state=(rows.clicked, rows.ordered),
+            state=state,
             action=rows.goals,
-            reward=assign_benefit(rows.stage_reward, goals.benefit_discount),
+            reward=reward / goals.period if goals.memory else reward,
             active=(rows.steps[:, None] > began).astype(jnp.float32),
             discount=discount,
-            following=(rows.following_clicked, rows.following_ordered),
-            directions=memory,
-            following_directions=memory,
+            following=following,
+            directions=self._remembered(rows, state, world),
+            following_directions=self._remembered(rows, following, world),
         )
+
+    def _remembered(self, rows: HighTransition, state: tuple[jax.Array, jax.Array], world: World) -> jax.Array | None:
+        if not self.policy.goals.memory:
+            return None
+        return self.policy.remember(world.env.table, rows.row, *state, world.index.embedding)
 
     def _discount(self, last: jax.Array) -> jax.Array:
         ends = last if self.config.terminal == "zero" else jnp.zeros_like(last)
@@ -339,10 +349,10 @@ class HrlLearner:
         assert networks is not None
 
         def update(level: LevelState) -> tuple[LevelState, dict[str, jax.Array]]:
-            batch = self.high_batch(rows, world)
-            return update_level(
-                networks, self.optimizer, self.config.tau, level, batch, world.index.embedding, lambda goals: goals
-            )
+            batch, embedding, tau = self.high_batch(rows, world), world.index.embedding, self.config.tau
+            if isinstance(networks, MemoryActorCritic):
+                return update_memory_level(networks, self.optimizer, tau, level, batch, embedding)
+            return update_level(networks, self.optimizer, tau, level, batch, embedding, lambda goals: goals)
 
         skip = jnp.bool_(True) if self.policy.goals.frozen else nothing_yet
         return _unless(skip, update, level)

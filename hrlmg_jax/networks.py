@@ -100,7 +100,7 @@ class ActorCritic:
         config: Sizes.
         heads: M.
         embedding_size: E of items, actions and goals.
-        directions: K, vectors [B, K, E] that both networks see besides the histories: a goal, or what is remembered.
+        directions: K, vectors [B, K, E] that both networks see besides the histories, such as the goal in force.
     """
 
     config: NetworkConfig

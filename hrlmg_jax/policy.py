@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from hrlmg_jax.goals import as_directions, remembered, stage_of
 from hrlmg_jax.item_scores import best_scored_item
+from hrlmg_jax.memory import MemoryActorCritic
 from hrlmg_jax.networks import ActorCritic, Proposal
 from hrlmg_jax.retrieval import ItemIndex, nearest_item
 from sim.available_items import draw_item
@@ -113,7 +114,7 @@ class TwoLevelPolicy:
     """
 
     low: ActorCritic
-    high: ActorCritic | None
+    high: ActorCritic | MemoryActorCritic | None
     goals: GoalConfig
     action_noise: float
     history_length: int
@@ -182,19 +183,35 @@ class TwoLevelPolicy:
         )
 
     def set_goals(self, params: ActingParams, observation: SessionObservation) -> jax.Array:
-        """Returns HActor's goals [B, M, E] from clicked and ordered items (Eq. 4, 5) and its memory, if it has one."""
+        """Returns HActor's goals [B, M, E] from clicked and ordered items (Eq. 4, 5), or from what it remembers."""
         assert self.high is not None
-        histories, embedding = observation.histories, params.index.embedding
-        memory = self.remember(params.table, observation.row, embedding)
-        return self.high.act(params.high, histories.clicked, histories.ordered, embedding, memory).vector
+        clicked, ordered = observation.histories.clicked, observation.histories.ordered
+        embedding = params.index.embedding
+        if isinstance(self.high, MemoryActorCritic):
+            return self.high.act(params.high, self.remember(params.table, observation.row, clicked, ordered, embedding))
+        return self.high.act(params.high, clicked, ordered, embedding, None).vector
 
-    def remember(self, table: HistoryTable | None, row: jax.Array | None, embedding: jax.Array) -> jax.Array | None:
-        """Returns what the high level remembers, [B, 3, E], of users just before rows [B] of the log, if anything."""
-        if not self.goals.memory:
-            return None
+    def remember(
+        self,
+        table: HistoryTable | None,
+        row: jax.Array | None,
+        clicked: jax.Array,
+        ordered: jax.Array,
+        embedding: jax.Array,
+    ) -> jax.Array:
+        """Returns what a high level with a memory remembers, [B, K, E].
+
+        Args:
+            table: The log.
+            row: [B] int32 rows of it before which the sessions began.
+            clicked: [B, N] int32 items clicked last.
+            ordered: [B, N] int32 items ordered last.
+            embedding: [J, E].
+        """
         assert table is not None
         assert row is not None, "a memory is read from the log"
-        return remembered(jax.vmap(table.before, (0, None))(row, self.goals.memory), embedding)
+        before = jax.vmap(table.before, (0, None))(row, self.goals.memory)
+        return remembered(before, clicked, ordered, embedding)
 
     def active_goal(self, window: Window | tuple[()], step: jax.Array) -> jax.Array:
         """Returns [B, E] the goal in force at a step [B] of the sessions."""
