@@ -71,7 +71,7 @@ class TwoLevelAgent:
             raise UserError(f"agent.name is {self.name!r}, which an opponent has", do="Choose another.")
         if self.goals.memory and self.network.action_norm != "unit":
             raise UserError(
-                f"agent.network.action_norm is {self.network.action_norm}, and goals that follow a memory are unit vectors",
+                f"agent.network.action_norm is {self.network.action_norm}; goals made from a memory are unit vectors",
                 do="Set agent.network.action_norm=unit, or agent.goals.memory=0.",
             )
         if self.decides == CRITIC and (self.goals.enabled or self.learner.gamma > 0):

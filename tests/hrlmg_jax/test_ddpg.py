@@ -112,7 +112,7 @@ def row(tree: Any, b: int) -> Any:
 
 CASES = [
     pytest.param({}, M, 0, id="two goals"),
-    pytest.param({}, M, 3, id="two goals, a memory"),
+    pytest.param({}, M, 3, id="two goals, three directions"),
     pytest.param(
         {"critics": "single", "q_output": "relu", "action_norm": "tanh", "action_bound": 2.0}, 1, 1, id="conditioned"
     ),

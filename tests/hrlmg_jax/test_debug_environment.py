@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from hrlmg_jax.learner import HrlLearner, HrlState, LearnerConfig, World
+from hrlmg_jax.memory import MemoryActorCritic
 from hrlmg_jax.networks import ActorCritic, NetworkConfig
 from hrlmg_jax.policy import GoalConfig, TwoLevelPolicy
 from hrlmg_jax.retrieval import ItemIndex
 from sim.events import build_event_log
 from sim.histories import Histories, make_history_table
 from sim.rollout import rollout
-from sim.session_env import SessionEnv, SessionParams
+from sim.session_env import FeedbackModel, SessionEnv, SessionParams
 
 GROUPS, GROUP_SIZE, E, N, T = 4, 20, 8, 3, 20
 ITEMS = GROUPS * GROUP_SIZE
@@ -48,6 +49,19 @@ class WantedFeedback:
 
     def update(self, params: Wanted, hidden: tuple[()], item: jax.Array, feedback: jax.Array) -> tuple[()]:
         return ()
+
+
+class TasteFeedback:
+    """A click for every item of the group of the user who comes (user `start` likes group `start`), a skip else."""
+
+    def initial(self, params: Wanted, start: jax.Array) -> jax.Array:
+        return start
+
+    def probabilities(self, params: Wanted, hidden: jax.Array, histories: Histories, item: jax.Array) -> jax.Array:
+        return jax.nn.one_hot((params.group[item] == hidden).astype(jnp.int32), 3)
+
+    def update(self, params: Wanted, hidden: jax.Array, item: jax.Array, feedback: jax.Array) -> jax.Array:
+        return hidden
 
 
 def optimum(after: list[int], first: int) -> int:
@@ -97,7 +111,8 @@ def make_world(after: list[int]) -> World:
     return World(env, ItemIndex(jnp.asarray(embedding, jnp.float32), ITEMS), jnp.arange(1.0, ITEMS + 1))
 
 
-def make_learner(with_goals: bool) -> HrlLearner:
+def make_learner(with_goals: bool, users: FeedbackModel | None = None, **changes: Any) -> HrlLearner:
+    """Returns the agents; `changes` are of the goals."""
     network = NetworkConfig(
         hidden_size=16,
         state_size=16,
@@ -107,19 +122,20 @@ def make_learner(with_goals: bool) -> HrlLearner:
         q_output="linear",
         critics="twin",
     )
-    goals = GoalConfig(
-        enabled=with_goals,
-        count=2,
-        period=10,
-        internal_weight=0.5,
-        benefit_discount=0.5,
-        noise=0.1,
-        conditioned=False,
-        frozen=False,
-        hindsight=False,
-        discount="gamma",
-        store_partial_window=True,
-    )
+    settings: dict[str, Any] = {
+        "enabled": with_goals,
+        "count": 2,
+        "period": 10,
+        "internal_weight": 0.5,
+        "benefit_discount": 0.5,
+        "noise": 0.1,
+        "conditioned": False,
+        "frozen": False,
+        "hindsight": False,
+        "discount": "gamma",
+        "store_partial_window": True,
+    }
+    goals = GoalConfig(**(settings | changes))
     config = LearnerConfig(
         sessions=32,
         warm_up_steps=60,
@@ -137,13 +153,13 @@ def make_learner(with_goals: bool) -> HrlLearner:
         terminal="bootstrap",
     )
     policy = TwoLevelPolicy(
-        low=ActorCritic(network, 1, E),
-        high=ActorCritic(network, goals.count, E) if with_goals else None,
+        low=ActorCritic(network, 1, E, 1 if goals.conditioned else 0),
+        high=(MemoryActorCritic if goals.memory else ActorCritic)(network, goals.count, E) if with_goals else None,
         goals=goals,
         action_noise=config.action_noise,
         history_length=N,
     )
-    return HrlLearner(SessionEnv(WantedFeedback(), T, N), policy, config)
+    return HrlLearner(SessionEnv(users or WantedFeedback(), T, N), policy, config)
 
 
 class Compiled(NamedTuple):
@@ -158,8 +174,10 @@ class Compiled(NamedTuple):
     scope="module", params=[pytest.param(False, id="ddpg", marks=pytest.mark.long), pytest.param(True, id="hrl_mg")]
 )
 def agent(request: pytest.FixtureRequest) -> Compiled:
-    learner = make_learner(request.param)
+    return compiled(make_learner(request.param))
 
+
+def compiled(learner: HrlLearner) -> Compiled:
     def train(state: HrlState, world: World) -> tuple[HrlState, Any]:
         return jax.lax.scan(lambda state, _: learner.train_step(state, world), state, None, length=STEPS)
 
@@ -187,3 +205,23 @@ def test_nine_tenths_of_the_optimum_are_reached(agent: Compiled, after: list[int
     found = np.asarray(agent.clicks(state, world))
     assert found.mean() >= 0.9 * best.mean()
     assert all(np.isfinite(np.asarray(values)).all() for values in metrics.values())
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["learned", "frozen"])
+def test_a_memory_learns_to_set_goals_to_what_each_user_has_liked(frozen: bool) -> None:
+    """Every user likes the group of a click before the session; random weights of what is remembered do not tell it."""
+    memory = {"memory": 10, "conditioned": True, "hindsight": True}
+    learner = make_learner(True, TasteFeedback(), frozen=frozen, **memory)
+    agent, world = compiled(learner), make_world(ALWAYS_THE_SAME)
+    state, _ = agent.train(agent.init(jax.random.key(0), world), world)
+    params = learner.current_params(state, world)
+    observation = jax.vmap(learner.env.reset_at, (0, None))(jnp.arange(GROUPS), world.env)[0]
+    goals = np.asarray(learner.policy.set_goals(params, observation))
+    centre = np.asarray(world.index.embedding).reshape(GROUPS, GROUP_SIZE, E).mean(1)
+    centre /= np.linalg.norm(centre, axis=1, keepdims=True)
+    towards = np.sum(goals * centre[:, None], -1)
+    if frozen:
+        assert towards.mean() < 0.5
+    else:
+        assert towards.min() > 0.8
+        assert np.asarray(agent.clicks(state, world))[:GROUPS].mean() >= 0.9 * T

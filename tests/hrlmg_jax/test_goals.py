@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hrlmg_jax.goals import as_directions, assign_benefit, internal_reward, remembered, stage_of
+from hrlmg_jax.goals import REMEMBERED, as_directions, assign_benefit, internal_reward, remembered, stage_of
 from sim.histories import Histories
 
 BETAS = [0.0, 0.3, 0.5, 1.0]
@@ -127,11 +127,21 @@ def test_internal_reward_of_a_zero_vector_is_zero() -> None:
     assert float(internal_reward(zero, zero)) == 0
 
 
-def test_what_is_remembered_are_shrunk_means_of_each_kind() -> None:
-    """Of n items their sum over n + 1: [2, 0] and [0, 4] browsed give [2/3, 4/3], the second clicked [0, 2]."""
-    embedding = jnp.asarray([[2.0, 0.0], [0.0, 4.0], [9.0, 9.0]])
-    past = Histories(*(jnp.asarray(items, jnp.int32) for items in ([[-1, 0, 1]], [[-1, -1, 1]], [[-1, -1, -1]])))
-    np.testing.assert_allclose(remembered(past, embedding), [[[2 / 3, 4 / 3], [0, 2], [0, 0]]], rtol=1e-6)
+def test_what_is_remembered_are_shrunk_directions_of_each_kind() -> None:
+    """Of n items the direction of their sum, n / (n + 1) long; lately clicked items are not those of before."""
+    embedding = jnp.asarray([[3.0, 0.0], [0.0, 4.0], [9.0, 9.0]])
+    before = Histories(*(jnp.asarray(items, jnp.int32) for items in ([[-1, 0, 1]], [[-1, -1, 1]], [[-1, -1, -1]])))
+    found = remembered(before, jnp.asarray([[0, 0]]), jnp.asarray([[-1, 1]]), embedding)
+    # [3, 0] + [0, 4] is 5 long: [0.6, 0.8], of two items.
+    expected = {
+        "browsed_before": [0.4, 0.8 * 2 / 3],
+        "clicked_before": [0, 0.5],
+        "ordered_before": [0, 0],
+        "clicked_lately": [2 / 3, 0],
+        "ordered_lately": [0, 0.5],
+    }
+    assert tuple(expected) == REMEMBERED
+    np.testing.assert_allclose(found, [list(expected.values())], rtol=1e-6)
 
 
 def test_a_goal_is_the_only_direction() -> None:

@@ -15,7 +15,9 @@ import pytest
 
 import hrlmg_jax.learner
 from harness.devices import DevicesConfig, device_mesh
+from hrlmg_jax.goals import REMEMBERED
 from hrlmg_jax.learner import HighTransition, HrlLearner, HrlState, LearnerConfig, LowTransition, World
+from hrlmg_jax.memory import MemoryActorCritic
 from hrlmg_jax.networks import ActorCritic, NetworkConfig
 from hrlmg_jax.policy import GoalConfig, TwoLevelPolicy
 from hrlmg_jax.retrieval import ItemIndex
@@ -131,7 +133,7 @@ def make_learner(goals: GoalConfig, length: int = 7, **changes: Any) -> HrlLearn
     )
     policy = TwoLevelPolicy(
         low=ActorCritic(network, 1, E, 1 if goals.conditioned else 0),
-        high=ActorCritic(network, goals.count, E, 3 if goals.memory else 0) if goals.enabled else None,
+        high=(MemoryActorCritic if goals.memory else ActorCritic)(network, goals.count, E) if goals.enabled else None,
         goals=goals,
         action_noise=config.action_noise,
         history_length=N,
@@ -272,16 +274,36 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a.astype(np.float64) @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12))
 
 
-def remembered_before(start: int) -> np.ndarray:
-    """[3, E]: sums of the last items of each kind before a session, divided by one more than their number."""
+def remembered_by(start: int, now: dict[str, list[int]]) -> np.ndarray:
+    """[5, E]: of the last items of each kind before session `start`, and of the last N now, directions by hand."""
     past = logged_histories(start)
-    last = [past[kind][-MEMORY:] for kind in ("browsed", "clicked", "ordered")]
-    return np.array([EMBEDDING[items].sum(0) / (len(items) + 1) if items else np.zeros(E) for items in last])
+    kinds = [past[kind][-MEMORY:] for kind in ("browsed", "clicked", "ordered")]
+    kinds += [now[kind][-N:] for kind in ("clicked", "ordered")]
+    found = np.zeros((5, E))
+    for direction, items in zip(found, kinds, strict=True):
+        total = EMBEDDING[items].sum(0)
+        if items:
+            direction += total / np.linalg.norm(total) * len(items) / (len(items) + 1)
+    return found
 
 
-def memory_of(learner: HrlLearner, start: int) -> jax.Array | None:
-    """[1, 3, E] what a high level with a memory sees in session `start`."""
-    return jnp.asarray(remembered_before(start)[None], jnp.float32) if learner.policy.goals.memory else None
+@functools.cache
+def proposing(learner: HrlLearner) -> Any:
+    """HActor's goals from its parameters, histories and what is remembered, compiled."""
+    high = learner.policy.high
+    if isinstance(high, MemoryActorCritic):
+        return jax.jit(lambda params, clicked, ordered, seen: high.act(params, seen))
+    assert high is not None
+    embedding = jnp.asarray(EMBEDDING)
+    return jax.jit(lambda params, clicked, ordered, seen: high.act(params, clicked, ordered, embedding, None).vector)
+
+
+def greedy_goals(played: Played, number: int, b: int, now: dict[str, list[int]]) -> np.ndarray:
+    """[M, E] that HActor of step `number` sets in place b of the batch for histories without noise."""
+    histories = (np.array([last_n(now[kind])], np.int32) for kind in ("clicked", "ordered"))
+    params = jax.tree.map(lambda leaf: leaf[number], played.states.high.params["actor"])
+    seen = remembered_by(int(played.states.episodes.state.start[number, b]), now)[None].astype(np.float32)
+    return np.asarray(proposing(played.learner)(params, *histories, seen))[0]
 
 
 def goals_in_force(played: Played, number: int, b: int) -> np.ndarray:
@@ -380,18 +402,13 @@ def test_sessions_are_staggered_by_windows_restart_after_t_and_repeat_nothing(na
 def test_goals_are_renewed_every_c_steps_and_kept_between(name: str) -> None:
     """Algorithm 2, lines 9 to 13; without noise they are HActor's for the histories of that moment."""
     played, learner = run(name), LEARNERS[name]
-    assert learner.policy.high is not None
-    act = jax.jit(learner.policy.high.act)
     for index, step in enumerate(replayed(played)):
         number, b = divmod(index, B)
         before, goals = played.states.episodes.carry.goals[number, b], goals_in_force(played, number, b)
         if step.t % learner.policy.goals.period:
             np.testing.assert_array_equal(goals, before)
             continue
-        histories = (np.array([last_n(step.before[kind])], np.int32) for kind in ("clicked", "ordered"))
-        params = jax.tree.map(lambda leaf, n=number: leaf[n], played.states.high.params["actor"])
-        seen = memory_of(learner, int(played.states.episodes.state.start[number, b]))
-        proposed = np.asarray(act(params, *histories, jnp.asarray(EMBEDDING), seen).vector)[0]
+        proposed = greedy_goals(played, number, b, step.before)
         if learner.policy.goals.noise == 0:
             np.testing.assert_allclose(goals, proposed, atol=1e-5)
             continue
@@ -415,8 +432,6 @@ def test_a_low_level_that_sees_goals_remembers_the_present_one_and_the_next() ->
     """The next one is HActor's without noise where a window begins with it, also after a session's last step."""
     played, learner = run("conditioned"), LEARNERS["conditioned"]
     goals, rows = learner.policy.goals, played.final.low_replay.rows
-    assert learner.policy.high is not None
-    act = jax.jit(learner.policy.high.act)
     for index, step in enumerate(replayed(played)):
         number, b = divmod(index, B)
         in_force = goals_in_force(played, number, b)
@@ -424,40 +439,47 @@ def test_a_low_level_that_sees_goals_remembers_the_present_one_and_the_next() ->
         if (step.t + 1) % goals.period:
             expected = in_force[stage_of_step(step.t + 1, goals)]
         else:
-            histories = (np.array([last_n(step.after[kind])], np.int32) for kind in ("clicked", "ordered"))
-            params = jax.tree.map(lambda leaf, n=number: leaf[n], played.states.high.params["actor"])
-            expected = np.asarray(act(params, *histories, jnp.asarray(EMBEDDING), None).vector)[0, 0]
+            expected = greedy_goals(played, number, b, step.after)[0]
         np.testing.assert_allclose(rows.following_goal[index], expected, atol=1e-5)
 
 
-def test_a_high_level_with_a_memory_sets_goals_by_what_the_user_did_before_the_session() -> None:
-    """The same memory from the first step of a session to its last; the replay finds it again by a row of the log."""
+def test_a_high_level_with_a_memory_sets_goals_by_what_it_remembers() -> None:
+    """The same past from the first step of a session to its last; the replay finds it again by a row of the log."""
     played, learner = run("memory"), LEARNERS["memory"]
-    assert learner.policy.high is not None
     assert played.final.high_replay is not None
-    act, memories = jax.jit(learner.policy.high.act), set()
-    windows = []
+    period = learner.policy.goals.period
+    starts, began, wanted, following, without = [], {}, [], [], 0
     for index, step in enumerate(replayed(played)):
         number, b = divmod(index, B)
         start = int(played.states.episodes.state.start[number, b])
-        if step.last or (step.t + 1) % learner.policy.goals.period == 0:
-            windows.append(start)
-        if step.t % learner.policy.goals.period:
-            continue
-        memories.add(remembered_before(start).tobytes())
-        histories = (np.array([last_n(step.before[kind])], np.int32) for kind in ("clicked", "ordered"))
-        params = jax.tree.map(lambda leaf, n=number: leaf[n], played.states.high.params["actor"])
-        expected = np.asarray(act(params, *histories, jnp.asarray(EMBEDDING), memory_of(learner, start)).vector)[0]
-        np.testing.assert_allclose(goals_in_force(played, number, b), expected, atol=1e-5)
-    assert len(memories) > 2
-    rows = jax.tree.map(lambda leaf: leaf[: len(windows)], played.final.high_replay.rows)
-    np.testing.assert_array_equal(rows.row, FIRST_ROWS[windows])
+        if step.t % period == 0:
+            began[b] = step.before
+            goals = goals_in_force(played, number, b)
+            np.testing.assert_allclose(goals, greedy_goals(played, number, b, step.before), atol=1e-5)
+            known = bool(remembered_by(start, step.before).any())
+            np.testing.assert_allclose(np.linalg.norm(goals, axis=-1), float(known), atol=1e-5)
+            without += not known
+        if step.last or (step.t + 1) % period == 0:
+            starts.append(start)
+            wanted.append(remembered_by(start, began[b]))
+            following.append(remembered_by(start, step.after))
+    assert without, "no session began without a past"
+    assert len({past.tobytes() for past in wanted}) > 10
+    rows = jax.tree.map(lambda leaf: leaf[: len(starts)], played.final.high_replay.rows)
+    np.testing.assert_array_equal(rows.row, FIRST_ROWS[starts])
     batch = learner.high_batch(rows, make_world())
-    assert batch.directions is not None
-    assert batch.following_directions is not None
-    wanted = np.stack([remembered_before(start) for start in windows])
-    np.testing.assert_allclose(batch.directions, wanted, atol=1e-6)
-    np.testing.assert_allclose(batch.following_directions, wanted, atol=1e-6)
+    np.testing.assert_allclose(batch.directions, np.stack(wanted), atol=1e-6)
+    np.testing.assert_allclose(batch.following_directions, np.stack(following), atol=1e-6)
+    np.testing.assert_allclose(batch.reward, rows.stage_reward / period, rtol=1e-6)  # one goal: no benefit to assign
+
+
+def test_the_weights_of_a_memory_are_reported() -> None:
+    played = run("memory")
+    assert isinstance(played.learner.policy.high, MemoryActorCritic)
+    for number in range(WARM_UP, STEPS):
+        weights = played.learner.policy.high.weights(played.at(number + 1).high.params["actor"])
+        for kind, name in enumerate(REMEMBERED):
+            assert played.metrics[f"high_goal_1_{name}"][number] == pytest.approx(float(weights[0, kind]), abs=1e-6)
 
 
 def test_metrics_are_rates_per_session_of_the_step() -> None:
@@ -556,10 +578,11 @@ def test_a_state_that_was_put_away_goes_on_as_the_run_did() -> None:
 
 
 @pytest.mark.long
-def test_sessions_on_two_devices_are_the_sessions_on_one() -> None:
+@pytest.mark.parametrize("name", ["two", "memory"])
+def test_sessions_on_two_devices_are_the_sessions_on_one(name: str) -> None:
     with device_mesh(DevicesConfig(count=2), B, "agent.learner.sessions"):
-        together = play(LEARNERS["two"])
-    alone = run("two")
+        together = play(LEARNERS[name])
+    alone = run(name)
     for leaf, expected in zip(
         jax.tree.leaves((together.states, together.metrics)),
         jax.tree.leaves((alone.states, alone.metrics)),
