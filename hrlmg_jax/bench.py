@@ -86,7 +86,8 @@ def step_operations(config: RunConfig, learner: HrlLearner, num_items: int) -> t
     played = agent.learner.sessions * (own + user + retrieval)
     updated = level_operations(config, learner.policy.low, agent.learner.batch_size)
     updated += agent.learner.batch_size * retrieval  # the target's action is the nearest item
-    if isinstance(learner.policy.high, ActorCritic):
+    if learner.policy.high is not None:
+        assert isinstance(learner.policy.high, ActorCritic), "operations of a memory are not counted"
         played += agent.learner.sessions * own / agent.goals.period
         updated += level_operations(config, learner.policy.high, agent.learner.high_batch_size)
     return played, updated

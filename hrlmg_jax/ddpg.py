@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import chex
@@ -17,7 +18,8 @@ from harness.optimizers import clipped_adam, descend, soft_update
 from hrlmg_jax.networks import ActorCritic
 from sim.sharding import EPISODES, EVERYWHERE, mean_over_devices, per_device
 
-Loss = Callable[[Any, "Batch", jax.Array, jax.Array], tuple[jax.Array, Any]]
+Loss = Callable[[Any, "Batch", jax.Array, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+"""Of parameters, transitions, [B, M] targets and [J, E] items; and metrics. Means over transitions."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Batch:
         active: [B, M] float32, 0 for goals whose stage never came (a session that ended early).
         discount: [B] gamma, or 0 where nothing follows.
         following: Two histories [B, N] of the next state.
-        directions: [B, K, E] what the networks see besides: the active goal, or what is remembered; None for nothing.
-        following_directions: [B, K, E] of the next state.
+        seen: What the networks see besides: the active goal [B, E], or what is remembered [B, K, E]; None for nothing.
+        following_seen: The same in the next state.
     """
 
     state: tuple[jax.Array, jax.Array]
@@ -59,8 +61,8 @@ class Batch:
     active: jax.Array
     discount: jax.Array
     following: tuple[jax.Array, jax.Array]
-    directions: jax.Array | None = None
-    following_directions: jax.Array | None = None
+    seen: jax.Array | None = None
+    following_seen: jax.Array | None = None
 
 
 def optimizers(config: OptimizerConfig) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
@@ -92,8 +94,8 @@ def td_targets(
         executed: From the actor's [B, M, E] to what the critic is asked about: the same, or the nearest items.
     """
     actor_state, critic_states = networks.encode(target, *batch.following, embedding)
-    proposal = networks.propose(target["actor"], actor_state, batch.following_directions)
-    q = networks.value(target["critic"], critic_states, executed(proposal.vector), batch.following_directions)
+    proposal = networks.propose(target["actor"], actor_state, batch.following_seen)
+    q = networks.value(target["critic"], critic_states, executed(proposal.vector), batch.following_seen)
     return batch.reward + batch.discount[:, None] * jnp.min(q, axis=0)
 
 
@@ -114,16 +116,14 @@ def losses(
         supervised: Leaves the actor's loss out.
     """
     actor_state, critic_states = networks.encode(params, *batch.state, embedding)
-    q = networks.value(params["critic"], critic_states, batch.action, batch.directions)
+    q = networks.value(params["critic"], critic_states, batch.action, batch.seen)
     chex.assert_equal_shape([q[0], targets, batch.reward])
     critic_loss = jnp.sum(jnp.mean(batch.active * (q - targets) ** 2, axis=1))
     if supervised:
         return critic_loss, {"critic_loss": critic_loss, "q": jnp.mean(q)}
-    proposal = networks.propose(params["actor"], actor_state, batch.directions)
+    proposal = networks.propose(params["actor"], actor_state, batch.seen)
     first_critic = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf[:1]), params["critic"])
-    proposed = networks.value(
-        first_critic, jax.lax.stop_gradient(critic_states[:1]), proposal.vector, batch.directions
-    )[0]
+    proposed = networks.value(first_critic, jax.lax.stop_gradient(critic_states[:1]), proposal.vector, batch.seen)[0]
     actor_loss = -jnp.sum(jnp.mean(proposed, axis=0))
     metrics = {
         "critic_loss": critic_loss,
@@ -135,16 +135,10 @@ def losses(
     return critic_loss + actor_loss, metrics
 
 
-def gradient_of(loss: Loss, params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array) -> tuple[Any, Any]:
-    """Returns the gradient of a loss and its metrics; many devices take each that of their transitions.
-
-    Args:
-        loss: `(params, batch, targets, embedding) -> (loss, metrics)`, means over transitions.
-        params: Of a level, to differentiate.
-        batch: Transitions.
-        targets: [B, M] constants.
-        embedding: [J, E] items.
-    """
+def gradient_of(
+    loss: Loss, params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array
+) -> tuple[Any, dict[str, jax.Array]]:
+    """Returns the gradient of a loss and its metrics; many devices take each that of their transitions."""
 
     def own(params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array) -> Any:
         return mean_over_devices(jax.grad(loss, has_aux=True)(params, batch, targets, embedding))
@@ -155,7 +149,7 @@ def gradient_of(loss: Loss, params: Any, batch: Batch, targets: jax.Array, embed
     return gradient, metrics
 
 
-def follow(
+def descend_level(
     gradient: Any, config: OptimizerConfig, tau: float, level: LevelState, moved: tuple[str, ...]
 ) -> tuple[LevelState, dict[str, jax.Array]]:
     """Takes one step of Adam, then lets the targets follow; returns the level and the norms of the gradients.
@@ -195,10 +189,7 @@ def update_level(
         targets = batch.reward
     else:
         targets = jax.lax.stop_gradient(td_targets(networks, level.target, batch, embedding, executed))
-
-    def loss(params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array) -> tuple[jax.Array, Any]:
-        return losses(networks, params, batch, targets, embedding, supervised)
-
+    loss = partial(losses, networks, supervised=supervised)
     gradient, metrics = gradient_of(loss, level.params, batch, targets, embedding)
-    level, norms = follow(gradient, config, tau, level, ("critic",) if supervised else ("actor", "critic"))
+    level, norms = descend_level(gradient, config, tau, level, ("critic",) if supervised else ("actor", "critic"))
     return level, metrics | norms

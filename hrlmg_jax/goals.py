@@ -8,6 +8,9 @@ import jax.numpy as jnp
 from harness.nearest import unit
 from sim.histories import Histories
 
+REMEMBERED = ("browsed_before", "clicked_before", "ordered_before", "clicked_lately", "ordered_lately")
+"""What a high level with a memory remembers of a user: before the session, and by the histories of now."""
+
 
 def stage_of(step: jax.Array, period: int, num_goals: int) -> jax.Array:
     """Returns which goal (0 to M - 1, int32) is active at a step of a session.
@@ -41,15 +44,6 @@ def assign_benefit(stage_rewards: jax.Array, beta: float) -> jax.Array:
     # 0^0 = 1: with beta = 0 only a goal's own stage counts.
     weight = jnp.where(exponent >= 0, jnp.power(jnp.float32(beta), jnp.maximum(exponent, 0)), 0.0)
     return stage_rewards @ weight.T
-
-
-def as_directions(goal: jax.Array | None) -> jax.Array | None:
-    """Returns goals [..., E] as the only direction, [..., 1, E], that networks see."""
-    return None if goal is None else goal[..., None, :]
-
-
-REMEMBERED = ("browsed_before", "clicked_before", "ordered_before", "clicked_lately", "ordered_lately")
-"""What a high level with a memory remembers of a user: before the session, and by the histories of now."""
 
 
 def remembered(before: Histories, clicked: jax.Array, ordered: jax.Array, embedding: jax.Array) -> jax.Array:

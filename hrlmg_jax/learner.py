@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from harness.nearest import unit
 from harness.replay import Replay, add_rows, make_replay, sample_rows
 from hrlmg_jax.ddpg import Batch, LevelState, OptimizerConfig, init_level, update_level
-from hrlmg_jax.goals import as_directions, assign_benefit, internal_reward, stage_of
+from hrlmg_jax.goals import assign_benefit, internal_reward, stage_of
 from hrlmg_jax.memory import MemoryActorCritic, update_memory_level
 from hrlmg_jax.policy import CRITIC, ActingParams, TwoLevelPolicy, Window
 from hrlmg_jax.retrieval import ItemIndex, nearest_embedding
@@ -218,7 +218,8 @@ class HrlLearner:
 
         Returns:
             The next state and scalar metrics: reward, clicks and orders per session of T at this step's rate; share of
-            distinct items; and per level (`low_`, `high_`) losses, Q means, saturation and gradient norms.
+            distinct items; and per level (`low_`, `high_`) losses, Q means, saturation and gradient norms, or of a
+            high level with a memory loss, Q means, gradient norms and the weights of its goals.
         """
         key = jax.random.fold_in(state.key, state.step)
         play_key, start_key, low_key, high_key = (jax.random.fold_in(key, number) for number in range(4))
@@ -253,6 +254,8 @@ class HrlLearner:
             # Without a warm-up, no window has ended at first.
             nothing_yet = warming_up | (high_replay.size == 0)
             high, high_metrics = self._update_high(high, windows, world, nothing_yet)
+            if isinstance(self.policy.high, MemoryActorCritic):  # also of goals that do not learn
+                high_metrics |= self.policy.high.named_weights(high.params["actor"])
             metrics |= {f"high_{name}": value for name, value in high_metrics.items()}
         following = HrlState(
             low=low,
@@ -283,8 +286,8 @@ class HrlLearner:
                 jnp.concatenate([rows.browsed[:, 1:], rows.item[:, None]], -1),
                 jnp.where(clicked[:, None], pushed, rows.clicked),
             ),
-            directions=as_directions(rows.goal),
-            following_directions=as_directions(rows.following_goal),
+            seen=rows.goal,
+            following_seen=rows.following_goal,
         )
 
     def high_batch(self, rows: HighTransition, world: World) -> Batch:
@@ -306,8 +309,8 @@ class HrlLearner:
             active=(rows.steps[:, None] > began).astype(jnp.float32),
             discount=discount,
             following=following,
-            directions=self._remembered(rows, state, world),
-            following_directions=self._remembered(rows, following, world),
+            seen=self._remembered(rows, state, world),
+            following_seen=self._remembered(rows, following, world),
         )
 
     def _remembered(self, rows: HighTransition, state: tuple[jax.Array, jax.Array], world: World) -> jax.Array | None:

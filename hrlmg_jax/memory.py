@@ -8,6 +8,7 @@ of what is remembered, M K weights are learned for all users together; metrics.j
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import chex
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from harness.nearest import unit
-from hrlmg_jax.ddpg import Batch, LevelState, OptimizerConfig, follow, gradient_of
+from hrlmg_jax.ddpg import Batch, LevelState, OptimizerConfig, descend_level, gradient_of
 from hrlmg_jax.encoder import DENSE_WEIGHTS, HistoryEncoder
 from hrlmg_jax.goals import REMEMBERED
 from hrlmg_jax.networks import NetworkConfig
@@ -24,6 +25,7 @@ from hrlmg_jax.networks import NetworkConfig
 _STRIDE = 8.0
 """By how much the weights count more than the parameters, so that Adam's small steps move so few numbers soon."""
 _INITIAL = 0.02
+"""Standard deviation of the parameters behind the weights before training."""
 
 
 class _StateValue(nn.Module):
@@ -49,7 +51,8 @@ class MemoryActorCritic:
     """The networks of such a high level as pure functions; parameters `{"actor": {"weights": [M, K]}, "critic"}`.
 
     Attributes:
-        config: Sizes of V; goals are unit vectors.
+        config: Sizes of V. The rest does not matter here: there is one critic, its output is linear, and goals are unit
+            vectors.
         heads: M.
         embedding_size: E.
     """
@@ -76,6 +79,15 @@ class MemoryActorCritic:
         """Returns [M, K] how much each goal follows each of `REMEMBERED`."""
         return _STRIDE * actor["weights"]
 
+    def named_weights(self, actor: dict[str, Any]) -> dict[str, jax.Array]:
+        """Returns the same as scalars, `goal_I_KIND`, goals counted from 1."""
+        weights = self.weights(actor)
+        return {
+            f"goal_{goal + 1}_{kind}": weights[goal, number]
+            for goal in range(self.heads)
+            for number, kind in enumerate(REMEMBERED)
+        }
+
     def slope(self, actor: dict[str, Any], directions: jax.Array) -> jax.Array:
         """Returns psi [..., M, E], by how much Q rises along a goal, for directions [..., K, E]."""
         return jnp.einsum("mk,...ke->...me", self.weights(actor), directions)
@@ -99,7 +111,7 @@ class MemoryActorCritic:
 
 def memory_targets(networks: MemoryActorCritic, target: Any, batch: Batch, embedding: jax.Array) -> jax.Array:
     """Returns [B, M] y = r + discount * (V'(s') + |psi'(s')|), the primed critic's value of the best goal."""
-    following = batch.following_directions
+    following = batch.following_seen
     assert following is not None
     value = networks.value(target["critic"], batch.following, embedding, following)
     best = jnp.linalg.norm(networks.slope(target["actor"], following), axis=-1)
@@ -110,9 +122,9 @@ def memory_loss(
     networks: MemoryActorCritic, params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns the squared error of Q, summed over goals, a mean over transitions; and metrics."""
-    assert batch.directions is not None
-    value = networks.value(params["critic"], batch.state, embedding, batch.directions)
-    slope = networks.slope(params["actor"], batch.directions)
+    assert batch.seen is not None
+    value = networks.value(params["critic"], batch.state, embedding, batch.seen)
+    slope = networks.slope(params["actor"], batch.seen)
     q = value + jnp.sum(slope * batch.action, -1)
     chex.assert_equal_shape([q, targets, batch.reward])
     loss = jnp.sum(jnp.mean(batch.active * (q - targets) ** 2, axis=0))
@@ -130,16 +142,11 @@ def update_memory_level(
 ) -> tuple[LevelState, dict[str, jax.Array]]:
     """Updates the critic, its weights of directions with it, then the targets; returns the level and metrics.
 
-    Both learn at the critic's rate. Metrics are loss, Q means and gradient norms, and the weights of every goal.
+    Both learn at the critic's rate.
     """
     targets = jax.lax.stop_gradient(memory_targets(networks, level.target, batch, embedding))
-
-    def loss(params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array) -> tuple[jax.Array, Any]:
-        return memory_loss(networks, params, batch, targets, embedding)
-
+    loss = partial(memory_loss, networks)
     gradient, metrics = gradient_of(loss, level.params, batch, targets, embedding)
-    alike = OptimizerConfig(config.critic_rate, config.critic_rate, config.clip_norm)
-    level, norms = follow(gradient, alike, tau, level, ("actor", "critic"))
-    weights = networks.weights(level.params["actor"])
-    read = {f"goal_{i + 1}_{kind}": weights[i, k] for i in range(networks.heads) for k, kind in enumerate(REMEMBERED)}
-    return level, metrics | norms | read
+    rates = OptimizerConfig(config.critic_rate, config.critic_rate, config.clip_norm)
+    level, norms = descend_level(gradient, rates, tau, level, ("actor", "critic"))
+    return level, metrics | norms

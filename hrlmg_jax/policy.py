@@ -9,10 +9,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from hrlmg_jax.goals import as_directions, remembered, stage_of
+from hrlmg_jax.goals import remembered, stage_of
 from hrlmg_jax.item_scores import best_scored_item
 from hrlmg_jax.memory import MemoryActorCritic
-from hrlmg_jax.networks import ActorCritic, Proposal
+from hrlmg_jax.networks import ActorCritic, NetworkConfig, Proposal
 from hrlmg_jax.retrieval import ItemIndex, nearest_item
 from sim.available_items import draw_item
 from sim.errors import UserError
@@ -178,9 +178,7 @@ class TwoLevelPolicy:
     def propose_action(self, params: ActingParams, observation: SessionObservation, goal: jax.Array | None) -> Proposal:
         """Returns LActor's proto-actions [B, 1, E] from the browsed and clicked items (Eq. 8, 9)."""
         histories = observation.histories
-        return self.low.act(
-            params.low, histories.browsed, histories.clicked, params.index.embedding, as_directions(goal)
-        )
+        return self.low.act(params.low, histories.browsed, histories.clicked, params.index.embedding, goal)
 
     def set_goals(self, params: ActingParams, observation: SessionObservation) -> jax.Array:
         """Returns HActor's goals [B, M, E] from clicked and ordered items (Eq. 4, 5), or from what it remembers."""
@@ -237,6 +235,16 @@ class TwoLevelPolicy:
 
         # Sessions whose phases differ by multiples of c renew together: the high level runs once in c steps.
         return jax.lax.cond(jnp.any(begins), renew, lambda window: window, window)
+
+
+def make_high_level(
+    config: NetworkConfig, goals: GoalConfig, embedding_size: int
+) -> ActorCritic | MemoryActorCritic | None:
+    """Returns the networks that set goals: of Eq. 5 to 7, or those with a memory; None without goals."""
+    if not goals.enabled:
+        return None
+    kind = MemoryActorCritic if goals.memory else ActorCritic
+    return kind(config, goals.count, embedding_size)
 
 
 def _sometimes_drawn(

@@ -69,11 +69,6 @@ class TwoLevelAgent:
             raise UserError("agent.name is empty", do="Name the agent, for its row in the tables.")
         if self.name == BEST_RATE:
             raise UserError(f"agent.name is {self.name!r}, which an opponent has", do="Choose another.")
-        if self.goals.memory and self.network.action_norm != "unit":
-            raise UserError(
-                f"agent.network.action_norm is {self.network.action_norm}; goals made from a memory are unit vectors",
-                do="Set agent.network.action_norm=unit, or agent.goals.memory=0.",
-            )
         if self.decides == CRITIC and (self.goals.enabled or self.learner.gamma > 0):
             raise UserError(
                 "agent.decides=critic takes the item of the highest immediate reward: it knows no goals and no future",

@@ -12,12 +12,11 @@ import numpy as np
 from harness import provenance
 from harness.run_folder import RunFolder
 from hrlmg_jax.learner import HrlLearner, World
-from hrlmg_jax.memory import MemoryActorCritic
 from hrlmg_jax.networks import ActorCritic
-from hrlmg_jax.policy import TwoLevelPolicy
+from hrlmg_jax.policy import TwoLevelPolicy, make_high_level
 from hrlmg_jax.retrieval import make_item_index
 from hrlmg_jax.session_data import SessionData, load_sessions
-from hrlmg_jax.settings import BEST_RATE, COUNT, POPULARITY, FitConfig, RunConfig, TwoLevelAgent
+from hrlmg_jax.settings import BEST_RATE, COUNT, POPULARITY, FitConfig, RunConfig
 from hrlmg_jax.simulator import FILE, Simulator, describe_log, load_simulator, obtain_simulator
 from sim.errors import UserError
 from sim.funnel import FunnelModel, truth_of_sessions
@@ -125,8 +124,8 @@ def make_learner(config: RunConfig, problem: Problem) -> tuple[HrlLearner, World
     size = config.simulator.embedding.size
     goals = agent.goals
     policy = TwoLevelPolicy(
-        low=ActorCritic(agent.network, 1, size, directions=1 if goals.conditioned else 0),
-        high=_high_level(agent, size),
+        low=ActorCritic(agent.network, 1, size, goals.conditioned),
+        high=make_high_level(agent.network, goals, size),
         goals=goals,
         action_noise=agent.learner.action_noise,
         history_length=config.env.history_length,
@@ -142,13 +141,6 @@ def make_learner(config: RunConfig, problem: Problem) -> tuple[HrlLearner, World
     shown = np.cumsum(data.training_counts()["shown"], dtype=np.float64)
     frequency = jnp.asarray(shown / shown[-1], jnp.float32)
     return learner, World(problem.env_params(data.first_rows("train")), index, frequency)
-
-
-def _high_level(agent: TwoLevelAgent, size: int) -> ActorCritic | MemoryActorCritic | None:
-    goals = agent.goals
-    if not goals.enabled:
-        return None
-    return (MemoryActorCritic if goals.memory else ActorCritic)(agent.network, goals.count, size)
 
 
 def true_env_params(data: SessionData, rows: np.ndarray) -> SessionParams:

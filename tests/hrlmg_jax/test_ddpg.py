@@ -29,7 +29,7 @@ DIRECTIONS = np.random.default_rng(0).normal(size=(ITEMS, E))
 EMBEDDING = jnp.asarray(DIRECTIONS / np.linalg.norm(DIRECTIONS, axis=1, keepdims=True), jnp.float32)
 
 
-def make_networks(heads: int = M, directions: int = 0, **changes: Any) -> ActorCritic:
+def make_networks(heads: int = M, conditioned: bool = False, **changes: Any) -> ActorCritic:
     settings: dict[str, Any] = {
         "hidden_size": 3,
         "state_size": 4,
@@ -39,7 +39,7 @@ def make_networks(heads: int = M, directions: int = 0, **changes: Any) -> ActorC
         "q_output": "linear",
         "critics": "twin",
     }
-    return ActorCritic(NetworkConfig(**{**settings, **changes}), heads, E, directions)
+    return ActorCritic(NetworkConfig(**{**settings, **changes}), heads, E, conditioned)
 
 
 def random_params(networks: ActorCritic, seed: int) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def random_params(networks: ActorCritic, seed: int) -> dict[str, Any]:
     return jax.tree.map(lambda leaf: generator.normal(0, 0.7, leaf.shape).astype(np.float32), shapes)
 
 
-def make_batch(heads: int = M, directions: int = 0, seed: int = 1) -> Batch:
+def make_batch(heads: int = M, conditioned: bool = False, seed: int = 1) -> Batch:
     """The second transition ends a session; the third and fourth lack stages."""
     generator = np.random.default_rng(seed)
     histories = generator.integers(-1, ITEMS, (4, B, N)).astype(np.int32)
@@ -65,8 +65,8 @@ def make_batch(heads: int = M, directions: int = 0, seed: int = 1) -> Batch:
         active=active.astype(np.float32),
         discount=np.array([0.9, 0.0, 0.5, 0.9, 0.81, 0.9], np.float32),
         following=(histories[2], histories[3]),
-        directions=normal(B, directions, E) if directions else None,
-        following_directions=normal(B, directions, E) if directions else None,
+        seen=normal(B, E) if conditioned else None,
+        following_seen=normal(B, E) if conditioned else None,
     )
 
 
@@ -111,20 +111,20 @@ def row(tree: Any, b: int) -> Any:
 
 
 CASES = [
-    pytest.param({}, M, 0, id="two goals"),
-    pytest.param({}, M, 3, id="two goals, three directions"),
+    pytest.param({}, M, False, id="two heads"),
+    pytest.param({}, M, True, id="two heads, conditioned"),
     pytest.param(
-        {"critics": "single", "q_output": "relu", "action_norm": "tanh", "action_bound": 2.0}, 1, 1, id="conditioned"
+        {"critics": "single", "q_output": "relu", "action_norm": "tanh", "action_bound": 2.0}, 1, True, id="conditioned"
     ),
 ]
 
 
-@pytest.mark.parametrize(("changes", "heads", "directions"), CASES)
+@pytest.mark.parametrize(("changes", "heads", "conditioned"), CASES)
 def test_targets_are_rewards_and_the_least_primed_value_of_the_primed_action(
-    changes: dict[str, Any], heads: int, directions: int
+    changes: dict[str, Any], heads: int, conditioned: bool
 ) -> None:
-    networks = make_networks(heads, directions, **changes)
-    target, batch = random_params(networks, 2), make_batch(heads, directions)
+    networks = make_networks(heads, conditioned, **changes)
+    target, batch = random_params(networks, 2), make_batch(heads, conditioned)
 
     @jax.jit
     def values(first: Any, second: Any, seen: Any) -> jax.Array:
@@ -136,7 +136,7 @@ def test_targets_are_rewards_and_the_least_primed_value_of_the_primed_action(
     assert found.shape == (B, heads)
     chosen = set()
     for b in range(B):
-        q = np.asarray(values(*row(batch.following, b), row(batch.following_directions, b)), np.float64)
+        q = np.asarray(values(*row(batch.following, b), row(batch.following_seen, b)), np.float64)
         chosen |= set(q.argmin(0).tolist())
         expected = np.asarray(batch.reward[b]) + float(batch.discount[b]) * q.min(0)
         np.testing.assert_allclose(found[b], expected, atol=1e-5)
@@ -171,21 +171,21 @@ def test_targets_ask_the_critics_about_the_executed_item() -> None:
         np.testing.assert_allclose(found[b], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(("changes", "heads", "directions"), CASES)
-def test_losses_and_gradients_are_equations_16_to_21(changes: dict[str, Any], heads: int, directions: int) -> None:
+@pytest.mark.parametrize(("changes", "heads", "conditioned"), CASES)
+def test_losses_and_gradients_are_equations_16_to_21(changes: dict[str, Any], heads: int, conditioned: bool) -> None:
     """Losses summed over critics and heads, each a mean over transitions; the policy gradient by the chain rule.
 
     The critics are moved by their own loss alone, and the actor by the first critic's gradient at the proto-action
     alone, though both come from one sum.
     """
-    networks = make_networks(heads, directions, **changes)
-    params, batch = random_params(networks, 15), make_batch(heads, directions)
+    networks = make_networks(heads, conditioned, **changes)
+    params, batch = random_params(networks, 15), make_batch(heads, conditioned)
     targets = np.random.default_rng(4).normal(size=(B, heads)).astype(np.float32)
 
     @jax.jit
     def of_one(params: Any, transition: Batch, target: jax.Array) -> tuple[Any, ...]:
         """Squared errors and their gradient; value of the actor's action and the product of two gradients."""
-        state, seen = transition.state, transition.directions
+        state, seen = transition.state, transition.seen
 
         def squared_errors(critic: Any) -> jax.Array:
             total = jnp.float32(0)

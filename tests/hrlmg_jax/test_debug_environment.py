@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,9 +13,8 @@ import numpy as np
 import pytest
 
 from hrlmg_jax.learner import HrlLearner, HrlState, LearnerConfig, World
-from hrlmg_jax.memory import MemoryActorCritic
 from hrlmg_jax.networks import ActorCritic, NetworkConfig
-from hrlmg_jax.policy import GoalConfig, TwoLevelPolicy
+from hrlmg_jax.policy import GoalConfig, TwoLevelPolicy, make_high_level
 from hrlmg_jax.retrieval import ItemIndex
 from sim.events import build_event_log
 from sim.histories import Histories, make_history_table
@@ -80,15 +80,22 @@ def optimum(after: list[int], first: int) -> int:
     return most(first, (GROUP_SIZE,) * GROUPS, T)
 
 
-def make_world(after: list[int]) -> World:
-    """Items around four directions; sessions of users who clicked in each of the groups before, and of a new one."""
+def make_world(after: list[int], skipped: int = 0) -> World:
+    """Items around four directions; sessions of users who clicked in each of the groups before, and of a new one.
+
+    Before the click they were shown some items of the next group.
+    """
     generator = np.random.default_rng(0)
     group = np.repeat(np.arange(GROUPS), GROUP_SIZE)
     centre = generator.normal(size=(GROUPS, E))
     embedding = centre[group] / np.linalg.norm(centre[group], axis=1, keepdims=True)
     embedding += 0.15 * generator.normal(size=(ITEMS, E))
     embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
-    rows = [(user, item, user * GROUP_SIZE + item, int(item == 0)) for user in range(GROUPS) for item in (0, 1)]
+    rows = []
+    for user in range(GROUPS):
+        others = (user + 1) % GROUPS * GROUP_SIZE + np.arange(skipped)
+        rows += [(user, time, item, 0) for time, item in enumerate(others.tolist())]
+        rows += [(user, skipped + item, user * GROUP_SIZE + item, int(item == 0)) for item in (0, 1)]
     rows += [(GROUPS, item, item, 0) for item in range(ITEMS)]  # the new one, who is to see everything
     users, times, items, feedback = map(np.array, zip(*rows, strict=True))
     log = build_event_log(
@@ -104,7 +111,8 @@ def make_world(after: list[int]) -> World:
     )
     env = SessionParams(
         table=make_history_table(log),
-        rows=jnp.asarray([*range(1, 2 * GROUPS, 2), 2 * GROUPS], jnp.int32),  # after the click; the new user's first
+        # After the click; the new user's first.
+        rows=jnp.asarray([(skipped + 2) * user + skipped + 1 for user in range(GROUPS)] + [(skipped + 2) * GROUPS]),
         candidates=None,
         model=Wanted(jnp.asarray(group, jnp.int32), jnp.asarray(after, jnp.int32)),
     )
@@ -153,8 +161,8 @@ def make_learner(with_goals: bool, users: FeedbackModel | None = None, **changes
         terminal="bootstrap",
     )
     policy = TwoLevelPolicy(
-        low=ActorCritic(network, 1, E, 1 if goals.conditioned else 0),
-        high=(MemoryActorCritic if goals.memory else ActorCritic)(network, goals.count, E) if with_goals else None,
+        low=ActorCritic(network, 1, E, goals.conditioned),
+        high=make_high_level(network, goals, E),
         goals=goals,
         action_noise=config.action_noise,
         history_length=N,
@@ -207,21 +215,30 @@ def test_nine_tenths_of_the_optimum_are_reached(agent: Compiled, after: list[int
     assert all(np.isfinite(np.asarray(values)).all() for values in metrics.values())
 
 
-@pytest.mark.parametrize("frozen", [False, True], ids=["learned", "frozen"])
-def test_a_memory_learns_to_set_goals_to_what_each_user_has_liked(frozen: bool) -> None:
-    """Every user likes the group of a click before the session; random weights of what is remembered do not tell it."""
-    memory = {"memory": 10, "conditioned": True, "hindsight": True}
-    learner = make_learner(True, TasteFeedback(), frozen=frozen, **memory)
-    agent, world = compiled(learner), make_world(ALWAYS_THE_SAME)
-    state, _ = agent.train(agent.init(jax.random.key(0), world), world)
-    params = learner.current_params(state, world)
+def test_a_memory_learns_to_set_goals_to_what_each_user_has_liked() -> None:
+    """Every user likes the group of a click before the session, and was shown more of the next group.
+
+    The weights begin with the wrong sign: goals point away from what was clicked, and to what was shown.
+    """
+    learner = make_learner(True, TasteFeedback(), memory=10, conditioned=True, hindsight=True)
+    agent, world = compiled(learner), make_world(ALWAYS_THE_SAME, skipped=5)
     observation = jax.vmap(learner.env.reset_at, (0, None))(jnp.arange(GROUPS), world.env)[0]
-    goals = np.asarray(learner.policy.set_goals(params, observation))
     centre = np.asarray(world.index.embedding).reshape(GROUPS, GROUP_SIZE, E).mean(1)
     centre /= np.linalg.norm(centre, axis=1, keepdims=True)
-    towards = np.sum(goals * centre[:, None], -1)
-    if frozen:
-        assert towards.mean() < 0.5
-    else:
-        assert towards.min() > 0.8
-        assert np.asarray(agent.clicks(state, world))[:GROUPS].mean() >= 0.9 * T
+
+    def towards(state: HrlState) -> np.ndarray:
+        """[GROUPS, M] cosines of goals at the beginning of sessions and what the users like."""
+        goals = learner.policy.set_goals(learner.current_params(state, world), observation)
+        return np.sum(np.asarray(goals) * centre[:, None], -1)
+
+    state = agent.init(jax.random.key(0), world)
+    assert state.high is not None
+    wrong = {"weights": jnp.tile(0.02 * jnp.asarray([1.0, -1.0, 0.0, -1.0, 0.0]), (2, 1))}
+    level = dataclasses.replace(
+        state.high, params={**state.high.params, "actor": wrong}, target={**state.high.target, "actor": wrong}
+    )
+    state = dataclasses.replace(state, high=level)
+    assert towards(state).max() < 0
+    state, _ = agent.train(state, world)
+    assert towards(state).min() > 0.8
+    assert np.asarray(agent.clicks(state, world))[:GROUPS].mean() >= 0.9 * T

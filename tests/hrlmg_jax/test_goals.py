@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hrlmg_jax.goals import REMEMBERED, as_directions, assign_benefit, internal_reward, remembered, stage_of
+from hrlmg_jax.goals import REMEMBERED, assign_benefit, internal_reward, remembered, stage_of
 from sim.histories import Histories
 
 BETAS = [0.0, 0.3, 0.5, 1.0]
@@ -142,8 +142,3 @@ def test_what_is_remembered_are_shrunk_directions_of_each_kind() -> None:
     }
     assert tuple(expected) == REMEMBERED
     np.testing.assert_allclose(found, [list(expected.values())], rtol=1e-6)
-
-
-def test_a_goal_is_the_only_direction() -> None:
-    assert as_directions(jnp.zeros((5, 4))).shape == (5, 1, 4)  # type: ignore[union-attr]
-    assert as_directions(None) is None

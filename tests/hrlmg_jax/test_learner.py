@@ -19,7 +19,7 @@ from hrlmg_jax.goals import REMEMBERED
 from hrlmg_jax.learner import HighTransition, HrlLearner, HrlState, LearnerConfig, LowTransition, World
 from hrlmg_jax.memory import MemoryActorCritic
 from hrlmg_jax.networks import ActorCritic, NetworkConfig
-from hrlmg_jax.policy import GoalConfig, TwoLevelPolicy
+from hrlmg_jax.policy import GoalConfig, TwoLevelPolicy, make_high_level
 from hrlmg_jax.retrieval import ItemIndex
 from sim.errors import UserError
 from sim.events import EventLog, build_event_log
@@ -132,8 +132,8 @@ def make_learner(goals: GoalConfig, length: int = 7, **changes: Any) -> HrlLearn
         critics="twin",
     )
     policy = TwoLevelPolicy(
-        low=ActorCritic(network, 1, E, 1 if goals.conditioned else 0),
-        high=(MemoryActorCritic if goals.memory else ActorCritic)(network, goals.count, E) if goals.enabled else None,
+        low=ActorCritic(network, 1, E, goals.conditioned),
+        high=make_high_level(network, goals, E),
         goals=goals,
         action_noise=config.action_noise,
         history_length=N,
@@ -444,7 +444,7 @@ def test_a_low_level_that_sees_goals_remembers_the_present_one_and_the_next() ->
 
 
 def test_a_high_level_with_a_memory_sets_goals_by_what_it_remembers() -> None:
-    """The same past from the first step of a session to its last; the replay finds it again by a row of the log."""
+    """The past is that of the session's row in the log, which the replay remembers; what is lately clicked changes."""
     played, learner = run("memory"), LEARNERS["memory"]
     assert played.final.high_replay is not None
     period = learner.policy.goals.period
@@ -468,16 +468,17 @@ def test_a_high_level_with_a_memory_sets_goals_by_what_it_remembers() -> None:
     rows = jax.tree.map(lambda leaf: leaf[: len(starts)], played.final.high_replay.rows)
     np.testing.assert_array_equal(rows.row, FIRST_ROWS[starts])
     batch = learner.high_batch(rows, make_world())
-    np.testing.assert_allclose(batch.directions, np.stack(wanted), atol=1e-6)
-    np.testing.assert_allclose(batch.following_directions, np.stack(following), atol=1e-6)
+    np.testing.assert_allclose(batch.seen, np.stack(wanted), atol=1e-6)
+    np.testing.assert_allclose(batch.following_seen, np.stack(following), atol=1e-6)
     np.testing.assert_allclose(batch.reward, rows.stage_reward / period, rtol=1e-6)  # one goal: no benefit to assign
 
 
-def test_the_weights_of_a_memory_are_reported() -> None:
-    played = run("memory")
-    assert isinstance(played.learner.policy.high, MemoryActorCritic)
-    for number in range(WARM_UP, STEPS):
-        weights = played.learner.policy.high.weights(played.at(number + 1).high.params["actor"])
+def test_the_weights_of_a_memory_are_reported_whether_they_learn_or_not() -> None:
+    """In the warm-up too, when nothing is learned."""
+    played, high = run("memory"), LEARNERS["memory"].policy.high
+    assert isinstance(high, MemoryActorCritic)
+    for number in range(STEPS):
+        weights = high.weights(played.at(number + 1).high.params["actor"])
         for kind, name in enumerate(REMEMBERED):
             assert played.metrics[f"high_goal_1_{name}"][number] == pytest.approx(float(weights[0, kind]), abs=1e-6)
 
@@ -691,6 +692,11 @@ def test_high_level_batches_by_hand(terminal: str, discount: str) -> None:
         expected = [0 if ends else value for ends, value in zip(last, expected, strict=True)]
     np.testing.assert_allclose(batch.discount, expected, rtol=1e-6)
     np.testing.assert_array_equal(batch.action, rows.goals)
+    memory = dataclasses.replace(learner.policy.goals, memory=MEMORY)
+    remembering = dataclasses.replace(learner, policy=dataclasses.replace(learner.policy, goals=memory))
+    with_rows = dataclasses.replace(rows, row=jnp.asarray(FIRST_ROWS[:5]))
+    per_step = remembering.high_batch(with_rows, make_world()).reward
+    np.testing.assert_allclose(per_step, np.asarray(batch.reward) / 5, rtol=1e-6)
     for found, wanted in (
         (batch.state, (rows.clicked, rows.ordered)),
         (batch.following, (rows.following_clicked, rows.following_ordered)),
