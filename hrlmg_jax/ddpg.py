@@ -51,8 +51,8 @@ class Batch:
         active: [B, M] float32, 0 for goals whose stage never came (a session that ended early).
         discount: [B] gamma, or 0 where nothing follows.
         following: Two histories [B, N] of the next state.
-        seen: What the networks see besides: the active goal [B, E], or what is remembered [B, K, E]; None for nothing.
-        following_seen: The same in the next state.
+        seen: [B, K, E] what the networks see besides: the active goal, or what is remembered; None for nothing.
+        following_seen: [B, K, E] the same in the next state.
     """
 
     state: tuple[jax.Array, jax.Array]

@@ -67,6 +67,8 @@ class LowTransition:
         last: [...] bool, the session ended with this step.
         goal: [..., E] goal in force, if the low level is conditioned on it, else None.
         following_goal: [..., E] goal in force in the next state.
+        ordered: [..., N] int32 before the step, if the low level sees what is remembered, else None.
+        row: [...] int32 row of the log before which the session began, likewise.
     """
 
     browsed: jax.Array
@@ -77,6 +79,8 @@ class LowTransition:
     last: jax.Array
     goal: jax.Array | None
     following_goal: jax.Array | None
+    ordered: jax.Array | None = None
+    row: jax.Array | None = None
 
 
 @flax.struct.dataclass
@@ -241,6 +245,8 @@ class HrlLearner:
             last=last,
             goal=goal,
             following_goal=following_goal,
+            ordered=before.histories.ordered if self._low_remembers else None,
+            row=before.row if self._low_remembers else None,
         )
         low_replay = add_rows(state.low_replay, row, jnp.ones_like(last))
         sampled = sample_rows(low_replay, low_key, self.config.batch_size)
@@ -272,22 +278,31 @@ class HrlLearner:
     def low_batch(self, rows: LowTransition, world: World) -> Batch:
         """Returns the transitions of the low level as arrays (Eq. 3: r^low = r^ex + alpha r^in)."""
         embedding = world.index.embedding
-        clicked = rows.feedback >= CLICK
-        pushed = jnp.concatenate([rows.clicked[:, 1:], rows.item[:, None]], -1)
+
+        def pushed(history: jax.Array, happened: jax.Array) -> jax.Array:
+            return jnp.where(happened[:, None], jnp.concatenate([history[:, 1:], rows.item[:, None]], -1), history)
+
+        clicked = pushed(rows.clicked, rows.feedback >= CLICK)
         weight = self.policy.goals.internal_weight if self.policy.high is not None else 0.0
         reward = self.env.reward_of(rows.feedback.astype(jnp.int32)) + weight * rows.internal
+        if self._low_remembers:
+            assert rows.ordered is not None
+            ordered = pushed(rows.ordered, rows.feedback >= ORDER)
+            seen = self._remembered(rows, (rows.clicked, rows.ordered), world)
+            following_seen = self._remembered(rows, (clicked, ordered), world)
+        elif rows.goal is not None and rows.following_goal is not None:
+            seen, following_seen = rows.goal[:, None], rows.following_goal[:, None]
+        else:
+            seen = following_seen = None
         return Batch(
             state=(rows.browsed, rows.clicked),
             action=embedding[rows.item][:, None],
             reward=reward[:, None],
             active=jnp.ones((rows.item.shape[0], 1)),
             discount=self._discount(rows.last),
-            following=(
-                jnp.concatenate([rows.browsed[:, 1:], rows.item[:, None]], -1),
-                jnp.where(clicked[:, None], pushed, rows.clicked),
-            ),
-            seen=rows.goal,
-            following_seen=rows.following_goal,
+            following=(pushed(rows.browsed, jnp.ones_like(rows.last)), clicked),
+            seen=seen,
+            following_seen=following_seen,
         )
 
     def high_batch(self, rows: HighTransition, world: World) -> Batch:
@@ -313,7 +328,14 @@ class HrlLearner:
             following_seen=self._remembered(rows, following, world),
         )
 
-    def _remembered(self, rows: HighTransition, state: tuple[jax.Array, jax.Array], world: World) -> jax.Array | None:
+    @property
+    def _low_remembers(self) -> bool:
+        return self.policy.high is None and self.policy.goals.memory > 0
+
+    def _remembered(
+        self, rows: LowTransition | HighTransition, state: tuple[Any, Any], world: World
+    ) -> jax.Array | None:
+        """Returns what an agent with a memory remembers when the last [B, N] clicked and ordered items are `state`."""
         if not self.policy.goals.memory:
             return None
         return self.policy.remember(world.env.table, rows.row, *state, world.index.embedding)
@@ -467,7 +489,18 @@ class HrlLearner:
         number, goals = jnp.int32(0), self.policy.goals
         vector = jnp.zeros((world.index.embedding.shape[-1],))
         seen = vector if goals.conditioned else None
-        low = LowTransition(history, history, number, jnp.int8(0), jnp.float32(0), jnp.bool_(False), seen, seen)
+        low = LowTransition(
+            browsed=history,
+            clicked=history,
+            item=number,
+            feedback=jnp.int8(0),
+            internal=jnp.float32(0),
+            last=jnp.bool_(False),
+            goal=seen,
+            following_goal=seen,
+            ordered=history if self._low_remembers else None,
+            row=number if self._low_remembers else None,
+        )
         vectors = jnp.zeros((goals.count, vector.shape[0]))
         began = number if goals.memory else None
         high = HighTransition(

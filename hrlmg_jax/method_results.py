@@ -43,6 +43,7 @@ LABELS = {
     "hrl_mg_frozen": "HRL-MG (goals frozen)",
     "hrl_mg_alpha0": "HRL-MG (alpha = 0)",
     "hrl_mg_conditioned": "HRL-MG (goals seen)",
+    "ddpg_memory": "DDPG (memory)",
     "hrl_mg_memory": "HRL-MG (memory)",
     "hrl_mg_memory_frozen": "HRL-MG (memory, goals frozen)",
     "hrl_mg_memory_alpha0": "HRL-MG (memory, alpha = 0)",

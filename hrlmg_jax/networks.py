@@ -15,7 +15,7 @@ from sim.settings import Count, OneOf, Positive
 
 _SATURATED = 0.99
 _STRIDE = 4.0
-"""By how much actors' weights of a goal count more than they are, so that they learn to follow soon."""
+"""By how much actors' weights of directions count more than they are, so that they learn to follow soon."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Proposal(NamedTuple):
 
 
 class _ActorHeads(nn.Module):
-    """z_i = W_i s + b_i, one linear layer per head; where a goal g is seen, along_i = w_i g with a weight likewise.
+    """z_i = W_i s + b_i, one linear layer per head; along_i = sum_k w_ik d_k with weights of the directions d likewise.
 
     The weights begin at 0: an untrained actor follows nothing.
     """
@@ -53,30 +53,32 @@ class _ActorHeads(nn.Module):
     embedding_size: int
 
     @nn.compact
-    def __call__(self, state: jax.Array, goal: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        state = _beside(state, goal)
+    def __call__(self, state: jax.Array, directions: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        state = _beside(state, directions)
         output = nn.Dense(self.heads * self.embedding_size, kernel_init=DENSE_WEIGHTS, name="output")(state)
         output = output.reshape(*state.shape[:-1], self.heads, self.embedding_size)
-        if goal is None:
+        if directions is None:
             return output, jnp.zeros_like(output)
-        weights = _STRIDE * nn.Dense(self.heads, kernel_init=nn.initializers.zeros, name="weights")(state)
-        return output, weights[..., None] * goal[..., None, :]
+        number = directions.shape[-2]
+        weights = nn.Dense(self.heads * number, kernel_init=nn.initializers.zeros, name="weights")(state)
+        weights = _STRIDE * weights.reshape(*state.shape[:-1], self.heads, number)
+        return output, jnp.einsum("...mk,...ke->...me", weights, directions)
 
 
 class _CriticHeads(nn.Module):
     """Two layers per head on (state, action): q_i = w_i . relu(W_i [s, a_i] + b_i) + c_i.
 
-    With a goal g the first layer also sees it and the product g . a_i, which it would be long in learning.
+    With directions d the first layer also sees these and the products d_k . a_i, which it would be long in learning.
     """
 
     heads: int
     width: int
 
     @nn.compact
-    def __call__(self, state: jax.Array, action: jax.Array, goal: jax.Array | None) -> jax.Array:
-        state = _beside(state, goal)
-        if goal is not None:
-            action = jnp.concatenate([action, jnp.einsum("...me,...e->...m", action, goal)[..., None]], -1)
+    def __call__(self, state: jax.Array, action: jax.Array, directions: jax.Array | None) -> jax.Array:
+        state = _beside(state, directions)
+        if directions is not None:
+            action = jnp.concatenate([action, jnp.einsum("...me,...ke->...mk", action, directions)], -1)
         state = jnp.broadcast_to(state[..., None, :], (*action.shape[:-1], state.shape[-1]))
         inputs = jnp.concatenate([state, action], -1)
         hidden = self.param("hidden", WEIGHTS, (self.heads, inputs.shape[-1], self.width))
@@ -98,13 +100,13 @@ class ActorCritic:
         config: Sizes.
         heads: M.
         embedding_size: E of items, actions and goals.
-        conditioned: Whether both networks see a goal [B, E] besides the histories.
+        directions: K, vectors [B, K, E] that both networks see besides the histories: a goal, or what is remembered.
     """
 
     config: NetworkConfig
     heads: int
     embedding_size: int
-    conditioned: bool = False
+    directions: int = 0
 
     @property
     def encoder(self) -> HistoryEncoder:
@@ -125,17 +127,17 @@ class ActorCritic:
         embedding = jnp.zeros((1, self.embedding_size))
         state = jnp.zeros((1, self.config.state_size))
         action = jnp.zeros((1, self.heads, self.embedding_size))
-        goal = embedding if self.conditioned else None
+        directions = jnp.zeros((1, self.directions, self.embedding_size)) if self.directions else None
         keys = jax.random.split(key, 4)
 
         def encoder(key: jax.Array) -> Any:
             return self.encoder.init(key, history, history, embedding)["params"]
 
         def critic_heads(key: jax.Array) -> Any:
-            return self._critic_heads.init(key, state, action, goal)["params"]
+            return self._critic_heads.init(key, state, action, directions)["params"]
 
         critics = self.config.num_critics
-        actor_heads = self._actor_heads.init(keys[1], state, goal)["params"]
+        actor_heads = self._actor_heads.init(keys[1], state, directions)["params"]
         return {
             "actor": {"encoder": encoder(keys[0]), "heads": actor_heads},
             "critic": {
@@ -160,15 +162,15 @@ class ActorCritic:
         states: jax.Array = jax.vmap(lambda encoder: _apply(self.encoder, encoder, first, second, embedding))(stacked)
         return states[0], states[1:]
 
-    def propose(self, actor: dict[str, Any], state: jax.Array, goal: jax.Array | None) -> Proposal:
+    def propose(self, actor: dict[str, Any], state: jax.Array, directions: jax.Array | None) -> Proposal:
         """Returns actions or goals [..., M, E] (Eq. 5 and 9): unit vectors, or in (-B, B) per coordinate.
 
         Args:
             actor: The actor's parameters.
             state: [..., S] from its encoder.
-            goal: [..., E] if the level sees one, else None.
+            directions: [..., K, E] if the level has any, else None.
         """
-        output, along = _apply(self._actor_heads, actor["heads"], state, goal)
+        output, along = _apply(self._actor_heads, actor["heads"], state, directions)
         if self.config.action_norm == "unit":
             squashed = jnp.tanh(output)
             vector = unit(squashed + along)
@@ -189,24 +191,26 @@ class ActorCritic:
         first: jax.Array,
         second: jax.Array,
         embedding: jax.Array,
-        goal: jax.Array | None,
+        directions: jax.Array | None,
     ) -> Proposal:
         """Encodes histories [..., N] and proposes."""
         state: jax.Array = _apply(self.encoder, actor["encoder"], first, second, embedding)
-        return self.propose(actor, state, goal)
+        return self.propose(actor, state, directions)
 
-    def value(self, critic: dict[str, Any], states: jax.Array, action: jax.Array, goal: jax.Array | None) -> jax.Array:
+    def value(
+        self, critic: dict[str, Any], states: jax.Array, action: jax.Array, directions: jax.Array | None
+    ) -> jax.Array:
         """Returns [K, B, M] Q-values (Eq. 6, 7, 10, 11).
 
         Args:
             critic: Parameters of the K critics.
             states: [K, B, S] from their encoders.
             action: [B, M, E].
-            goal: [B, E] or None.
+            directions: [B, K, E] or None.
         """
 
         def one(heads: Any, state: jax.Array) -> jax.Array:
-            return _apply(self._critic_heads, heads, state, action, goal)
+            return _apply(self._critic_heads, heads, state, action, directions)
 
         return self._output(jax.vmap(one)(critic["heads"], states))
 
@@ -219,7 +223,7 @@ class ActorCritic:
         return state
 
     def values_of_items(self, critic: dict[str, Any], state: jax.Array, vectors: jax.Array) -> jax.Array:
-        """Returns [J] the first critic's Q-values (Eq. 10, 11) of many items in one state; for one head, no goal.
+        """Returns [J] the first critic's Q-values (Eq. 10, 11) of many items in one state; for one head, no directions.
 
         What is the same for all sessions, the items' part of the first layer, is computed once under `vmap`.
 
@@ -241,6 +245,8 @@ def _apply(module: nn.Module, params: Any, *inputs: jax.Array | None) -> Any:
     return module.apply({"params": params}, *inputs)
 
 
-def _beside(state: jax.Array, goal: jax.Array | None) -> jax.Array:
-    """Returns [..., S + E] the state and the goal that is known with it."""
-    return state if goal is None else jnp.concatenate([state, goal], -1)
+def _beside(state: jax.Array, directions: jax.Array | None) -> jax.Array:
+    """Returns [..., S + K E] the state and the directions that are known with it."""
+    if directions is None:
+        return state
+    return jnp.concatenate([state, directions.reshape(*directions.shape[:-2], -1)], -1)

@@ -9,7 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from hrlmg_jax.goals import remembered, stage_of
+from hrlmg_jax.goals import REMEMBERED, remembered, stage_of
 from hrlmg_jax.item_scores import best_scored_item
 from hrlmg_jax.memory import MemoryActorCritic
 from hrlmg_jax.networks import ActorCritic, NetworkConfig, Proposal
@@ -52,11 +52,13 @@ class GoalConfig:
             )
         if self.conditioned and not self.enabled:
             raise UserError("agent.goals.conditioned needs goals", do="Set agent.goals.enabled=true.")
-        if self.memory and not self.enabled:
-            raise UserError(
-                f"agent.goals.memory is {self.memory}, and there are no goals to be set by it",
-                do="Set agent.goals.enabled=true, or agent.goals.memory=0.",
-            )
+
+    @property
+    def directions_seen(self) -> int:
+        """How many vectors the low level sees: the goal in force, or without goals what is remembered."""
+        if self.enabled:
+            return int(self.conditioned)
+        return len(REMEMBERED) if self.memory else 0
 
 
 @flax.struct.dataclass
@@ -86,7 +88,7 @@ class ActingParams:
         low: Parameters of LActor, or of LCritic where that decides.
         high: Parameters of HActor; None without a high level.
         index: The items.
-        table: The log that the high level's memory is read from; None for none.
+        table: The log that the memory is read from; None for none.
         cumulative: [I] float32 cumulative frequency of the items in the training log, for the warm-up.
         warming_up: bool scalar: recommend items as frequent in the log instead (only when exploring).
     """
@@ -158,11 +160,21 @@ class TwoLevelPolicy:
         """Returns the low level's [B] int32 items; with a key, of proto-actions with noise."""
         if self.decides == CRITIC:
             return self._most_valued(params, observation)
-        goal = self.active_goal(window, observation.step) if self.goals.conditioned else None
-        proto = self.propose_action(params, observation, goal).vector[:, 0]
+        proto = self.propose_action(params, observation, self._seen(params, window, observation)).vector[:, 0]
         if key is not None:
             proto = self.low.perturb(proto, self.action_noise, key)
         return nearest_item(proto, observation, params.index)
+
+    def _seen(
+        self, params: ActingParams, window: Window | tuple[()], observation: SessionObservation
+    ) -> jax.Array | None:
+        """Returns the vectors [B, K, E] that the low level sees besides its histories, if any."""
+        if self.goals.conditioned:
+            return self.active_goal(window, observation.step)[:, None]
+        if self.goals.enabled or not self.goals.memory:
+            return None
+        clicked, ordered = observation.histories.clicked, observation.histories.ordered
+        return self.remember(params.table, observation.row, clicked, ordered, params.index.embedding)
 
     def _most_valued(self, params: ActingParams, observation: SessionObservation) -> jax.Array:
         """Returns [B] int32 the available items that LCritic values most."""
@@ -175,10 +187,10 @@ class TwoLevelPolicy:
         width = self.low.config.critic_width
         return best_scored_item(values, states, embedding, params.index.num_items, observation, width)
 
-    def propose_action(self, params: ActingParams, observation: SessionObservation, goal: jax.Array | None) -> Proposal:
-        """Returns LActor's proto-actions [B, 1, E] from the browsed and clicked items (Eq. 8, 9)."""
+    def propose_action(self, params: ActingParams, observation: SessionObservation, seen: jax.Array | None) -> Proposal:
+        """Returns LActor's proto-actions [B, 1, E] from the browsed and clicked items (Eq. 8, 9) and [B, K, E] seen."""
         histories = observation.histories
-        return self.low.act(params.low, histories.browsed, histories.clicked, params.index.embedding, goal)
+        return self.low.act(params.low, histories.browsed, histories.clicked, params.index.embedding, seen)
 
     def set_goals(self, params: ActingParams, observation: SessionObservation) -> jax.Array:
         """Returns HActor's goals [B, M, E] from clicked and ordered items (Eq. 4, 5), or from what it remembers."""
@@ -197,7 +209,7 @@ class TwoLevelPolicy:
         ordered: jax.Array,
         embedding: jax.Array,
     ) -> jax.Array:
-        """Returns what a high level with a memory remembers, [B, K, E].
+        """Returns what an agent with a memory remembers, [B, K, E].
 
         Args:
             table: The log.

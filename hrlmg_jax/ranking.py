@@ -15,7 +15,14 @@ PAPER_ORDER = ("dnn", "ddpg", "hrl", "hrl_mg")
 """In every figure of the paper, ascending (but for clicks online, where HRL is above HRL-MG)."""
 _CLAIMS = {
     "hrl_mg": ("hrl_mg_frozen", "hrl_mg_alpha0"),
-    "hrl_mg_memory": ("hrl_mg_memory_frozen", "hrl_mg_memory_alpha0", "hrl_mg_conditioned", "hrl_mg", "ddpg"),
+    "hrl_mg_memory": (
+        "hrl_mg_memory_frozen",
+        "hrl_mg_memory_alpha0",
+        "hrl_mg_conditioned",
+        "hrl_mg",
+        "ddpg_memory",
+        "ddpg",
+    ),
 }
 """What an agent must be above if its goals are worth anything: its controls, and agents with less of a hierarchy."""
 

@@ -69,10 +69,11 @@ class TwoLevelAgent:
             raise UserError("agent.name is empty", do="Name the agent, for its row in the tables.")
         if self.name == BEST_RATE:
             raise UserError(f"agent.name is {self.name!r}, which an opponent has", do="Choose another.")
-        if self.decides == CRITIC and (self.goals.enabled or self.learner.gamma > 0):
+        if self.decides == CRITIC and (self.goals.enabled or self.goals.memory or self.learner.gamma > 0):
             raise UserError(
-                "agent.decides=critic takes the item of the highest immediate reward: it knows no goals and no future",
-                do="Set agent.goals.enabled=false and agent.learner.gamma=0, as agent=dnn does.",
+                "agent.decides=critic takes the item of the highest immediate reward: it knows no goals, no memory and "
+                "no future",
+                do="Set agent.goals.enabled=false, agent.goals.memory=0 and agent.learner.gamma=0, as agent=dnn does.",
             )
 
 

@@ -124,7 +124,7 @@ def make_learner(config: RunConfig, problem: Problem) -> tuple[HrlLearner, World
     size = config.simulator.embedding.size
     goals = agent.goals
     policy = TwoLevelPolicy(
-        low=ActorCritic(agent.network, 1, size, goals.conditioned),
+        low=ActorCritic(agent.network, 1, size, goals.directions_seen),
         high=make_high_level(agent.network, goals, size),
         goals=goals,
         action_noise=agent.learner.action_noise,

@@ -29,7 +29,7 @@ DIRECTIONS = np.random.default_rng(0).normal(size=(ITEMS, E))
 EMBEDDING = jnp.asarray(DIRECTIONS / np.linalg.norm(DIRECTIONS, axis=1, keepdims=True), jnp.float32)
 
 
-def make_networks(heads: int = M, conditioned: bool = False, **changes: Any) -> ActorCritic:
+def make_networks(heads: int = M, directions: int = 0, **changes: Any) -> ActorCritic:
     settings: dict[str, Any] = {
         "hidden_size": 3,
         "state_size": 4,
@@ -39,7 +39,7 @@ def make_networks(heads: int = M, conditioned: bool = False, **changes: Any) -> 
         "q_output": "linear",
         "critics": "twin",
     }
-    return ActorCritic(NetworkConfig(**{**settings, **changes}), heads, E, conditioned)
+    return ActorCritic(NetworkConfig(**{**settings, **changes}), heads, E, directions)
 
 
 def random_params(networks: ActorCritic, seed: int) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def random_params(networks: ActorCritic, seed: int) -> dict[str, Any]:
     return jax.tree.map(lambda leaf: generator.normal(0, 0.7, leaf.shape).astype(np.float32), shapes)
 
 
-def make_batch(heads: int = M, conditioned: bool = False, seed: int = 1) -> Batch:
+def make_batch(heads: int = M, directions: int = 0, seed: int = 1) -> Batch:
     """The second transition ends a session; the third and fourth lack stages."""
     generator = np.random.default_rng(seed)
     histories = generator.integers(-1, ITEMS, (4, B, N)).astype(np.int32)
@@ -65,8 +65,8 @@ def make_batch(heads: int = M, conditioned: bool = False, seed: int = 1) -> Batc
         active=active.astype(np.float32),
         discount=np.array([0.9, 0.0, 0.5, 0.9, 0.81, 0.9], np.float32),
         following=(histories[2], histories[3]),
-        seen=normal(B, E) if conditioned else None,
-        following_seen=normal(B, E) if conditioned else None,
+        seen=normal(B, directions, E) if directions else None,
+        following_seen=normal(B, directions, E) if directions else None,
     )
 
 
@@ -111,20 +111,20 @@ def row(tree: Any, b: int) -> Any:
 
 
 CASES = [
-    pytest.param({}, M, False, id="two heads"),
-    pytest.param({}, M, True, id="two heads, conditioned"),
+    pytest.param({}, M, 0, id="two heads"),
+    pytest.param({}, M, 3, id="two heads, three directions"),
     pytest.param(
-        {"critics": "single", "q_output": "relu", "action_norm": "tanh", "action_bound": 2.0}, 1, True, id="conditioned"
+        {"critics": "single", "q_output": "relu", "action_norm": "tanh", "action_bound": 2.0}, 1, 1, id="one direction"
     ),
 ]
 
 
-@pytest.mark.parametrize(("changes", "heads", "conditioned"), CASES)
+@pytest.mark.parametrize(("changes", "heads", "directions"), CASES)
 def test_targets_are_rewards_and_the_least_primed_value_of_the_primed_action(
-    changes: dict[str, Any], heads: int, conditioned: bool
+    changes: dict[str, Any], heads: int, directions: int
 ) -> None:
-    networks = make_networks(heads, conditioned, **changes)
-    target, batch = random_params(networks, 2), make_batch(heads, conditioned)
+    networks = make_networks(heads, directions, **changes)
+    target, batch = random_params(networks, 2), make_batch(heads, directions)
 
     @jax.jit
     def values(first: Any, second: Any, seen: Any) -> jax.Array:
@@ -171,15 +171,15 @@ def test_targets_ask_the_critics_about_the_executed_item() -> None:
         np.testing.assert_allclose(found[b], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(("changes", "heads", "conditioned"), CASES)
-def test_losses_and_gradients_are_equations_16_to_21(changes: dict[str, Any], heads: int, conditioned: bool) -> None:
+@pytest.mark.parametrize(("changes", "heads", "directions"), CASES)
+def test_losses_and_gradients_are_equations_16_to_21(changes: dict[str, Any], heads: int, directions: int) -> None:
     """Losses summed over critics and heads, each a mean over transitions; the policy gradient by the chain rule.
 
     The critics are moved by their own loss alone, and the actor by the first critic's gradient at the proto-action
     alone, though both come from one sum.
     """
-    networks = make_networks(heads, conditioned, **changes)
-    params, batch = random_params(networks, 15), make_batch(heads, conditioned)
+    networks = make_networks(heads, directions, **changes)
+    params, batch = random_params(networks, 15), make_batch(heads, directions)
     targets = np.random.default_rng(4).normal(size=(B, heads)).astype(np.float32)
 
     @jax.jit

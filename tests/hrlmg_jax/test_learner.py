@@ -132,7 +132,7 @@ def make_learner(goals: GoalConfig, length: int = 7, **changes: Any) -> HrlLearn
         critics="twin",
     )
     policy = TwoLevelPolicy(
-        low=ActorCritic(network, 1, E, goals.conditioned),
+        low=ActorCritic(network, 1, E, goals.directions_seen),
         high=make_high_level(network, goals, E),
         goals=goals,
         action_noise=config.action_noise,
@@ -198,6 +198,7 @@ LEARNERS = {
     # Sessions of two whole windows of 4; the low level sees its goals.
     "conditioned": make_learner(goal_config(count=2, period=4, conditioned=True, internal_weight=0.5), length=8),
     "memory": make_learner(goal_config(count=1, conditioned=True, hindsight=True, memory=MEMORY, noise=0.0)),
+    "ddpg, memory": make_learner(goal_config(enabled=False, memory=MEMORY), action_noise=0.0, length=8),
 }
 WITHOUT_INFLUENCE = ["one, frozen", "two", "three"]
 WITH_GOALS = [*WITHOUT_INFLUENCE, "conditioned", "memory"]
@@ -326,7 +327,7 @@ def test_low_level_memory_is_what_the_sessions_were(name: str) -> None:
         assert rows.feedback[index] == step.answer
         assert rows.last[index] == step.last
         assert 0 <= rows.item[index] < CATALOGUE
-        if name == "ddpg":
+        if not played.learner.policy.goals.enabled:
             assert rows.internal[index] == 0
         else:
             goal = goals_in_force(played, index // B, step.place)[stage_of_step(step.t, played.learner.policy.goals)]
@@ -473,6 +474,43 @@ def test_a_high_level_with_a_memory_sets_goals_by_what_it_remembers() -> None:
     np.testing.assert_allclose(batch.reward, rows.stage_reward / period, rtol=1e-6)  # one goal: no benefit to assign
 
 
+def test_a_low_level_with_a_memory_sees_the_same_and_acts_by_it() -> None:
+    """Before and after a step, from the replay's ids; without noise it takes the item nearest to its proposal."""
+    played, learner = run("ddpg, memory"), LEARNERS["ddpg, memory"]
+    steps = replayed(played)
+    starts = [int(played.states.episodes.state.start[index // B, step.place]) for index, step in enumerate(steps)]
+    rows = jax.tree.map(lambda leaf: leaf[: len(steps)], played.final.low_replay.rows)
+    np.testing.assert_array_equal(rows.row, FIRST_ROWS[starts])
+    batch = learner.low_batch(rows, make_world())
+    wanted = np.stack([remembered_by(start, step.before) for start, step in zip(starts, steps, strict=True)])
+    following = np.stack([remembered_by(start, step.after) for start, step in zip(starts, steps, strict=True)])
+    np.testing.assert_allclose(batch.seen, wanted, atol=1e-6)
+    np.testing.assert_allclose(batch.following_seen, following, atol=1e-6)
+    assert np.abs(following - wanted).max() > 0.1
+    propose = jax.jit(
+        lambda actor, *inputs: learner.policy.low.act(actor, *inputs[:2], jnp.asarray(EMBEDDING), inputs[2])
+    )
+    changed, recommended = 0, [set[int]() for _ in range(B)]
+    for index, step in enumerate(steps):
+        number, b = divmod(index, B)
+        if number == 0 or step.t == 0:
+            recommended[b] = set()
+        left = [item for item in range(CATALOGUE) if item not in recommended[b]]
+        recommended[b].add(step.item)
+        if number < WARM_UP:
+            continue
+        actor = jax.tree.map(lambda leaf, n=number: leaf[n], played.states.low.params["actor"])
+        histories = rows.browsed[index][None], rows.clicked[index][None]
+        for seen in (wanted[index], np.zeros_like(wanted[index])):
+            proto = np.asarray(propose(actor, *histories, seen[None].astype(np.float32)).vector)[0, 0]
+            nearest = max(left, key=lambda item, proto=proto: float(EMBEDDING[item] @ proto))
+            if seen.any() or not wanted[index].any():
+                assert step.item == nearest
+            else:
+                changed += step.item != nearest
+    assert changed, "the memory never mattered"
+
+
 def test_the_weights_of_a_memory_are_reported_whether_they_learn_or_not() -> None:
     """In the warm-up too, when nothing is learned."""
     played, high = run("memory"), LEARNERS["memory"].policy.high
@@ -512,7 +550,8 @@ def test_networks_stay_as_they_are_in_the_warm_up_and_change_after_it(name: str)
     played = run(name)
     for level in ("low", "high"):
         if getattr(played.states, level) is None:
-            assert (name, level) == ("ddpg", "high")
+            assert level == "high"
+            assert not LEARNERS[name].policy.goals.enabled
             continue
         flat = [leaves(getattr(played.at(number), level)) for number in range(STEPS + 1)]
         for number in range(STEPS):

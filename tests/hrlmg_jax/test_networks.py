@@ -123,44 +123,46 @@ def heads_moved_by(jacobian: Any, heads: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("norm", ["unit", "tanh"])
-def test_actors_go_along_a_goal_by_weights_that_depend_on_all_they_see(norm: str) -> None:
-    """z_i + 4 w_i g in NumPy, z and w linear in the state and the goal; a state alone has neither."""
-    heads = 2
-    networks = ActorCritic(config(action_norm=norm, action_bound=1.5), heads, E, conditioned=True)
-    actor, state, goal = random_params(networks)["actor"], normal(B, S), normal(B, E, seed=2)
+def test_actors_go_along_directions_by_weights_that_depend_on_all_they_see(norm: str) -> None:
+    """z_i + sum_k 4 w_ik d_k in NumPy, z and w linear in the state and the directions; a state alone has neither."""
+    heads, number = 2, 3
+    networks = ActorCritic(config(action_norm=norm, action_bound=1.5), heads, E, number)
+    actor, state, directions = random_params(networks)["actor"], normal(B, S), normal(B, number, E, seed=2)
     layers = actor["heads"]
-    assert layers["output"]["kernel"].shape == (S + E, heads * E)
-    found = np.asarray(networks.propose(actor, state, goal).vector)
+    size = S + number * E
+    assert layers["output"]["kernel"].shape == (size, heads * E)
+    found = np.asarray(networks.propose(actor, state, directions).vector)
     for b in range(B):
-        seen = np.concatenate([state[b], goal[b]]).astype(np.float64)
+        seen = np.concatenate([state[b], *directions[b]]).astype(np.float64)
         z = (seen @ layers["output"]["kernel"] + layers["output"]["bias"]).reshape(heads, E)
-        weights = 4 * (seen @ layers["weights"]["kernel"] + layers["weights"]["bias"])
+        weights = 4 * (seen @ layers["weights"]["kernel"] + layers["weights"]["bias"]).reshape(heads, number)
+        along = weights @ np.asarray(directions[b], np.float64)
         for i in range(heads):
-            along = weights[i] * np.asarray(goal[b], np.float64)
-            expected = np.tanh(z[i]) + along if norm == "unit" else 1.5 * np.tanh(z[i] + along)
+            expected = np.tanh(z[i]) + along[i] if norm == "unit" else 1.5 * np.tanh(z[i] + along[i])
             expected = expected / np.linalg.norm(expected) if norm == "unit" else expected
             np.testing.assert_allclose(found[b, i], expected, atol=1e-5)
     assert "weights" not in random_params(ActorCritic(config(), heads, E))["actor"]["heads"]
 
 
-def test_an_untrained_actor_follows_no_goal() -> None:
-    networks = ActorCritic(config(), 2, E, conditioned=True)
+def test_an_untrained_actor_follows_no_direction() -> None:
+    networks = ActorCritic(config(), 2, E, 3)
     weights = jax.jit(networks.init)(jax.random.key(0))["actor"]["heads"]["weights"]
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(weights))
 
 
-def test_critics_see_the_goal_and_how_near_actions_are_to_it() -> None:
-    heads = 2
-    networks = ActorCritic(config(), heads, E, conditioned=True)
+def test_critics_see_directions_and_how_near_actions_are_to_them() -> None:
+    heads, number = 2, 3
+    networks = ActorCritic(config(), heads, E, number)
     critic = random_params(networks)["critic"]
     hidden = np.asarray(critic["heads"]["hidden"], np.float64)
-    assert hidden.shape == (2, heads, S + E + E + 1, 5)
-    states, action, goal = normal(2, B, S), normal(B, heads, E, seed=1), normal(B, E, seed=2)
-    found = np.asarray(networks.value(critic, states, action, goal))
+    assert hidden.shape == (2, heads, S + number * E + E + number, 5)
+    states, action, directions = normal(2, B, S), normal(B, heads, E, seed=1), normal(B, number, E, seed=2)
+    found = np.asarray(networks.value(critic, states, action, directions))
     for k in range(2):
         for b in range(B):
             for i in range(heads):
-                seen = np.concatenate([states[k, b], goal[b], action[b, i], [float(action[b, i] @ goal[b])]])
+                near = [float(action[b, i] @ direction) for direction in directions[b]]
+                seen = np.concatenate([states[k, b], *directions[b], action[b, i], near])
                 first = np.maximum(seen @ hidden[k, i] + critic["heads"]["hidden_bias"][k, i], 0)
                 expected = first @ critic["heads"]["output"][k, i, :, 0] + critic["heads"]["output_bias"][k, i]
                 assert found[k, b, i] == pytest.approx(float(expected), abs=1e-4)
