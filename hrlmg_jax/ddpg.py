@@ -19,7 +19,7 @@ from hrlmg_jax.networks import ActorCritic
 from sim.sharding import EPISODES, EVERYWHERE, mean_over_devices, per_device
 
 Loss = Callable[[Any, "Batch", jax.Array, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
-"""Of parameters, transitions, [B, M] targets and [J, E] items; and metrics. Means over transitions."""
+"""`(params, batch, targets [B, M], embedding [J, E]) -> (loss, metrics)`, means over transitions."""
 
 
 @dataclass(frozen=True)

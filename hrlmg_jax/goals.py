@@ -9,7 +9,7 @@ from harness.nearest import unit
 from sim.histories import Histories
 
 REMEMBERED = ("browsed_before", "clicked_before", "ordered_before", "clicked_lately", "ordered_lately")
-"""What a high level with a memory remembers of a user: before the session, and by the histories of now."""
+"""What an agent with a memory remembers of a user: before the session, and by the histories of now."""
 
 
 def stage_of(step: jax.Array, period: int, num_goals: int) -> jax.Array:

@@ -56,7 +56,7 @@ class LearnerConfig:
 
 @flax.struct.dataclass
 class LowTransition:
-    """One step as ids: (s^l, a, r^ex, s'^l) follow from these and the embedding.
+    """One step as ids: (s^l, a, r^ex, s'^l) follow from these, the embedding and, with a memory, the log.
 
     Attributes:
         browsed: [..., N] int32 before the step.

@@ -161,7 +161,7 @@ def make_learner(with_goals: bool, users: FeedbackModel | None = None, **changes
         terminal="bootstrap",
     )
     policy = TwoLevelPolicy(
-        low=ActorCritic(network, 1, E, goals.conditioned),
+        low=ActorCritic(network, 1, E, goals.directions_seen),
         high=make_high_level(network, goals, E),
         goals=goals,
         action_noise=config.action_noise,

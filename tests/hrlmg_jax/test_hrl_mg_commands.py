@@ -265,6 +265,17 @@ def test_dnn_trains_with_the_users_who_wrote_the_log(run_command_line, simulator
     assert {"validation_items_used", "validation_items_used_at_a_step"} <= row.keys()
 
 
+@pytest.mark.parametrize("agent", ["ddpg_memory", pytest.param("hrl_mg_memory", marks=pytest.mark.long)])
+def test_agents_with_a_memory_train_and_take_both_tests(agent, run_command_line, simulators):
+    finished = run_command_line(TRAIN, *SMALL, f"agent={agent}", "hydra.run.dir=run")
+    assert finished.returncode == 0, finished.stderr
+    run = simulators / "run"
+    for test in ("online", "online_truth", "offline"):
+        assert agent in json.loads((run / f"{test}.json").read_text())["policies"]
+    weights = [key for key in metrics_without_times(run)[-1] if key.startswith("high_goal_")]
+    assert len(weights) == (10 if agent == "hrl_mg_memory" else 0)
+
+
 @pytest.mark.long
 def test_every_switch_trains(run_command_line, simulators):
     finished = run_command_line(

@@ -618,7 +618,7 @@ def test_a_state_that_was_put_away_goes_on_as_the_run_did() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["two", "memory"])
+@pytest.mark.parametrize("name", ["two", "memory", "ddpg, memory"])
 def test_sessions_on_two_devices_are_the_sessions_on_one(name: str) -> None:
     with device_mesh(DevicesConfig(count=2), B, "agent.learner.sessions"):
         together = play(LEARNERS[name])
