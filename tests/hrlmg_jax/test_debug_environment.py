@@ -130,20 +130,20 @@ def make_learner(with_goals: bool, users: FeedbackModel | None = None, **changes
         q_output="linear",
         critics="twin",
     )
-    settings: dict[str, Any] = {
-        "enabled": with_goals,
-        "count": 2,
-        "period": 10,
-        "internal_weight": 0.5,
-        "benefit_discount": 0.5,
-        "noise": 0.1,
-        "conditioned": False,
-        "frozen": False,
-        "hindsight": False,
-        "discount": "gamma",
-        "store_partial_window": True,
-    }
-    goals = GoalConfig(**(settings | changes))
+    goals = GoalConfig(
+        enabled=with_goals,
+        count=2,
+        period=10,
+        internal_weight=0.5,
+        benefit_discount=0.5,
+        noise=0.1,
+        conditioned=False,
+        frozen=False,
+        hindsight=False,
+        discount="gamma",
+        store_partial_window=True,
+    )
+    goals = dataclasses.replace(goals, **changes)
     config = LearnerConfig(
         sessions=32,
         warm_up_steps=60,
