@@ -58,9 +58,12 @@ class OnlineTest:
 
 
 def session_rows(data: SessionData, part: str, number: int) -> np.ndarray:
-    """Returns rows of the log at which a part's sessions begin: at most `number`, spread evenly over the log."""
+    """Returns [number] rows of the log at which a part's sessions begin, spread evenly over the part.
+
+    Where the part has fewer sessions, several begin at the same row: the same user with other luck.
+    """
     rows = data.first_rows(part)
-    return rows[np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(int)]
+    return rows[np.linspace(0, len(rows) - 1, number).round().astype(int)]
 
 
 def make_player(env: SessionEnv, env_params: SessionParams, at_a_time: int) -> Callable[[Contestant], OnlineTest]:

@@ -1,5 +1,6 @@
 """Re-ranking against a direct transcription of Algorithm 4."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import jax
@@ -9,18 +10,27 @@ import pytest
 
 from hrlmg_jax.networks import ActorCritic, NetworkConfig
 from hrlmg_jax.offline import LoggedSessions, OfflineTest, rank_by_score, rerank
-from hrlmg_jax.policy import ActingParams, GoalConfig, TwoLevelPolicy
+from hrlmg_jax.policy import ActingParams, GoalConfig, TwoLevelPolicy, make_high_level
 from hrlmg_jax.retrieval import ItemIndex
 from hrlmg_jax.session_data import SessionData
 from sim.events import build_event_log
 from sim.session_env import SessionConfig
 
 ITEMS, SIZE, LENGTH = 30, 5, 3
+MEMORY, PERIOD, GOALS = 7, 5, 2
+NO_GOALS = GoalConfig(False, 1, 2, 0.5, 0.5, 0.1, False, False, False, "gamma", True)
+AGENTS = {
+    "DDPG": NO_GOALS,
+    "DDPG with a memory": dataclasses.replace(NO_GOALS, memory=MEMORY),
+    "goals of a memory": dataclasses.replace(
+        NO_GOALS, enabled=True, conditioned=True, memory=MEMORY, period=PERIOD, count=GOALS
+    ),
+}
 
 
-@pytest.fixture(scope="module")
-def world():
-    """A random log of 6 users with 3 sessions of 4 to 11 items, and an untrained low level."""
+@pytest.fixture(scope="module", params=AGENTS)
+def world(request):
+    """A random log of 6 users with 3 sessions of 4 to 11 items, and networks drawn at random."""
     generator = np.random.default_rng(0)
     users, items, times, feedback, sessions = [], [], [], [], []
     for session in range(18):
@@ -45,24 +55,31 @@ def world():
     )
     data = SessionData(log, ITEMS, np.arange(18) % 3 == 2, np.zeros(6, bool))
     config = NetworkConfig(4, 4, 8, "unit", 1.0, "linear", "twin")
-    goals = GoalConfig(False, 1, 2, 0.5, 0.5, 0.1, False, False, False, "gamma", True)
-    policy = TwoLevelPolicy(ActorCritic(config, 1, SIZE), None, goals, 0.1, LENGTH)
+    goals = AGENTS[request.param]
+    policy = TwoLevelPolicy(
+        ActorCritic(config, 1, SIZE, goals.directions_seen), make_high_level(config, goals, SIZE), goals, 0.1, LENGTH
+    )
     vectors = generator.normal(size=(ITEMS, SIZE))
     embedding = jnp.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), jnp.float32)
-    actor = jax.jit(policy.low.init)(jax.random.key(1))["actor"]
-    params = ActingParams(actor, None, ItemIndex(embedding, ITEMS), None, jnp.ones(ITEMS), jnp.bool_(False))
-    propose = jax.jit(lambda browsed, clicked: policy.low.act(actor, browsed, clicked, embedding, None).vector)
+
+    def drawn(networks):
+        shapes = jax.eval_shape(networks.init, jax.random.key(1))["actor"]
+        return jax.tree.map(lambda leaf: jnp.asarray(generator.normal(0, 0.5, leaf.shape), jnp.float32), shapes)
+
+    actor = drawn(policy.low)
+    high = drawn(policy.high) if policy.high else None
+    table = data.table if goals.memory else None
+    params = ActingParams(actor, high, ItemIndex(embedding, ITEMS), table, jnp.ones(ITEMS), jnp.bool_(False))
+    propose = jax.jit(lambda browsed, clicked, seen: policy.low.act(actor, browsed, clicked, embedding, seen).vector)
     return SimpleNamespace(
         data=data, policy=policy, params=params, embedding=np.asarray(embedding, np.float64), propose=propose
     )
 
 
 def histories_before(log, row):
-    """The user's last browsed and clicked items before a row, oldest first."""
+    """The user's items before a row that were browsed, clicked (ordered or not) and ordered, oldest first."""
     earlier = [i for i in range(row) if log.user[i] == log.user[row]]
-    browsed = [int(log.item[i]) for i in earlier]
-    clicked = [int(log.item[i]) for i in earlier if log.feedback[i] >= 1]
-    return browsed, clicked
+    return [[int(log.item[i]) for i in earlier if log.feedback[i] >= least] for least in range(3)]
 
 
 def padded(items):
@@ -70,19 +87,42 @@ def padded(items):
     return jnp.asarray([[-1] * (LENGTH - len(last)) + last], jnp.int32)
 
 
+def direction(world, items):
+    total = sum((world.embedding[item] for item in items), np.zeros(SIZE))
+    return total / max(np.linalg.norm(total), 1e-12) * len(items) / (len(items) + 1)
+
+
+def vectors_seen(world, before, histories, step, goals_in_force):
+    """What the low level sees besides its histories; new goals begin at every multiple of the period."""
+    goals = world.policy.goals
+    if not goals.memory:
+        return None, None
+    remembered = [direction(world, items[-MEMORY:]) for items in before]
+    remembered += [direction(world, items[-LENGTH:]) for items in histories[1:]]
+    if not goals.enabled:
+        return np.stack(remembered), None
+    if step % PERIOD == 0:
+        slopes = 8 * np.asarray(world.params.high["weights"], np.float64) @ np.stack(remembered)
+        goals_in_force = slopes / np.maximum(np.linalg.norm(slopes, axis=1, keepdims=True), 1e-12)
+    stage = 0 if step % PERIOD < 2 else 1  # two steps of five, then the other three
+    return goals_in_force[stage : stage + 1], goals_in_force
+
+
 def transcription(world, row, items, answers):
     """Algorithm 4, line by line, for one session."""
-    browsed, clicked = histories_before(world.data.log, row)  # line 2
-    left, ranked = list(items), []
+    before = histories_before(world.data.log, row)  # line 2
+    histories = [list(kind) for kind in before]
+    left, ranked, goals = list(items), [], None
     while left:  # line 3
-        proposal = np.asarray(world.propose(padded(browsed), padded(clicked)), np.float64)
+        seen, goals = vectors_seen(world, before, histories, len(ranked), goals)
+        seen = None if seen is None else jnp.asarray(seen[None], jnp.float32)
+        proposal = np.asarray(world.propose(padded(histories[0]), padded(histories[1]), seen), np.float64)
         scores = proposal[0, 0] @ world.embedding[left].T
         chosen = left[int(np.argmax(scores))]  # line 4
         ranked.append(chosen)  # line 5
         answer = answers[list(items).index(chosen)]  # line 6
-        browsed.append(chosen)  # line 7
-        if answer >= 1:
-            clicked.append(chosen)
+        for kind in range(answer + 1):
+            histories[kind].append(chosen)  # line 7
         left.remove(chosen)  # line 8
     return ranked
 
