@@ -70,19 +70,18 @@ def observe_all(
     Returns:
         The posterior, and [B, N, K] directions: the covariance shrank by the sum of their outer products.
     """
-    mean = posterior.mean
+    mean, covariance = posterior.mean, posterior.covariance
+    columns = jnp.einsum("bkl,bnk->bnl", covariance, features, precision="highest")
     directions: list[jax.Array] = []
     for number in range(features.shape[1]):
-        own = features[:, number]
-        # A sum that the compiler fuses: on CPU twice as fast as a batch of small matrix products.
-        column = jnp.sum(posterior.covariance * own[:, :, None], 1)
+        own, column = features[:, number], columns[:, number]
         for earlier in directions:
             column -= jnp.sum(own * earlier, -1, keepdims=True) * earlier
         scale = jnp.where(observed, jax.lax.rsqrt(jnp.sum(own * column, -1) + noise), 0)[:, None]
         surprise = targets[:, number] - jnp.sum(own * mean, -1)
         directions.append(scale * column)
         mean += surprise[:, None] * scale * directions[-1]
-    covariance = posterior.covariance
+    # Products that the compiler fuses into one pass: on CPU faster than a batch of small matrix products.
     for direction in directions:
         covariance -= direction[:, :, None] * direction[:, None, :]
     return LinearPosterior(mean, covariance), jnp.stack(directions, 1)

@@ -7,6 +7,7 @@ has a static bound that always suffices, so that no sample is ever dropped, howe
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -76,11 +77,17 @@ def _sorted(node: jax.Array, position: jax.Array, num_nodes: int) -> tuple[jax.A
     return both // num_samples, both % num_samples
 
 
-@jax.custom_vjp
-def pack(samples: jax.Array, plan: TilePlan) -> jax.Array:
-    """Lays [S, F] samples out as [tiles, P, F]; padding rows are zero. Inverse of `unpack`, and its transpose."""
-    padded = jnp.concatenate([samples, jnp.zeros((1, samples.shape[1]), samples.dtype)])
-    return padded[plan.source].reshape(plan.tile_node.shape[0], -1, samples.shape[1])
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def pack(rows: jax.Array, plan: TilePlan, each: int = 1) -> jax.Array:
+    """Lays [R, F] rows out as [tiles, P, F]; padding is zero. Inverse of `unpack` (`each` = 1), and its transpose.
+
+    Args:
+        rows: The rows.
+        plan: For S = R * each samples.
+        each: Samples that share a row: those of row r are r * each, r * each + 1, ...
+    """
+    padded = jnp.concatenate([rows, jnp.zeros((1, rows.shape[1]), rows.dtype)])
+    return padded[plan.source // each].reshape(plan.tile_node.shape[0], -1, rows.shape[1])
 
 
 @jax.custom_vjp
@@ -89,6 +96,10 @@ def unpack(tiles: jax.Array, plan: TilePlan) -> jax.Array:
     return tiles.reshape(-1, tiles.shape[-1])[plan.row]
 
 
-# Each sample has exactly one row, so the transpose of one gather is the other gather: no scatter is needed.
-pack.defvjp(lambda samples, plan: (pack(samples, plan), plan), lambda plan, cotangent: (unpack(cotangent, plan), None))
+def _pack_backward(each: int, plan: TilePlan, cotangent: jax.Array) -> tuple[jax.Array, None]:
+    return unpack(cotangent, plan).reshape(-1, each, cotangent.shape[-1]).sum(1), None
+
+
+# Each sample has exactly one place, so the transpose of one gather is the other gather: no scatter is needed.
+pack.defvjp(lambda rows, plan, each: (pack(rows, plan, each), plan), _pack_backward)
 unpack.defvjp(lambda tiles, plan: (unpack(tiles, plan), plan), lambda plan, cotangent: (pack(cotangent, plan), None))

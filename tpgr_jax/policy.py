@@ -113,17 +113,23 @@ class NodeHeads(nn.Module):
 
 
 def node_logits(layers: Sequence[tuple[jax.Array, jax.Array]], state: jax.Array, node: jax.Array) -> jax.Array:
-    """Returns [S, C] logits from kernels [N, F, G] and biases [N, G] of each layer, states [S, F] and nodes [S]."""
+    """Returns [S, C] logits from kernels [N, F, G] and biases [N, G] of each layer, states [S, F] and nodes [S].
+
+    With nodes [S, P], several for each state, [S, P, C].
+    """
     num_nodes = layers[0][0].shape[0]
     if num_nodes == 1:
         rows, tile_node = state[None], jnp.zeros((1,), jnp.int32)
     else:
-        plan = plan_tiles(node, num_nodes)
-        rows, tile_node = pack(state, plan), plan.tile_node
+        plan = plan_tiles(node.reshape(-1), num_nodes)
+        rows, tile_node = pack(state, plan, node.size // state.shape[0]), plan.tile_node
     for number, (kernel, bias) in enumerate(layers):
         rows = jnp.einsum("npf,nfg->npg", rows, kernel[tile_node]) + bias[tile_node][:, None]
         rows = rows if number == len(layers) - 1 else nn.relu(rows)
-    return rows[0] if num_nodes == 1 else unpack(rows, plan)
+    if num_nodes == 1:
+        own = rows.reshape(-1, *(1,) * (node.ndim - 1), rows.shape[-1])
+        return jnp.broadcast_to(own, (*node.shape, rows.shape[-1]))
+    return unpack(rows, plan).reshape(*node.shape, -1)
 
 
 def _spread_logits(layers: Sequence[tuple[jax.Array, jax.Array]], state: jax.Array, node: jax.Array) -> jax.Array:
@@ -253,7 +259,7 @@ class TreePolicy:
         for level in range(depth):
             logits = self._apply(TreePolicyNetwork.logits, params, level, state, node)
             masked = self._mask(logits, self._available(tables, level, node, past_leaves))
-            choice = sample_child(masked, uniform[level]) if explore else jnp.argmax(masked, -1).astype(jnp.int32)
+            choice = sample_child(masked, uniform[level]) if explore else place_of_largest(masked)
             log_prob += chosen(jax.nn.log_softmax(masked), choice)
             node = node * branching + choice
         return cell, Decision(tables.leaf_items[node], log_prob)
@@ -342,6 +348,14 @@ def past_leaves_of(tables: TreeTables, recommended: jax.Array) -> jax.Array:
 def chosen(values: jax.Array, choice: jax.Array) -> jax.Array:
     """Returns [S] the entry of each row of [S, C] that `choice` [S] names."""
     return jnp.take_along_axis(values, choice[:, None], -1)[:, 0]
+
+
+def place_of_largest(values: jax.Array) -> jax.Array:
+    """Returns [S] int32 argmax of [S, n], n < 2^24: on CPU a maximum and a minimum of floats are faster than argmax."""
+    last = float(values.shape[1] - 1)
+    places = jnp.arange(values.shape[1], dtype=jnp.float32)
+    largest = jnp.max(values, -1, keepdims=True)
+    return jnp.min(jnp.where(values == largest, places, last), -1).astype(jnp.int32)
 
 
 def sample_child(masked_logits: jax.Array, uniform: jax.Array) -> jax.Array:

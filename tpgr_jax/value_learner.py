@@ -16,7 +16,7 @@ from sim.rollout import rollout
 from sim.settings import Count, CountOrZero, OneOf, Positive
 from tpgr_jax.policy import MASKED_LOGIT
 from tpgr_jax.reinforce import LearnerState, World
-from tpgr_jax.value_tree import Learned, UserState, ValueTree, ValueTreeParams, filter_estimate
+from tpgr_jax.value_tree import Learned, UserState, ValueTree, ValueTreeParams, filter_estimate, for_each
 
 RATINGS, EPISODES = "ratings", "episodes"
 
@@ -166,7 +166,9 @@ class ValueLearner:
         """
         policy, loss = self.policy, jnp.float32(0)
         children = policy.network.num_children
-        below = policy.item_values(params, state, node, past_leaves)
+        # Two paths may end at one node.
+        alone = jax.tree.map(lambda rows: for_each(rows, node), (state, past_leaves))
+        below = policy.item_values(params, alone[0], node.reshape(-1, 1), alone[1]).reshape(*node.shape, -1)
         for level in reversed(range(policy.network.depth - 1)):
             value = jax.lax.stop_gradient(jnp.max(below, -1))
             child, node = node % children, node // children

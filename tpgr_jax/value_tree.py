@@ -34,6 +34,7 @@ from tpgr_jax.policy import (
     chosen,
     node_logits,
     past_leaves_of,
+    place_of_largest,
     sample_child,
 )
 
@@ -211,7 +212,7 @@ class ValueTree:
             choice = sample_child(logits, jax.random.uniform(key, logits.shape[:1]))
             log_prob = chosen(jax.nn.log_softmax(logits), choice)
         else:
-            choice = _place_of_largest(value)
+            choice = place_of_largest(value)
             log_prob = jnp.zeros(choice.shape)
         leaf = chosen(node, choice // children) * children + choice % children
         return posterior, Decision(tables.leaf_items[leaf], log_prob)
@@ -268,7 +269,7 @@ class ValueTree:
         """Returns [S, P, C] values of the children of nodes [S, P] of a level, masked where nothing is available."""
         available, flat = self._available(params.tables, level, node, past_leaves), node.reshape(-1)
         used = (params.tables.sizes[level][flat] - available).astype(jnp.float32)
-        features = jnp.concatenate([_for_each(state.features, node), used / self.episode_length], -1)
+        features = jnp.concatenate([for_each(state.features, node), used / self.episode_length], -1)
         value = self._apply(ValueTreeNetwork.values, params.learned, level, features, flat)
         return jnp.where(available > 0, value, MASKED_LOGIT).reshape(*node.shape, -1)
 
@@ -279,18 +280,28 @@ class ValueTree:
 
         The value of an item with predicted reward r and chance p of a positive one is (r + lambda p) / (1 + lambda).
         Dividing changes no decision and keeps what the other heads have to estimate within [-1, 1].
+
+        Args:
+            params: Parameters.
+            state: Of the users.
+            node: Nodes, different ones for each user.
+            past_leaves: [S, T] leaf slots that may not be taken again.
         """
         share = (state.streak_weight / (1 + state.streak_weight))[:, None]
         factors = jnp.concatenate([state.factors, jnp.ones_like(share)], -1)
-        rows = _for_each(jnp.concatenate([(1 - share) * factors, share * factors], -1), node)
-        own, kernel = PartitionSpec(EPISODES), params.learned.leaf_kernel
-        heads = per_device(node_logits, (EVERYWHERE, own, own), own, rows.shape[0])
-        value = heads([(kernel, jnp.zeros(kernel.shape[::2]))], rows, node.reshape(-1))
-        available = self._available(params.tables, self.network.depth - 1, node, past_leaves)
-        return jnp.where(available > 0, value, MASKED_LOGIT).reshape(*node.shape, -1)
+        rows = jnp.concatenate([(1 - share) * factors, share * factors], -1)
+        kernel = params.learned.leaf_kernel
+        empty = jnp.where(params.tables.sizes[-1] > 0, 0.0, MASKED_LOGIT)
+
+        def values(head: tuple[jax.Array, jax.Array], rows: jax.Array, node: jax.Array, past: jax.Array) -> jax.Array:
+            return _mask_items(node_logits([head], rows, node), node, past)
+
+        own = PartitionSpec(EPISODES)
+        spread = per_device(values, (EVERYWHERE, own, own, own), own, rows.shape[0])
+        return spread((kernel, empty), rows, node, past_leaves)
 
     def _available(self, tables: TreeTables, level: int, node: jax.Array, past_leaves: jax.Array) -> jax.Array:
-        return available_items(tables, level, node.reshape(-1), _for_each(past_leaves, node))
+        return available_items(tables, level, node.reshape(-1), for_each(past_leaves, node))
 
     def _apply(self, method: Callable[..., Any], learned: Learned, *arguments: Any) -> Any:
         return self.network.apply({"params": learned.network}, *arguments, method=method)
@@ -310,12 +321,24 @@ class ValueTree:
 
 def filter_estimate(posterior: LinearPosterior) -> tuple[jax.Array, jax.Array]:
     """Returns the filter's [S, K] mean and [S] mean variance."""
-    return posterior.mean, jnp.trace(posterior.covariance, axis1=1, axis2=2) / posterior.mean.shape[1]
+    samples, size = posterior.mean.shape
+    diagonal = posterior.covariance.reshape(samples, -1)[:, :: size + 1]
+    return posterior.mean, jnp.sum(diagonal, 1) / size
 
 
-def _for_each(rows: jax.Array, node: jax.Array) -> jax.Array:
+def for_each(rows: jax.Array, node: jax.Array) -> jax.Array:
     """Returns [S * P, F]: each of [S, F] rows once for every one of its nodes [S, P]."""
     return jnp.repeat(rows, node.shape[1], axis=0, total_repeat_length=node.size)
+
+
+def _mask_items(values: jax.Array, node: jax.Array, past_leaves: jax.Array) -> jax.Array:
+    """Masks past leaves [S, T] in the values [S, P, C] of the items below nodes [S, P] that differ."""
+    samples, paths, children = values.shape
+    below = node[:, :, None] == jnp.where(past_leaves >= 0, past_leaves // children, NO_LEAF)[:, None]
+    path = jnp.sum(jnp.where(below, jnp.arange(paths)[:, None] - paths, 0), 1) + paths  # there is at most one
+    place = path * children + past_leaves % children
+    flat, rows = values.reshape(samples, -1), jnp.arange(samples)[:, None]
+    return flat.at[rows, place].set(MASKED_LOGIT, mode="drop").reshape(values.shape)
 
 
 def _best(values: jax.Array, number: int) -> jax.Array:
@@ -325,15 +348,9 @@ def _best(values: jax.Array, number: int) -> jax.Array:
     """
     places = []
     for _ in range(number):
-        places.append(_place_of_largest(values))
+        places.append(place_of_largest(values))
         values = jnp.where(jnp.arange(values.shape[1]) == places[-1][:, None], 2 * MASKED_LOGIT, values)
     return jnp.stack(places, 1)
-
-
-def _place_of_largest(values: jax.Array) -> jax.Array:
-    """Returns [S] int32 argmax of [S, n], by a maximum and a minimum: several times as fast on CPU."""
-    places = jnp.arange(values.shape[1], dtype=jnp.int32)
-    return jnp.min(jnp.where(values == jnp.max(values, -1, keepdims=True), places, values.shape[1] - 1), -1)
 
 
 def make_value_tree(

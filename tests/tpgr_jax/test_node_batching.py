@@ -159,3 +159,23 @@ def test_pack_and_unpack_are_each_others_transpose() -> None:
     packed, unpacked, pulled_pack, pulled_unpack = products(x, y)
     np.testing.assert_allclose(np.sum(packed * y), np.sum(x * pulled_pack), rtol=1e-4)
     np.testing.assert_allclose(np.sum(unpacked * x), np.sum(y * pulled_unpack), rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "mean and skew"])
+def test_samples_that_share_a_row_are_as_rows_of_their_own(kind: str) -> None:
+    rows, each, nodes = 13, 3, 5
+    generator = np.random.default_rng(2)
+    node = make_nodes(kind, rows * each, nodes, seed=1)
+    x = generator.normal(size=(rows, FEATURES)).astype(np.float32)
+
+    @jax.jit
+    def products(x: jax.Array) -> tuple[jax.Array, ...]:
+        plan = plan_tiles(node, nodes)
+        shared, pull = jax.vjp(lambda x: pack(x, plan, each), x)
+        y = jnp.sin(jnp.arange(shared.size, dtype=jnp.float32)).reshape(shared.shape)
+        repeated, pull_repeated = jax.vjp(lambda x: pack(jnp.repeat(x, each, 0), plan), x)
+        return shared, repeated, pull(y)[0], pull_repeated(y)[0]
+
+    shared, repeated, gradient, expected = products(x)
+    np.testing.assert_array_equal(shared, repeated)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)

@@ -29,6 +29,7 @@ from tpgr_jax.policy import (
     TreePolicyNetwork,
     make_tree_policy,
     make_tree_tables,
+    place_of_largest,
     sample_child,
     with_item_embedding,
 )
@@ -332,6 +333,14 @@ def test_sampling_frequencies_match_the_probabilities(padded: Case) -> None:
     counts = np.bincount(items[1, chosen], minlength=padded.shape.items)
     assert counts[begun] == 0
     assert scipy.stats.chisquare(counts[left], chosen.sum() * second[left]).pvalue > 1e-4
+
+
+def test_the_place_of_the_largest_is_the_first_of_equals() -> None:
+    generator = np.random.default_rng(0)
+    for children in (1, 2, 61, 366):
+        values = generator.integers(-2, 3, (200, children)).astype(np.float32)
+        values[generator.random(values.shape) < 0.3] = MASKED_LOGIT
+        np.testing.assert_array_equal(place_of_largest(values), np.argmax(values, 1))
 
 
 SAMPLE = jax.jit(sample_child)

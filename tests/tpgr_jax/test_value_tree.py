@@ -28,7 +28,7 @@ from sim.rating_env import statuses
 from sim.rollout import rollout
 from sim.settings import read_settings
 from tpgr_jax.answer_model import fit_answer_model
-from tpgr_jax.policy import make_tree_tables
+from tpgr_jax.policy import MASKED_LOGIT, make_tree_tables
 from tpgr_jax.reinforce import World
 from tpgr_jax.reward_moments import reward_matrix
 from tpgr_jax.settings import RunConfig
@@ -172,6 +172,34 @@ def test_the_deepest_heads_hold_the_fitted_model():
         node, child = divmod(int(leaf), tree.num_children)
         expected = [*fitted.loadings[item, 2], fitted.mean[item, 2], *fitted.loadings[item, 1], fitted.mean[item, 1]]
         np.testing.assert_allclose(kernel[node, :, child], expected, atol=1e-5)
+
+
+def test_values_of_many_nodes_are_those_of_each_alone_without_what_was_recommended():
+    """Of unequal nodes in any order, for users who have been given different items."""
+    learner, world, state, tree = problem(2)
+    generator, users, branching = np.random.default_rng(1), 5, tree.num_children
+    policy, params = learner.policy, ValueTreeParams(state.params, world.tree)
+    status = generator.random((users, 9))
+    state = policy.user_state(params.learned, generator.normal(size=(users, 3)), np.ones(users), status)
+    leaf_nodes = branching ** (tree.depth - 1)
+    node = np.stack([generator.permutation(leaf_nodes)[:3] for _ in range(users)]).astype(np.int32)
+    recommended = np.stack([generator.permutation(tree.num_items)[:LENGTH] for _ in range(users)])
+    recommended = np.where(np.arange(LENGTH) < np.arange(users)[:, None] * 2, recommended, -1)
+    found = np.asarray(policy.item_values(params, state, node, policy.past_leaves(world.tree, recommended)))
+    weight = np.asarray(state.streak_weight, np.float64)
+    kernel = np.asarray(params.learned.leaf_kernel, np.float64)
+    hidden = 0
+    for user, path, child in np.ndindex(found.shape):
+        item = tree.leaf_items[node[user, path] * branching + child]
+        if item < 0 or item in recommended[user]:
+            hidden += item >= 0
+            assert found[user, path, child] < MASKED_LOGIT / 2
+            continue
+        factors = [*np.asarray(state.factors[user]), 1]
+        reward, positive = kernel[node[user, path], :, child].reshape(2, -1) @ factors
+        expected = (reward + weight[user] * positive) / (1 + weight[user])
+        assert found[user, path, child] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    assert hidden
 
 
 def test_heads_learn_the_best_value_below_each_child():
