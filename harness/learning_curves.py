@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -15,6 +14,10 @@ from harness.results import Estimate, estimate
 from harness.run_index import RunRecord
 from harness.tables import Cell
 
+EPISODES, STEP, SECONDS = "episodes", "step", "seconds"
+AXES = (EPISODES, STEP, SECONDS)
+"""What a curve can be drawn over: attributes of its points."""
+
 
 @dataclass(frozen=True)
 class CurvePoint:
@@ -23,11 +26,13 @@ class CurvePoint:
     Attributes:
         step: Training steps done.
         episodes: Episodes played until then.
+        seconds: Wall time of training until then, compilation included, a mean over the runs.
         values: [S] values of the runs that came this far.
     """
 
     step: int
     episodes: float
+    seconds: float
     values: np.ndarray
 
     @property
@@ -51,22 +56,24 @@ def learning_curve(runs: Sequence[RunRecord], metric: str) -> list[CurvePoint]:
     Raises:
         UserError: The rows are damaged.
     """
-    values: dict[int, list[tuple[float, float]]] = {}
+    values: dict[int, list[tuple[float, float, float]]] = {}
     for run in runs:
         rows = read_rows(run.folder.metrics) if run.folder.metrics.exists() else []
         for row in rows:
-            if metric in row and "episodes" in row:
-                values.setdefault(row["step"], []).append((row["episodes"], row[metric]))
-    return [
-        CurvePoint(step, found[0][0], np.array([value for _, value in found])) for step, found in sorted(values.items())
-    ]
+            if {metric, EPISODES, SECONDS} <= row.keys():
+                values.setdefault(row[STEP], []).append((row[EPISODES], row[SECONDS], row[metric]))
+    points = []
+    for step, found in sorted(values.items()):
+        episodes, seconds, reached = np.array(found).T
+        points.append(CurvePoint(step, episodes[0], seconds.mean(), reached))
+    return points
 
 
 def plot_learning_curves(
     path: Path,
     title: str,
     panels: Mapping[str, Mapping[str, Sequence[CurvePoint]]],
-    over: Literal["episodes", "step"] = "episodes",
+    over: str = EPISODES,
 ) -> None:
     """Draws curves with their intervals as bands.
 
@@ -74,7 +81,7 @@ def plot_learning_curves(
         path: PNG to write.
         title: Of the picture.
         panels: By label of the vertical axis, the curves by label.
-        over: What the horizontal axis shows.
+        over: What the horizontal axis shows, one of `AXES`.
     """
     drawn = {
         label: [
@@ -83,13 +90,13 @@ def plot_learning_curves(
         ]
         for label, curves in panels.items()
     }
-    plot_points(path, title, over, drawn, bands=True)
+    plot_points(path, title, "seconds of training" if over == SECONDS else over, drawn, bands=True)
 
 
 def curve_rows(metric: str, label: str, curve: Sequence[CurvePoint]) -> list[list[Cell]]:
     """Returns rows for a CSV with the heads `CURVE_HEADS`."""
-    return [[label, metric, point.step, point.episodes, *point.value, point.seeds] for point in curve]
+    return [[label, metric, point.step, point.episodes, point.seconds, *point.value, point.seeds] for point in curve]
 
 
-CURVE_HEADS = ("runs", "metric", "step", "episodes", "mean", "low", "high", "seeds")
+CURVE_HEADS = ("runs", "metric", "step", "episodes", "seconds", "mean", "low", "high", "seeds")
 """Of `curve_rows`."""

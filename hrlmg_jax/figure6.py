@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.composition import sweep_of
-from harness.learning_curves import CURVE_HEADS, CurvePoint, curve_rows, learning_curve, plot_learning_curves
+from harness.learning_curves import (
+    CURVE_HEADS,
+    STEP,
+    CurvePoint,
+    curve_rows,
+    learning_curve,
+    plot_learning_curves,
+)
 from harness.report_files import Table, write_report
 from harness.run_index import RunRecord, RunsFound, newest_of_each_seed
 from harness.tables import markdown_text
@@ -70,7 +77,7 @@ def report_figure6(config: Figure6Config) -> None:
         of = "" if config.agents is None else f" of {', '.join(config.agents)}"
         raise UserError(f"no run{of} has metrics yet", do="Wait for the first log point of a run, or set agents=null.")
     folder, title = Path(config.out), title_of("Figure 6, training", wanted)
-    plot_learning_curves(folder / "figure6.png", title, panels, over="step")
+    plot_learning_curves(folder / "figure6.png", title, panels, STEP)
     lines = [f"# {markdown_text(title)}", "", *_last_common_points(methods, curves)]
     swept = sweep_of(config.report)
     commands = missing_methods(group_methods(found.runs), swept["agent"], swept["seed"])

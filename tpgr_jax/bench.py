@@ -41,12 +41,13 @@ from sim.rollout import rollout
 from sim.sharding import on_every_device
 from tpgr_jax.encoder import REWARD_BINS
 from tpgr_jax.item_vectors import build_item_tree
-from tpgr_jax.methods import make_method, tree_method
+from tpgr_jax.methods import make_method, tree_method, value_tree_method
 from tpgr_jax.policy import PolicyParams
 from tpgr_jax.reinforce import LearnerState, Reinforce, World
-from tpgr_jax.settings import RunConfig, TpgrAgent
+from tpgr_jax.settings import RunConfig, TpgrAgent, ValueTreeAgent
 from tpgr_jax.system import Problem, devices_of, make_learner, make_problem
 from tpgr_jax.tree import ItemTree, build_tree, make_clustering
+from tpgr_jax.value_tree import Learned
 
 MODULE = "tpgr_jax.bench"
 EPISODES, EPISODE_LENGTH = 1000, 32
@@ -119,10 +120,15 @@ def time_parts(learner: Reinforce, world: World, repeats: int) -> dict[str, floa
 
 
 def method_runs(config: RunConfig, problem: Problem) -> dict[str, Callable[[], Any]]:
-    """Returns calls that run a training step of any learning method, and a rollout of as many episodes."""
+    """Returns calls that run a training step of any learning method, and a rollout of as many episodes.
+
+    Trees are random; a value tree's fitted parts are drawn too, so that users part ways in it.
+    """
+    tree = _random_tree(problem.data.num_items, config.tree.depth)
     if isinstance(config.agent, TpgrAgent):
-        tree = _random_tree(problem.data.num_items, config.tree.depth)
         method = tree_method(config, config.agent, problem, tree)
+    elif isinstance(config.agent, ValueTreeAgent):
+        method = value_tree_method(config, config.agent, problem, tree)
     else:
         method = make_method(config, problem, RunFolder(Path()))
     agent = method.agent
@@ -135,8 +141,10 @@ def method_runs(config: RunConfig, problem: Problem) -> dict[str, Callable[[], A
     compiled_play, compiled_step = jax.jit(play), jax.jit(agent.train_step)
     with devices_of(config, problem.data.num_items):
         env_params, world = jax.jit(on_every_device)((problem.env_params, agent.world))
-        state = jax.block_until_ready(jax.jit(agent.init)(jax.random.key(0), world))
-        params = method.policy_params(state)
+        state = jax.jit(agent.init)(jax.random.key(0), world)
+        if isinstance(config.agent, ValueTreeAgent):
+            state = replace(state, params=jax.jit(_with_drawn_model)(state.params))
+        params = method.policy_params(jax.block_until_ready(state))
 
     def on_devices(function: Callable[..., Any], *arguments: Any) -> Any:
         with devices_of(config, problem.data.num_items):
@@ -146,6 +154,13 @@ def method_runs(config: RunConfig, problem: Problem) -> dict[str, Callable[[], A
         "decisions": partial(on_devices, compiled_play, env_params, params, users),
         "step": partial(on_devices, compiled_step, state, world),
     }
+
+
+def _with_drawn_model(learned: Learned) -> Learned:
+    def draw(leaf: jax.Array) -> jax.Array:
+        return 0.1 * jax.random.normal(jax.random.key(leaf.ndim), leaf.shape)
+
+    return replace(learned, answers=jax.tree.map(draw, learned.answers), leaf_kernel=draw(learned.leaf_kernel))
 
 
 def _random_tree(num_items: int, depth: int) -> ItemTree:
@@ -296,6 +311,47 @@ def bench_catalogue(smoke: bool) -> list[Line]:
             exponent = fitted_exponent(list(large), list(large.values())) if len(large) > 1 else math.nan
             aim = "about 1" if depth < 2 else f"about 1/{depth} or less"
             lines.append(Line(f"{kind}: exponent of seconds per {what}", exponent, "", note=aim))
+    return lines
+
+
+def value_tree_point(items: int, depth: int, episodes: int, repeats: int) -> dict[str, float]:
+    """Times TPGR+ over a catalogue, alone for its memory and then in turns with TPGR at the same depth."""
+    common = (f"train.episodes_per_step={episodes}", f"tree.depth={depth}", "devices.count=1")
+    plus = settings("agent=tpgr_plus", *common)
+    runs = method_runs(plus, catalogue_problem(plus, items))
+    alternating_seconds(runs, 1)
+    marks = {"memory": peak_memory()}
+    tpgr = tree_settings("agent.policy.embedding=random", "agent.policy.train_embedding=false", *common)
+    beside = method_runs(tpgr, catalogue_problem(tpgr, items))
+    both = {(name, what): run for name, of in (("plus", runs), ("tpgr", beside)) for what, run in of.items()}
+    decisions = episodes * plus.env.episode_length
+    seconds = alternating_seconds(both, repeats)
+    return marks | {f"{name}_{what}": value / decisions for (name, what), value in seconds.items()}
+
+
+def bench_value_tree(smoke: bool) -> list[Line]:
+    """TPGR+ beside TPGR: decisions and training steps at equal depth, from MovieLens-1M's catalogue to 10^6 items."""
+    lines = []
+    sizes = (1_000,) if smoke else (3_706, 10**4, 10**5, 10**6)
+    for depth in (2,) if smoke else (2, 3):
+        measured = {}
+        for items in sizes:
+            episodes = 64 if smoke else 1_024 if items < 10**5 else 256
+            point_sizes = {"items": items, "depth": depth, "episodes": episodes, "repeats": 1 if smoke else 7}
+            measured[items] = point = measure_point(MODULE, value_tree_point, smoke, **point_sizes)
+            name = f"depth {depth}, {items:,} items"
+            ratio = point["plus_decisions"] / point["tpgr_decisions"]
+            note = f"{episodes:,} episodes; TPGR {point['tpgr_decisions'] * 1e6:.2f} us"
+            lines.append(Line(f"{name}: decision", point["plus_decisions"] * 1e6, "us", note=note))
+            lines.append(Line(f"{name}: decision / TPGR's", ratio, "", 1.5))
+            note = f"TPGR {point['tpgr_step'] * 1e6:.2f} us"
+            lines.append(Line(f"{name}: training step per decision", point["plus_step"] * 1e6, "us", note=note))
+            lines.append(Line(f"{name}: peak memory", point["memory"], "GiB", 4.0 if items == 10**6 else None))
+        for agent in () if smoke else ("plus", "tpgr"):
+            large = {items: point[f"{agent}_decisions"] for items, point in measured.items() if items >= 10**4}
+            exponent = fitted_exponent(list(large), list(large.values()))
+            name = f"depth {depth}: exponent of seconds per decision, {'TPGR+' if agent == 'plus' else 'TPGR'}"
+            lines.append(Line(name, exponent, "", note=f"about 1/{depth} or less"))
     return lines
 
 
@@ -515,8 +571,9 @@ SECTIONS = {
     "tree": bench_tree,
     "netflix": bench_netflix,
     "catalogue": bench_catalogue,
+    "value_tree": bench_value_tree,
 }
-POINTS = (catalogue_point, tree_point, netflix_point)
+POINTS = (catalogue_point, value_tree_point, tree_point, netflix_point)
 
 if __name__ == "__main__":
     run_command(lambda: run_benchmark(MODULE, SECTIONS, POINTS))

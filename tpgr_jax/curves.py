@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from harness.learning_curves import CURVE_HEADS, CurvePoint, curve_rows, learning_curve, plot_learning_curves
+from harness.learning_curves import (
+    AXES,
+    CURVE_HEADS,
+    CurvePoint,
+    curve_rows,
+    learning_curve,
+    plot_learning_curves,
+)
 from harness.report_files import Table, write_report
 from harness.run_index import RunRecord, RunsFound, group_by_settings, label_of, newest_of_each_seed
 from harness.tables import Cell, markdown_list, markdown_table, markdown_text
@@ -33,6 +40,7 @@ class CurvesConfig:
     report: Annotated[str, OneOf("curves")]
     runs: list[str] | None
     data_name: str | None
+    over: Annotated[str, OneOf(*AXES)]
     out: str
     several_splits: bool = False
 
@@ -65,7 +73,8 @@ def report_curves(config: CurvesConfig) -> None:
     }
     title = f"Learning curves: {runs[0].data_name}{' (SYNTHETIC)' if is_synthetic(runs) else ''}"
     folder = Path(config.out)
-    plot_learning_curves(folder / "curves.png", title, {METRICS[metric]: curves[metric] for metric in METRICS})
+    panels = {METRICS[metric]: curves[metric] for metric in METRICS}
+    plot_learning_curves(folder / "curves.png", title, panels, config.over)
     write_report(folder, "curves", _lines(title, found, groups, curves), _table(runs, curves), ["curves.png"])
 
 

@@ -11,22 +11,28 @@ from harness.run_index import find_runs
 
 def test_mean_and_interval_over_seeds(tmp_path):
     for seed, values in ((0, (1.0, 3.0)), (1, (2.0,))):
-        rows = [{"step": 10 * n, "episodes": 100 * n, "reward": value} for n, value in enumerate(values, 1)]
-        make_run(tmp_path / str(seed), rows=[*rows, {"step": 90, "episodes": 900}], settings={"seed": seed})
+        rows = [
+            {"step": 10 * n, "episodes": 100 * n, "seconds": (2.0 + seed) * n, "reward": value}
+            for n, value in enumerate(values, 1)
+        ]
+        last = {"step": 90, "episodes": 900, "seconds": 9.0}
+        make_run(tmp_path / str(seed), rows=[*rows, last], settings={"seed": seed})
     make_run(tmp_path / "nothing_yet", settings={"seed": 2})
     runs = find_runs([str(tmp_path)], "eval.json").runs
     first, second = learning_curve(runs, "reward")
     # 1 and 2: mean 1.5, standard error 1/2, t(0.975, 1) = 12.7062.
-    assert (first.step, first.episodes, first.seeds) == (10, 100, 2)
+    assert (first.step, first.episodes, first.seconds, first.seeds) == (10, 100, 2.5, 2)
     assert first.value == pytest.approx((1.5, 1.5 - 6.3531, 1.5 + 6.3531), abs=1e-4)
     assert (second.step, second.value, second.seeds) == (20, Estimate(3.0, 3.0, 3.0), 1)
-    assert curve_rows("reward", "x", [second]) == [["x", "reward", 20, 200, 3.0, 3.0, 3.0, 1]]
+    assert curve_rows("reward", "x", [second]) == [["x", "reward", 20, 200, 4.0, 3.0, 3.0, 3.0, 1]]
     path = tmp_path / "curves.png"
     plot_learning_curves(path, "a $\\broken$ title", {"reward": {"x": [first, second]}, "nothing": {}})
     assert path.read_bytes().startswith(b"\x89PNG")
-    over_steps = tmp_path / "steps.png"
-    plot_learning_curves(over_steps, "a $\\broken$ title", {"reward": {"x": [first, second]}, "nothing": {}}, "step")
-    assert over_steps.read_bytes() != path.read_bytes()
+    pictures = {path.read_bytes()}
+    for over in ("step", "seconds"):
+        plot_learning_curves(path, "a $\\broken$ title", {"reward": {"x": [first, second]}, "nothing": {}}, over)
+        pictures.add(path.read_bytes())
+    assert len(pictures) == 3
 
 
 def test_estimates():

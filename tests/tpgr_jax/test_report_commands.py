@@ -50,12 +50,12 @@ def test_reports_on_single_runs(run_command_line, tmp_path):
         ["finished", "4/1000", "0.4000", "0.4000", "(4)", "4"],
         ["interrupted", "2/1000", "0.2000", "0.2000", "(2)", "2"],
     ]
-    curves = run_command_line(REPORT, "curves", "runs=a run,b")
+    curves = run_command_line(REPORT, "curves", "runs=a run,b", "over=seconds")
     assert (curves.returncode, curves.stderr) == (0, "")
     assert "| TPGR | 0 1 | 4 | 0.4000 | 4 | 0.4000 |" in curves.stdout
     assert "(SYNTHETIC)" in curves.stdout
     text = (tmp_path / "outputs" / "report" / "curves.csv").read_text()
-    assert "movielens_1m,True,TPGR,test_reward,2,16,0.2,0.2,0.2,2\n" in text
+    assert "movielens_1m,True,TPGR,test_reward,2,16.0,2.0,0.2,0.2,0.2,2\n" in text
     figure = run_command_line(REPORT, "figure4", "a run", "out=.")
     assert (figure.returncode, figure.stderr) == (0, "")
     assert "tree=kmeans_vae" in figure.stdout
