@@ -122,11 +122,12 @@ def fit_answer_model(
         UserError: More factors than channels of items.
     """
     num_users = rewards.shape[0]
-    channels = [rewards.sign().power(2), (rewards > 0).astype(np.float64), rewards]
+    channels = [_with_data(rewards, rewards.data != 0), _with_data(rewards, rewards.data > 0), rewards]
     used = channels if config.channels == "all" else [rewards]
-    stacked = scipy.sparse.hstack(used, format="csr") / seen
+    stacked = scipy.sparse.hstack(used, format="csr")
+    stacked.data /= seen
     values, vectors = principal_axes(stacked, config.factors, True, seed)
-    total = float(stacked.power(2).sum() / num_users - np.sum(_mean(stacked) ** 2))
+    total = float(stacked.data @ stacked.data / num_users - np.sum(_mean(stacked) ** 2))
     noise_level = max(total - float(values.sum()), 0.0) / num_users
     # How every channel, whether observed or not, varies with each component.
     components = stacked @ vectors - _mean(stacked) @ vectors
@@ -147,6 +148,11 @@ def fit_answer_model(
     rotation = np.swapaxes(np.linalg.svd(combined, full_matrices=False)[0], 1, 2)[:, : _observed(config)]
     model = AnswerModel(_float32(mean), _float32(rotation @ whitening), _float32(rotation @ combined))
     return FittedAnswers(model, mean, loadings)
+
+
+def _with_data(matrix: scipy.sparse.csr_array, data: np.ndarray) -> scipy.sparse.csr_array:
+    """Returns the matrix with other numbers in the same places, which both then share."""
+    return scipy.sparse.csr_array((data.astype(np.float64), matrix.indices, matrix.indptr), matrix.shape)
 
 
 def _mean(matrix: scipy.sparse.csr_array) -> np.ndarray:

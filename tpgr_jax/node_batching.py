@@ -8,10 +8,13 @@ has a static bound that always suffices, so that no sample is ever dropped, howe
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+_GATHERED_BYTES = 2**22
+"""Of kernels gathered at a time on CPU."""
 
 
 class TilePlan(NamedTuple):
@@ -103,3 +106,43 @@ def _pack_backward(each: int, plan: TilePlan, cotangent: jax.Array) -> tuple[jax
 # Each sample has exactly one place, so the transpose of one gather is the other gather: no scatter is needed.
 pack.defvjp(lambda rows, plan, each: (pack(rows, plan, each), plan), _pack_backward)
 unpack.defvjp(lambda tiles, plan: (unpack(tiles, plan), plan), lambda plan, cotangent: (pack(cotangent, plan), None))
+
+
+@jax.custom_vjp
+def tile_products(tiles: jax.Array, kernel: jax.Array, tile_node: jax.Array) -> jax.Array:
+    """Returns [tiles, P, G]: [tiles, P, F] rows times the kernel [N, F, G] of their tile's node.
+
+    On CPU, where large kernels are gathered for some tiles at a time, the gathered copies stay in the cache.
+    """
+    at_a_time = _GATHERED_BYTES // (kernel[0].size * kernel.dtype.itemsize)
+    if at_a_time >= tiles.shape[0]:
+        return _products(tiles, kernel, tile_node)
+    in_parts = partial(_products_in_parts, at_a_time=max(1, at_a_time))
+    return jax.lax.platform_dependent(tiles, kernel, tile_node, cpu=in_parts, default=_products)
+
+
+def _products(tiles: jax.Array, kernel: jax.Array, tile_node: jax.Array) -> jax.Array:
+    return jnp.einsum("npf,nfg->npg", tiles, kernel[tile_node])
+
+
+def _products_in_parts(tiles: jax.Array, kernel: jax.Array, tile_node: jax.Array, at_a_time: int) -> jax.Array:
+    number = tiles.shape[0]
+    missing = -number % at_a_time
+    tiles = jnp.pad(tiles, ((0, missing), (0, 0), (0, 0))).reshape(-1, at_a_time, *tiles.shape[1:])
+    tile_node = jnp.pad(tile_node, (0, missing)).reshape(-1, at_a_time)
+    products = jax.lax.map(lambda part: _products(part[0], kernel, part[1]), (tiles, tile_node))
+    return products.reshape(-1, *products.shape[2:])[:number]
+
+
+def _products_forward(tiles: jax.Array, kernel: jax.Array, tile_node: jax.Array) -> tuple[jax.Array, Any]:
+    return tile_products(tiles, kernel, tile_node), (tiles, kernel, tile_node)
+
+
+def _products_backward(kept: tuple[jax.Array, ...], cotangent: jax.Array) -> tuple[jax.Array, jax.Array, None]:
+    # That of the whole: in parts, every part would add to all nodes' kernels.
+    tiles, kernel, tile_node = kept
+    gradient = jax.vjp(lambda tiles, kernel: _products(tiles, kernel, tile_node), tiles, kernel)[1]
+    return *gradient(cotangent), None
+
+
+tile_products.defvjp(_products_forward, _products_backward)

@@ -18,7 +18,7 @@ from sim.rating_env import STATUS_SIZE, Observation, Trajectory
 from sim.settings import Count, CountOrZero
 from sim.sharding import EPISODES, EVERYWHERE, NODES, parts_here, per_device
 from tpgr_jax.encoder import Encoder, EncoderConfig, make_encoder
-from tpgr_jax.node_batching import pack, plan_tiles, unpack
+from tpgr_jax.node_batching import pack, plan_tiles, tile_products, unpack
 from tpgr_jax.tree import ItemTree
 
 MASKED_LOGIT = -1e30
@@ -124,7 +124,7 @@ def node_logits(layers: Sequence[tuple[jax.Array, jax.Array]], state: jax.Array,
         plan = plan_tiles(node.reshape(-1), num_nodes)
         rows, tile_node = pack(state, plan, node.size // state.shape[0]), plan.tile_node
     for number, (kernel, bias) in enumerate(layers):
-        rows = jnp.einsum("npf,nfg->npg", rows, kernel[tile_node]) + bias[tile_node][:, None]
+        rows = tile_products(rows, kernel, tile_node) + bias[tile_node][:, None]
         rows = rows if number == len(layers) - 1 else nn.relu(rows)
     if num_nodes == 1:
         own = rows.reshape(-1, *(1,) * (node.ndim - 1), rows.shape[-1])

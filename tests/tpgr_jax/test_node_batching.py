@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tpgr_jax.node_batching import num_tiles, pack, plan_tiles, tile_rows, unpack
+from tpgr_jax import node_batching
+from tpgr_jax.node_batching import num_tiles, pack, plan_tiles, tile_products, tile_rows, unpack
 
 FEATURES, OUTPUTS = 3, 2
 SHAPES = [(1, 1), (1, 5), (7, 3), (12, 40), (37, 5), (64, 1), (130, 7), (300, 2)]
@@ -179,3 +180,31 @@ def test_samples_that_share_a_row_are_as_rows_of_their_own(kind: str) -> None:
     shared, repeated, gradient, expected = products(x)
     np.testing.assert_array_equal(shared, repeated)
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernels_at_a_time", [0, 1, 4, 100])
+def test_products_in_parts_are_those_of_the_whole(kernels_at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where not even one kernel fits, and where the last part is not full."""
+    generator = np.random.default_rng(0)
+    tiles, kernel = (generator.normal(size=shape).astype(np.float32) for shape in ((11, 4, FEATURES), (6, FEATURES, 5)))
+    tile_node = generator.integers(0, 6, 11).astype(np.int32)
+    monkeypatch.setattr(node_batching, "_GATHERED_BYTES", kernels_at_a_time * kernel[0].nbytes)
+
+    def value(product: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Array, jax.Array]]:
+        def weighted(tiles: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+            found = product(tiles, kernel)
+            return jnp.sum(jnp.sin(found)), found
+
+        return weighted
+
+    def whole(tiles: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jnp.einsum("npf,nfg->npg", tiles, kernel[tile_node])
+
+    def in_parts(tiles: jax.Array, kernel: jax.Array) -> jax.Array:
+        return tile_products(tiles, kernel, tile_node)
+
+    results = [
+        jax.jit(jax.value_and_grad(value(product), (0, 1), has_aux=True))(tiles, kernel)
+        for product in (in_parts, whole)
+    ]
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), *results)
