@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,8 @@ class CurvePoint:
     Attributes:
         step: Training steps done.
         episodes: Episodes played until then.
-        seconds: Wall time of training until then, compilation included, a mean over the runs.
+        seconds: Of training until then, a mean over the runs: without the first compilation, fitting, evaluation and
+            checkpoints. Seeds that train in one program have its time each; NaN where the rows have none.
         values: [S] values of the runs that came this far.
     """
 
@@ -60,12 +63,13 @@ def learning_curve(runs: Sequence[RunRecord], metric: str) -> list[CurvePoint]:
     for run in runs:
         rows = read_rows(run.folder.metrics) if run.folder.metrics.exists() else []
         for row in rows:
-            if {metric, EPISODES, SECONDS} <= row.keys():
-                values.setdefault(row[STEP], []).append((row[EPISODES], row[SECONDS], row[metric]))
+            if metric in row and EPISODES in row:
+                found = row[EPISODES], row.get(SECONDS, math.nan), row[metric]
+                values.setdefault(row[STEP], []).append(found)
     points = []
-    for step, found in sorted(values.items()):
-        episodes, seconds, reached = np.array(found).T
-        points.append(CurvePoint(step, episodes[0], seconds.mean(), reached))
+    for step, rows_there in sorted(values.items()):
+        episodes, seconds, reached = zip(*rows_there, strict=True)
+        points.append(CurvePoint(step, episodes[0], statistics.fmean(seconds), np.array(reached)))
     return points
 
 

@@ -52,6 +52,7 @@ class OnlineTest:
         """Returns the share of different items among those that the sessions get at the same step, averaged over steps.
 
         Sessions never repeat an item, which would hide a policy that gives all users the same list: 1 / n for such.
+        Sessions that begin at the same row begin with the same item, which keeps the share below 1.
         """
         distinct = [len(np.unique(items)) for items in self.items.T]
         return float(np.mean(distinct)) / len(self.items)

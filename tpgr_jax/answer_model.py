@@ -151,7 +151,7 @@ def fit_answer_model(
 
 
 def _with_data(matrix: scipy.sparse.csr_array, data: np.ndarray) -> scipy.sparse.csr_array:
-    """Returns the matrix with other numbers in the same places, which both then share."""
+    """Returns the matrix with other numbers in the same places; both share the arrays that say where."""
     return scipy.sparse.csr_array((data.astype(np.float64), matrix.indices, matrix.indptr), matrix.shape)
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -157,10 +157,11 @@ def method_runs(config: RunConfig, problem: Problem) -> dict[str, Callable[[], A
 
 
 def _with_drawn_model(learned: Learned) -> Learned:
-    def draw(leaf: jax.Array) -> jax.Array:
-        return 0.1 * jax.random.normal(jax.random.key(leaf.ndim), leaf.shape)
-
-    return replace(learned, answers=jax.tree.map(draw, learned.answers), leaf_kernel=draw(learned.leaf_kernel))
+    leaves, structure = jax.tree.flatten((learned.answers, learned.leaf_kernel))
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    drawn = [0.1 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+    answers, leaf_kernel = jax.tree.unflatten(structure, drawn)
+    return replace(learned, answers=answers, leaf_kernel=leaf_kernel)
 
 
 def _random_tree(num_items: int, depth: int) -> ItemTree:
@@ -283,6 +284,17 @@ def _learning_from_as_many(episodes: int, batch: int = 64) -> tuple[str, ...]:
     return f"agent.learner.updates_per_step={-(-episodes // size)}", f"agent.learner.batch_episodes={size}"
 
 
+def _point_or_reason(
+    lines: list[Line], name: str, point: Callable[..., dict[str, float]], smoke: bool, sizes: Mapping[str, int]
+) -> dict[str, float] | None:
+    """Measures a point; where that fails (too little memory, mostly) adds a line that says why, and returns None."""
+    try:
+        return measure_point(MODULE, point, smoke, **sizes)
+    except UserError as failure:
+        lines.append(Line(name, math.nan, "", note=str(failure).splitlines()[0]))
+        return None
+
+
 def bench_catalogue(smoke: bool) -> list[Line]:
     """Seconds and memory from 10^3 to 10^7 items: DQN-R, the flat policy (depth 1), and depths 2 to 4."""
     lines = []
@@ -296,10 +308,8 @@ def bench_catalogue(smoke: bool) -> list[Line]:
                 lines.append(Line(name, math.nan, "", note="too slow and too large with an output per item"))
                 continue
             sizes_of_point = {"items": items, "depth": depth, "episodes": episodes, "repeats": 1 if smoke else 3}
-            try:
-                point = measure_point(MODULE, catalogue_point, smoke, **sizes_of_point)
-            except UserError as failure:  # too little memory, mostly; the other points are still worth measuring
-                lines.append(Line(name, math.nan, "", note=str(failure).splitlines()[0]))
+            point = _point_or_reason(lines, name, catalogue_point, smoke, sizes_of_point)
+            if point is None:
                 continue
             measured[items] = point
             note = f"{episodes} episodes; training step {point['step'] * 1e6:,.2f} us per decision"
@@ -331,15 +341,18 @@ def value_tree_point(items: int, depth: int, episodes: int, repeats: int) -> dic
 
 def bench_value_tree(smoke: bool) -> list[Line]:
     """TPGR+ beside TPGR: decisions and training steps at equal depth, from MovieLens-1M's catalogue to 10^6 items."""
-    lines = []
+    lines: list[Line] = []
     sizes = (1_000,) if smoke else (3_706, 10**4, 10**5, 10**6)
     for depth in (2,) if smoke else (2, 3):
         measured = {}
         for items in sizes:
             episodes = 64 if smoke else 1_024
             point_sizes = {"items": items, "depth": depth, "episodes": episodes, "repeats": 1 if smoke else 7}
-            measured[items] = point = measure_point(MODULE, value_tree_point, smoke, **point_sizes)
             name = f"depth {depth}, {items:,} items"
+            point = _point_or_reason(lines, name, value_tree_point, smoke, point_sizes)
+            if point is None:
+                continue
+            measured[items] = point
             ratio = point["plus_decisions"] / point["tpgr_decisions"]
             note = f"{episodes:,} episodes; TPGR {point['tpgr_decisions'] * 1e6:.2f} us"
             lines.append(Line(f"{name}: decision", point["plus_decisions"] * 1e6, "us", note=note))
@@ -349,7 +362,7 @@ def bench_value_tree(smoke: bool) -> list[Line]:
             lines.append(Line(f"{name}: peak memory", point["memory"], "GiB", 4.0 if items == 10**6 else None))
         for agent in () if smoke else ("plus", "tpgr"):
             large = {items: point[f"{agent}_decisions"] for items, point in measured.items() if items >= 10**4}
-            exponent = fitted_exponent(list(large), list(large.values()))
+            exponent = fitted_exponent(list(large), list(large.values())) if len(large) > 1 else math.nan
             name = f"depth {depth}: exponent of seconds per decision, {'TPGR+' if agent == 'plus' else 'TPGR'}"
             lines.append(Line(name, exponent, "", note=f"about 1/{depth} or less"))
     return lines

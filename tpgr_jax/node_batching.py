@@ -7,6 +7,7 @@ has a static bound that always suffices, so that no sample is ever dropped, howe
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -114,10 +115,10 @@ def tile_products(tiles: jax.Array, kernel: jax.Array, tile_node: jax.Array) -> 
 
     On CPU, where large kernels are gathered for some tiles at a time, the gathered copies stay in the cache.
     """
-    at_a_time = _GATHERED_BYTES // (kernel[0].size * kernel.dtype.itemsize)
+    at_a_time = max(1, _GATHERED_BYTES // (math.prod(kernel.shape[1:]) * kernel.dtype.itemsize))
     if at_a_time >= tiles.shape[0]:
         return _products(tiles, kernel, tile_node)
-    in_parts = partial(_products_in_parts, at_a_time=max(1, at_a_time))
+    in_parts = partial(_products_in_parts, at_a_time=at_a_time)
     return jax.lax.platform_dependent(tiles, kernel, tile_node, cpu=in_parts, default=_products)
 
 

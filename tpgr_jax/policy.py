@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,7 +123,7 @@ def node_logits(layers: Sequence[tuple[jax.Array, jax.Array]], state: jax.Array,
         rows, tile_node = state[None], jnp.zeros((1,), jnp.int32)
     else:
         plan = plan_tiles(node.reshape(-1), num_nodes)
-        rows, tile_node = pack(state, plan, node.size // state.shape[0]), plan.tile_node
+        rows, tile_node = pack(state, plan, math.prod(node.shape[1:])), plan.tile_node
     for number, (kernel, bias) in enumerate(layers):
         rows = tile_products(rows, kernel, tile_node) + bias[tile_node][:, None]
         rows = rows if number == len(layers) - 1 else nn.relu(rows)
@@ -351,7 +352,12 @@ def chosen(values: jax.Array, choice: jax.Array) -> jax.Array:
 
 
 def place_of_largest(values: jax.Array) -> jax.Array:
-    """Returns [S] int32 argmax of [S, n], n < 2^24: on CPU a maximum and a minimum of floats are faster than argmax."""
+    """Returns [S] int32 argmax of [S, n], n < 2^24.
+
+    On CPU a maximum and a minimum are faster than argmax, and of floats faster than of integers.
+    """
+    # Computed once: a compiler that fuses them into both uses may round them differently, and then none is the largest.
+    values = jax.lax.optimization_barrier(values)
     last = float(values.shape[1] - 1)
     places = jnp.arange(values.shape[1], dtype=jnp.float32)
     largest = jnp.max(values, -1, keepdims=True)

@@ -166,7 +166,7 @@ class ValueLearner:
         """
         policy, loss = self.policy, jnp.float32(0)
         children = policy.network.num_children
-        # Two paths may end at one node.
+        # Two paths of a user may end at one node, which `item_values` does not allow.
         alone = jax.tree.map(lambda rows: for_each(rows, node), (state, past_leaves))
         below = policy.item_values(params, alone[0], node.reshape(-1, 1), alone[1]).reshape(*node.shape, -1)
         for level in reversed(range(policy.network.depth - 1)):

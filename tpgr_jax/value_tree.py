@@ -284,7 +284,7 @@ class ValueTree:
         Args:
             params: Parameters.
             state: Of the users.
-            node: Nodes, different ones for each user.
+            node: Nodes, none of them twice for a user: a recommended item is looked for once.
             past_leaves: [S, T] leaf slots that may not be taken again.
         """
         share = (state.streak_weight / (1 + state.streak_weight))[:, None]
@@ -327,7 +327,7 @@ def filter_estimate(posterior: LinearPosterior) -> tuple[jax.Array, jax.Array]:
 
 
 def for_each(rows: jax.Array, node: jax.Array) -> jax.Array:
-    """Returns [S * P, F]: each of [S, F] rows once for every one of its nodes [S, P]."""
+    """Returns [S * P, ...]: each of [S, ...] rows once for every one of its nodes [S, P]."""
     return jnp.repeat(rows, node.shape[1], axis=0, total_repeat_length=node.size)
 
 

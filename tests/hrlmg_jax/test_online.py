@@ -34,10 +34,10 @@ def test_who_begins_again_where_another_did_has_other_luck(data: SessionData) ->
     """A fixed list, in which only the users' answers are drawn; in batches of unequal size."""
     rows = session_rows(data, "test", 4 * len(data.first_rows("test")))
     env = SessionEnv(FunnelModel(), STEPS, 3)
-    play = make_player(env, true_env_params(data, rows), at_a_time=len(rows) // 2 + 1)
+    world, at_a_time = true_env_params(data, rows), len(rows) // 2 + 1
     contestant = fixed_list(np.arange(data.num_items, dtype=np.int32), data.num_items, STEPS)
-    first, second = play(contestant), play(contestant)
-    np.testing.assert_array_equal(first.feedback, second.feedback)
+    first, again = (make_player(env, world, at_a_time)(contestant) for _ in range(2))
+    np.testing.assert_array_equal(first.feedback, again.feedback)
     same_beginning = rows[1:] == rows[:-1]
     other_answers = (first.feedback[1:] != first.feedback[:-1]).any(1)
     assert other_answers[same_beginning].mean() > 0.5  # with a click rate of a tenth, many skip all twelve

@@ -55,7 +55,7 @@ def test_reports_on_single_runs(run_command_line, tmp_path):
     assert "| TPGR | 0 1 | 4 | 0.4000 | 4 | 0.4000 |" in curves.stdout
     assert "(SYNTHETIC)" in curves.stdout
     text = (tmp_path / "outputs" / "report" / "curves.csv").read_text()
-    assert "movielens_1m,True,TPGR,test_reward,2,16.0,2.0,0.2,0.2,0.2,2\n" in text
+    assert "movielens_1m,True,TPGR,test_reward,2,16,2.0,0.2,0.2,0.2,2\n" in text
     figure = run_command_line(REPORT, "figure4", "a run", "out=.")
     assert (figure.returncode, figure.stderr) == (0, "")
     assert "tree=kmeans_vae" in figure.stdout

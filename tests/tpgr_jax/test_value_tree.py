@@ -27,6 +27,7 @@ from sim.fixed_policies import fixed_list_policy
 from sim.rating_env import statuses
 from sim.rollout import rollout
 from sim.settings import read_settings
+from tpgr_jax import node_batching
 from tpgr_jax.answer_model import fit_answer_model
 from tpgr_jax.policy import MASKED_LOGIT, make_tree_tables
 from tpgr_jax.reinforce import World
@@ -236,8 +237,23 @@ def test_it_beats_the_best_fixed_list_on_held_out_users():
     assert float(jnp.mean(own.reward)) > 1.3 * float(jnp.mean(fixed.reward))
 
 
-@pytest.mark.parametrize("count", [2, 8])
-def test_many_devices_learn_what_one_does(count):
+def test_paths_to_one_node_learn_the_same():
+    """The best item of the node was recommended: it must count in neither path."""
+    learner, world, state, tree = problem(2)
+    policy, params = learner.policy, ValueTreeParams(scrambled(state.params), world.tree)
+    user = policy.user_state(params.learned, jnp.full((1, 3), 0.3), jnp.ones(1), jnp.zeros((1, 9)))
+    nothing = jnp.full((1, LENGTH), -1)
+    values = np.asarray(policy.item_values(params, user, jnp.asarray([[1]]), nothing))[0, 0]
+    best = tree.leaf_items[tree.num_children + np.argmax(values)]
+    past = policy.past_leaves(world.tree, nothing.at[0, 0].set(int(best)))
+    once, twice = (learner._backup_loss(params, user, jnp.asarray([node]), past) for node in ([1], [1, 1]))
+    assert float(once) == pytest.approx(float(twice), rel=1e-5)
+    assert float(once) != pytest.approx(float(learner._backup_loss(params, user, jnp.asarray([[1]]), nothing)))
+
+
+@pytest.mark.parametrize(("count", "gathered_bytes"), [(2, 2**22), (8, 2**22), (2, 0)])
+def test_many_devices_learn_what_one_does(count, gathered_bytes, monkeypatch):
+    monkeypatch.setattr(node_batching, "_GATHERED_BYTES", gathered_bytes)
     learner, world, state, _ = problem(2, beam=2)
     learned = scrambled(state.params)
 
