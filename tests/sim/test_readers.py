@@ -347,6 +347,24 @@ def test_links_and_repeated_members_are_refused(tmp_path):
     assert "2 times" in message("movielens_dat", Source(path, "r.dat"))
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "reason"),
+    [pytest.param(6, 1, "password", id="encrypted"), pytest.param(8, 99, "compression", id="unknown compression")],
+)
+def test_members_that_zipfile_cannot_unpack_get_one_message(tmp_path, place, value, reason):
+    """A flag, or the method, changed in the member's own header and in the directory, where it is two bytes further."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("r.dat", "1::1::1::1\n")
+    packed = bytearray(path.read_bytes())
+    packed[place] = packed[packed.index(b"PK\1\2") + place + 2] = value
+    path.write_bytes(packed)
+    found = message("movielens_dat", Source(path, "r.dat"))
+    assert "cannot be unpacked" in found
+    assert reason in found
+    assert "Unpack the archive yourself" in found
+
+
 @pytest.mark.parametrize("packing", ["gzip", "zip"])
 def test_decompression_bombs_are_refused(tmp_path, packing):
     bomb = store(tmp_path, b"1::1::1::1\n" * (3 << 20), packing)
