@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from sim.data_files import CACHE_VARIABLE, named_folder
+from harness.folders import CACHE_VARIABLE, named_folder
 
 _SHORTEST_SECONDS = 0.5  # programs that compile faster are not worth a file
 

@@ -14,9 +14,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding
 
-from sim.errors import UserError
-from sim.settings import Count, CountOrZero
-from sim.sharding import DATA, NODES, num_shards
+from harness.errors import UserError
+from harness.settings import Count, CountOrZero
+from harness.sharding import DATA, NODES, num_shards
 
 _DETECT = "auto"
 _MOST_CORES = 8
@@ -140,7 +140,7 @@ def agreed_path(path: Path) -> Path:
 def device_mesh(
     config: DevicesConfig, batch_size: int, batch_key: str, node_shards: int = 1, small_operations: bool = False
 ) -> Iterator[None]:
-    """Spreads what is computed within over the devices of a run (see `sim.sharding`).
+    """Spreads what is computed within over the devices of a run (see `harness.sharding`).
 
     Args:
         config: Which devices.

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from harness.benchmark import (
+from harness.command import run_command
+from harness.reports.benchmark import (
     Line,
     alternating_seconds,
     composed_settings,
@@ -21,18 +22,17 @@ from harness.benchmark import (
     run_benchmark,
     seconds_of,
 )
-from harness.nearest import unit
-from hrlmg_jax.feedback import FeedbackNetwork, FeedbackParams, LearnedFeedback
-from hrlmg_jax.learner import HrlLearner, World
-from hrlmg_jax.networks import ActorCritic
-from hrlmg_jax.retrieval import ItemIndex, make_item_index, nearest_items
+from hrlmg_jax.agent.learner import HrlLearner, World
+from hrlmg_jax.agent.networks import ActorCritic
+from hrlmg_jax.problem import Problem, fixed_rankings, load_data, make_env, make_learner
+from hrlmg_jax.retrieval.index import ItemIndex, make_item_index, nearest_items
 from hrlmg_jax.settings import RunConfig
-from hrlmg_jax.simulator import Simulator
-from hrlmg_jax.system import Problem, fixed_rankings, load_data, make_env, make_learner
-from sim.command import run_command
-from sim.fixed_policies import random_policy
-from sim.policy import Policy
-from sim.rollout import rollout
+from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackParams, LearnedFeedback
+from hrlmg_jax.user_model.store import Simulator
+from sim.envs.fixed_policies import random_policy
+from sim.envs.nearest_items import unit
+from sim.envs.policy import Policy
+from sim.envs.rollout import rollout
 
 MODULE = "hrlmg_jax.bench"
 _STEPS_AT_A_TIME = 25
@@ -171,7 +171,8 @@ def draw_vectors(num_items: int, num_queries: int, clustered: bool = True) -> Ve
     """Draws items, and queries that are near one of them (as a trained actor's) or unrelated.
 
     Clustered, items lie around as many centres as the root of their number, unrelated queries between two centres; axis
-    k has a share of 1 / k in the variance (`sim.funnel`). Otherwise all directions are alike, the worst that can be.
+    k has a share of 1 / k in the variance (`sim.generators.funnel`). Otherwise all directions are alike, the worst
+    that can be.
     """
     generator = np.random.default_rng(0)
     scale = np.arange(1, _EMBEDDING_SIZE + 1) ** -0.5 if clustered else np.ones(_EMBEDDING_SIZE)

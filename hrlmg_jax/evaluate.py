@@ -10,19 +10,19 @@ import hydra
 import jax
 from omegaconf import DictConfig
 
-from harness.checkpoint import Checkpoints
+from harness.command import run_command, task
 from harness.compilation_cache import keep_compiled_programs
-from harness.run_folder import RunFolder
-from harness.seeds import read_single_run
-from harness.training_command import relocated
-from hrlmg_jax.comparison import Comparison
+from harness.errors import UserError
+from harness.runs.checkpoint import Checkpoints
+from harness.runs.run_folder import RunFolder
+from harness.runs.seeds import read_single_run
+from harness.settings import OneOf, read_settings
+from harness.training.command import relocated
+from hrlmg_jax.evaluation.evaluate_run import Comparison
 from hrlmg_jax.methods import make_method
+from hrlmg_jax.problem import check_same_origin, load_data, make_problem
 from hrlmg_jax.settings import RunConfig
-from hrlmg_jax.simulator import FILE
-from hrlmg_jax.system import check_same_origin, load_data, make_problem
-from sim.command import run_command, task
-from sim.errors import UserError
-from sim.settings import OneOf, read_settings
+from hrlmg_jax.user_model.store import FILE
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,15 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from harness.command import run_command, task
 from harness.compilation_cache import keep_compiled_programs
-from harness.loop import Interruption
-from harness.run_folder import plain_config
-from hrlmg_jax.settings import FitConfig
-from hrlmg_jax.simulator import format_report, obtain_simulator, simulator_folder
-from hrlmg_jax.system import load_data
-from sim.command import run_command, task
-from sim.settings import read_settings
+from harness.runs.run_folder import plain_config
+from harness.settings import read_settings
+from harness.training.loop import Interruption
+from hrlmg_jax.problem import load_data
+from hrlmg_jax.user_model.fit import FitConfig
+from hrlmg_jax.user_model.quality import format_report
+from hrlmg_jax.user_model.store import obtain_simulator, simulator_folder
 
 
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="fit_simulator")

@@ -13,18 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from omegaconf import DictConfig
 
-from harness.nearest import map_rows
-from hrlmg_jax.contestants import oracle
-from hrlmg_jax.online import OnlineTest, make_player, session_rows
-from hrlmg_jax.session_data import load_sessions
+from harness.command import run_command, task
+from harness.errors import UserError
+from harness.settings import Count, read_settings
+from hrlmg_jax.evaluation.online import OnlineTest, make_player, session_rows
+from hrlmg_jax.evaluation.policies import oracle
+from hrlmg_jax.problem import make_env, true_env_params
+from hrlmg_jax.sessions import load_sessions
 from hrlmg_jax.settings import OracleAgent
-from hrlmg_jax.system import make_env, true_env_params
-from sim.command import run_command, task
-from sim.errors import UserError
-from sim.event_datasets import LogConfig, log_statistics
-from sim.funnel import CLICK_RATE, ORDER_RATE, FunnelModel
-from sim.session_env import SessionConfig, SessionEnv, SessionParams
-from sim.settings import Count, read_settings
+from sim.datasets.events import LogConfig, log_statistics
+from sim.envs.nearest_items import map_rows
+from sim.envs.session_env import SessionConfig, SessionEnv, SessionParams
+from sim.generators.funnel import CLICK_RATE, ORDER_RATE, FunnelModel
 
 _RATE_TOLERANCE = 0.1
 _LEAST_PLANNING = 1.3

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from harness.agent import Agent
-from hrlmg_jax.contestants import Contestant, fixed_list, learned, oracle, random_items
-from hrlmg_jax.learner import HrlState
+from harness.training.agent import Agent
+from hrlmg_jax.agent.learner import HrlState
+from hrlmg_jax.evaluation.policies import Contestant, fixed_list, learned, oracle, random_items
+from hrlmg_jax.problem import Problem, make_learner
 from hrlmg_jax.settings import OracleAgent, PopularityAgent, RunConfig, TwoLevelAgent
-from hrlmg_jax.system import Problem, make_learner
 
 
 class Method(NamedTuple):

@@ -7,14 +7,14 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from harness.report_command import Report, hydra_arguments, make_report
-from harness.run_index import RunRecord
-from harness.run_list import RunListConfig, list_runs
-from hrlmg_jax.figure6 import Figure6Config, report_figure6
-from hrlmg_jax.method_figures import report_figure7, report_figure8
-from hrlmg_jax.method_results import FigureConfig, has_goals, hrl_mg_runs, method_label
-from hrlmg_jax.sensitivity import ALPHA, GOALS, SensitivityConfig, report_alpha, report_goals
-from sim.command import run_command, task
+from harness.command import run_command, task
+from harness.reports.command import Report, hydra_arguments, make_report
+from harness.reports.run_list import RunListConfig, list_runs
+from harness.runs.index import RunRecord
+from hrlmg_jax.reports.figure6 import Figure6Config, report_figure6
+from hrlmg_jax.reports.figures7_8 import report_figure7, report_figure8
+from hrlmg_jax.reports.figures9_12 import ALPHA, GOALS, SensitivityConfig, report_alpha, report_goals
+from hrlmg_jax.reports.results import FigureConfig, has_goals, hrl_mg_runs, method_label
 
 
 def report_runs(config: RunListConfig) -> None:

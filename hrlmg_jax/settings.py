@@ -6,38 +6,22 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from harness.devices import AUTOMATIC, DevicesConfig
-from harness.loop import ScheduleConfig
-from harness.seeds import SeedsConfig
-from harness.tracking import FILES, LoggerConfig
-from hrlmg_jax.feedback import FeedbackNetworkConfig
-from hrlmg_jax.item_embedding import EmbeddingConfig
-from hrlmg_jax.learner import LearnerConfig
-from hrlmg_jax.networks import NetworkConfig
-from hrlmg_jax.policy import ACTOR, CRITIC, GoalConfig
-from hrlmg_jax.retrieval import RetrievalConfig
-from sim.errors import UserError
-from sim.event_datasets import LogConfig
-from sim.session_env import TRUTH, SessionConfig
-from sim.settings import ByName, Count, NotNegative, OneOf, Positive, ProperShare, Seed
+from harness.errors import UserError
+from harness.runs.seeds import SeedsConfig
+from harness.runs.tracking import FILES, LoggerConfig
+from harness.settings import ByName, Count, NotNegative, OneOf
+from harness.training.loop import ScheduleConfig
+from hrlmg_jax.agent.goals import GoalConfig
+from hrlmg_jax.agent.learner import LearnerConfig
+from hrlmg_jax.agent.networks import NetworkConfig
+from hrlmg_jax.agent.policy import ACTOR, CRITIC
+from hrlmg_jax.retrieval.index import RetrievalConfig
+from hrlmg_jax.user_model.fit import FitConfig, SimulatorConfig
+from sim.datasets.events import LogConfig
+from sim.envs.session_env import TRUTH, SessionConfig
 
 POPULARITY, BEST_RATE, COUNT = "popularity", "best_rate", "count"
 """Fixed lists: by total reward in the log, by reward per impression, by impressions."""
-
-
-@dataclass(frozen=True)
-class SimulatorConfig:
-    """How the user-feedback simulator is learned, and where it is kept (`conf/simulator/learned.yaml`)."""
-
-    embedding: EmbeddingConfig
-    network: FeedbackNetworkConfig
-    train: ScheduleConfig
-    batch_size: Count
-    learning_rate: Positive
-    weight_decay: NotNegative
-    held_out_fraction: ProperShare
-    patience: Count
-    seed: Seed
-    root: str
 
 
 @dataclass(frozen=True)
@@ -120,15 +104,6 @@ AGENTS = {
 }
 """Agents with nothing to train, by name; all other names are of agents that learn."""
 AgentSettings = TwoLevelAgent | RandomAgent | PopularityAgent | OracleAgent
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """Everything that decides a simulator (`conf/fit_simulator.yaml`)."""
-
-    data: LogConfig
-    env: SessionConfig
-    simulator: SimulatorConfig
 
 
 @dataclass(frozen=True)

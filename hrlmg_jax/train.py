@@ -11,33 +11,27 @@ import hydra
 import jax
 from omegaconf import DictConfig
 
+from harness.command import run_command, task
 from harness.devices import describe_devices, device_mesh
-from harness.loop import run_training
-from harness.members import Member
-from harness.metric_writer import read_rows
 from harness.phases import Phases
-from harness.plots import Curve, Panel, plot_curves
-from harness.run_folder import RunFolder, register_run_folder_resolver
-from harness.seeds import Run, name_folders
-from harness.tracking import check_logger
-from harness.training_command import opened_runs, start_or_resume, with_absolute_places
-from hrlmg_jax.collapse import CollapseWatch, collapse_at_the_end
-from hrlmg_jax.comparison import Comparison, references
-from hrlmg_jax.contestants import Contestant
+from harness.reports.plots import Curve, Panel, plot_curves
+from harness.reports.tables import kind_of
+from harness.runs.metric_writer import read_rows
+from harness.runs.run_folder import RunFolder, register_run_folder_resolver
+from harness.runs.seeds import Run, name_folders
+from harness.runs.tracking import check_logger
+from harness.settings import read_settings
+from harness.training.command import opened_runs, start_or_resume, with_absolute_places
+from harness.training.loop import run_training
+from harness.training.parallel_seeds import Member
+from hrlmg_jax.evaluation.collapse import CollapseWatch, collapse_at_the_end
+from hrlmg_jax.evaluation.evaluate_run import Comparison, references
+from hrlmg_jax.evaluation.online import make_validation
+from hrlmg_jax.evaluation.policies import Contestant
 from hrlmg_jax.methods import make_method
-from hrlmg_jax.online import make_validation
+from hrlmg_jax.problem import Problem, check_same_origin, load_data, make_problem, record_origin
+from hrlmg_jax.sessions import describe_log, row_labels
 from hrlmg_jax.settings import RunConfig, TwoLevelAgent
-from hrlmg_jax.simulator import describe_log, row_labels
-from hrlmg_jax.system import (
-    Problem,
-    check_same_origin,
-    load_data,
-    make_problem,
-    record_origin,
-)
-from sim.command import run_command, task
-from sim.events import kind_of
-from sim.settings import read_settings
 
 _TRUTH_NOTE = "; the generator's own users answer"
 register_run_folder_resolver()  # conf/train_hrl_mg.yaml needs it while Hydra composes

@@ -8,10 +8,10 @@ from typing import Any
 
 import hydra
 
-from sim.command import run_command, task
-from sim.datasets import DataConfig, load_dataset, statistics
-from sim.event_datasets import LogConfig, load_log, log_statistics, test_sessions
-from sim.settings import read_settings
+from harness.command import run_command, task
+from harness.settings import read_settings
+from sim.datasets.events import LogConfig, load_log, log_statistics, test_sessions
+from sim.datasets.ratings import DataConfig, load_dataset, statistics
 
 
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="data_statistics")
@@ -30,7 +30,7 @@ def main(config: Any) -> None:
 
 
 def describe_ratings(found: dict[str, Any]) -> str:
-    """Returns what `sim.datasets.statistics` found as aligned lines."""
+    """Returns what `sim.datasets.ratings.statistics` found as aligned lines."""
     rows = [
         ("data set", found["name"] + (" (GENERATED, not real data)" if found["synthetic"] else "")),
         ("users", f"{found['users']:,}"),
@@ -50,7 +50,7 @@ def describe_ratings(found: dict[str, Any]) -> str:
 
 
 def describe_log(found: dict[str, Any]) -> str:
-    """Returns what `sim.event_datasets.log_statistics` found as aligned lines, training beside test."""
+    """Returns what `sim.datasets.events.log_statistics` found as aligned lines, training beside test."""
     parts = list(found["parts"].values())
     warning = " (GENERATED, not real data)" if found["synthetic"] else ""
     if found["synthetic_skips"]:

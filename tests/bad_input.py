@@ -27,15 +27,16 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 
-from harness.composition import composed_values
-from harness.run_index import flattened
+from harness.errors import UserError
+from harness.runs.composition import composed_values
+from harness.runs.index import flattened
+from harness.settings import read_settings
 from hrlmg_jax import settings as hrlmg_settings
-from sim.errors import UserError
-from sim.event_readers import EventLayout, read_events
-from sim.ratings import build_rating_data
-from sim.readers import TableLayout, read_ratings
-from sim.settings import read_settings
-from sim.sources import SizeLimits, Source
+from sim.files.event_readers import EventLayout, read_events
+from sim.files.rating_readers import read_ratings
+from sim.files.sources import SizeLimits, Source
+from sim.files.text_table import TableLayout
+from sim.tables.ratings import build_rating_data
 from tpgr_jax import settings as tpgr_settings
 
 Row = tuple[Any, ...]

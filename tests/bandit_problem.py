@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from hand_made import hand_made_ratings
-from sim.policy import Policy
-from sim.rating_env import EnvConfig, EnvParams, RatingEnv, empirical_rewards, make_env_params, make_rating_env
-from sim.ratings import RatingData
-from sim.rollout import advance, begin
+from sim.envs.policy import Policy
+from sim.envs.rating_env import EnvConfig, EnvParams, RatingEnv, empirical_rewards, make_env_params, make_rating_env
+from sim.envs.rollout import advance, begin
+from sim.tables.ratings import RatingData
 
 NUM_USERS, NUM_ITEMS, LENGTH = 30, 12, 6
 TRAIN_USERS = np.arange(0, NUM_USERS, 2)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sim.ratings import RatingData, build_rating_data
+from sim.tables.ratings import RatingData, build_rating_data
 
 
 def hand_made_ratings(users, items, ratings, low=1, high=5) -> RatingData:

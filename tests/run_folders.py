@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from harness.composition import composed_values
-from harness.run_folder import RunFolder, write_arrays, write_json
+from harness.runs.composition import composed_values
+from harness.runs.run_folder import RunFolder, write_arrays, write_json
 
 METRICS = ("reward", "precision", "recall", "f1")
 

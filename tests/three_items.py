@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hand_made import hand_made_ratings
-from sim.rating_env import EnvConfig, EnvParams, RatingEnv, make_env_params, make_rating_env
+from sim.envs.rating_env import EnvConfig, EnvParams, RatingEnv, make_env_params, make_rating_env
 
 # Empirical rewards 1, 0.2 and -0.6; episodes of two steps, so that the second reward gets 0.1 more or less.
 RATINGS = (5, 3, 1)

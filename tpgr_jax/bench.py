@@ -20,7 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from harness.benchmark import (
+from harness.command import run_command
+from harness.errors import UserError
+from harness.reports.benchmark import (
     Line,
     alternating_seconds,
     composed_settings,
@@ -31,23 +33,21 @@ from harness.benchmark import (
     run_benchmark,
     seconds_of,
 )
-from harness.run_folder import RunFolder
-from sim.command import run_command
-from sim.errors import UserError
-from sim.fixed_policies import random_policy
-from sim.rating_env import STATUS_SIZE, EnvParams, make_env_params, make_rating_env
-from sim.ratings import RatingData
-from sim.rollout import rollout
-from sim.sharding import on_every_device
-from tpgr_jax.encoder import REWARD_BINS
-from tpgr_jax.item_vectors import build_item_tree
+from harness.runs.run_folder import RunFolder
+from harness.sharding import on_every_device
+from sim.envs.fixed_policies import random_policy
+from sim.envs.rating_env import STATUS_SIZE, EnvParams, make_env_params, make_rating_env
+from sim.envs.rollout import rollout
+from sim.tables.ratings import RatingData
+from tpgr_jax.agents.reinforce import LearnerState, Reinforce, World
+from tpgr_jax.agents.tree_policy import PolicyParams
+from tpgr_jax.agents.value_tree import Learned
 from tpgr_jax.methods import make_method, tree_method, value_tree_method
-from tpgr_jax.policy import PolicyParams
-from tpgr_jax.reinforce import LearnerState, Reinforce, World
-from tpgr_jax.settings import RunConfig, TpgrAgent, ValueTreeAgent
-from tpgr_jax.system import Problem, devices_of, make_learner, make_problem
-from tpgr_jax.tree import ItemTree, build_tree, make_clustering
-from tpgr_jax.value_tree import Learned
+from tpgr_jax.networks.encoder import REWARD_BINS
+from tpgr_jax.problem import Problem, make_learner, make_problem
+from tpgr_jax.settings import RunConfig, TpgrAgent, ValueTreeAgent, devices_of
+from tpgr_jax.tree.item_tree import ItemTree, build_tree, make_clustering
+from tpgr_jax.tree.item_vectors import build_item_tree
 
 MODULE = "tpgr_jax.bench"
 EPISODES, EPISODE_LENGTH = 1000, 32

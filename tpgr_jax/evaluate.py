@@ -9,19 +9,20 @@ import hydra
 import jax
 from omegaconf import DictConfig
 
-from harness.checkpoint import Checkpoints
+from harness.command import run_command, task
 from harness.compilation_cache import keep_compiled_programs
 from harness.devices import DevicesConfig, cores_as_devices
-from harness.run_folder import RunFolder
-from harness.seeds import read_single_run
-from harness.training_command import relocated
-from sim.command import run_command, task
-from sim.errors import UserError
-from sim.settings import Count, CountOrZero, read_settings
-from tpgr_jax.comparison import USERS_PER_BATCH, evaluate_method, format_table, write_evaluation
+from harness.errors import UserError
+from harness.runs.checkpoint import Checkpoints
+from harness.runs.run_folder import RunFolder
+from harness.runs.seeds import read_single_run
+from harness.settings import Count, CountOrZero, read_settings
+from harness.training.command import relocated
+from tpgr_jax.evaluation import USERS_PER_BATCH, evaluate_method, format_table, write_evaluation
 from tpgr_jax.methods import make_method
-from tpgr_jax.settings import RunConfig, TreeAgent
-from tpgr_jax.system import Problem, check_same_origin, devices_of, make_problem, tree_path
+from tpgr_jax.problem import Problem, check_same_origin, make_problem
+from tpgr_jax.settings import RunConfig, TreeAgent, devices_of
+from tpgr_jax.tree.item_vectors import tree_path
 
 
 @dataclass(frozen=True)

@@ -10,29 +10,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from harness.agent import Agent
-from harness.run_folder import RunFolder
-from sim.fixed_policies import fixed_list_policy, rank_items
-from sim.policy import Policy
-from sim.rating_env import empirical_rewards
-from tpgr_jax.action_vectors import action_vectors
-from tpgr_jax.answer_log import collect_answers
-from tpgr_jax.answer_model import FittedAnswers, fit_answer_model
-from tpgr_jax.ddpg_knn import make_ddpg_knn
-from tpgr_jax.ddpg_r import make_ddpg_r
-from tpgr_jax.dqn_r import make_dqn_r
-from tpgr_jax.encoder import EncoderConfig
-from tpgr_jax.encoder_pretraining import pretrain_encoder
-from tpgr_jax.gaussian_posterior import fit_gaussian_posterior, gaussian_posterior_policy
-from tpgr_jax.greedy_svd import fit_greedy_svd, greedy_svd_policy
-from tpgr_jax.hlinear_ucb import fit_hlinear_ucb, hlinear_ucb_policy
-from tpgr_jax.linear_ucb import fit_linear_ucb, linear_ucb_policy
-from tpgr_jax.matrix_factorisation import stored_factor_vectors
-from tpgr_jax.policy import PolicyConfig, PolicyParams, with_item_embedding
-from tpgr_jax.reinforce import LearnerState, Reinforce
-from tpgr_jax.replay_learner import ReplayLearner, ReplayState
-from tpgr_jax.replay_learner import World as ReplayWorld
-from tpgr_jax.reward_moments import reward_matrix
+from harness.runs.run_folder import RunFolder
+from harness.training.agent import Agent
+from sim.envs.fixed_policies import fixed_list_policy, rank_items
+from sim.envs.policy import Policy
+from sim.envs.rating_env import empirical_rewards
+from tpgr_jax.agents.encoder_pretraining import pretrain_encoder
+from tpgr_jax.agents.reinforce import LearnerState, Reinforce
+from tpgr_jax.agents.tree_policy import PolicyConfig, PolicyParams
+from tpgr_jax.agents.value_learner import EPISODES
+from tpgr_jax.agents.value_tree import ValueTreeParams
+from tpgr_jax.baselines.dqn_r import make_dqn_r
+from tpgr_jax.baselines.gaussian_posterior import fit_gaussian_posterior, gaussian_posterior_policy
+from tpgr_jax.baselines.greedy_svd import fit_greedy_svd, greedy_svd_policy
+from tpgr_jax.baselines.hlinear_ucb import fit_hlinear_ucb, hlinear_ucb_policy
+from tpgr_jax.baselines.item_ddpg import make_ddpg_knn, make_ddpg_r
+from tpgr_jax.baselines.linear_ucb import fit_linear_ucb, linear_ucb_policy
+from tpgr_jax.baselines.replay_learner import ReplayLearner, ReplayState
+from tpgr_jax.baselines.replay_learner import World as ReplayWorld
+from tpgr_jax.models.explored_ratings import collect_answers
+from tpgr_jax.models.item_actions import action_vectors
+from tpgr_jax.models.matrix_factorisation import stored_factor_vectors
+from tpgr_jax.models.reward_moments import reward_matrix
+from tpgr_jax.models.user_response_model import FittedAnswers, fit_answer_model
+from tpgr_jax.networks.encoder import EncoderConfig, with_item_embedding
+from tpgr_jax.problem import Problem, make_learner, make_tree, make_value_learner
 from tpgr_jax.settings import (
     DdpgKnnAgent,
     DqnRAgent,
@@ -46,10 +48,7 @@ from tpgr_jax.settings import (
     TpgrAgent,
     ValueTreeAgent,
 )
-from tpgr_jax.system import Problem, make_learner, make_tree, make_value_learner
-from tpgr_jax.tree import ItemTree
-from tpgr_jax.value_learner import EPISODES
-from tpgr_jax.value_tree import ValueTreeParams
+from tpgr_jax.tree.item_tree import ItemTree
 
 PRETRAINING_EPISODES = 256
 

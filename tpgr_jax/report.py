@@ -8,15 +8,15 @@ from collections.abc import Sequence
 import hydra
 from omegaconf import DictConfig
 
-from harness import report_command
-from harness.report_command import Report, make_report
-from harness.run_list import RunListConfig, list_runs
-from sim.command import run_command, task
-from tpgr_jax.curves import CurvesConfig, report_curves
-from tpgr_jax.figure3 import Figure3Config, report_figure3
-from tpgr_jax.figure4 import Figure4Config, report_figure4
-from tpgr_jax.method_results import method_label, tpgr_runs
-from tpgr_jax.table2 import Table2Config, report_table2
+from harness.command import run_command, task
+from harness.reports import command as report_command
+from harness.reports.command import Report, make_report
+from harness.reports.run_list import RunListConfig, list_runs
+from tpgr_jax.reports.curves import CurvesConfig, report_curves
+from tpgr_jax.reports.figure3 import Figure3Config, report_figure3
+from tpgr_jax.reports.figure4 import Figure4Config, report_figure4
+from tpgr_jax.reports.results import method_label, tpgr_runs
+from tpgr_jax.reports.table2 import Table2Config, report_table2
 
 
 def report_runs(config: RunListConfig) -> None:
@@ -47,7 +47,7 @@ def main(composed: DictConfig) -> None:
 
 
 def hydra_arguments(arguments: Sequence[str]) -> list[str]:
-    """Translates the arguments of this command, see `harness.report_command`."""
+    """Translates the arguments of this command, see `harness.reports.command`."""
     return report_command.hydra_arguments(MODULE, REPORTS, arguments)
 
 

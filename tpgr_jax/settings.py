@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Annotated
 
-from harness.devices import AUTOMATIC, DevicesConfig
-from harness.loop import ScheduleConfig
-from harness.seeds import SeedsConfig
-from harness.tracking import FILES, LoggerConfig
-from sim.datasets import DataConfig
-from sim.errors import UserError
-from sim.rating_env import EnvConfig
-from sim.settings import ByName, Count, OneOf
-from tpgr_jax.ddpg_knn import DdpgKnnPolicyConfig
-from tpgr_jax.dqn_r import DqnConfig, QPolicyConfig
-from tpgr_jax.gaussian_posterior import GaussianPosteriorConfig
-from tpgr_jax.greedy_svd import GreedySVDConfig
-from tpgr_jax.hlinear_ucb import HLinearUCBConfig
-from tpgr_jax.item_ddpg import ItemDdpgConfig, ItemDdpgPolicyConfig
-from tpgr_jax.linear_ucb import LinearUCBConfig
-from tpgr_jax.policy import PolicyConfig
-from tpgr_jax.reinforce import LearnerConfig
-from tpgr_jax.tree import TreeConfig
-from tpgr_jax.value_learner import ValueLearnerConfig
-from tpgr_jax.value_tree import ValueTreeConfig
+from harness.devices import AUTOMATIC, DevicesConfig, device_mesh
+from harness.errors import UserError
+from harness.runs.seeds import SeedsConfig
+from harness.runs.tracking import FILES, LoggerConfig
+from harness.settings import ByName, Count, OneOf
+from harness.training.loop import ScheduleConfig
+from sim.datasets.ratings import DataConfig
+from sim.envs.rating_env import EnvConfig
+from tpgr_jax.agents.reinforce import LearnerConfig
+from tpgr_jax.agents.tree_policy import PolicyConfig
+from tpgr_jax.agents.value_learner import ValueLearnerConfig
+from tpgr_jax.agents.value_tree import ValueTreeConfig
+from tpgr_jax.baselines.dqn_r import DqnConfig, QPolicyConfig
+from tpgr_jax.baselines.gaussian_posterior import GaussianPosteriorConfig
+from tpgr_jax.baselines.greedy_svd import GreedySVDConfig
+from tpgr_jax.baselines.hlinear_ucb import HLinearUCBConfig
+from tpgr_jax.baselines.item_ddpg import DdpgKnnPolicyConfig, ItemDdpgConfig, ItemDdpgPolicyConfig
+from tpgr_jax.baselines.linear_ucb import LinearUCBConfig
+from tpgr_jax.tree.item_tree import TreeConfig
 
 
 @dataclass(frozen=True)
@@ -183,3 +183,17 @@ class RunConfig(SeedsConfig):
     def node_shards(self) -> int:
         """Devices that hold different nodes' networks."""
         return self.agent.policy.head_shards if isinstance(self.agent, TpgrAgent) else 1
+
+
+_ITEMS_ON_EVERY_CORE = 100_000  # of more items the networks are too large to keep one copy for each core of a CPU
+
+
+def devices_of(config: RunConfig, num_items: int) -> AbstractContextManager[None]:
+    """Spreads what is computed within over a run's devices (see `harness.devices`).
+
+    Raises:
+        UserError: Too few devices, or numbers that do not divide.
+    """
+    batch = config.train.episodes_per_step
+    small = isinstance(config.agent, TreeAgent) and num_items <= _ITEMS_ON_EVERY_CORE
+    return device_mesh(config.devices, batch, "train.episodes_per_step", config.node_shards, small)

@@ -11,24 +11,24 @@ import hydra
 import jax
 from omegaconf import DictConfig
 
+from harness.command import run_command, task
 from harness.devices import describe_devices
-from harness.loop import run_training
-from harness.members import Member
-from harness.metric_writer import read_rows
 from harness.phases import Phases
-from harness.plots import Curve, Panel, plot_curves
-from harness.results import means
-from harness.run_folder import RunFolder, register_run_folder_resolver
-from harness.seeds import Run, name_folders
-from harness.tracking import check_logger
-from harness.training_command import opened_runs, start_or_resume, with_absolute_places
-from sim.command import run_command, task
-from sim.evaluation import Evaluation
-from sim.settings import read_settings
-from tpgr_jax.comparison import by_name, evaluate_method, format_table, make_evaluate, write_evaluation
+from harness.reports.plots import Curve, Panel, plot_curves
+from harness.reports.results import means
+from harness.runs.metric_writer import read_rows
+from harness.runs.run_folder import RunFolder, register_run_folder_resolver
+from harness.runs.seeds import Run, name_folders
+from harness.runs.tracking import check_logger
+from harness.settings import read_settings
+from harness.training.command import opened_runs, start_or_resume, with_absolute_places
+from harness.training.loop import run_training
+from harness.training.parallel_seeds import Member
+from sim.evaluation.protocol import Evaluation
+from tpgr_jax.evaluation import by_name, evaluate_method, format_table, make_evaluate, write_evaluation
 from tpgr_jax.methods import Method, make_method
-from tpgr_jax.settings import RunConfig
-from tpgr_jax.system import Problem, check_same_origin, devices_of, make_problem, record_origin
+from tpgr_jax.problem import Problem, check_same_origin, make_problem, record_origin
+from tpgr_jax.settings import RunConfig, devices_of
 
 register_run_folder_resolver()  # conf/train.yaml needs it while Hydra composes
 

@@ -8,15 +8,12 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from harness.agent import Agent
-from harness.checkpoint import Checkpoints
 from harness.devices import AUTOMATIC, DevicesConfig, agreed, agreed_path, device_mesh, is_first_process, place
-from harness.loop import ScheduleConfig, run_training
-from harness.members import Member
-from harness.run_folder import RunFolder
-from sim.errors import UserError
-from sim.settings import read_settings
-from sim.sharding import (
+from harness.errors import UserError
+from harness.runs.checkpoint import Checkpoints
+from harness.runs.run_folder import RunFolder
+from harness.settings import read_settings
+from harness.sharding import (
     DATA,
     EPISODES,
     EVERYWHERE,
@@ -28,6 +25,9 @@ from sim.sharding import (
     parts_here,
     per_device,
 )
+from harness.training.agent import Agent
+from harness.training.loop import ScheduleConfig, run_training
+from harness.training.parallel_seeds import Member
 
 SCHEDULE = ScheduleConfig(steps=4, log_every=2, evaluate_every=4, checkpoint_every=2, max_to_keep=5)
 EIGHT = DevicesConfig(count=8)

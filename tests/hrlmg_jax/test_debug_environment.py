@@ -12,14 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hrlmg_jax.learner import HrlLearner, HrlState, LearnerConfig, World
-from hrlmg_jax.networks import ActorCritic, NetworkConfig
-from hrlmg_jax.policy import GoalConfig, TwoLevelPolicy, make_high_level
-from hrlmg_jax.retrieval import ItemIndex
-from sim.events import build_event_log
-from sim.histories import Histories, make_history_table
-from sim.rollout import rollout
-from sim.session_env import FeedbackModel, SessionEnv, SessionParams
+from hrlmg_jax.agent.goals import GoalConfig
+from hrlmg_jax.agent.learner import HrlLearner, HrlState, LearnerConfig, World
+from hrlmg_jax.agent.networks import ActorCritic, NetworkConfig
+from hrlmg_jax.agent.policy import TwoLevelPolicy, make_high_level
+from hrlmg_jax.retrieval.index import ItemIndex
+from sim.envs.histories import Histories, make_history_table
+from sim.envs.rollout import rollout
+from sim.envs.session_env import FeedbackModel, SessionEnv, SessionParams
+from sim.tables.events import build_event_log
 
 GROUPS, GROUP_SIZE, E, N, T = 4, 20, 8, 3, 20
 ITEMS = GROUPS * GROUP_SIZE

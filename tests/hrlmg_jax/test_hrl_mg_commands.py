@@ -20,7 +20,7 @@ from command_lines import (
 )
 from impression_logs import kuairand_files, write_files
 
-from sim.ranking_metrics import average_precision, ndcg
+from sim.evaluation.ranking_metrics import average_precision, ndcg
 
 SMALL_SIMULATOR = [
     "simulator.network.hidden_size=4",
@@ -125,7 +125,7 @@ def test_online_results_can_be_recomputed_from_the_run_folder_alone(finished_run
 
 
 def test_offline_results_are_those_of_the_logged_sessions(finished_run):
-    from sim.funnel import generate_log
+    from sim.generators.funnel import generate_log
 
     folder, _ = finished_run
     summary = json.loads((folder / "offline.json").read_text())

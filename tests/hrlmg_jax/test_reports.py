@@ -13,14 +13,20 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from run_folders import make_run, make_session_run
 
-from harness.composition import composed_values, sweep_of
-from harness.report_command import hydra_arguments, make_report
-from harness.run_folder import RunFolder
-from harness.run_index import flattened
-from hrlmg_jax.contestants import OPPONENTS
-from hrlmg_jax.figure6 import Figure6Config, report_figure6
-from hrlmg_jax.method_figures import report_figure7, report_figure8
-from hrlmg_jax.method_results import (
+from harness.errors import UserError
+from harness.reports.command import hydra_arguments, make_report
+from harness.runs.composition import composed_values, sweep_of
+from harness.runs.index import flattened
+from harness.runs.run_folder import RunFolder
+from harness.settings import read_settings
+from hrlmg_jax.evaluation.policies import OPPONENTS
+from hrlmg_jax.report import MODULE, REPORTS
+from hrlmg_jax.reports.figure6 import Figure6Config, report_figure6
+from hrlmg_jax.reports.figures7_8 import report_figure7, report_figure8
+from hrlmg_jax.reports.figures9_12 import SensitivityConfig, report_alpha, report_goals
+from hrlmg_jax.reports.missing_runs import missing_methods
+from hrlmg_jax.reports.ranking import describe_p, order_table, ranked, ratio_table
+from hrlmg_jax.reports.results import (
     LABELS,
     OFFLINE,
     ONLINE,
@@ -34,13 +40,7 @@ from hrlmg_jax.method_results import (
     preset,
     read_results,
 )
-from hrlmg_jax.missing_runs import missing_methods
-from hrlmg_jax.ranking import describe_p, order_table, ranked, ratio_table
-from hrlmg_jax.report import MODULE, REPORTS
-from hrlmg_jax.sensitivity import SensitivityConfig, report_alpha, report_goals
 from hrlmg_jax.settings import AGENTS, PopularityAgent, RankingConfig, RunConfig
-from sim.errors import UserError
-from sim.settings import read_settings
 
 PNG = b"\x89PNG"
 

@@ -17,11 +17,15 @@ from bandit_problem import (
     play_and_keep,
 )
 
-from sim.settings import read_settings
-from tpgr_jax.gaussian_posterior import GaussianPosteriorConfig, fit_gaussian_posterior, gaussian_posterior_policy
-from tpgr_jax.greedy_svd import GreedySVDConfig, fit_greedy_svd, greedy_svd_policy
-from tpgr_jax.hlinear_ucb import HLinearUCBConfig, fit_hlinear_ucb, hlinear_ucb_policy
-from tpgr_jax.linear_ucb import LinearUCBConfig, fit_linear_ucb, linear_ucb_policy
+from harness.settings import read_settings
+from tpgr_jax.baselines.gaussian_posterior import (
+    GaussianPosteriorConfig,
+    fit_gaussian_posterior,
+    gaussian_posterior_policy,
+)
+from tpgr_jax.baselines.greedy_svd import GreedySVDConfig, fit_greedy_svd, greedy_svd_policy
+from tpgr_jax.baselines.hlinear_ucb import HLinearUCBConfig, fit_hlinear_ucb, hlinear_ucb_policy
+from tpgr_jax.baselines.linear_ucb import LinearUCBConfig, fit_linear_ucb, linear_ucb_policy
 from tpgr_jax.settings import PopularityAgent
 
 LINEAR = {"features": "svd", "feature_size": 2, "feature_epochs": 1, "ridge": 0.5, "exploration": 0.2, "prior": "zero"}

@@ -22,9 +22,9 @@ from command_lines import (
     trained_run,
 )
 
-from harness.composition import composed_values
-from sim.errors import UserError
-from sim.settings import read_settings
+from harness.errors import UserError
+from harness.runs.composition import composed_values
+from harness.settings import read_settings
 from tpgr_jax.settings import RunConfig
 
 SMALL = [
@@ -84,7 +84,7 @@ def test_everything_made_from_generated_ratings_says_so(finished_run):
 
 
 def test_results_can_be_recomputed_from_the_run_folder_alone(finished_run):
-    from sim.synthetic import generate
+    from sim.generators.ratings import generate
 
     folder, _ = finished_run
     summary = json.loads((folder / "eval.json").read_text())

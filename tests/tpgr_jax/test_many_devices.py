@@ -10,12 +10,13 @@ from jax.sharding import PartitionSpec
 
 from hand_made import hand_made_ratings
 from harness.devices import DevicesConfig, device_mesh, place
-from sim.rating_env import EnvConfig, make_env_params, make_rating_env
-from sim.rollout import rollout
-from sim.sharding import EVERYWHERE, NODES
-from tpgr_jax.policy import PolicyConfig, PolicyParams, make_tree_policy, make_tree_tables
-from tpgr_jax.reinforce import LearnerConfig, Reinforce, World
-from tpgr_jax.tree import build_tree, make_clustering
+from harness.sharding import EVERYWHERE, NODES
+from sim.envs.rating_env import EnvConfig, make_env_params, make_rating_env
+from sim.envs.rollout import rollout
+from tpgr_jax.agents.reinforce import LearnerConfig, Reinforce, World
+from tpgr_jax.agents.tree_ops import make_tree_tables
+from tpgr_jax.agents.tree_policy import PolicyConfig, PolicyParams, make_tree_policy
+from tpgr_jax.tree.item_tree import build_tree, make_clustering
 
 ITEMS, USERS, BATCH = 30, 12, 16
 LAYOUTS = [(4, 2), pytest.param(8, 8, marks=pytest.mark.long)]

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_module
 
-from harness.results import means
-from harness.run_folder import RunFolder
-from sim.settings import read_settings
-from tpgr_jax.comparison import by_name, evaluate_method, make_evaluate
+from harness.reports.results import means
+from harness.runs.run_folder import RunFolder
+from harness.settings import read_settings
+from tpgr_jax.evaluation import by_name, evaluate_method, make_evaluate
 from tpgr_jax.methods import make_method
+from tpgr_jax.problem import Problem, make_problem
 from tpgr_jax.settings import RunConfig
-from tpgr_jax.system import Problem, make_problem
 
 pytestmark = [
     pytest.mark.optimised,

@@ -4,7 +4,7 @@ import pytest
 from command_lines import assert_one_message
 from run_folders import make_run
 
-from sim.errors import UserError
+from harness.errors import UserError
 from tpgr_jax.report import hydra_arguments
 
 REPORT = "tpgr_jax.report"

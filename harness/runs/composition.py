@@ -1,0 +1,108 @@
+"""Composed configurations outside a command, and command lines that compose to a given one."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+
+from harness.runs.index import flattened
+from harness.runs.run_folder import plain_config
+
+_PLAIN_WORD = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z_/][A-Za-z0-9_./-]*", re.IGNORECASE)
+
+
+def composed_values(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Returns the values that `conf/NAME.yaml` composes with overrides, without `resume`.
+
+    Raises:
+        UserError: An interpolation leads nowhere.
+        HydraException: An override is none.
+    """
+    in_command = GlobalHydra.instance().is_initialized()  # a command has its configurations at hand already
+    with nullcontext() if in_command else initialize_config_module("conf", version_base="1.3"):
+        values = plain_config(compose(name, overrides=list(overrides)))
+    values.pop("resume", None)
+    return values
+
+
+def differing_overrides(
+    base: Mapping[str, Any], values: Mapping[str, Any], relevant: Callable[[str], bool]
+) -> list[str]:
+    """Returns the overrides that turn one composed configuration into another.
+
+    Args:
+        base: Composed values.
+        values: Those to reach; keys that `base` does not have are left out.
+        relevant: Whether a key, in dots, matters.
+    """
+    known = dict(flattened(base))
+    return [
+        f"{key}={override_value(value)}"
+        for key, value in flattened(values)
+        if key in known and known[key] != value and relevant(key)
+    ]
+
+
+def overrides_like(
+    name: str, overrides: Sequence[str], values: Mapping[str, Any], relevant: Callable[[str], bool]
+) -> list[str]:
+    """Returns what must follow overrides of `conf/NAME.yaml` so that it composes to what a run has.
+
+    Args:
+        name: Of the configuration.
+        overrides: Those before.
+        values: The run's.
+        relevant: Whether a key, in dots, matters.
+    """
+    return differing_overrides(_composed_once(name, tuple(overrides)), values, relevant)
+
+
+def unlike_composed(name: str, overrides: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those of some settings, in dots, that are not what `conf/NAME.yaml` composes with overrides."""
+    known = dict(flattened(_composed_once(name, tuple(overrides))))
+    return {key: value for key, value in settings.items() if key not in known or known[key] != value}
+
+
+@cache
+def _composed_once(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    return composed_values(name, overrides)
+
+
+def is_configuration(group: str, name: str) -> bool:
+    """Says whether there is a `conf/GROUP/NAME.yaml`."""
+    return resources.files("conf").joinpath(group, f"{name}.yaml").is_file()
+
+
+def sweep_of(experiment: str) -> dict[str, list[Any]]:
+    """Returns the values that `conf/experiment/EXPERIMENT.yaml` sweeps over, by key."""
+    text = resources.files("conf").joinpath("experiment", f"{experiment}.yaml").read_text("utf-8")
+    swept = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
+    return {key: [yaml.safe_load(value) for value in str(values).split(",")] for key, values in swept.items()}
+
+
+def override_value(value: Any) -> str:
+    """Returns a value as Hydra's override grammar writes it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(override_value(entry) for entry in value)}]"
+    if isinstance(value, str) and not _PLAIN_WORD.fullmatch(value):
+        escaped = re.sub(r'(\\*)("|$)', lambda match: match[1] * 2 + (r"\"" if match[2] else ""), value)
+        return f'"{escaped}"'
+    return str(value)
+
+
+def shell_command(module: str, arguments: Sequence[str]) -> str:
+    """Returns the command line `python -m MODULE ARGUMENTS` for a POSIX shell."""
+    return shlex.join(["python", "-m", module, *arguments])

@@ -1,0 +1,326 @@
+"""Finds the runs below folders: what each is, how far it came, and which are equal but for their seed."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.errors import UserError
+from harness.runs.run_folder import RunFolder, read_json
+
+DEFAULT_FOLDERS = ("outputs", "multirun")
+_NOT_SEARCHED = "checkpoints"
+
+
+class Status(enum.StrEnum):
+    """How far a run came."""
+
+    FINISHED = "finished"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    NO_CHECKPOINT = "no checkpoint yet"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as its folder describes it.
+
+    Attributes:
+        folder: The run folder.
+        values: Its configuration.
+        data: What its files say about the data: name, checksum, whether synthetic and more; empty where it stopped
+            before these were recorded.
+        status: How far it came.
+        step: Of the newest checkpoint; 0 without one.
+        seeds_together: Number of seeds that train in one program with it, itself included.
+        settings: Its configuration with keys in dots.
+    """
+
+    folder: RunFolder
+    values: Mapping[str, Any]
+    data: Mapping[str, Any]
+    status: Status
+    step: int
+    seeds_together: int = 1
+    settings: Mapping[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derives `settings`."""
+        object.__setattr__(self, "settings", dict(flattened(self.values)))
+
+    @property
+    def data_name(self) -> str:
+        """Name of the data set."""
+        return str(self.data.get("name", self.settings.get("data.name")))
+
+
+class RunsFound(NamedTuple):
+    """Runs in the order of their folders, and one message for each folder that looks like a run but cannot be read."""
+
+    runs: list[RunRecord]
+    unreadable: list[str]
+
+
+class RunGroup(NamedTuple):
+    """Runs with equal settings but for those that were ignored, and the settings that set them apart from others."""
+
+    runs: list[RunRecord]
+    distinction: dict[str, Any]
+
+
+def flattened(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the leaves of nested settings with their keys in dots."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flattened(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def find_runs(folders: Sequence[str] | None, result: str) -> RunsFound:
+    """Searches folders for runs; those of several seeds that train together are found one by one.
+
+    Args:
+        folders: Where to search, at any depth; None searches `outputs` and `multirun` below the working directory, if
+            they exist.
+        result: Name of the JSON file that a finished run leaves, with its `step`; or, where the step of what was tested
+            may be an earlier one, with the `newest_checkpoint` of that time.
+
+    Raises:
+        UserError: A folder that was named does not exist.
+    """
+    if folders is None:
+        folders = [folder for folder in DEFAULT_FOLDERS if Path(folder).is_dir()]
+    found: dict[Path, RunRecord | None] = {}
+    unreadable = []
+    for root in folders:
+        if not Path(root).is_dir():
+            raise UserError("there is no such folder", where=str(root), do="Name folders that hold runs.")
+        for folder in _folders_with_configuration(Path(root)):
+            place = folder.path.resolve()
+            if place not in found:
+                try:
+                    found[place] = _read_run(folder, result)
+                except UserError as error:
+                    found[place] = None
+                    unreadable.append(str(error).splitlines()[0])
+    return RunsFound([run for run in found.values() if run is not None], unreadable)
+
+
+def runs_of_system(
+    folders: Sequence[str] | None,
+    result: str,
+    belongs: Callable[[RunRecord], bool],
+    types: Mapping[str, tuple[type, ...]],
+) -> RunsFound:
+    """Finds the runs of one system, and no other's.
+
+    Args:
+        folders: See `find_runs`.
+        result: See `find_runs`.
+        belongs: Whether a run is the system's.
+        types: Types that settings, in dots, must have; a run where one has not is unreadable.
+
+    Raises:
+        UserError: A folder that was named does not exist.
+    """
+    found = find_runs(folders, result)
+    runs, unreadable = [], list(found.unreadable)
+    for run in filter(belongs, found.runs):
+        wrong = [key for key, kinds in types.items() if type(run.settings.get(key)) not in kinds]
+        if wrong:
+            unreadable.append(f"{run.folder.config}: {wrong[0]} is {run.settings.get(wrong[0])!r}")
+        else:
+            runs.append(run)
+    return RunsFound(runs, unreadable)
+
+
+def comparable_runs(
+    found: RunsFound,
+    folders: Sequence[str] | None,
+    data_name: str | None,
+    same: Sequence[str],
+    make_them: str,
+    unless: Mapping[str, str] | None = None,
+) -> RunsFound:
+    """Returns the runs on one data set, which must be about the same thing.
+
+    Args:
+        found: All runs of a system.
+        folders: Where they were searched.
+        data_name: Takes only runs on the data set of this name; None takes all.
+        same: See `check_comparable`.
+        make_them: A command that makes runs, for whoever has none.
+        unless: See `check_comparable`.
+
+    Raises:
+        UserError: No runs, or runs whose results cannot be mixed.
+    """
+    runs = [run for run in found.runs if data_name is None or run.data_name == data_name]
+    if not runs:
+        of = "" if data_name is None else f" on {data_name}"
+        raise UserError(f"no runs{of} below {searched(folders)}", do=f"Make them, for instance with: {make_them}")
+    check_comparable([run for run in runs if run.data], same, unless)
+    return RunsFound(runs, found.unreadable)
+
+
+def searched(folders: Sequence[str] | None) -> str:
+    """Returns where `find_runs` looks, for people."""
+    return " or ".join(folders or DEFAULT_FOLDERS)
+
+
+def newest_checkpoint(folder: RunFolder) -> int:
+    """Returns the step of a run's newest checkpoint; 0 without one."""
+    # A checkpoint gets its number as name only when it is complete.
+    names = os.listdir(folder.checkpoints) if folder.checkpoints.is_dir() else []
+    return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def finished(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """Returns the runs that have their result."""
+    return [run for run in runs if run.status is Status.FINISHED]
+
+
+def check_comparable(runs: Sequence[RunRecord], keys: Sequence[str], unless: Mapping[str, str] | None = None) -> None:
+    """Checks that the results of runs are about the same thing.
+
+    Args:
+        runs: Any number.
+        keys: Settings, in dots, that must agree; so must the checksum of the data.
+        unless: What else can be done where a key does not agree.
+
+    Raises:
+        UserError: One differs; the message names the key, its values and two runs.
+    """
+
+    def refuse(key: str, first: str, other: str, other_run: RunRecord) -> None:
+        names = sorted({run.data_name for run in runs})
+        narrow = (
+            f"Choose one data set with data_name=NAME ({', '.join(names)}), or some" if len(names) > 1 else "Choose"
+        )
+        raise UserError(
+            f"{key} is {first} in {runs[0].folder.path} and {other} in {other_run.folder.path}, so their results "
+            "cannot be mixed",
+            do=f"{narrow} folders with runs=FOLDER,FOLDER{(unless or {}).get(key, '')}.",
+        )
+
+    for run in runs[1:]:
+        if run.data.get("checksum") != runs[0].data.get("checksum"):
+            refuse("the data's checksum", _described(runs[0]), _described(run), run)
+        for key in keys:
+            if run.settings.get(key) != runs[0].settings.get(key):
+                refuse(key, str(runs[0].settings.get(key)), str(run.settings.get(key)), run)
+
+
+def group_by_settings(runs: Sequence[RunRecord], ignored: Callable[[str], bool]) -> list[RunGroup]:
+    """Groups runs that are equal but for some settings, such as their seed.
+
+    Args:
+        runs: Any number.
+        ignored: Whether a key, in dots, may differ within a group.
+
+    Returns:
+        The groups in the order of their first runs. A group's `distinction` holds the settings in which groups differ;
+        None stands for one that a group does not have.
+    """
+    groups: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        kept = {key: _comparable(value) for key, value in run.settings.items() if not ignored(key)}
+        groups.setdefault(json.dumps(kept, sort_keys=True), []).append(run)
+    firsts = [group[0].settings for group in groups.values()]
+    keys = sorted({key for settings in firsts for key in settings if not ignored(key)})
+    differing = [key for key in keys if len({_comparable(settings.get(key)) for settings in firsts}) > 1]
+    return [
+        RunGroup(group, {key: first.get(key) for key in differing})
+        for first, group in zip(firsts, groups.values(), strict=True)
+    ]
+
+
+def label_of(method: str, distinction: Mapping[str, Any]) -> str:
+    """Returns a method's name with the settings that tell it from its variants."""
+    return f"{method} with {settings_text(distinction)}" if distinction else method
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Returns settings as people write them."""
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
+
+
+def difference_from(first: RunGroup, other: RunGroup) -> str:
+    """Says why the runs of another group do not count beside those of the first, which has most runs."""
+    settings = {key: value for key, value in other.distinction.items() if first.distinction[key] != value}
+    return f"differs from most runs: {settings_text(settings)}"
+
+
+def newest_of_each_seed(runs: Sequence[RunRecord], result: str, *more: str) -> tuple[list[RunRecord], list[RunRecord]]:
+    """Returns one run per seed, ascending, and the others: repetitions of a seed that must not count twice.
+
+    Args:
+        runs: Equal but for their seed.
+        result: Name of the file whose time of writing decides.
+        more: Settings of numbers, in dots, that count as parts of the seed.
+    """
+    keys = ("seed", *more)
+    newest: dict[Any, RunRecord] = {}
+    for run in sorted(runs, key=lambda run: (run.folder.path / result).stat().st_mtime_ns):
+        newest[tuple(run.settings.get(key, 0) for key in keys)] = run
+    kept = [newest[seed] for seed in sorted(newest)]
+    return kept, [run for run in runs if run not in kept]
+
+
+def _comparable(value: Any) -> str:
+    """Returns a setting such that equal ones are equal, also 1 and 1.0."""
+    return repr(float(value)) if type(value) is int else repr(value)
+
+
+def _described(run: RunRecord) -> str:
+    return f"{str(run.data.get('checksum'))[:19]}... ({run.data_name})"
+
+
+def _folders_with_configuration(root: Path) -> Iterator[RunFolder]:
+    for path, below, files in os.walk(root):
+        below[:] = sorted(name for name in below if name != _NOT_SEARCHED)
+        if RunFolder(Path(path)).config.name in files:
+            yield RunFolder(Path(path))
+
+
+def _read_run(folder: RunFolder, result: str) -> RunRecord | None:
+    """Reads a run; None for the folder above the runs of several seeds, which is no run itself."""
+    values = folder.read_config()
+    if values.get("num_seeds", 1) != 1:
+        return None
+    evaluated = (folder.path / result).exists()
+    record = (
+        read_json(folder.path / result if evaluated else folder.provenance) if _is_described(folder, result) else {}
+    )
+    data = record.get("data", {}) if isinstance(record, dict) else None
+    if not isinstance(data, dict) or (data and not {"name", "checksum", "synthetic"} <= data.keys()):
+        raise UserError("its files do not describe the data", where=str(folder.path))
+    step = newest_checkpoint(folder)
+    status = _status(folder, evaluated, record, step)
+    return RunRecord(folder, values, data, status, step, _seeds_together(folder))
+
+
+def _is_described(folder: RunFolder, result: str) -> bool:
+    return (folder.path / result).exists() or folder.provenance.exists()
+
+
+def _status(folder: RunFolder, evaluated: bool, record: Mapping[str, Any], step: int) -> Status:
+    if folder.is_locked():
+        return Status.RUNNING
+    if evaluated and step <= record.get("newest_checkpoint", record.get("step", step)):
+        return Status.FINISHED
+    return Status.INTERRUPTED if step else Status.NO_CHECKPOINT
+
+
+def _seeds_together(folder: RunFolder) -> int:
+    group = RunFolder(folder.path.resolve().parent)
+    if not group.config.is_file():
+        return 1
+    number = group.read_config().get("num_seeds", 1)
+    return number if isinstance(number, int) else 1

@@ -1,0 +1,112 @@
+"""One metrics writer for every run: rows in metrics.jsonl and the same numbers as TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from harness.errors import UserError
+from harness.runs.run_folder import write_atomically
+
+
+class MetricWriter:
+    """Appends one row per log point; a resumed run drops the rows after its checkpoint first."""
+
+    def __init__(self, path: Path, last_step: int, labels: dict[str, Any] | None = None) -> None:
+        """Opens `path` (metrics.jsonl) for a run that continues after `last_step` (0 = a new run).
+
+        Args:
+            path: The file; TensorBoard events go beside it.
+            last_step: Later rows are dropped.
+            labels: Constants for every row, such as the data set.
+
+        Raises:
+            UserError: The file cannot be read or written.
+        """
+        rows = [row for row in read_rows(path) if row["step"] <= last_step] if path.exists() else []
+        if last_step and (not rows or rows[-1]["step"] < last_step):
+            print(f"warning: {path} lacks rows up to step {last_step}, the step of the checkpoint", file=sys.stderr)
+        text = "".join(_line(row) for row in rows)
+        write_atomically(path, lambda temporary: temporary.write_text(text))
+        self._path, self._labels = path, labels or {}
+        with self._reported():
+            self._file = path.open("a")
+            self._events = SummaryWriter(str(path.parent), purge_step=last_step + 1)
+            self._events.add_text("labels", json.dumps(self._labels), last_step)
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Writes one row; `values` are numbers by name.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
+        with self._reported():
+            self._file.write(_line({"step": step, **self._labels, **values}))
+            self._file.flush()
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
+            self._events.flush()
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"cannot be written ({error.strerror or error})",
+                where=str(self._path),
+                do="Check permissions and free space, then continue the run with resume=FOLDER.",
+            ) from None
+
+    def __enter__(self) -> MetricWriter:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes both files; a failure to do so matters less than the error that came before it."""
+        with nullcontext() if error is None else suppress(OSError, UserError), self._reported():
+            try:
+                self._file.close()
+            finally:
+                self._events.close()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Reads metrics.jsonl; a last line cut short by a kill is left out.
+
+    Raises:
+        UserError: Missing file, or damage anywhere but in the last line.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read ({error})", where=str(path), do="Restore the file.") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        row = _parse(line)
+        if row is not None:
+            rows.append(row)
+        elif number < len(lines):
+            raise UserError("is damaged", where=f"{path}, line {number}", do="Restore or delete the line.")
+    return rows
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"

@@ -1,0 +1,142 @@
+"""What a run was made from, so that every number can be traced."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from harness.errors import UserError
+from harness.runs.run_folder import RunFolder, read_arrays, read_json, write_arrays, write_json
+
+_PACKAGES = (
+    "tpgr-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "hydra-core",
+)
+
+
+def describe_environment() -> dict[str, Any]:
+    """Returns versions, device and git commit of this process."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "device": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
+        "git": _git(),
+    }
+
+
+def record_origin(folder: RunFolder, data: dict[str, Any], ids: dict[str, np.ndarray], training_began: bool) -> None:
+    """Writes into a new run folder what it is made from: ids, split, data, versions, device, git commit.
+
+    Args:
+        folder: The run folder.
+        data: What describes the data: name, synthetic, checksum, users, items and more.
+        ids: Original ids and the split (`ids.npz`).
+        training_began: Whether the folder already holds results, so that its record must have been lost.
+
+    Raises:
+        UserError: The folder cannot be written, or its record is missing although training has begun.
+    """
+    if training_began:
+        raise UserError("is missing", where=str(folder.provenance), do="Restore the file, or start a new run.")
+    write_arrays(folder.ids, ids)
+    # Last, because its presence says that the others are there.
+    write_json(folder.provenance, {"data": data, **describe_environment(), "resumed": []})
+
+
+def check_same_origin(
+    folder: RunFolder, data: dict[str, Any], source: str, held_out: tuple[str, np.ndarray, str]
+) -> dict[str, Any]:
+    """Compares data and split with what the run was trained on, and returns the run's record.
+
+    Args:
+        folder: The run folder.
+        data: What describes the data that were found.
+        source: Where they were found.
+        held_out: Name of the held-out ids in `ids.npz`, their values in this split, and the settings that decide it.
+
+    Raises:
+        UserError: Another data set, another version or split of it, or a missing or damaged record.
+    """
+    record = read_json(folder.provenance)
+    recorded = record.get("data") if isinstance(record, dict) else None
+    if not isinstance(recorded, dict) or not {"name", "checksum", "items", "users"} <= recorded.keys():
+        raise UserError("does not describe a run's data", where=str(folder.provenance), do="Restore the file.")
+    if any(recorded[key] != data[key] for key in ("checksum", "items", "users")):
+        raise UserError(
+            f"the run was trained on {_brief(recorded)}, found {_brief(data)} in {source}",
+            where=str(folder.path),
+            do="Provide the same data, or train again on these.",
+        )
+    name, values, settings = held_out
+    if not np.array_equal(read_arrays(folder.ids, (name,))[name], values):
+        raise UserError(
+            f"the run's {name.replace('_', ' ')} are not those of this split, so it may have been trained on some of "
+            "them",
+            where=str(folder.ids),
+            do=f"Restore config.yaml ({settings}) and the NumPy version named in run.json.",
+        )
+    return record
+
+
+def record_versions(folder: RunFolder, data: dict[str, Any]) -> None:
+    """Writes what describes the data and this process into a folder that has no record yet."""
+    if not folder.provenance.exists():
+        write_json(folder.provenance, {"data": data, **describe_environment()})
+
+
+def record_resumption(folder: RunFolder, record: dict[str, Any]) -> None:
+    """Adds this process to the run's record."""
+    history = [*record.get("resumed", []), describe_environment()]
+    write_json(folder.provenance, {**record, "resumed": history})
+
+
+def record_seconds(folder: RunFolder, seconds: dict[str, float]) -> None:
+    """Adds to the newest process of the run's record where its time went (`harness.phases`)."""
+    record = read_json(folder.provenance)
+    if record.get("resumed"):
+        record["resumed"][-1]["seconds"] = seconds
+    else:
+        record["seconds"] = seconds
+    write_json(folder.provenance, record)
+
+
+def _brief(data: dict[str, Any]) -> str:
+    return f"{data['name']} ({data['users']:,} users, {data['items']:,} items, {str(data['checksum'])[:19]}...)"
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit and dirty flag of the checkout that the code runs from; None when it is an installed copy."""
+    source = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(source), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        if not git("ls-files", str(Path(__file__).resolve())):
+            return None
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,299 @@
+"""The run folder: what a run leaves behind, written so that a kill never leaves half a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.devices import is_first_process
+from harness.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside a run folder.
+
+    Attributes:
+        path: The folder (Hydra's output folder).
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The composed configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def provenance(self) -> Path:
+        """What the run was made from: data, versions, device, git commit."""
+        return self.path / "run.json"
+
+    @property
+    def ids(self) -> Path:
+        """Original ids of users and items and the split."""
+        return self.path / "ids.npz"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON row per log point."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints by step."""
+        return self.path / "checkpoints"
+
+    @contextmanager
+    def locked(self, wait: bool = False) -> Iterator[None]:
+        """Keeps other processes from training in this folder; the lock ends with the process, however it ends.
+
+        Args:
+            wait: Waits (and says so) while another process holds it.
+
+        Raises:
+            UserError: Another process holds it, unless `wait`.
+        """
+        if fcntl is None:
+            yield
+            return
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not wait:
+                    raise UserError(
+                        "another process is training in this folder",
+                        where=str(self.path),
+                        do="Wait for it, or stop it.",
+                    ) from None
+                print(f"waiting for another process that works in {self.path}", file=sys.stderr)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError:
+                pass  # some network file systems have no locks
+            yield
+        finally:
+            os.close(handle)
+
+    def is_locked(self) -> bool:
+        """Says whether a process trains in this folder (False where that cannot be told)."""
+        if fcntl is None:
+            return False
+        try:
+            handle = os.open(self.path, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # held for an instant; others may ask at the same time
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass  # some network file systems have no locks
+        finally:
+            os.close(handle)
+        return False
+
+    def check_unused(self) -> None:
+        """Raises UserError if the folder holds a run."""
+        if self.config.exists():
+            raise UserError(
+                "already holds a run",
+                where=str(self.path),
+                do="Resume it with resume=FOLDER, or choose another folder.",
+            )
+
+    def start(self, config: dict[str, Any]) -> None:
+        """Creates the folder and writes its configuration.
+
+        Raises:
+            UserError: The folder holds another run, or cannot be written.
+        """
+        self.check_unused()
+        self.write_config(config)
+
+    def read_config(self) -> dict[str, Any]:
+        """Reads the configuration.
+
+        Raises:
+            UserError: No run folder, or its configuration is damaged.
+        """
+        advice = "Name the folder of a training run."
+        if not self.path.is_dir():
+            raise UserError("there is no such folder", where=str(self.path), do=advice)
+        try:
+            config = OmegaConf.load(self.config)
+        except FileNotFoundError:
+            raise UserError("is not a run folder (it has no config.yaml)", where=str(self.path), do=advice) from None
+        except (OSError, yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+            raise UserError(f"cannot be read ({error})", where=str(self.config), do="Restore the file.") from None
+        if not isinstance(config, DictConfig) or not config:
+            raise UserError("holds no configuration", where=str(self.config), do="Restore the file.")
+        return plain_config(config, str(self.config))
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Writes the configuration, replacing an earlier one."""
+        write_atomically(self.config, lambda path: path.write_text(OmegaConf.to_yaml(OmegaConf.create(config))))
+
+
+def plain_config(config: DictConfig, where: str = "configuration") -> dict[str, Any]:
+    """Returns a configuration as plain containers with interpolations resolved.
+
+    Raises:
+        UserError: An interpolation leads nowhere.
+    """
+    try:
+        values = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(str(error).splitlines()[0], where=where, do="Mend the ${...} in it.") from None
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def register_run_folder_resolver() -> None:
+    """Makes `${run_folder:RESUME,DEFAULT}` known to configurations: Hydra's output folder of a new or resumed run."""
+
+    def run_folder(resume: str | int | None, default: str) -> str:
+        if resume is None:
+            return default
+        # Hydra creates its output folder; naming a wrong one must not leave an empty folder behind.
+        return str(resume) if RunFolder(Path(str(resume))).config.is_file() else "."
+
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+
+
+@contextmanager
+def discard_if_empty(path: Path) -> Iterator[None]:
+    """Removes the folder (and the empty day folder of a default name) if the block fails before it was written to."""
+    try:
+        yield
+    except BaseException:
+        remove_if_empty(path)
+        raise
+
+
+def remove_if_empty(path: Path) -> None:
+    """Removes a folder (and the empty day folder of a default name) if nothing is in it."""
+    with suppress(OSError, ValueError):
+        path.rmdir()
+        for parent in path.absolute().relative_to(Path.cwd()).parents:
+            if parent.parts[:1] in (("outputs",), ("multirun",)):
+                parent.rmdir()
+
+
+def make_folder(path: Path) -> None:
+    """Creates a folder and those above it.
+
+    Raises:
+        UserError: It cannot be created.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot be created ({error.strerror or error})", where=str(path), do="Check permissions and free space."
+        ) from None
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Writes through a temporary name in the same folder, then renames; of several processes only the first does.
+
+    Args:
+        path: Final name.
+        write: Writes the content to the path it is given.
+
+    Raises:
+        UserError: The folder cannot be written (permission, full disk).
+    """
+    if not is_first_process():
+        return
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # mkstemp makes files private
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot be written ({error.strerror or error})", where=str(path), do="Check permissions and free space."
+        ) from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON atomically; refuses NaN and infinities (ValueError)."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON.
+
+    Raises:
+        UserError: Missing or damaged file.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError("is missing", where=str(path), do="Restore the file, or train again.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot be read ({error})", where=str(path), do="Restore the file.") from None
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes an .npz atomically; no array may need pickling (ValueError)."""
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise ValueError(f"array {name!r} holds Python objects")
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    write_atomically(path, write)
+
+
+def read_arrays(path: Path, names: Sequence[str] | Callable[[str], bool] | None) -> dict[str, np.ndarray]:
+    """Reads arrays of an .npz without pickles.
+
+    Args:
+        path: The file.
+        names: Of the arrays, or which of those in the file; None reads all of them.
+
+    Raises:
+        UserError: Missing or damaged file, or an array is not in it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            chosen = filter(names, arrays.files) if names is None or callable(names) else names
+            return {name: arrays[name] for name in chosen}
+    except FileNotFoundError:
+        raise UserError("is missing", where=str(path), do="Restore the file, or train again.") from None
+    except Exception as error:  # a damaged archive raises whatever its damaged part leads to
+        raise UserError(f"is damaged ({error})", where=str(path), do="Restore the file.") from None

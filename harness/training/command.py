@@ -1,0 +1,181 @@
+"""What every training command does around its training: a new or a resumed run folder, and how it stops."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from harness.compilation_cache import keep_compiled_programs
+from harness.devices import (
+    DevicesConfig,
+    agreed_path,
+    cores_as_devices,
+    is_first_process,
+    join_processes,
+    meet,
+    quiet_but_for_the_first,
+)
+from harness.errors import UserError
+from harness.phases import Phases
+from harness.runs.provenance import record_resumption, record_seconds
+from harness.runs.run_folder import RunFolder, discard_if_empty, make_folder, plain_config, remove_if_empty
+from harness.runs.seeds import Run, check_alike, group_of, new_runs, runs_in
+from harness.settings import read_settings
+from harness.training.loop import Interruption, ScheduleConfig, check_steps
+
+_RESUMABLE_KEYS = ("train.steps", "train.max_to_keep", "data.root", "data.cache", "data.path")
+_DEVICES = "devices."  # never taken from the folder: they are where this process runs
+_PLACES = ("path", "root", "cache")
+
+
+def start_or_resume(
+    composed: DictConfig,
+    command: str,
+    train: Callable[[list[Run], bool, Phases], None],
+    per_seed: Sequence[str] = (),
+) -> None:
+    """Calls `train(runs, resumed, phases)` with the runs that a composed configuration asks for.
+
+    Args:
+        composed: Of Hydra; its key `resume` names a folder, or is null for a new run in Hydra's output folder.
+        command: Name of the module, for messages.
+        train: Trains one run, or those of several seeds together, and counts its time in `phases`.
+        per_seed: Keys that may follow the seed where several seeds train together.
+
+    Raises:
+        SystemExit: Training was interrupted; its state is saved (128 + signal).
+        UserError: What `train` raises, or a setting that a resumed run cannot change.
+    """
+    keep_compiled_programs()
+    devices = read_settings(DevicesConfig, composed.devices, "devices")
+    cores_as_devices(devices)
+    join_processes(devices)
+    with quiet_but_for_the_first():
+        _start_or_resume(composed, command, train, per_seed)
+
+
+def _start_or_resume(
+    composed: DictConfig, command: str, train: Callable[[list[Run], bool, Phases], None], per_seed: Sequence[str]
+) -> None:
+    phases = Phases()
+    resume = composed.resume is not None
+    own = Path(str(composed.resume) if resume else HydraConfig.get().runtime.output_dir)
+    folder = RunFolder(agreed_path(own))
+    if own.absolute() != folder.path.absolute():
+        remove_if_empty(own)  # Hydra has made one for each process
+    try:
+        with discard_if_empty(own):
+            if resume:
+                overrides = HydraConfig.get().overrides.task
+                devices = OmegaConf.to_container(composed.devices)
+                runs = [
+                    Run({**_with_overrides(run.values, composed, overrides), "devices": devices}, run.folder)
+                    for run in runs_in(folder)
+                ]
+            else:
+                runs = new_runs(composed, folder)
+            check_alike(runs, per_seed)
+            train(runs, resume, phases)
+    except Interruption as stopped:
+        print(f"{stopped}; continue with: python -m {command} resume={folder.path}", file=sys.stderr)
+        raise SystemExit(128 + stopped.signal_number) from None
+
+
+@contextmanager
+def opened_runs(
+    runs: Sequence[Run],
+    resume: bool,
+    schedule: ScheduleConfig,
+    record_origin: Callable[[RunFolder], None],
+    check_same_origin: Callable[[RunFolder], dict[str, Any]],
+    phases: Phases,
+) -> Iterator[Callable[[], None]]:
+    """Keeps run folders locked and their configurations and provenance written while runs train in them.
+
+    Yields a function to be called when training really begins: only then does a resumed run's folder change, and its
+    record tells, however the run ends (but for a kill), where this process spent its time.
+
+    Args:
+        runs: One, or those of several seeds.
+        resume: Whether the folders belong to earlier runs; a new run's folder must not hold a run.
+        schedule: Of all runs.
+        record_origin: Writes what a new run is made from.
+        check_same_origin: Compares it with what this process found, and returns the run's record.
+        phases: The time of this process.
+
+    Raises:
+        UserError: A folder is in use, holds another run or other data, or has been trained further than `schedule`.
+    """
+    group = group_of(runs)
+    # The group's configuration is written after those of its runs: its presence says that they are there.
+    every = [*runs, *([group] if group else [])]
+    with ExitStack() as locks:
+        if is_first_process():
+            for run in reversed(every):
+                make_folder(run.folder.path)
+                locks.enter_context(run.folder.locked())
+                if not resume:
+                    run.folder.check_unused()
+            if not resume:
+                for run in every:
+                    run.folder.start(run.values)
+            for run in runs:
+                if not run.folder.provenance.exists():
+                    record_origin(run.folder)
+        meet("run folders are there")
+        records = [check_same_origin(run.folder) for run in runs]
+        for run in runs if resume else []:
+            check_steps(schedule, run.folder)
+        began = False
+
+        def begin() -> None:
+            nonlocal began
+            if resume:
+                for run in every:
+                    run.folder.write_config(run.values)
+                for run, record in zip(runs, records, strict=True):
+                    record_resumption(run.folder, record)
+            began = True
+
+        try:
+            yield begin
+        finally:
+            for run in runs if began and is_first_process() else []:
+                with suppress(UserError):  # what ended the run is what its user has to hear of
+                    record_seconds(run.folder, phases.seconds())
+
+
+def with_absolute_places(data: dict[str, Any]) -> dict[str, Any]:
+    """Returns data settings whose paths still hold when the run is resumed or evaluated from another folder."""
+    places = {key: str(Path(data[key]).expanduser().absolute()) for key in _PLACES if data[key] is not None}
+    return {**data, **places}
+
+
+def relocated(values: dict[str, Any], root: str | None, cache: str | None, path: str | None) -> dict[str, Any]:
+    """Returns a run's configuration pointed at data that have moved; None leaves a place as it is."""
+    config = OmegaConf.create(values)
+    for key, place in (("root", root), ("cache", cache), ("path", path)):
+        if place is not None:
+            OmegaConf.update(config, f"data.{key}", place)
+    return plain_config(config)
+
+
+def _with_overrides(values: dict[str, Any], composed: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """Applies what may change in a resumed run; anything else would make it another run."""
+    config = OmegaConf.create(values)
+    for override in overrides:
+        key = override.split("=", 1)[0].lstrip("+~")
+        if key in _RESUMABLE_KEYS:
+            OmegaConf.update(config, key, OmegaConf.select(composed, key))
+        elif key != "resume" and not key.startswith(_DEVICES):
+            raise UserError(
+                f"{override} cannot be combined with resume, which continues a run with its own configuration",
+                do=f"Leave it out (only {', '.join(_RESUMABLE_KEYS)} and {_DEVICES}* may change), or start a new run.",
+            )
+    return plain_config(config)

@@ -1,0 +1,32 @@
+"""What all learners share of gradient descent: Adam on clipped gradients, and target networks that follow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def clipped_adam(learning_rate: float | optax.Schedule, clip_norm: float) -> optax.GradientTransformation:
+    """Returns Adam on gradients whose global norm is clipped."""
+    return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(learning_rate))
+
+
+def descend(
+    optimizer: optax.GradientTransformation, gradient: Any, opt_state: Any, params: Any
+) -> tuple[Any, Any, jax.Array]:
+    """Returns parameters and optimiser state after one step, and the norm of the gradient before clipping."""
+    updates, opt_state = optimizer.update(gradient, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state, optax.tree.norm(gradient)
+
+
+def soft_update(target: Any, params: Any, tau: float) -> Any:
+    """Returns tau * params + (1 - tau) * target (Lillicrap et al. 2016)."""
+    return optax.incremental_update(params, target, tau)
+
+
+def annealed(start: float, end: float, steps: int, done: jax.Array) -> jax.Array:
+    """Returns the value that goes linearly from `start` to `end` over `steps` training steps, after `done` of them."""
+    return start + jnp.clip(done / max(1, steps), 0, 1) * (end - start)

@@ -1,0 +1,1 @@
+"""The two-level actor-critic: networks, goals, replay rows, learner."""

@@ -1,0 +1,108 @@
+"""Goals: stages of a window, internal reward (Eq. 12), benefit assignment (Eq. 14 and 15), what they are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+
+from harness.errors import UserError
+from harness.settings import Count, CountOrZero, NotNegative, OneOf, Share
+from sim.envs.histories import Histories
+from sim.envs.nearest_items import unit
+
+REMEMBERED = ("browsed_before", "clicked_before", "ordered_before", "clicked_lately", "ordered_lately")
+"""What an agent with a memory remembers of a user: before the session, and by the histories of now."""
+
+
+def stage_of(step: jax.Array, period: int, num_goals: int) -> jax.Array:
+    """Returns which goal (0 to M - 1, int32) is active at a step of a session.
+
+    A window of c steps is cut into M stages of floor(c / M) steps; a remainder goes to the last. This is one reading of
+    Eq. 12 and Eq. 14, whose ranges differ by one step.
+
+    Args:
+        step: t, any shape.
+        period: c >= M, steps per window.
+        num_goals: M.
+    """
+    return jnp.minimum(step % period // (period // num_goals), num_goals - 1).astype(jnp.int32)
+
+
+def internal_reward(action: jax.Array, goal: jax.Array) -> jax.Array:
+    """Returns the cosine of executed action and active goal (Eq. 12), [...] for vectors [..., E]; 0 for zero."""
+    norms = jnp.linalg.norm(action, axis=-1) * jnp.linalg.norm(goal, axis=-1)
+    return jnp.sum(action * goal, -1) / jnp.maximum(norms, 1e-12)
+
+
+def assign_benefit(stage_rewards: jax.Array, beta: float) -> jax.Array:
+    """Returns phi_i = sum_{k <= i} beta^(i - k) phi0_k (Eq. 15); beta = 0 gives phi0 (Eq. 14).
+
+    Args:
+        stage_rewards: [..., M] phi0, the sum of external rewards in each stage.
+        beta: Benefit discount.
+    """
+    stages = jnp.arange(stage_rewards.shape[-1])
+    exponent = stages[:, None] - stages
+    # 0^0 = 1: with beta = 0 only a goal's own stage counts.
+    weight = jnp.where(exponent >= 0, jnp.power(jnp.float32(beta), jnp.maximum(exponent, 0)), 0.0)
+    return stage_rewards @ weight.T
+
+
+def remembered(before: Histories, clicked: jax.Array, ordered: jax.Array, embedding: jax.Array) -> jax.Array:
+    """Returns [..., K, E] where the items lay that are remembered, a direction for each of `REMEMBERED`.
+
+    The directions of mean embeddings, those of n items of length n / (n + 1): few items say little, and none nothing.
+
+    Args:
+        before: [..., L] items before the session, padded with -1.
+        clicked: [..., N] items clicked last, padded likewise.
+        ordered: [..., N] items ordered last.
+        embedding: [J, E].
+    """
+
+    def direction(items: jax.Array) -> jax.Array:
+        known = (items >= 0).astype(embedding.dtype)
+        number = known.sum(-1, keepdims=True)
+        total = jnp.einsum("...l,...le->...e", known, embedding[jnp.maximum(items, 0)])
+        return unit(total) * number / (number + 1)
+
+    kinds = (before.browsed, before.clicked, before.ordered, clicked, ordered)
+    return jnp.stack([direction(items) for items in kinds], -2)
+
+
+@dataclass(frozen=True)
+class GoalConfig:
+    """Goals and how they act (`conf/agent/hrl_mg.yaml` explains each)."""
+
+    enabled: bool
+    count: Count
+    period: Count
+    internal_weight: NotNegative
+    benefit_discount: Share
+    noise: NotNegative
+    conditioned: bool
+    frozen: bool
+    hindsight: bool
+    discount: Annotated[str, OneOf("gamma", "gamma_pow_c")]
+    store_partial_window: bool
+    memory: CountOrZero = 0
+
+    def __post_init__(self) -> None:
+        """Checks settings against each other; raises UserError naming the keys."""
+        if self.period < self.count:
+            raise UserError(
+                f"agent.goals.period is {self.period}, less than agent.goals.count ({self.count})",
+                do="Every goal needs a step: give a period of at least the count.",
+            )
+        if self.conditioned and not self.enabled:
+            raise UserError("agent.goals.conditioned needs goals", do="Set agent.goals.enabled=true.")
+
+    @property
+    def directions_seen(self) -> int:
+        """How many vectors the low level sees: the goal in force, or without goals what is remembered."""
+        if self.enabled:
+            return int(self.conditioned)
+        return len(REMEMBERED) if self.memory else 0

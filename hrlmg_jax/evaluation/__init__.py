@@ -1,0 +1,1 @@
+"""Online and offline tests, and the policies that take part in them."""

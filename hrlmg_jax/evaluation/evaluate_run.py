@@ -1,0 +1,220 @@
+"""Both tests of a run beside its opponents: files, tables, ratios."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from harness.reports.results import Metrics, format_means, format_ratio, write_results
+from harness.reports.tables import kind_of
+from harness.runs.index import newest_checkpoint
+from harness.runs.run_folder import RunFolder
+from hrlmg_jax.evaluation.offline import CUTOFFS, LoggedSessions, OfflineTest, gains, logged_sessions
+from hrlmg_jax.evaluation.online import OnlineTest, play_online, session_rows
+from hrlmg_jax.evaluation.policies import OPPONENTS, RANDOM, Contestant, opponents
+from hrlmg_jax.problem import Problem
+from hrlmg_jax.sessions import describe_log
+from hrlmg_jax.settings import RunConfig
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both tests of agents beside their opponents, who are tested once for all agents: they depend on no run's seed.
+
+    On a generated log the online test with learned users is repeated with the generator's own (`online_truth`): a
+    policy may have learned what only the learned users like. Ceilings take no part in the offline test.
+
+    Attributes:
+        config: Of the runs, which are alike in all but seed.
+        problem: Log and users.
+    """
+
+    config: RunConfig
+    problem: Problem
+
+    def test(self, own: Contestant, seed: int, folder: RunFolder, step: int, suffix: str = "") -> dict[str, Metrics]:
+        """Tests one agent, prints the tables and writes `online` and `offline` (.json, .npz) into its run folder.
+
+        Args:
+            own: What is tested.
+            seed: Of its run.
+            folder: Run folder.
+            step: Training steps that it has had.
+            suffix: Of the files' names.
+
+        Returns:
+            Metrics of the online test by policy.
+        """
+        header = {"data": describe_log(self.problem.data), "step": step, "newest_checkpoint": newest_checkpoint(folder)}
+        write = partial(_write_played, self.config, seed, folder, header)
+        name = self.config.result_name
+
+        def online(problem: Problem, opponents: dict[str, OnlineTest]) -> dict[str, OnlineTest]:
+            # An agent that is itself an opponent was tested already.
+            mine = opponents.get(name) or play_online(self.config, problem, {name: own})[name]
+            return {name: mine} | opponents
+
+        played = write(self.problem, online(self.problem, self._online), f"online{suffix}")
+        if self._has_truth:
+            truth = self.problem.with_truth()
+            write(truth, online(truth, self._online_truth), f"online_truth{suffix}")
+        if own.rank is not None:
+            ranked = {name: self._offline.get(name) or own.rank(self._sessions)} | self._offline
+            _write_ranked(self.config, seed, folder, header, self.problem, self._sessions, ranked, f"offline{suffix}")
+        return played
+
+    @property
+    def _has_truth(self) -> bool:
+        return self.problem.data.log.generator is not None and not self.problem.truth
+
+    @cached_property
+    def _opponents(self) -> dict[str, Contestant]:
+        return opponents(self.config, self.problem)
+
+    @cached_property
+    def _online(self) -> dict[str, OnlineTest]:
+        return play_online(self.config, self.problem, self._opponents)
+
+    @cached_property
+    def _online_truth(self) -> dict[str, OnlineTest]:
+        return play_online(self.config, self.problem.with_truth(), self._opponents)
+
+    @cached_property
+    def _sessions(self) -> LoggedSessions:
+        return logged_sessions(self.problem, self.config.evaluation.offline_sessions)
+
+    @cached_property
+    def _offline(self) -> dict[str, OfflineTest]:
+        return {name: one.rank(self._sessions) for name, one in self._opponents.items() if one.rank is not None}
+
+
+def _write_played(
+    config: RunConfig,
+    seed: int,
+    folder: RunFolder,
+    header: dict[str, Any],
+    problem: Problem,
+    online: Mapping[str, OnlineTest],
+    name: str,
+) -> dict[str, Metrics]:
+    log = problem.data.log
+    lengths = {"short": config.evaluation.short, "long": config.evaluation.long}
+    played = {policy: _by_length(test, lengths) for policy, test in online.items()}
+    print(_online_table(config, problem, played, online))
+    rows = session_rows(problem.data, "test", config.evaluation.sessions)
+    arrays: dict[str, np.ndarray] = {
+        "user": np.asarray(log.user_ids[log.user[rows]]),
+        "row": rows,
+        "step": np.asarray(header["step"]),
+        "synthetic": np.asarray(log.synthetic),
+        "order_proxy": np.asarray(log.order_proxy),
+    }
+    for policy, test in online.items():
+        prefix = "" if policy == config.result_name else f"{policy}_"
+        arrays[f"{prefix}items"] = np.asarray(log.item_ids[test.items])
+        arrays[f"{prefix}feedback"] = test.feedback.astype(np.int8)
+    protocol = {
+        **_protocol(config, seed),
+        **lengths,
+        "users": "the generator's truth" if problem.truth else "learned from the log",
+        "decision": "greedy",
+        "decision_of": {RANDOM: "sample"},
+    }
+    distinct = {policy: test.distinct_items() for policy, test in online.items()}
+    header = {**header, "protocol": protocol, "distinct_items": distinct}
+    write_results(folder, name, header, played, "sessions", arrays)
+    return played
+
+
+def _write_ranked(
+    config: RunConfig,
+    seed: int,
+    folder: RunFolder,
+    header: dict[str, Any],
+    problem: Problem,
+    sessions: LoggedSessions,
+    offline: Mapping[str, OfflineTest],
+    name: str,
+) -> None:
+    log = problem.data.log
+    ranked = {policy: test.metrics(gains(config)) for policy, test in offline.items()}
+    print(_offline_table(problem, ranked))
+    arrays: dict[str, np.ndarray] = {
+        "user": np.asarray(log.user_ids[log.user[sessions.row]]),
+        "row": sessions.row,
+        "length": sessions.length,
+        "step": np.asarray(header["step"]),
+        "synthetic": np.asarray(log.synthetic),
+        "order_proxy": np.asarray(log.order_proxy),
+    }
+    for policy, ranking in offline.items():
+        prefix = "" if policy == config.result_name else f"{policy}_"
+        arrays[f"{prefix}items"] = np.asarray(log.item_ids[ranking.items])  # the padding names the last item
+        arrays[f"{prefix}feedback"] = ranking.feedback
+    header = {**header, "protocol": {**_protocol(config, seed), "left_out": "sessions without a click or an order"}}
+    write_results(folder, name, header, ranked, "sessions", arrays)
+
+
+def references(played: dict[str, Metrics]) -> dict[str, float]:
+    """Returns the mean reward of the opponents in long sessions."""
+    return {name: float(np.mean(played[name]["long_reward"])) for name in OPPONENTS}
+
+
+def _by_length(test: OnlineTest, lengths: dict[str, int]) -> Metrics:
+    return {
+        f"{name}_{metric}": values
+        for name, length in lengths.items()
+        for metric, values in test.metrics(length).items()
+    }
+
+
+def _protocol(config: RunConfig, seed: int) -> dict[str, Any]:
+    return {
+        "history_length": config.env.history_length,
+        "click_reward": config.env.click_reward,
+        "order_reward": config.env.order_reward,
+        "split": config.data.split,
+        "seed": seed,
+        "simulator_seed": config.simulator.seed,
+    }
+
+
+def _online_table(
+    config: RunConfig, problem: Problem, played: Mapping[str, Metrics], tests: Mapping[str, OnlineTest]
+) -> str:
+    description = describe_log(problem.data)
+    number = len(next(iter(tests.values())).items)
+    where = "with the true users behind" if problem.truth else "in the simulator of"
+    heads = [
+        f"{metric} ({length})"
+        for length in (config.evaluation.short, config.evaluation.long)
+        for metric in ("reward", "clicks", "orders")
+    ]
+    distinct = ", ".join(f"{policy} {test.distinct_items():.3f}" for policy, test in tests.items())
+    own = config.result_name
+    return "\n".join(
+        [
+            f"online test {where} {description['name']}{kind_of(description)}: {number:,} sessions, "
+            "means per session ± 95 % interval",
+            *format_means(played, heads, 2),
+            *(format_ratio(played, "long_reward", own, opponent) for opponent in OPPONENTS[1:] if opponent != own),
+            f"distinct items at the same step across sessions (1: all differ): {distinct}",
+        ]
+    )
+
+
+def _offline_table(problem: Problem, ranked: dict[str, Metrics]) -> str:
+    description = describe_log(problem.data)
+    number = len(next(iter(ranked.values()))["map"])
+    heads = ["MAP", *(f"NDCG@{cutoff}" for cutoff in CUTOFFS)]
+    return "\n".join(
+        [
+            f"offline test on {number:,} logged sessions of {description['name']}{kind_of(description)}, means ± 95 % "
+            "interval",
+            *format_means(ranked, heads, 4),
+        ]
+    )

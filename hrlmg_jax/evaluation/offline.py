@@ -1,0 +1,179 @@
+"""The offline test (Algorithm 4): logged test sessions, re-ranked item by item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from harness.errors import UserError
+from harness.reports.results import Metrics
+from hrlmg_jax.problem import Problem, make_env
+from hrlmg_jax.settings import RunConfig
+from sim.envs.policy import Policy
+from sim.envs.session_env import LoggedFeedback, SessionParams, SessionTrajectory
+from sim.evaluation.protocol import compiled_rollout, play_all
+from sim.evaluation.ranking_metrics import average_precision, ndcg
+from sim.tables.events import CLICK
+
+CUTOFFS = (20, 40)
+_PADDING = -1
+
+
+@dataclass(frozen=True)
+class LoggedSessions:
+    """Sessions of the log, padded to the longest.
+
+    Attributes:
+        session: [S] numbers of the sessions in the log.
+        row: [S] their first rows.
+        length: [S] their numbers of items.
+        items: [S, L] int32 items in the order shown, padded with -1.
+        feedback: [S, L] int8 answers, padded with 0.
+    """
+
+    session: np.ndarray
+    row: np.ndarray
+    length: np.ndarray
+    items: np.ndarray
+    feedback: np.ndarray
+
+    def subset(self, chosen: np.ndarray, longest: int) -> LoggedSessions:
+        """Returns some of the sessions, padded to `longest`."""
+        return LoggedSessions(
+            self.session[chosen],
+            self.row[chosen],
+            self.length[chosen],
+            _fitted(self.items[chosen], longest, _PADDING),
+            _fitted(self.feedback[chosen], longest, 0),
+        )
+
+
+def _fitted(array: np.ndarray, width: int, value: int) -> np.ndarray:
+    missing = max(0, width - array.shape[1])
+    return np.pad(array, ((0, 0), (0, missing)), constant_values=value)[:, :width]
+
+
+def logged_sessions(problem: Problem, number: int) -> LoggedSessions:
+    """Returns test sessions with a click or an order, at most `number`, spread evenly over the log.
+
+    In a session without either no order is better than another.
+
+    Raises:
+        UserError: There are none.
+    """
+    data = problem.data
+    starts = data.log.session_starts()
+    answered = np.add.reduceat((data.log.feedback >= CLICK).astype(np.int64), starts[:-1]) > 0
+    session = np.flatnonzero(data.is_test & answered)
+    if not len(session):
+        raise UserError(
+            f"no test session of {data.log.name} holds a click or an order",
+            where=data.log.source,
+            do="Move the split (data.test_quantile), or provide a longer log.",
+        )
+    session = session[np.linspace(0, len(session) - 1, min(number, len(session))).round().astype(int)]
+    length = np.diff(starts)[session]
+    place = np.arange(length.max())
+    shown = place < length[:, None]
+    rows = np.where(shown, starts[session][:, None] + place, 0)
+    return LoggedSessions(
+        session,
+        starts[session],
+        length,
+        np.where(shown, data.log.item[rows], _PADDING).astype(np.int32),
+        np.where(shown, data.log.feedback[rows], 0).astype(np.int8),
+    )
+
+
+@dataclass(frozen=True)
+class OfflineTest:
+    """Sessions as one policy ranks them.
+
+    Attributes:
+        items: [S, L] int32 items, best first, padded with -1.
+        feedback: [S, L] int8 their logged answers, padded with 0.
+    """
+
+    items: np.ndarray
+    feedback: np.ndarray
+
+    def metrics(self, gains: np.ndarray) -> Metrics:
+        """Returns map (click or order is relevant), ndcg20 and ndcg40, [S] each.
+
+        Args:
+            gains: [3] gain of skip, click and order: their external rewards.
+        """
+        found = {"map": average_precision(self.feedback >= CLICK)}
+        return found | {f"ndcg{cutoff}": ndcg(gains[self.feedback], cutoff) for cutoff in CUTOFFS}
+
+
+def rank_by_score(sessions: LoggedSessions, score: np.ndarray) -> OfflineTest:
+    """Ranks every session by fixed scores.
+
+    Args:
+        sessions: The sessions.
+        score: [S, L] score of each item, higher first; ties keep the logged order.
+    """
+    order = np.argsort(np.where(sessions.items >= 0, -score, np.inf), axis=1, kind="stable")
+    return OfflineTest(*(np.take_along_axis(array, order, 1) for array in (sessions.items, sessions.feedback)))
+
+
+def rank_by_list(ranking: np.ndarray, num_items: int, sessions: LoggedSessions) -> OfflineTest:
+    """Ranks every session as a fixed list does.
+
+    Args:
+        ranking: [I] items, best first.
+        num_items: J, items that occur in the log; those that are not in the list come last.
+        sessions: The sessions.
+    """
+    rank = np.full(num_items, len(ranking))
+    rank[ranking] = np.arange(len(ranking))
+    return rank_by_score(sessions, -rank[sessions.items].astype(float))
+
+
+def rank_randomly(sessions: LoggedSessions) -> OfflineTest:
+    """Ranks every session at random, always the same."""
+    return rank_by_score(sessions, np.random.default_rng(0).random(sessions.items.shape))
+
+
+def rerank(config: RunConfig, problem: Problem, policy: Policy, params: Any, sessions: LoggedSessions) -> OfflineTest:
+    """Lets the policy rank every session (Algorithm 4).
+
+    Again and again it takes its favourite among the session's items that are left; each is answered as in the log,
+    which the histories then tell the policy.
+    """
+    items = np.full(sessions.items.shape, _PADDING, np.int32)
+    feedback = np.zeros(sessions.items.shape, np.int8)
+    # Sessions of similar length together; a power of two, so that there are few programs to compile.
+    width = 2 ** np.ceil(np.log2(np.maximum(sessions.length, 8))).astype(int)
+    for longest in np.unique(width):
+        chosen = np.flatnonzero(width == longest)
+        part = sessions.subset(chosen, longest)
+        player = _make_reranker(config, policy, int(longest))
+        candidates, answers = jnp.asarray(part.items), jnp.asarray(part.feedback)
+        rows = jnp.asarray(part.row, jnp.int32)
+        env_params = SessionParams(problem.data.table, rows, candidates, (candidates, answers))
+        played = play_all(
+            player, env_params, params, np.arange(len(chosen)), jax.random.key(0), config.evaluation.sessions_at_a_time
+        )
+        ranked = np.arange(longest) < part.length[:, None]  # the steps after that had nothing left to choose
+        whole = (len(chosen), sessions.items.shape[1])
+        place = slice(0, min(longest, whole[1]))
+        items[chosen, place] = np.where(ranked, played.item, _PADDING)[:, place]
+        feedback[chosen, place] = np.where(ranked, played.feedback, 0)[:, place]
+    return OfflineTest(items, feedback)
+
+
+def _make_reranker(config: RunConfig, policy: Policy, length: int) -> Callable[..., SessionTrajectory]:
+    return partial(compiled_rollout, make_env(config.env, LoggedFeedback(), length), policy, False)
+
+
+def gains(config: RunConfig) -> np.ndarray:
+    """Returns [3] the gain of skip, click and order."""
+    return np.asarray([0.0, config.env.click_reward, config.env.order_reward])

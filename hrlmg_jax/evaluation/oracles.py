@@ -1,0 +1,57 @@
+"""Two ceilings that know what no recommender knows: the environment's own users.
+
+The greedy oracle takes the item with the highest expected reward now. The planner adds what a click does to the user's
+trust in the shop, which pays later: how much better it is says how much planning is worth in an environment.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hrlmg_jax.retrieval.item_scores import best_scored_item
+from sim.envs.histories import Histories
+from sim.envs.policy import Decision, Policy
+from sim.envs.session_env import FeedbackModel, SessionObservation
+from sim.generators.funnel import FunnelModel
+
+_NUMBERS_PER_ITEM = 64  # of a learned user's hidden layer
+
+
+def oracle_policy(
+    model: FeedbackModel, num_items: int, click_reward: float, order_reward: float, trust_weight: float = 0.0
+) -> Policy:
+    """Returns the greedy oracle, or with a weight of trust the planner; its parameters are those of the model.
+
+    Args:
+        model: The users of the environment that it plays in.
+        num_items: I, items that can be recommended.
+        click_reward: External reward of a click.
+        order_reward: External reward of an order.
+        trust_weight: What the expected gain of trust counts, in units of reward; only the users of a generated log have
+            trust.
+    """
+    rewards = jnp.asarray([0.0, click_reward, order_reward])
+
+    def value(params: Any, hidden: Any, histories: Histories, item: jax.Array) -> jax.Array:
+        probabilities = model.probabilities(params, hidden, histories, item)
+        found = probabilities @ rewards
+        if trust_weight:
+            assert isinstance(model, FunnelModel), "learned users have no trust"
+            found += trust_weight * (1 - probabilities[0]) * model.trust_gain(params, hidden, item)
+        return found
+
+    def act(
+        params: Any, carry: tuple[()], observation: SessionObservation, key: jax.Array, explore: bool
+    ) -> tuple[tuple[()], Decision]:
+        def values(user: tuple[Any, Histories], items: jax.Array) -> jax.Array:
+            return jax.vmap(lambda item: value(params, *user, item))(items)
+
+        users = (observation.hidden, observation.histories)
+        items = jnp.arange(num_items, dtype=jnp.int32)
+        item = best_scored_item(values, users, items, num_items, observation, _NUMBERS_PER_ITEM)
+        return carry, Decision(item, jnp.zeros(item.shape))
+
+    return Policy(lambda params, batch_size: (), act)

@@ -1,0 +1,1 @@
+"""Tables and figures of the HRL-MG paper, made from run folders."""

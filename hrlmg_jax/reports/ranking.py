@@ -1,0 +1,165 @@
+"""Methods in the order of their means, and how sure that order is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations, zip_longest
+from typing import NamedTuple
+
+from harness.reports.seed_results import Difference, difference
+from harness.reports.tables import Cell, markdown_list, markdown_table, markdown_text
+from hrlmg_jax.reports.results import LABELS, MethodResult, preset
+
+PAPER_ORDER = ("dnn", "ddpg", "hrl", "hrl_mg")
+"""In every figure of the paper, ascending (but for clicks online, where HRL is above HRL-MG)."""
+_CLAIMS = {
+    "hrl_mg": ("hrl_mg_frozen", "hrl_mg_alpha0"),
+    "hrl_mg_memory": (
+        "hrl_mg_memory_frozen",
+        "hrl_mg_memory_alpha0",
+        "hrl_mg_conditioned",
+        "hrl_mg",
+        "ddpg_memory",
+        "ddpg",
+    ),
+}
+"""What an agent must be above if its goals are worth anything: its controls, and agents with less of a hierarchy."""
+
+NOTES = (
+    "Means over test sessions and seeds with 95 % t-intervals: over seeds where seeds differ, else over sessions. p: "
+    "Welch's test, not corrected for the number of tests. It is over seeds (the means of each method's seeds; a method "
+    "without seeds, such as a fixed list, is a constant) or, where a method has a single seed or none has any, over "
+    "sessions: that speaks of these networks and lists, and not of training again."
+)
+
+
+class Ranked(NamedTuple):
+    """A method at its place: the method of the next lower mean, and by how much it is below."""
+
+    result: MethodResult
+    next: MethodResult | None
+    above: Difference | None
+
+
+def ranked(results: Sequence[MethodResult], metric: str) -> list[Ranked]:
+    """Returns methods by descending mean of a metric."""
+    order = sorted(results, key=lambda result: -result.mean(metric))
+    return [
+        Ranked(result, following, None if following is None else difference(result, following, metric))
+        for result, following in zip_longest(order, order[1:])
+    ]
+
+
+def describe_p(found: Difference) -> str:
+    """Returns a p-value with what it is over."""
+    if found.p_value is None:
+        return ""
+    counts = " and ".join(str(number) for number in found.numbers if number)
+    return f"{found.p_value:.2g} ({f'{counts} seeds' if found.over_seeds else 'sessions'})"
+
+
+def ranking_table(results: Sequence[MethodResult], metrics: Mapping[str, str], digits: int) -> list[str]:
+    """Returns a Markdown table of methods by descending mean of the first metric.
+
+    Args:
+        results: Of one test.
+        metrics: To show, with their names for people.
+        digits: After the decimal point.
+    """
+    first, head = next(iter(metrics.items()))
+    heads = ["method", *metrics.values(), "seeds", f"{head}: above the next", "p"]
+    rows = []
+    for result, _, above in ranked(results, first):
+        compared = ["", ""] if above is None else [f"{above.mean:+.{digits}f}", describe_p(above)]
+        estimates = [result.estimate(metric).text(digits) for metric in metrics]
+        rows.append([result.label, *estimates, describe_seeds(result), *compared])
+    return markdown_table(heads, rows)
+
+
+def describe_seeds(result: MethodResult) -> str:
+    """Returns how many seeds a method has, and whether they matter; nothing for an opponent."""
+    number = len(result.runs)
+    return f"{number or ''}{' (equal)' if number > 1 and not result.seed_matters else ''}"
+
+
+def order_table(results: Sequence[MethodResult], metrics: Mapping[str, str], digits: int) -> list[str]:
+    """Returns Markdown that compares the methods of the paper pair by pair, and those with goals with their controls.
+
+    Args:
+        results: Of one test. Of several variants of a method the one nearest to its preset takes part.
+        metrics: To compare, with their names for people.
+        digits: After the decimal point.
+    """
+    claims = [(lower, higher) for higher, controls in _CLAIMS.items() for lower in controls]
+    names = dict.fromkeys((*PAPER_ORDER, *(name for pair in claims for name in pair)))
+    of_name = {name: found for name in names if (found := preset(results, name)) is not None}
+    pairs = [pair for pair in (*combinations(PAPER_ORDER, 2), *claims) if of_name.keys() >= set(pair)]
+    if not pairs:
+        return []
+    rows = []
+    for lower, higher in pairs:
+        cells = []
+        for metric in metrics:
+            between = difference(of_name[higher], of_name[lower], metric)
+            p_value = describe_p(between)
+            cells.append(f"{between.mean:+.{digits}f}{f', p = {p_value}' if p_value else ''}")
+        rows.append([f"{LABELS[higher]} - {LABELS[lower]}", *cells])
+    paper = " < ".join(LABELS[name] for name in PAPER_ORDER)
+    chosen = [found.label for found in of_name.values() if found.distinction]
+    variants = (
+        ["", "Of several variants, those nearest to their presets:", "", *markdown_list(chosen)] if chosen else []
+    )
+    return [
+        f"Differences of pairs. The paper's order is {markdown_text(paper)}; it has no controls.",
+        "",
+        *markdown_table(["", *metrics.values()], rows),
+        *variants,
+    ]
+
+
+def ratio_table(results: Sequence[MethodResult], metric: str) -> list[str]:
+    """Returns a Markdown table of each run's mean in units of popularity's, by seed; none without runs beside it."""
+    of_runs = [result for result in results if result.runs and not all(map(math.isnan, result.ratios(metric)))]
+    seeds = sorted({seed for result in of_runs for seed in result.seeds})
+    rows = []
+    for result in sorted(of_runs, key=lambda result: -result.mean(metric)):
+        ratios = result.ratios(metric)
+        by_seed = dict(zip(result.seeds, ratios, strict=True))
+        cells = [f"{by_seed[seed]:.3f}" if seed in by_seed else "" for seed in seeds]
+        rows.append([result.label, *cells, f"{min(ratios):.3f}"])
+    return markdown_table(["method", *(f"seed {seed}" for seed in seeds), "least"], rows) if rows else []
+
+
+RANKING_HEADS = (
+    *("users", "metric", "rank", "method", "agent", "seeds", "sessions", "mean", "low", "high", "interval_over"),
+    *("ratio_to_popularity", "least_ratio_to_popularity"),
+    *("next_best", "above_next_best", "welch_p", "welch_over", "welch_n", "welch_n_next_best"),
+    "welch_p_of_sessions_of_all_seeds_pooled",
+)
+"""Of `ranking_rows`."""
+
+
+def ranking_rows(results: Sequence[MethodResult], metrics: Sequence[str], users: str) -> list[list[Cell]]:
+    """Returns rows for a CSV with the heads `RANKING_HEADS`: the ranking by each metric."""
+    rows = []
+    for metric in metrics:
+        for place, (result, following, above) in enumerate(ranked(results, metric), 1):
+            row: list[Cell] = [users, metric, place, result.label, result.name, " ".join(map(str, result.seeds))]
+            row += [result.values[metric].shape[1], *result.estimate(metric)]
+            row += ["seeds" if result.seed_matters else "sessions", *_ratios(result, metric)]
+            rows.append([*row, *_comparison(following, above)])
+    return rows
+
+
+def _ratios(result: MethodResult, metric: str) -> list[Cell]:
+    ratios = result.ratios(metric)
+    known = ratios and not any(map(math.isnan, ratios))
+    return [sum(ratios) / len(ratios), min(ratios)] if known else [None, None]
+
+
+def _comparison(following: MethodResult | None, above: Difference | None) -> list[Cell]:
+    if following is None or above is None:
+        return [None] * 7
+    over: Cell = None if above.p_value is None else "seeds" if above.over_seeds else "sessions"
+    return [following.label, above.mean, above.p_value, over, *above.numbers, above.pooled_p_value]

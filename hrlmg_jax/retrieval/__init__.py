@@ -1,0 +1,1 @@
+"""From a proto-action to an item: exact, approximate and hashed search."""

@@ -1,0 +1,1 @@
+"""Users learned from a log: item embedding, network, fit, quality."""

@@ -1,0 +1,153 @@
+"""What a fitted user model is worth: log-loss, calibration, simulated rates."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from harness.reports.tables import kind_of
+from hrlmg_jax.sessions import SessionData, describe_log
+from hrlmg_jax.user_model.fit import log_loss, predict
+from hrlmg_jax.user_model.network import FeedbackParams, LearnedFeedback
+from sim.envs.fixed_policies import scripted_policy
+from sim.envs.rollout import rollout
+from sim.envs.session_env import SessionEnv, SessionParams
+from sim.generators.funnel import best_log_loss
+from sim.tables.events import CLICK, FEEDBACK_NAMES, NUM_FEEDBACK, ORDER
+
+_CALIBRATION_BINS = 15
+_SIMULATED_SESSIONS = 1024
+_SHOWN = FEEDBACK_NAMES[CLICK:]
+
+
+def report_on(model: LearnedFeedback, params: FeedbackParams, data: SessionData, history_length: int) -> dict[str, Any]:
+    """Returns how well the simulator predicts what it has not seen: held-out users, and the test part.
+
+    Returns:
+        `data`, and under "held_out" and "test": see `score`.
+    """
+    log = data.log
+    base = np.bincount(log.feedback[data.rows("train")], minlength=NUM_FEEDBACK) / len(data.rows("train"))
+    parts: dict[str, Any] = {"data": describe_log(data)}
+    for part in ("held_out", "test"):
+        rows = data.rows(part)
+        predicted = predict(model, params, data, rows, history_length)
+        parts[part] = score(predicted, log.feedback[rows], base, best_log_loss(log, rows))
+        for name, rate in simulated_rates(model, params, data, part, history_length).items():
+            parts[part][name]["simulated_rate"] = rate
+    return parts
+
+
+def simulated_rates(
+    model: LearnedFeedback, params: FeedbackParams, data: SessionData, part: str, history_length: int
+) -> dict[str, float]:
+    """Returns the rates of "click" (click or order) and "order" when the simulator answers to logged sessions itself.
+
+    The items are the log's, the answers and so the later histories are sampled: errors that add up show here.
+    """
+    starts = data.log.session_starts()
+    lengths = np.diff(starts)
+    session = np.searchsorted(starts, data.first_rows(part)[:_SIMULATED_SESSIONS])
+    steps = int(lengths[session].max())
+    shown = np.arange(steps) < lengths[session][:, None]
+    rows = np.where(shown, starts[session][:, None] + np.arange(steps), 0)
+    env = SessionEnv(model, steps, history_length)
+    world = SessionParams(data.table, jnp.asarray(starts[session], jnp.int32), None, params)
+    script = jnp.asarray(data.log.item[rows], jnp.int32)
+    sessions = jnp.arange(len(session), dtype=jnp.int32)
+    play = jax.jit(
+        lambda world, script: rollout(env, world, scripted_policy(), script, sessions, jax.random.key(0), True)
+    )
+    feedback = np.asarray(play(world, script).feedback).T[shown]
+    return {FEEDBACK_NAMES[least]: float(np.mean(feedback >= least)) for least in (CLICK, ORDER)}
+
+
+def score(predicted: np.ndarray, feedback: np.ndarray, base: np.ndarray, best: float | None) -> dict[str, Any]:
+    """Scores predicted probabilities.
+
+    Args:
+        predicted: [r, 3] probabilities of skip, click and order.
+        feedback: [r] answers.
+        base: [3] rates in the training rows, the constant prediction to beat.
+        best: Log-loss of the truth, where it is known.
+
+    Returns:
+        log_loss (nats); base_log_loss; best_log_loss and gap_closed, the fraction of the way from base to best (or
+        None); expected calibration errors, areas under the ROC curve (auc) and average precisions of "click" (click or
+        order) and "order", beside their rates, logged and predicted; accuracy of the most likely answer; reliability
+        curves. A figure that needs both answers to occur is None where one does not.
+    """
+    loss, base_loss = log_loss(predicted, feedback), log_loss(np.tile(base, (len(feedback), 1)), feedback)
+    found: dict[str, Any] = {
+        "events": len(feedback),
+        "log_loss": loss,
+        "base_log_loss": base_loss,
+        "best_log_loss": best,
+        "gap_closed": None if best is None or best == base_loss else (base_loss - loss) / (base_loss - best),
+        "accuracy": float(np.mean(np.argmax(predicted, 1) == feedback)),
+        "accuracy_of_always_skip": float(np.mean(feedback < CLICK)),
+    }
+    for name, least in ((FEEDBACK_NAMES[CLICK], CLICK), (FEEDBACK_NAMES[ORDER], ORDER)):
+        happened, chance = feedback >= least, predicted[:, least:].sum(1)
+        both = happened.any() and not happened.all()
+        found[name] = {
+            "rate": float(happened.mean()),
+            "predicted_rate": float(chance.mean()),
+            "auc": float(roc_auc_score(happened, chance)) if both else None,
+            "average_precision": float(average_precision_score(happened, chance)) if both else None,
+            **calibration(chance, happened),
+        }
+    return found
+
+
+def calibration(chance: np.ndarray, happened: np.ndarray) -> dict[str, Any]:
+    """Returns the expected calibration error over bins of predictions, and each bin's means.
+
+    The bins hold equally many predictions, but for equal ones, which share a bin.
+
+    Args:
+        chance: [r] predicted probabilities.
+        happened: [r] bool.
+    """
+    parts = np.array_split(np.sort(chance), _CALIBRATION_BINS)
+    number = np.searchsorted(np.unique([part[0] for part in parts[1:] if len(part)]), chance, side="right")
+    bins = [np.flatnonzero(number == bin_number) for bin_number in np.unique(number)]
+    predicted, observed = ([float(values[part].mean()) for part in bins] for values in (chance, happened))
+    gaps = [len(part) * abs(p - o) for part, p, o in zip(bins, predicted, observed, strict=True)]
+    return {
+        "calibration_error": math.fsum(gaps) / len(chance),
+        "reliability": {"predicted": predicted, "observed": observed, "events": [len(part) for part in bins]},
+    }
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """Returns the report as a table for people."""
+    data = report["data"]
+    lines = [
+        f"simulator of {data['name']}{kind_of(data)}: {data['events']:,} events, {data['users']:,} users, "
+        f"{data['catalogue']:,} items",
+        f"{'':<28}{'held-out users':>16}{'test part':>16}",
+    ]
+
+    def line(label: str, group: str | None, key: str, form: str) -> None:
+        values = [(report[part] if group is None else report[part][group])[key] for part in ("held_out", "test")]
+        cells = ["-" if value is None else format(value, form) for value in values]
+        lines.append(f"{label:<28}" + "".join(cell.rjust(16) for cell in cells))
+
+    line("log-loss", None, "log_loss", ".4f")
+    line("  of the base rate", None, "base_log_loss", ".4f")
+    line("  of the truth", None, "best_log_loss", ".4f")
+    line("  gap closed", None, "gap_closed", ".1%")
+    for name in _SHOWN:
+        line(f"{name}: AUC", name, "auc", ".4f")
+        line("  average precision", name, "average_precision", ".4f")
+        line("  calibration error", name, "calibration_error", ".4f")
+        line("  rate in the log", name, "rate", ".3%")
+        line("  rate predicted", name, "predicted_rate", ".3%")
+        line("  rate in simulation", name, "simulated_rate", ".3%")
+    return "\n".join(lines)

@@ -1,0 +1,151 @@
+"""Fits the user-feedback simulator to a log, says how good it is, and keeps it (Section 4.1)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flax.struct
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from harness.errors import UserError
+from harness.reports.plots import plot_reliability
+from harness.reports.tables import kind_of
+from harness.runs import provenance
+from harness.runs.run_folder import RunFolder, make_folder, read_arrays, read_json, write_arrays, write_json
+from hrlmg_jax.sessions import SessionData, describe_log
+from hrlmg_jax.user_model.fit import FitConfig, SimulatorConfig, fit_feedback
+from hrlmg_jax.user_model.item_embedding import embed_items
+from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackParams, LearnedFeedback
+from hrlmg_jax.user_model.quality import _SHOWN, report_on
+
+FILE = "simulator.npz"
+REPORT = "simulator.json"
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """A learned user.
+
+    Attributes:
+        model: Its network.
+        params: The network's parameters and the item embedding.
+        report: How good it is.
+    """
+
+    model: LearnedFeedback
+    params: FeedbackParams
+    report: dict[str, Any]
+
+
+def simulator_folder(config: FitConfig, data: SessionData) -> RunFolder:
+    """Returns where the simulator of these settings and this log is kept."""
+    decisive = {
+        "data": data.log.checksum,
+        "events": data.log.num_events,
+        "split": [data.num_items, int(data.is_test.sum()), data.log.num_users],
+        "settings": {key: value for key, value in dataclasses.asdict(config.data).items() if key not in _PLACES},
+        "history_length": config.env.history_length,
+        "simulator": {key: value for key, value in dataclasses.asdict(config.simulator).items() if key != "root"},
+    }
+    key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:10]
+    return RunFolder(Path(config.simulator.root).expanduser() / f"{data.log.name}-{key}")
+
+
+_PLACES = ("root", "cache", "path", "max_unpacked_gib", "obtain")
+
+
+def obtain_simulator(
+    config: FitConfig, values: dict[str, Any], data: SessionData, copy_to: RunFolder | None = None
+) -> Simulator:
+    """Returns the simulator of these settings: the one that is kept, or else it is fitted (or its fit continued) now.
+
+    Args:
+        config: Settings.
+        values: The same as plain values, for the folder's record.
+        data: The log.
+        copy_to: A run folder that shall hold a copy, so that the run does not need the original any more.
+
+    Raises:
+        UserError: The folder is damaged or cannot be written.
+    """
+    folder = simulator_folder(config, data)
+    if not (folder.path / REPORT).exists():
+        if jax.process_count() > 1:
+            raise UserError(
+                "the simulator has not been fitted yet",
+                where=str(folder.path),
+                do="Fit it in a single process first: python -m hrlmg_jax.fit_simulator with the same data, env and "
+                "simulator settings.",
+            )
+        make_folder(folder.path)
+        with folder.locked(wait=True):
+            if not (folder.path / REPORT).exists():  # else another process has been quicker
+                print(f"fitting the user-feedback simulator in {folder.path}", file=sys.stderr)
+                _fit_in_folder(config, values, data, folder)
+    simulator = load_simulator(config.simulator, folder, data)
+    if copy_to is not None:
+        write_json(copy_to.path / REPORT, simulator.report)
+        write_arrays(copy_to.path / FILE, read_arrays(folder.path / FILE, None))  # last: its presence counts
+    return simulator
+
+
+def _fit_in_folder(config: FitConfig, values: dict[str, Any], data: SessionData, folder: RunFolder) -> None:
+    if not folder.config.exists():
+        folder.write_config(values)
+    provenance.record_versions(folder, describe_log(data))
+    embedding = embed_items(config.simulator.embedding, data.log, data.rows("train"), config.simulator.seed)
+    params = fit_feedback(config, data, embedding, folder)
+    model = LearnedFeedback(FeedbackNetwork(config.simulator.network))
+    report = report_on(model, params, data, config.env.history_length)
+    flat = {f"network/{key}": np.asarray(value) for key, value in _flat(params.network).items()}
+    write_arrays(folder.path / FILE, {"embedding": embedding, "item_ids": np.asarray(data.log.item_ids), **flat})
+    curves = {f"{name}, {part}": report[part][name]["reliability"] for part in ("held_out", "test") for name in _SHOWN}
+    title = f"simulator of {data.log.name}{kind_of(report['data'])}"
+    plot_reliability(folder.path / "simulator.png", curves, title)
+    # Last, because its presence says that the simulator is complete.
+    write_json(folder.path / REPORT, report)
+
+
+def load_simulator(config: SimulatorConfig, folder: RunFolder, data: SessionData) -> Simulator:
+    """Reads a simulator from a folder (of its fit, or of a run that used it).
+
+    Raises:
+        UserError: Files missing or damaged, or of other items or sizes.
+    """
+    network = FeedbackNetwork(config.network)
+    history, item = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1,), jnp.int32)
+    embedding_shape = (data.log.num_items, config.embedding.size)
+    shapes = jax.eval_shape(
+        lambda: network.init(jax.random.key(0), history, history, item, jnp.zeros(embedding_shape))["params"]
+    )
+    wanted = {f"network/{key}": shape for key, shape in _flat(shapes).items()}
+    path = folder.path / FILE
+    arrays = read_arrays(path, ("embedding", "item_ids", *wanted))
+    found = {name: arrays[name].shape for name in ("embedding", *wanted)}
+    expected = {"embedding": embedding_shape} | {name: tuple(shape.shape) for name, shape in wanted.items()}
+    if found != expected or not np.array_equal(arrays["item_ids"], data.log.item_ids):
+        raise UserError(
+            "is of another log or of other settings", where=str(path), do="Restore the file, or fit again elsewhere."
+        )
+    tree = flax.traverse_util.unflatten_dict({tuple(name.split("/")[1:]): jnp.asarray(arrays[name]) for name in wanted})
+    params = FeedbackParams(network=tree, embedding=jnp.asarray(arrays["embedding"]))
+    return Simulator(LearnedFeedback(network), params, read_json(folder.path / REPORT))
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    return {"/".join(path): leaf for path, leaf in flax.traverse_util.flatten_dict(tree).items()}
+
+
+# Fitting
+
+
+# The report

@@ -1,0 +1,1 @@
+"""Data sets by name: which files, which reader, which settings."""

@@ -1,0 +1,276 @@
+"""Logs of recommendations by configuration: finds or generates them, samples skips, splits by time, caches the table.
+
+The files are looked for as `sim.files.locate` says. Nothing is downloaded (most of the supported logs need an
+account or consent), so a log that is not there is an error that says where to get it (`data.obtain`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+
+from harness.errors import UserError
+from harness.settings import Count, NotNegative, OneOf, ProperShare
+from sim.datasets.ratings import spread
+from sim.files.cache import cached
+from sim.files.event_readers import (
+    EVENT_PARSER_VERSION,
+    EVENT_READERS,
+    FEEDBACK_CHOICES,
+    ORDER_PROXIES,
+    TIME_FORMATS,
+    EventLayout,
+    read_events,
+)
+from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, describe_sources, fingerprint
+from sim.files.sources import Source, checksum
+from sim.tables.events import CLICK, FEEDBACK_NAMES, ORDER, SKIP, EventLog, build_event_log, select_events
+from sim.tables.skip_sampling import SKIP_SAMPLER_VERSION, add_sampled_skips
+
+SYNTHETIC_FUNNEL = "synthetic_funnel"
+UNKNOWN_EVENTS = ("error", "ignore")
+SPLITS = ("day", "quantile")
+_SECONDS_PER_DAY = 86_400
+_NOT_OF_THE_LOG = ("root", "cache", "max_unpacked_gib", "obtain", "test_quantile")
+"""Settings that do not change which log is built from given files."""
+
+
+@dataclass(frozen=True)
+class LogConfig(FilesConfig):
+    """Everything that decides which log an experiment sees; `conf/data/*.yaml` hold the values and say more.
+
+    Raises:
+        UserError: A value is out of range; the message names its key.
+    """
+
+    obtain: str | None
+    expected_events: Count | None
+    user_column: str | None
+    item_column: str | None
+    time_column: str | None
+    feedback_column: str | None
+    session_column: str | None
+    column_names: list[str]
+    time_format: Annotated[str, OneOf(*TIME_FORMATS)]
+    feedback_of_event: dict[str, Annotated[str, OneOf(*FEEDBACK_CHOICES)]]
+    unknown_events: Annotated[str, OneOf(*UNKNOWN_EVENTS)]
+    feedback_of_file: dict[str, Annotated[str, OneOf(*FEEDBACK_NAMES)]]
+    session_gap: NotNegative
+    min_item_events: Count
+    min_session_events: Count
+    skips_per_event: NotNegative
+    skip_popularity_power: NotNegative
+    split: Annotated[str, OneOf(*SPLITS)]
+    train_days: Count | None
+    test_quantile: ProperShare
+    size: str | None
+    num_users: Count | None
+    num_items: Count | None
+    kind: str = dataclasses.field(
+        default="events",
+        metadata={
+            "otherwise": "This learns from logs of recommendations: choose data=synthetic_funnel, events_csv, "
+            "retailrocket, rees46, yoochoose, jdata, diginetica or kuairand."
+        },
+    )
+    order_proxy: list[Annotated[str, OneOf(*ORDER_PROXIES)]] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Checks settings against each other, and the reader's name."""
+        self.check_files()
+        readers = (SYNTHETIC_FUNNEL, *EVENT_READERS)
+        if self.reader not in readers:
+            raise bad_setting("reader", f"unknown value {self.reader!r}", f"Choose one of: {', '.join(readers)}.")
+        if self.order_proxy and self.reader != "kuairand":
+            problem = f"is set, but the reader {self.reader} knows no such columns"
+            raise bad_setting("order_proxy", problem, "Set it to []; it belongs to data=kuairand.")
+        if self.reader == "events_table":
+            self._check_table()
+        if self.reader == SYNTHETIC_FUNNEL:
+            from sim.generators.funnel import SIZES
+
+            if self.size not in SIZES:
+                raise bad_setting("size", f"unknown value {self.size!r}", f"Choose one of: {', '.join(SIZES)}.")
+
+    def _check_table(self) -> None:
+        if not self.path and not self.files and not self.archive:
+            do = "Set it to a .csv, .tsv or .parquet file, as in data.path=events.csv."
+            raise bad_setting("path", "is not set", do)
+        for key in ("user_column", "item_column", "time_column"):
+            if not getattr(self, key):
+                raise bad_setting(key, "is not set", "Set it to the column's name.")
+        if len({self.item_column, self.time_column, self.feedback_column, self.user_column}) < 4:
+            raise bad_setting("item_column", "one column has two roles", "Name different columns.")
+        if self.session_column in (self.item_column, self.time_column, self.feedback_column) and self.session_column:
+            raise bad_setting("session_column", "one column has two roles", "Name different columns.")
+        if self.feedback_column and not self.feedback_of_event:
+            do = "Say what its events mean, as in +data.feedback_of_event.view=click."
+            raise bad_setting("feedback_of_event", "is empty, but data.feedback_column is set", do)
+        if self.feedback_column and self.feedback_of_file:
+            do = "Set one of them to null or {}."
+            raise bad_setting("feedback_of_file", "and data.feedback_column exclude each other", do)
+
+    def event_layout(self) -> EventLayout:
+        """Returns how a generic table is written."""
+        return EventLayout(
+            user_column=self.user_column or "",
+            item_column=self.item_column or "",
+            time_column=self.time_column or "",
+            feedback_column=self.feedback_column or None,
+            session_column=self.session_column or None,
+            separator=self.separator_character,
+            header=self.column_names,
+            time_format=self.time_format,
+            feedback_of_event=self.feedback_of_event,
+            ignore_unknown=self.unknown_events == "ignore",
+            feedback_of_file=self.feedback_of_file,
+        )
+
+
+def load_log(config: LogConfig) -> EventLog:
+    """Returns the log that the configuration names, from the cache where it has it.
+
+    Raises:
+        UserError: The files are not found, damaged, or of another data set; or nothing is left after filtering.
+    """
+    settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in _NOT_OF_THE_LOG}
+    if config.reader == SYNTHETIC_FUNNEL:
+        from sim.generators import funnel
+
+        versions = [funnel.GENERATOR_VERSION, SKIP_SAMPLER_VERSION]
+        return cached(
+            EventLog, config.cache_folder, {"log": settings, "versions": versions}, lambda: _generated_log(config)
+        )
+    sources = config.stored_sources()
+    if not sources:
+        do = f"{config.obtain} {STORE_THEM}" if config.obtain else STORE_THEM
+        raise UserError(config.what_was_missed(), where=config.name, do=do)
+    key = {
+        "log": settings,
+        "files": [fingerprint(source) for source in sources],
+        "versions": [EVENT_PARSER_VERSION, SKIP_SAMPLER_VERSION],
+    }
+    return cached(EventLog, config.cache_folder, key, lambda: _parsed_log(config, sources))
+
+
+def _generated_log(config: LogConfig) -> EventLog:
+    from sim.generators.funnel import generate_log
+
+    size = config.size or ""
+    log = generate_log(size=size, seed=config.seed, num_users=config.num_users, num_items=config.num_items)
+    return _prepared(dataclasses.replace(log, name=config.name), config)
+
+
+def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
+    columns = read_events(config.reader, sources, config.event_layout(), config.limits, config.order_proxy)
+    origin = describe_sources(sources)
+    check_count(config.name, origin, "events", len(columns.items), config.expected_events)
+    log = build_event_log(
+        name=config.name,
+        users=columns.users,
+        items=columns.items,
+        times=columns.times,
+        feedback=columns.feedback,
+        sessions=columns.sessions,
+        session_gap=config.session_gap,
+        checksum=checksum(list(dict.fromkeys(source.path for source in sources))),
+        source=origin,
+        order_proxy=" or ".join(dict.fromkeys(config.order_proxy)),
+    )
+    user_ids, item_ids = columns.user_ids[log.user_ids], columns.item_ids[log.item_ids]
+    return _prepared(dataclasses.replace(log, user_ids=user_ids, item_ids=item_ids), config)
+
+
+def _prepared(log: EventLog, config: LogConfig) -> EventLog:
+    """Returns the log without what the configuration filters, with sampled skips if it has none of its own."""
+    if config.split == "day" and config.train_days is not None:
+        day = _start_times(log) // _SECONDS_PER_DAY
+        log = select_events(log, (day >= day.max() - config.train_days)[log.session])
+    if config.min_item_events > 1:
+        log = select_events(log, np.bincount(log.item)[log.item] >= config.min_item_events)
+    if config.min_session_events > 1:
+        log = select_events(log, np.bincount(log.session)[log.session] >= config.min_session_events)
+    if config.skips_per_event > 0 and not (log.feedback == SKIP).any():
+        power = config.skip_popularity_power
+        log = add_sampled_skips(log, per_event=config.skips_per_event, popularity_power=power, seed=config.seed)
+    return log
+
+
+def _start_times(log: EventLog) -> np.ndarray:
+    """Returns [S] the time of each session's first event."""
+    return log.time[log.session_starts()[:-1]]
+
+
+def test_sessions(log: EventLog, config: LogConfig) -> np.ndarray:
+    """Returns [S] bool which sessions are for testing; the others are for training.
+
+    With `split: day` those that begin on the last day (UTC) on which any session begins, with `split: quantile` those
+    that begin after the `test_quantile` quantile of the sessions' beginnings.
+
+    Raises:
+        UserError: One of the parts is empty.
+    """
+    starts = _start_times(log)
+    if config.split == "day":
+        day = starts // _SECONDS_PER_DAY
+        is_test = day == day.max()
+        do = "Set data.split=quantile to split within days."
+    else:
+        is_test = starts > np.quantile(starts, config.test_quantile)
+        do = "Set another data.test_quantile."
+    if is_test.all() or not is_test.any():
+        part = "training" if is_test.all() else "test"
+        raise UserError(f"data.split={config.split} leaves no {part} sessions", where=log.name, do=do)
+    return is_test
+
+
+def log_statistics(log: EventLog, is_test: np.ndarray) -> dict[str, Any]:
+    """Returns the paper's Table 1 for a log and more, as JSON values.
+
+    Args:
+        log: The log.
+        is_test: [S] which sessions are for testing.
+
+    Returns:
+        name, users, items, parts ("train" and "test", see `_part_statistics`), checksum, source, synthetic,
+        synthetic_skips and order_proxy.
+    """
+    return {
+        "name": log.name,
+        "users": log.num_users,
+        "items": log.num_items,
+        "parts": {
+            "train": _part_statistics(log, ~is_test[log.session]),
+            "test": _part_statistics(log, is_test[log.session]),
+        },
+        "checksum": log.checksum,
+        "source": log.source,
+        "synthetic": log.synthetic,
+        "synthetic_skips": log.synthetic_skips,
+        "order_proxy": log.order_proxy,
+    }
+
+
+def _part_statistics(log: EventLog, rows: np.ndarray) -> dict[str, Any]:
+    """Returns counts, rates per sample, events_per_session and times ([first, last]) of some rows.
+
+    Samples are rows of any feedback; an order counts as a click too.
+    """
+    feedback, times = log.feedback[rows], log.time[rows]
+    clicks, orders = int((feedback >= CLICK).sum()), int((feedback == ORDER).sum())
+    events_per_session = np.unique(log.session[rows], return_counts=True)[1]
+    return {
+        "samples": len(feedback),
+        "items": len(np.unique(log.item[rows])),
+        "users": len(np.unique(log.user[rows])),
+        "sessions": len(events_per_session),
+        "clicks": clicks,
+        "orders": orders,
+        "click_rate": clicks / len(feedback),
+        "order_rate": orders / len(feedback),
+        "events_per_session": spread(events_per_session),
+        "timestamps": [int(times.min()), int(times.max())],
+    }

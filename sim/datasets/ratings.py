@@ -1,0 +1,280 @@
+"""Rating data sets by configuration: finds, downloads or generates ratings, checks their counts, caches the table.
+
+The files are looked for as `sim.files.locate` says; where there are none, `data.url` is downloaded to `data.archive`.
+Whatever is found must have the counts `expected_*`, so that another data set's file is never taken by mistake.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+
+from harness.settings import Count, CountOrZero, Finite, OneOf, ProperShare
+from sim.files.cache import cached, notice
+from sim.files.download import DownloadError, check_address, check_checksum, download
+from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, describe_sources, fingerprint
+from sim.files.rating_readers import PARSER_VERSION, READERS, read_ratings
+from sim.files.sources import Source, checksum
+from sim.files.text_table import TableLayout
+from sim.tables.ratings import RatingData, build_rating_data
+
+SYNTHETIC_SIZES = ("tiny", "small", "movielens_1m", "movielens_10m", "netflix")
+_CACHED_FROM = ("movielens_1m", "movielens_10m", "netflix")
+_CACHED_FROM_RATINGS = 1_000_000
+
+
+@dataclass(frozen=True)
+class DataConfig(FilesConfig):
+    """Everything that decides which ratings an experiment sees; `conf/data/*.yaml` hold the values and say more.
+
+    Raises:
+        UserError: A value is out of range; the message names its key.
+    """
+
+    offline_fallback: bool
+    fallback_size: Annotated[str, OneOf(*SYNTHETIC_SIZES)]
+    relevant_above: Finite
+    rating_min: Finite | None
+    rating_max: Finite | None
+    split_seed: CountOrZero
+    test_fraction: ProperShare
+    url: str | None
+    checksum: str | None
+    expected_users: Count | None
+    expected_items: Count | None
+    expected_ratings: Count | None
+    user_column: str | None
+    item_column: str | None
+    rating_column: str | None
+    timestamp_column: str | None
+    size: Annotated[str, OneOf(*SYNTHETIC_SIZES)] | None
+    num_users: Count | None
+    num_items: Count | None
+    num_ratings: Count | None
+    kind: str = dataclasses.field(
+        default="ratings",
+        metadata={
+            "otherwise": "This learns from ratings: choose data=synthetic, movielens_1m, movielens_10m, netflix, "
+            "ratings_file or another data set of ratings."
+        },
+    )
+    validation: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks settings against each other, and the reader's name."""
+        self.check_files()
+        self._check_choices()
+        if self.reader == "table":
+            self._check_table()
+        if self.url is not None:
+            check_address(self.url, "data.url")
+            if self.checksum is None or self.archive is None:
+                raise bad_setting("url", "is set without data.checksum and data.archive", "Set all three, or none.")
+        if self.checksum is not None:
+            check_checksum(self.checksum, "data.checksum")
+        if (self.archive is None) != (self.member is None) and self.reader not in ("table", "synthetic"):
+            raise bad_setting("archive", "and data.member go together", "Set both, or none.")
+
+    def _check_choices(self) -> None:
+        readers = ("synthetic", *READERS)
+        if self.reader not in readers:
+            raise bad_setting("reader", f"unknown value {self.reader!r}", f"Choose one of: {', '.join(readers)}.")
+        counts = (self.num_users, self.num_items, self.num_ratings)
+        if self.reader == "synthetic" and self.size is None and None in counts:
+            do = "Set data.size, or all of data.num_users, data.num_items and data.num_ratings."
+            raise bad_setting("size", "is null, but not all counts are set", do)
+        if self.rating_min is not None and self.rating_max is not None and self.rating_min >= self.rating_max:
+            problem = f"{self.rating_min:g} is not below data.rating_max {self.rating_max:g}"
+            raise bad_setting("rating_min", problem, "Set the scale's ends.")
+
+    def _check_table(self) -> None:
+        if not self.path:
+            raise bad_setting(
+                "path", "is not set", "Set it to a .csv, .tsv or .parquet file, as in data.path=ratings.csv."
+            )
+        for key in ("user_column", "item_column", "rating_column"):
+            if not getattr(self, key):
+                raise bad_setting(key, "is not set", "Set it to the column's name.")
+        names = self.table_layout().names
+        if len(set(names)) != len(names):
+            raise bad_setting("user_column", f"one column has two roles: {', '.join(names)}", "Name different columns.")
+
+    def table_layout(self) -> TableLayout:
+        """Returns the columns of a generic table."""
+        return TableLayout(
+            user_column=self.user_column or "",
+            item_column=self.item_column or "",
+            rating_column=self.rating_column or "",
+            timestamp_column=self.timestamp_column or None,
+            separator=self.separator_character,
+        )
+
+
+def load_dataset(config: DataConfig, keep_source_rows: bool = False) -> RatingData:
+    """Returns the ratings that the configuration names, from the cache where it has them.
+
+    Args:
+        config: Names the ratings.
+        keep_source_rows: Whether `RatingData.source_rows` is filled, which only studies of the order in time need.
+            Generated ratings have no ties in time and go without.
+
+    Raises:
+        UserError: The files are damaged, of another data set, or neither found, nor downloadable, nor to be replaced
+            by generated data (`offline_fallback`).
+    """
+    if config.reader == "synthetic":
+        return _load_synthetic(config)
+    try:
+        sources = _find_sources(config)
+    except DownloadError as error:
+        return _fall_back(config, error)
+    data = _load_sources(config, sources, keep_source_rows)
+    _check_counts(config, data)
+    return data
+
+
+# Real data
+
+
+def _find_sources(config: DataConfig) -> list[Source]:
+    """Returns the files of the data set in a fixed order, downloading them if need be."""
+    if found := config.stored_sources():
+        return found
+    looked, archive = config.what_was_missed(), config.archive_path
+    if config.url is None or config.checksum is None or archive is None:
+        do = STORE_THEM
+        if config.reader == "netflix":
+            do = f"It cannot be downloaded without an account (kaggle.com, netflix-inc/netflix-prize-data). {do}"
+        raise DownloadError(looked, where=config.name, do=do)
+    try:
+        download(config.url, config.checksum, archive)
+    except DownloadError as error:
+        raise DownloadError(f"{looked}; {error.where} {error.what}", where=config.name, do=error.do) from None
+    return config.members(archive)
+
+
+def _load_sources(config: DataConfig, sources: list[Source], keep_source_rows: bool) -> RatingData:
+    paths = list(dict.fromkeys(source.path for source in sources))
+    layout = config.table_layout() if config.reader == "table" else None
+
+    def build() -> RatingData:
+        columns = read_ratings(config.reader, sources, layout=layout, limits=config.limits)
+        return build_rating_data(
+            name=config.name,
+            users=columns.users,
+            items=columns.items,
+            ratings=columns.ratings,
+            timestamps=columns.timestamps,
+            rating_min=config.rating_min,
+            rating_max=config.rating_max,
+            checksum=checksum(paths),
+            source=describe_sources(sources),
+            synthetic=False,
+            keep_source_rows=keep_source_rows,
+        )
+
+    key = {
+        "name": config.name,
+        "files": [fingerprint(source) for source in sources],
+        "reader": config.reader,
+        "layout": None if layout is None else dataclasses.asdict(layout),
+        "scale": [config.rating_min, config.rating_max],
+        "parser": PARSER_VERSION,
+        **({"source_rows": True} if keep_source_rows else {}),
+    }
+    return cached(RatingData, config.cache_folder, key, build)
+
+
+def _check_counts(config: DataConfig, data: RatingData) -> None:
+    for what, found, expected in (
+        ("users", data.num_users, config.expected_users),
+        ("items", data.num_items, config.expected_items),
+        ("ratings", data.num_ratings, config.expected_ratings),
+    ):
+        check_count(config.name, data.source, what, found, expected)
+
+
+# Generated data
+
+
+def _load_synthetic(config: DataConfig) -> RatingData:
+    data = _generate(
+        config, config.size or "small", config.seed, config.num_users, config.num_items, config.num_ratings
+    )
+    for key, value in (("rating_min", config.rating_min), ("rating_max", config.rating_max)):
+        if value is not None and value != getattr(data, key):
+            raise bad_setting(key, f"{value:g} differs from the generator's {getattr(data, key):g}", "Set it to null.")
+    return dataclasses.replace(data, name=config.name)
+
+
+def _generate(
+    config: DataConfig, size: str, seed: int, users: int | None, items: int | None, ratings: int | None
+) -> RatingData:
+    """Generates ratings; large tables go through the cache."""
+    from sim.generators import ratings as synthetic
+
+    def build() -> RatingData:
+        return synthetic.generate(size=size, seed=seed, num_users=users, num_items=items, num_ratings=ratings)
+
+    if (ratings or 0) < _CACHED_FROM_RATINGS and (ratings is not None or size not in _CACHED_FROM):
+        return build()
+    key = {"generator": synthetic.GENERATOR_VERSION, "size": size, "seed": seed, "counts": [users, items, ratings]}
+    return cached(RatingData, config.cache_folder, key, build)
+
+
+def _fall_back(config: DataConfig, error: DownloadError) -> RatingData:
+    """Returns generated ratings in place of those that could not be found, saying so, if that is allowed."""
+    if not config.offline_fallback:
+        raise error
+    size = config.fallback_size
+    data = _generate(config, size, config.seed, None, None, None)
+    notice(
+        f"WARNING: {config.name} is not available: {error.what}. Using GENERATED ratings of size {size} instead, whose "
+        f"results say nothing about the real data (data.offline_fallback=false makes this an error). {error.do}"
+    )
+    return dataclasses.replace(data, name=f"synthetic_{size}")
+
+
+# Statistics
+
+
+def statistics(data: RatingData) -> dict[str, Any]:
+    """Returns the paper's Table 1 for a data set and more, as JSON values.
+
+    Returns:
+        name, users, items, ratings, density (R / (U * I)), ratings_per_user and ratings_per_item (min, median, mean,
+        max), rating_mean, rating_scale, rating_distribution (rating -> count), timestamps ([first, last] in seconds, or
+        None), checksum, source and synthetic.
+    """
+    counts = np.bincount(data.codes, minlength=len(data.rating_values))[1:]
+    values = np.asarray(data.rating_values[1:])
+    timestamps = data.timestamps
+    return {
+        "name": data.name,
+        "users": data.num_users,
+        "items": data.num_items,
+        "ratings": data.num_ratings,
+        "density": data.num_ratings / (data.num_users * data.num_items),
+        "ratings_per_user": spread(np.diff(data.indptr)),
+        "ratings_per_item": spread(np.bincount(data.items, minlength=data.num_items)),
+        "rating_mean": float(counts @ values / data.num_ratings),
+        "rating_scale": [data.rating_min, data.rating_max],
+        "rating_distribution": {f"{value:g}": int(count) for value, count in zip(values, counts, strict=True)},
+        "timestamps": None if timestamps is None else [int(timestamps.min()), int(timestamps.max())],
+        "checksum": data.checksum,
+        "source": data.source,
+        "synthetic": data.synthetic,
+    }
+
+
+def spread(counts: np.ndarray) -> dict[str, float]:
+    """Returns smallest, median, mean and largest of some counts, as JSON values."""
+    return {
+        "min": int(counts.min()),
+        "median": float(np.median(counts)),
+        "mean": float(counts.mean()),
+        "max": int(counts.max()),
+    }

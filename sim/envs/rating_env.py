@@ -1,0 +1,310 @@
+"""The rating simulator of the TPGR paper (Eq. 6): a user answers each recommendation with a sequential reward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from harness.errors import UserError
+from harness.settings import Count, NotNegative, OneOf
+from sim.envs.policy import Decision, Policy, with_random_first_item
+from sim.envs.rating_lookup import RatingLookup, make_rating_lookup
+from sim.tables.ratings import RatingData
+
+STATUS_SIZE = 9
+CONSECUTIVE_NEGATIVE, CONSECUTIVE_POSITIVE = 4, 5  # places in the user status
+NO_ITEM = -1
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Settings of the rating simulator (`conf/env/rating.yaml` explains each)."""
+
+    alpha: NotNegative
+    episode_length: Count
+    reward_scale: Annotated[str, OneOf("half_open", "symmetric")]
+    cold_start: Annotated[str, OneOf("policy", "random")]
+    allow_repeats: bool
+    rating_layout: Annotated[str, OneOf("auto", "dense", "csr")]
+    dense_limit_mb: NotNegative
+
+    def __post_init__(self) -> None:
+        """Checks settings against each other; raises UserError naming the key."""
+        if self.cold_start == "random" and self.episode_length < 2:
+            raise UserError(
+                "env.cold_start=random leaves nothing to decide", do="Set env.episode_length to at least 2."
+            )
+
+
+def empirical_rewards(data: RatingData, reward_scale: str) -> np.ndarray:
+    """Returns the empirical reward of each rating code, [V + 1] float64, linear in the rating; 0 for "not rated".
+
+    Args:
+        data: Supplies the rating values and the scale.
+        reward_scale: "half_open" maps r to 2 r / rating_max - 1 (range (-1, 1] for positive ratings, the paper's
+            (a, b]); "symmetric" maps [rating_min, rating_max] onto [-1, 1].
+
+    Raises:
+        UserError: The scale cannot be mapped into [-1, 1] this way.
+    """
+    values = data.rating_values[1:]
+    if reward_scale == "half_open":
+        if data.rating_min < 0 or data.rating_max <= 0:
+            raise UserError(
+                f"env.reward_scale=half_open needs ratings >= 0, {data.name} has a scale of {data.rating_min:g} to "
+                f"{data.rating_max:g}",
+                do="Use env.reward_scale=symmetric.",
+            )
+        rewards = 2 * values / data.rating_max - 1
+    else:
+        if data.rating_max <= data.rating_min:
+            raise UserError(
+                f"env.reward_scale=symmetric needs a scale, {data.name} has only the rating {data.rating_min:g}",
+                do="Set data.rating_min and data.rating_max, or use env.reward_scale=half_open.",
+            )
+        rewards = 2 * (values - data.rating_min) / (data.rating_max - data.rating_min) - 1
+    # The middle of a scale must be exactly neutral, whatever the rounding of its ends.
+    return np.concatenate([[0.0], np.round(rewards, 12)])
+
+
+@flax.struct.dataclass
+class EnvParams:
+    """What the simulator knows (traced).
+
+    Attributes:
+        ratings: Rating codes of all users.
+        reward_of_code: [V + 1] float32 empirical reward of each code; entry 0 is 0.
+        relevant_code: [V + 1] bool; whether a rating counts as a hit.
+        users: [n] int32 users that `reset` draws from.
+        alpha: float32 weight of the sequential reward (Eq. 6).
+    """
+
+    ratings: RatingLookup
+    reward_of_code: jax.Array
+    relevant_code: jax.Array
+    users: jax.Array
+    alpha: jax.Array
+
+
+@flax.struct.dataclass
+class EnvState:
+    """One episode (shapes without the batch axis that the rollout vmaps).
+
+    Attributes:
+        user: int32, the user of this episode.
+        step: int32, recommendations made so far.
+        recommended: [T] int32 items in the order recommended, -1 = not yet.
+        counts: [9] int32: total negative, positive, zero; steps; consecutive negative, positive, zero, not negative,
+            not positive.
+        last_reward: float32 reward R of the previous step, 0 before the first.
+        last_empirical: float32 empirical reward r of the previous step, 0 before the first.
+    """
+
+    user: jax.Array
+    step: jax.Array
+    recommended: jax.Array
+    counts: jax.Array
+    last_reward: jax.Array
+    last_empirical: jax.Array
+
+
+@flax.struct.dataclass
+class Observation:
+    """What a policy sees before a recommendation.
+
+    Attributes:
+        step: int32, recommendations made so far.
+        recommended: [T] int32 items recommended so far in order, padded with -1.
+        last_item: int32 item of the previous step, -1 before the first.
+        last_reward: float32 reward R of the previous step, 0 before the first.
+        last_empirical: float32 empirical reward r of the previous step (the user's own answer to the item, without the
+            sequential part of R), 0 before the first; an item that the user did not rate answers 0 too.
+        status: [9] float32 user status, each count divided by T (all zero before the first step).
+    """
+
+    step: jax.Array
+    recommended: jax.Array
+    last_item: jax.Array
+    last_reward: jax.Array
+    last_empirical: jax.Array
+    status: jax.Array
+
+
+class StepInfo(NamedTuple):
+    """Details of one step: `empirical` float32 reward r, `hit` bool (rated as relevant), `repeated` bool."""
+
+    empirical: jax.Array
+    hit: jax.Array
+    repeated: jax.Array
+
+
+@flax.struct.dataclass
+class Trajectory:
+    """What happened in B episodes of T steps, time first.
+
+    Attributes:
+        item: [T, B] int32 recommended items.
+        reward: [T, B] float32 rewards R (Eq. 6).
+        hit: [T, B] bool, the item is relevant to the user.
+        repeated: [T, B] bool, the item had been recommended before in the episode.
+        log_prob: [T, B] float32 log-probability of the item under the policy that acted.
+        status: [T, B, 9] float32 user status before the step.
+    """
+
+    item: jax.Array
+    reward: jax.Array
+    hit: jax.Array
+    repeated: jax.Array
+    log_prob: jax.Array
+    status: jax.Array
+
+
+@dataclass(frozen=True)
+class RatingEnv:
+    """Pure functions of one episode (gymnax 1.0 signature); static settings only.
+
+    Attributes:
+        num_items: I.
+        episode_length: T.
+        cold_start: "policy" or "random" (the rollout draws the first item uniformly).
+        allow_repeats: Whether an item may pay more than once (the paper's timing study only). Otherwise a repeated
+            item counts as not rated: empirical reward 0, no hit, `info.repeated` true.
+    """
+
+    num_items: int
+    episode_length: int
+    cold_start: str = "policy"
+    allow_repeats: bool = False
+
+    def reset(self, key: jax.Array, params: EnvParams) -> tuple[Observation, EnvState]:
+        """Starts an episode with a user drawn uniformly from `params.users`."""
+        return self.reset_at(jax.random.choice(key, params.users), params)
+
+    def reset_at(self, start: jax.Array, params: EnvParams | None = None) -> tuple[Observation, EnvState]:
+        """Starts an episode with the given user (int32 scalar); the tables are not needed."""
+        del params
+        state = EnvState(
+            user=jnp.asarray(start, jnp.int32),
+            step=jnp.int32(0),
+            recommended=jnp.full((self.episode_length,), NO_ITEM, jnp.int32),
+            counts=jnp.zeros((STATUS_SIZE,), jnp.int32),
+            last_reward=jnp.float32(0),
+            last_empirical=jnp.float32(0),
+        )
+        return self._observe(state), state
+
+    def step(
+        self, key: jax.Array, state: EnvState, action: jax.Array, params: EnvParams
+    ) -> tuple[Observation, EnvState, jax.Array, jax.Array, jax.Array, StepInfo]:
+        """Recommends item `action`: R = r + alpha * (c_p - c_n) with the counts before this step (Eq. 6).
+
+        Args:
+            key: Unused, the simulator is deterministic; part of the environment contract.
+            state: Before the step.
+            action: int32 item in [0, I).
+            params: The simulator's tables.
+
+        Returns:
+            Observation, state, reward (float32), terminated (always False), truncated (True at step T) and StepInfo.
+        """
+        del key
+        code = params.ratings.lookup(state.user, action)
+        repeated = jnp.any(state.recommended == action)
+        if not self.allow_repeats:
+            code = jnp.where(repeated, 0, code)
+        empirical = params.reward_of_code[code]
+        sequential = (state.counts[CONSECUTIVE_POSITIVE] - state.counts[CONSECUTIVE_NEGATIVE]).astype(jnp.float32)
+        reward = empirical + params.alpha * sequential
+        state = EnvState(
+            user=state.user,
+            step=state.step + 1,
+            recommended=state.recommended.at[state.step].set(action),
+            counts=_count(state.counts, empirical),
+            last_reward=reward,
+            last_empirical=empirical,
+        )
+        truncated = state.step >= self.episode_length
+        info = StepInfo(empirical, params.relevant_code[code], repeated)
+        return self._observe(state), state, reward, jnp.bool_(False), truncated, info
+
+    def prepare(self, policy: Policy) -> Policy:
+        """Returns the policy, its first item drawn uniformly if `cold_start` says so."""
+        return with_random_first_item(policy, self.num_items) if self.cold_start == "random" else policy
+
+    def record(self, observation: Observation, decision: Decision, reward: jax.Array, info: StepInfo) -> Trajectory:
+        """Returns one step of a trajectory."""
+        return Trajectory(decision.action, reward, info.hit, info.repeated, decision.log_prob, observation.status)
+
+    def _observe(self, state: EnvState) -> Observation:
+        previous = jnp.maximum(state.step - 1, 0)
+        return Observation(
+            step=state.step,
+            recommended=state.recommended,
+            last_item=state.recommended[previous],  # -1 before the first step
+            last_reward=state.last_reward,
+            last_empirical=state.last_empirical,
+            status=state.counts.astype(jnp.float32) / self.episode_length,
+        )
+
+
+def _count(counts: jax.Array, empirical: jax.Array) -> jax.Array:
+    """Updates the nine counts with one empirical reward; a consecutive count restarts at the event it excludes."""
+    negative, positive, zero = empirical < 0, empirical > 0, empirical == 0
+    happened = jnp.stack([negative, positive, zero, jnp.bool_(True)]).astype(jnp.int32)
+    continues = jnp.stack([negative, positive, zero, ~negative, ~positive])
+    return jnp.concatenate([counts[:4] + happened, jnp.where(continues, counts[4:] + 1, 0)])
+
+
+def statuses(empirical: jax.Array) -> jax.Array:
+    """Returns [T, 9] user status before each of T steps, from the empirical rewards of the first T - 1.
+
+    Only the signs of the rewards [T - 1] matter.
+    """
+    first = jnp.zeros((STATUS_SIZE,), jnp.int32)
+
+    def step(counts: jax.Array, empirical: jax.Array) -> tuple[jax.Array, jax.Array]:
+        counts = _count(counts, empirical)
+        return counts, counts
+
+    counts = jnp.concatenate([first[None], jax.lax.scan(step, first, empirical)[1]])
+    return counts.astype(jnp.float32) / counts.shape[0]
+
+
+def make_rating_env(config: EnvConfig, data: RatingData) -> RatingEnv:
+    """Builds the environment's static part.
+
+    Raises:
+        UserError: The catalogue is too small for episodes without repeats.
+    """
+    if not config.allow_repeats and data.num_items < config.episode_length:
+        raise UserError(
+            f"{data.name} has {data.num_items} items, an episode recommends {config.episode_length} different ones",
+            where=data.source,
+            do=f"Set env.episode_length to at most {data.num_items}.",
+        )
+    return RatingEnv(data.num_items, config.episode_length, config.cold_start, config.allow_repeats)
+
+
+def make_env_params(config: EnvConfig, data: RatingData, users: np.ndarray, relevant_above: float) -> EnvParams:
+    """Puts the simulator's tables on the device.
+
+    Args:
+        config: Simulator settings.
+        data: Ratings of all users.
+        users: [n] users that `reset` draws from.
+        relevant_above: Ratings above this are relevant.
+    """
+    with np.errstate(invalid="ignore"):
+        relevant = data.rating_values > relevant_above  # NaN ("not rated") compares false
+    return EnvParams(
+        ratings=make_rating_lookup(data, config.rating_layout, config.dense_limit_mb),
+        reward_of_code=jnp.asarray(empirical_rewards(data, config.reward_scale), jnp.float32),
+        relevant_code=jnp.asarray(relevant),
+        users=jnp.asarray(users, jnp.int32),
+        alpha=jnp.float32(config.alpha),
+    )

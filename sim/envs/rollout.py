@@ -1,0 +1,111 @@
+"""The one rollout: a batch of episodes under a policy, one compiled scan over time."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from harness.sharding import over_episodes
+from sim.envs.policy import Decision, Policy
+
+_ENVIRONMENT_STREAM = 0x656E76  # far from the small numbers by which policies split and fold the step's key
+
+
+class Environment(Protocol):
+    """What a rollout needs of an environment: pure functions of one episode, and what to keep of a batch of steps."""
+
+    @property
+    def episode_length(self) -> int:
+        """T, steps per episode."""
+
+    def reset_at(self, start: jax.Array, params: Any) -> tuple[Any, Any]:
+        """Starts the episode numbered `start` (int32; a user, or a session); returns observation and state."""
+
+    def step(self, key: jax.Array, state: Any, action: jax.Array, params: Any) -> tuple[Any, Any, Any, Any, Any, Any]:
+        """Returns observation, state, reward, terminated, truncated and info."""
+
+    def prepare(self, policy: Policy) -> Policy:
+        """Returns the policy as this environment lets it act (a random first item, for instance)."""
+
+    def record(self, observation: Any, decision: Decision, reward: jax.Array, info: Any) -> Any:
+        """Returns what a trajectory keeps of one step of a batch; the observation is the one decided on."""
+
+
+class Episodes(NamedTuple):
+    """A batch of running episodes: the policy's carry, observations and states of the environment, B of each."""
+
+    carry: Any
+    observation: Any
+    state: Any
+
+
+def begin(env: Environment, env_params: Any, policy: Policy, policy_params: Any, starts: jax.Array) -> Episodes:
+    """Starts one episode for each of [B] int32 starts."""
+    observation, state = jax.vmap(env.reset_at, in_axes=(0, None))(over_episodes(starts), env_params)
+    return over_episodes(Episodes(policy.initial_carry(policy_params, starts.shape[0]), observation, state))
+
+
+def advance(
+    env: Environment,
+    env_params: Any,
+    policy: Policy,
+    policy_params: Any,
+    episodes: Episodes,
+    key: jax.Array,
+    explore: bool,
+) -> tuple[Episodes, Any]:
+    """Takes one step in every episode; returns the episodes and `env.record` of the step."""
+    carry, decision = policy.act(policy_params, episodes.carry, episodes.observation, key, explore)
+    env_keys = jax.random.split(jax.random.fold_in(key, _ENVIRONMENT_STREAM), decision.action.shape[0])
+    observation, state, reward, _, _, info = jax.vmap(env.step, in_axes=(0, 0, 0, None))(
+        env_keys, episodes.state, decision.action, env_params
+    )
+    following = over_episodes(Episodes(carry, observation, state))
+    return following, env.record(episodes.observation, decision, reward, info)
+
+
+def rollout(
+    env: Environment,
+    env_params: Any,
+    policy: Policy,
+    policy_params: Any,
+    starts: jax.Array,
+    key: jax.Array,
+    explore: bool,
+) -> Any:
+    """Plays one episode from each of the given starts.
+
+    Args:
+        env: The simulator.
+        env_params: Its tables.
+        policy: Acts on the whole batch at once.
+        policy_params: The policy's parameters.
+        starts: [B] int32, one episode each.
+        key: Random key; step t uses `fold_in(key, t)`.
+        explore: True samples, False decides greedily (static).
+
+    Returns:
+        What `env.record` keeps, time first: arrays [T, B, ...].
+    """
+    policy = env.prepare(policy)
+    episodes = begin(env, env_params, policy, policy_params, starts)
+    return play_on(env, env_params, policy, policy_params, episodes, key, explore)[1]
+
+
+def play_on(
+    env: Environment,
+    env_params: Any,
+    policy: Policy,
+    policy_params: Any,
+    episodes: Episodes,
+    key: jax.Array,
+    explore: bool,
+) -> tuple[Episodes, Any]:
+    """Plays T steps in running episodes; as `rollout`, but with the episodes given and returned."""
+
+    def step(episodes: Episodes, t: jax.Array) -> tuple[Episodes, Any]:
+        return advance(env, env_params, policy, policy_params, episodes, jax.random.fold_in(key, t), explore)
+
+    return jax.lax.scan(step, episodes, jnp.arange(env.episode_length))

@@ -1,0 +1,40 @@
+"""The four metrics of Table 2 per user, and how sure a mean is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class UserMetrics:
+    """One entry per test user, [U] float64 each.
+
+    Attributes:
+        reward: Mean reward per recommendation.
+        precision: Hits / T.
+        recall: Hits / number of relevant items of the user, 0 without any.
+        f1: Harmonic mean of the two, 0 without hits. Its mean over users is the paper's F1.
+    """
+
+    reward: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+
+
+def user_metrics(rewards: np.ndarray, hits: np.ndarray, num_relevant: np.ndarray) -> UserMetrics:
+    """Computes the metrics of one episode per user.
+
+    Args:
+        rewards: [U, T].
+        hits: [U, T] bool, the item is relevant to the user.
+        num_relevant: [U] relevant items of each user.
+    """
+    num_hits = hits.sum(axis=1)
+    precision = num_hits / hits.shape[1]
+    recall = num_hits / np.maximum(num_relevant, 1)
+    total = precision + recall
+    f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
+    return UserMetrics(rewards.mean(axis=1, dtype=np.float64), precision, recall, f1)

@@ -1,0 +1,1 @@
+"""From files on disk to columns: finding, downloading, unpacking, parsing, caching."""

@@ -1,0 +1,170 @@
+"""Where the files of a data set are, and where parsed tables are kept: what all kinds of data sets have in common.
+
+Where files are looked for, first match wins (`data.root` is the folder; if null, the environment variable
+TPGR_JAX_DATA; if unset, the user's cache folder):
+
+1. `data.path`, if it is set, alone;
+2. each entry of `data.files` in order, as it is and with `.gz`; `*` matches any characters (several files then);
+3. the archive `data.archive` with its member `data.member`;
+4. only if `data.root` itself is set: the bare names of `data.files` in the root (it may be the data set's own folder).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.folders import CACHE_VARIABLE, ROOT_VARIABLE, named_folder
+from harness.settings import CountOrZero, Positive
+from sim.files.sources import SizeLimits, Source, find_members, natural_order
+
+
+@dataclass(frozen=True)
+class FilesConfig:
+    """The settings that all kinds of data sets share; `conf/data/*.yaml` hold the values and say more."""
+
+    name: str
+    reader: str
+    root: str | None
+    cache: str | None
+    max_unpacked_gib: Positive
+    files: list[str]
+    archive: str | None
+    member: str | None
+    path: str | None
+    separator: str | None
+    seed: CountOrZero
+
+    def check_files(self) -> None:
+        """Checks these settings.
+
+        Raises:
+            UserError: A value is out of range; the message names its key.
+        """
+        if not self.name.strip():
+            raise bad_setting("name", "is empty", "Name the data set.")
+        separator = self.separator_character
+        if separator is not None and (len(separator) != 1 or not separator.isascii() or separator in '"\n\r\0'):
+            problem = f"{separator!r} cannot be used"
+            raise bad_setting("separator", problem, "Set one ASCII character, 'tab', or null.")
+
+    @property
+    def separator_character(self) -> str | None:
+        """The column separator itself, None for the one that the file's ending implies."""
+        return "\t" if self.separator == "tab" else self.separator or None
+
+    @property
+    def limits(self) -> SizeLimits:
+        """What a compressed file may unpack to."""
+        return SizeLimits(max_bytes=int(self.max_unpacked_gib * 2**30))
+
+    @property
+    def root_folder(self) -> Path:
+        """The folder of data sets."""
+        return named_folder(self.root, ROOT_VARIABLE, "data", "data.root")
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder of parsed tables."""
+        return named_folder(self.cache, CACHE_VARIABLE, "tables", "data.cache")
+
+    @property
+    def archive_path(self) -> Path | None:
+        """Where the archive belongs."""
+        return self.root_folder / self.archive if self.archive else None
+
+    def stored_sources(self) -> list[Source]:
+        """Returns the files of the data set in a fixed order; none if they are not there.
+
+        Raises:
+            UserError: A file that was named is missing, or an archive damaged.
+        """
+        if self.path:
+            return [self._named_source(Path(self.path).expanduser())]
+        root, archive = self.root_folder, self.archive_path
+        for entry in self.files:
+            if found := _matches(root, entry):
+                return found
+        if archive is not None and (archive.is_file() or archive.is_dir()):
+            return self.members(archive)
+        if self.root:
+            for entry in self.files:
+                if found := _matches(root, Path(entry).name):
+                    return found
+        return []
+
+    def members(self, archive: Path) -> list[Source]:
+        """Returns the members of an archive that belong to the data set."""
+        return [Source(archive, member) for member in find_members(archive, self.member or "*")]
+
+    def what_was_missed(self) -> str:
+        """Says which files are not there."""
+        places = [f"{entry}[.gz]" for entry in self.files] + ([self.archive] if self.archive else [])
+        return f"no files of this data set under {self.root_folder} (looked for {', '.join(places)})"
+
+    def _named_source(self, path: Path) -> Source:
+        if path.suffix.lower() != ".zip":
+            return Source(path)
+        members = find_members(path, self.member or "*")
+        if len(members) > 1:
+            do = "Set data.member to the one to read."
+            raise UserError(f"holds {len(members)} files: {', '.join(members[:5])}", where=str(path), do=do)
+        return Source(path, members[0])
+
+
+STORE_THEM = f"Store its files there, or set data.root or {ROOT_VARIABLE} to the folder that holds them."
+"""Advice to users whose files are not found."""
+
+
+def bad_setting(key: str, problem: str, do: str) -> UserError:
+    """Returns the error of an impossible value of `data.KEY`."""
+    return UserError(problem, where=f"data.{key}", do=do)
+
+
+def fingerprint(source: Source) -> list[Any]:
+    """Returns what tells one version of a file from another; a missing file is reported when it is read."""
+    try:
+        status = source.path.stat()
+    except OSError:
+        return [str(source.path), source.member]
+    return [str(source.path.resolve()), source.member, status.st_size, status.st_mtime_ns]
+
+
+def describe_sources(sources: list[Source]) -> str:
+    """Returns the files for people."""
+    more = f" and {len(sources) - 1:,} more" if len(sources) > 1 else ""
+    return f"{sources[0]}{more}"
+
+
+def check_count(name: str, source: str, what: str, found: int, expected: int | None) -> None:
+    """Refuses a table with another count than the data set is known to have.
+
+    Raises:
+        UserError: The counts differ; None expects nothing.
+    """
+    if expected is not None and found != expected:
+        raise UserError(
+            f"holds {found:,} {what} where {name} has {expected:,}: another data set, or an incomplete file",
+            where=source,
+            do=f"Get the right file, or set data.expected_{what}=null (and the other expected_*) to take it.",
+        )
+
+
+def _matches(root: Path, entry: str) -> list[Source]:
+    """Returns the existing files that an entry of `data.files` names; of a file and its gzip, the file."""
+    if "*" in entry:
+        found = {*root.glob(entry), *root.glob(f"{entry}.gz")}
+        twice = {path for path in found if path.suffix == ".gz" and path.with_suffix("") in found}
+        return [Source(path) for path in sorted(found - twice, key=_reading_order)]
+    for name in (entry, f"{entry}.gz"):
+        # A folder or a dangling link of this name is reported when it is read, rather than passed over.
+        if os.path.lexists(root / name):
+            return [Source(root / name)]
+    return []
+
+
+def _reading_order(path: Path) -> tuple[tuple[tuple[int, str], ...], Path]:
+    return natural_order(path.name.removesuffix(".gz")), path

@@ -1,0 +1,232 @@
+"""Reads a data set of ratings: the MovieLens layouts, Netflix, and any CSV, TSV or Parquet table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.errors import UserError
+from sim.files.netflix import read_netflix
+from sim.files.parquet import is_parquet, read_parquet_ratings
+from sim.files.sources import SizeLimits, Source
+from sim.files.text_table import (
+    MAX_ID_CHARACTERS,
+    BadLineError,
+    Columns,
+    LineParser,
+    NamedColumns,
+    TableLayout,
+    check_field_count,
+    compact,
+    concatenate,
+    identifiers,
+    parse_file,
+    parse_identifier,
+    parse_integer,
+    parse_number,
+    read_csv,
+)
+
+PARSER_VERSION = 1
+"""Raise this when the same file would be parsed to another table than before; cached tables then expire."""
+
+READERS = ("movielens_dat", "movielens_data", "movielens_csv", "netflix", "table")
+_CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+
+
+def read_ratings(
+    reader: str, sources: Sequence[Source], *, layout: TableLayout | None = None, limits: SizeLimits | None = None
+) -> Columns:
+    """Parses one data set.
+
+    Args:
+        reader: One of `READERS`.
+        sources: The files in a fixed order. Only "netflix" takes more than one.
+        layout: Columns of a generic table; unused by the other readers.
+        limits: What compressed files may unpack to.
+
+    Returns:
+        The columns; ids are integers where the whole column consists of plain integers, else strings (so "007" and
+        "1.0" keep their spelling in a generic table).
+
+    Raises:
+        UserError: A file is missing, empty, damaged, of another layout, or has a malformed line or value.
+    """
+    limits = limits or SizeLimits()
+    if reader == "netflix":
+        return read_netflix(sources, limits)
+    if len(sources) != 1:
+        raise UserError(f"{len(sources)} files match, where one is expected", where=f"reader {reader}")
+    if reader in _DELIMITED:
+        return _read_lines(sources[0], _DELIMITED[reader](), limits)
+    layout = layout or TableLayout()
+    if reader != "table":
+        raise UserError(f"unknown reader {reader!r}", where="data.reader", do=f"Choose one of: {', '.join(READERS)}.")
+    if is_parquet(sources[0]):
+        return read_parquet_ratings(sources[0].path, layout)
+    return _read_lines(sources[0], _Table(layout, sources[0]), limits)
+
+
+def _read_lines(source: Source, parser: LineParser[list[np.ndarray]], limits: SizeLimits) -> Columns:
+    """Reads a file of one rating per line."""
+    parts: list[list[np.ndarray]] = []
+    unterminated = False
+    for chunk, part in parse_file(source, parser, limits):
+        parts.append(part)
+        unterminated = chunk.unterminated
+    columns = [concatenate(column) for column in zip(*parts, strict=True)]
+    timestamps = columns[3] if len(columns) == 4 else None
+    if unterminated and parser.timestamp_is_last and timestamps is not None:
+        _check_last_timestamp(timestamps, source)
+    return Columns(columns[0], columns[1], columns[2], timestamps)
+
+
+def _check_last_timestamp(timestamps: np.ndarray, source: Source) -> None:
+    """Refuses a last timestamp that lost digits, where the file ends without a line end.
+
+    Losing a digit divides a timestamp by ten, which puts it before all others; a complete file would need its oldest
+    rating in its last line, with fewer digits, and no line end there.
+    """
+    if len(timestamps) < 2:
+        return
+    last, others = int(timestamps[-1]), timestamps[:-1]
+    if last < int(others.min()) and len(str(last)) < len(str(int(others.max()))):
+        raise UserError(
+            f"the last line ends with timestamp {last} and without a line end: the file looks cut short",
+            where=str(source),
+            do="Get a complete copy; if the file is complete, add a line end to its last line.",
+        )
+
+
+class _Delimited(LineParser[list[np.ndarray]]):
+    """The MovieLens layouts: integer user, integer item, rating, integer timestamp."""
+
+    def __init__(self, separator: str, expected: str, header: str | None = None) -> None:
+        self.separator, self.expected, self.header = separator, expected, header
+        self._allowed = b"0123456789.-\n" + separator.encode()
+
+    def read_header(self, line: str) -> bool:
+        if self.header is None:
+            return False
+        if line != self.header:
+            raise BadLineError(f"the header is not {self.header}")
+        return True
+
+    def parse_chunk(self, data: bytes) -> list[np.ndarray] | None:
+        import polars as pl
+
+        # Only these bytes: no blanks, quotes, exponents, NaN or letters, which Polars would read in its own way.
+        if data.translate(None, self._allowed):
+            return None
+        separator = self.separator
+        if len(separator) > 1:
+            data = data.replace(separator.encode(), b"\t")
+            if separator[0].encode() in data:
+                return None
+            separator = "\t"
+        lines = data.count(b"\n")
+        # Polars pads short lines and refuses long ones, so the right total of separators means that no line is short.
+        if data.count(separator.encode()) != 3 * lines:
+            return None
+        schema = {"user": pl.Int64, "item": pl.Int64, "rating": pl.Float64, "timestamp": pl.Int64}
+        table = read_csv(data, separator, schema)
+        if table is None or table.height != lines or any(column.null_count() for column in table):
+            return None
+        columns = [column.to_numpy() for column in table]
+        if not np.isfinite(columns[2]).all():
+            return None
+        return [compact(columns[0]), compact(columns[1]), columns[2], compact(columns[3])]
+
+    def parse_line(self, line: str) -> list[Any]:
+        parts = line.split(self.separator)
+        check_field_count(parts, 4)
+        return [
+            parse_integer(parts[0], "user id"),
+            parse_integer(parts[1], "item id"),
+            parse_number(parts[2], "rating"),
+            parse_integer(parts[3], "timestamp"),
+        ]
+
+    def collect(self, rows: list[list[Any]]) -> list[np.ndarray]:
+        users, items, ratings, timestamps = zip(*rows, strict=True)
+        integers = [compact(np.array(column, np.int64)) for column in (users, items, timestamps)]
+        return [integers[0], integers[1], np.array(ratings, np.float64), integers[2]]
+
+
+_DELIMITED: dict[str, Callable[[], _Delimited]] = {
+    "movielens_dat": lambda: _Delimited("::", "user::item::rating::timestamp"),
+    "movielens_data": lambda: _Delimited("\t", "user, item, rating and timestamp, separated by tabs"),
+    "movielens_csv": lambda: _Delimited(
+        ",", "the columns userId,movieId,rating,timestamp", header="userId,movieId,rating,timestamp"
+    ),
+}
+
+
+class _Table(NamedColumns[list[np.ndarray]]):
+    """A table of ratings."""
+
+    def __init__(self, layout: TableLayout, source: Source) -> None:
+        super().__init__(source, layout.names, layout.separator)
+
+    def read_header(self, line: str) -> bool:
+        is_header = super().read_header(line)
+        self.timestamp_is_last = len(self.places) == 4 and self.places[3] == self.num_columns - 1
+        return is_header
+
+    def parse_chunk(self, data: bytes) -> list[np.ndarray] | None:
+        wanted = self.texts_of_chunk(data)
+        if wanted is None:
+            return None
+        if any(column.null_count() or bool((column.str.len_bytes() > MAX_ID_CHARACTERS).any()) for column in wanted):
+            return None
+        ratings = _unique_numbers(wanted[2])
+        if ratings is None:
+            return None
+        columns = [identifiers(wanted[0]), identifiers(wanted[1]), ratings]
+        if len(wanted) == 4:
+            columns.append(identifiers(wanted[3]))
+            if columns[3].dtype.kind == "U":
+                return None
+        return columns
+
+    def parse_line(self, line: str) -> list[Any]:
+        values = self.texts_of_line(line)
+        row: list[Any] = [parse_identifier(values[0], "user id"), parse_identifier(values[1], "item id")]
+        row.append(parse_number(values[2], "rating"))
+        if len(values) == 4:
+            row.append(parse_integer(values[3], "timestamp (seconds since 1970)"))
+        return row
+
+    def collect(self, rows: list[list[Any]]) -> list[np.ndarray]:
+        columns = list(zip(*rows, strict=True))
+        arrays = [_identifier_array(columns[0]), _identifier_array(columns[1]), np.array(columns[2], np.float64)]
+        if len(columns) == 4:
+            arrays.append(compact(np.array(columns[3], np.int64)))
+        return arrays
+
+
+def _identifier_array(texts: Sequence[str]) -> np.ndarray:
+    if all(_CANONICAL_INTEGER.fullmatch(text) for text in texts):
+        return compact(np.array([int(text) for text in texts], np.int64))
+    return np.array(texts, str)
+
+
+def _unique_numbers(column: Any) -> np.ndarray | None:
+    """Parses each distinct rating once, by the rules of the careful path."""
+    distinct, places = _factorise(column)
+    try:
+        return np.array([parse_number(text, "rating") for text in distinct], np.float64)[places]
+    except BadLineError:
+        return None
+
+
+def _factorise(column: Any) -> tuple[list[str], np.ndarray]:
+    """Returns the distinct texts of a column and the place of each row's text among them."""
+    import polars as pl
+
+    distinct = column.unique(maintain_order=True)
+    index = pl.Series(range(len(distinct)), dtype=pl.UInt32)
+    return distinct.to_list(), column.replace_strict(distinct, index).to_numpy()

@@ -1,0 +1,1 @@
+"""Synthetic ratings and logs with a known truth."""

@@ -1,0 +1,1 @@
+"""Checked tables of ratings and events, and their splits."""

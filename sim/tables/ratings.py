@@ -1,0 +1,200 @@
+"""The internal rating table: what every reader and the generator produce, what everything else consumes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+
+from harness.errors import UserError
+
+MAX_DISTINCT_RATINGS = 65_535
+MAX_RATING = 1e6  # larger magnitudes are damage, and their squares would not fit into 32-bit floats
+
+
+@dataclass(frozen=True)
+class RatingData:
+    """Ratings of U users for I items, stored by user (host memory; arrays may be read-only memory maps).
+
+    Attributes:
+        name: Data set name, as in the configuration.
+        user_ids: [U] original user ids, ascending (integers or strings).
+        item_ids: [I] original ids of the items rated at least once, ascending.
+        indptr: [U + 1] int64; the ratings of user u are rows indptr[u] to indptr[u + 1].
+        items: [R] item index of each rating, strictly ascending within a user (uint16 where I allows, else int32).
+        codes: [R] index into rating_values, never 0 (uint8 where their number allows, else uint16).
+        rating_values: [V + 1] float64; entry 0 stands for "not rated" and is NaN, then the distinct ratings ascending.
+        timestamps: [R] int64 seconds (any epoch), or None where the source has none.
+        rating_min: Smallest rating that the scale allows.
+        rating_max: Largest rating that the scale allows.
+        checksum: "sha256:..." of the source files in a fixed order, or of the generator's settings.
+        source: Where the ratings came from, for people (a path or "generated").
+        synthetic: True if a generator made them.
+        source_rows: [R] place of each rating in the source, which settles ties in time; None unless it was asked for.
+    """
+
+    name: str
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    indptr: np.ndarray
+    items: np.ndarray
+    codes: np.ndarray
+    rating_values: np.ndarray
+    timestamps: np.ndarray | None
+    rating_min: float
+    rating_max: float
+    checksum: str
+    source: str
+    synthetic: bool
+    source_rows: np.ndarray | None = None
+
+    @property
+    def num_users(self) -> int:
+        """U."""
+        return len(self.user_ids)
+
+    @property
+    def num_items(self) -> int:
+        """I."""
+        return len(self.item_ids)
+
+    @property
+    def num_ratings(self) -> int:
+        """R."""
+        return len(self.items)
+
+    def matrix(self, values: np.ndarray, users: np.ndarray | None = None) -> scipy.sparse.csr_array:
+        """Returns the sparse matrix whose entry for a rating with code k is `values[k]` (float32).
+
+        Args:
+            values: [V + 1] value of each rating code; `rating_values` itself gives the rating matrix. Values of zero
+                stay stored, so that "rated" and "not rated" remain distinguishable.
+            users: [n] user indices in ascending order to keep as rows; None keeps all U.
+
+        Returns:
+            [n, I] (or [U, I]) in CSR format.
+        """
+        lengths = np.diff(self.indptr)
+        codes, items, indptr = self.codes, self.items, self.indptr
+        if users is not None:
+            kept = np.zeros(self.num_users, bool)
+            kept[users] = True
+            rows = np.repeat(kept, lengths)
+            codes, items = codes[rows], items[rows]
+            indptr = np.concatenate([[0], np.cumsum(lengths[users])])
+        # 32-bit offsets keep all index arrays 32-bit, here and in what is made from the matrix.
+        indptr = indptr.astype(np.int32) if len(codes) < 2**31 else indptr
+        data = np.asarray(values, np.float32)[codes]
+        return scipy.sparse.csr_array((data, items.astype(np.int32), indptr), (len(indptr) - 1, self.num_items))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(U, I)."""
+        return self.num_users, self.num_items
+
+    def rows_by_time(self) -> np.ndarray:
+        """Returns the [R] rows user by user, each user's in order of time; ties keep the order of the source.
+
+        Where `source_rows` was not asked for, ties keep the order of the items.
+
+        Raises:
+            UserError: The ratings have no timestamps.
+        """
+        if self.timestamps is None:
+            raise UserError(
+                f"{self.name} has no timestamps, so its ratings have no order",
+                where=self.source,
+                do="Name the column that holds them with data.timestamp_column, or choose a data set that has them.",
+            )
+        users = np.repeat(np.arange(self.num_users), np.diff(self.indptr))
+        ties = () if self.source_rows is None else (self.source_rows,)
+        return np.lexsort((*ties, self.timestamps, users))
+
+
+def build_rating_data(
+    *,
+    name: str,
+    users: np.ndarray,
+    items: np.ndarray,
+    ratings: np.ndarray,
+    timestamps: np.ndarray | None,
+    rating_min: float | None,
+    rating_max: float | None,
+    checksum: str,
+    source: str,
+    synthetic: bool,
+    keep_source_rows: bool = False,
+) -> RatingData:
+    """Re-maps ids to 0..n-1, sorts by user and item, and checks the ratings.
+
+    Args:
+        name: Data set name.
+        users: [R] original user ids.
+        items: [R] original item ids.
+        ratings: [R] ratings (any float or integer type).
+        timestamps: [R] seconds, or None.
+        rating_min: Smallest allowed rating; None takes the smallest seen.
+        rating_max: Largest allowed rating; None takes the largest seen.
+        checksum: Checksum of the source.
+        source: Where the ratings came from, for messages.
+        synthetic: Whether a generator made them.
+        keep_source_rows: Whether the table remembers the order of the rows given here.
+
+    Raises:
+        UserError: No ratings; a rating that is not finite or out of scale; a (user, item) pair rated twice; too many
+            distinct rating values.
+    """
+    if len(users) == 0:
+        raise UserError("holds no ratings", where=source, do="Check that this is the right, complete file.")
+    ratings = np.asarray(ratings, np.float64)
+    low = float(np.min(ratings)) if rating_min is None else float(rating_min)
+    high = float(np.max(ratings)) if rating_max is None else float(rating_max)
+    bad = ~((ratings >= low) & (ratings <= high) & (np.abs(ratings) <= MAX_RATING))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise UserError(
+            f"rating {ratings[row]:g} of user {users[row]} for item {items[row]} is outside the scale "
+            f"{max(low, -MAX_RATING):g} to {min(high, MAX_RATING):g} ({int(bad.sum()):,} such ratings)",
+            where=source,
+            do="Mend the file, or set data.rating_min and data.rating_max to its true scale.",
+        )
+    user_ids, user_index = np.unique(users, return_inverse=True)
+    item_ids, item_index = np.unique(items, return_inverse=True)
+    distinct, code = np.unique(ratings, return_inverse=True)
+    if len(distinct) > MAX_DISTINCT_RATINGS:
+        raise UserError(
+            f"has {len(distinct):,} distinct rating values; at most {MAX_DISTINCT_RATINGS:,} are supported",
+            where=source,
+            do="Round the ratings, for instance to two decimals.",
+        )
+    key = user_index.astype(np.int64) * len(item_ids) + item_index
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    repeated = key[1:] == key[:-1]
+    if repeated.any():
+        user, item = divmod(int(key[int(np.argmax(repeated))]), len(item_ids))
+        raise UserError(
+            f"user {user_ids[user]} rates item {item_ids[item]} more than once ({int(repeated.sum()):,} repeated "
+            "ratings)",
+            where=source,
+            do="Keep one rating per user and item.",
+        )
+    indptr = np.zeros(len(user_ids) + 1, np.int64)
+    np.cumsum(np.bincount(user_index, minlength=len(user_ids)), out=indptr[1:])
+    return RatingData(
+        name=name,
+        user_ids=user_ids,
+        item_ids=item_ids,
+        indptr=indptr,
+        items=item_index[order].astype(np.uint16 if len(item_ids) <= 2**16 else np.int32),
+        codes=(code[order] + 1).astype(np.uint8 if len(distinct) < 2**8 else np.uint16),
+        rating_values=np.concatenate([[np.nan], distinct]),
+        timestamps=None if timestamps is None else np.asarray(timestamps, np.int64)[order],
+        rating_min=low,
+        rating_max=high,
+        checksum=checksum,
+        source=source,
+        synthetic=synthetic,
+        source_rows=order if keep_source_rows else None,
+    )

@@ -1,0 +1,65 @@
+"""Command lines that compose to a given configuration."""
+
+import shlex
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.runs.composition import (
+    composed_values,
+    differing_overrides,
+    is_configuration,
+    override_value,
+    overrides_like,
+    shell_command,
+    sweep_of,
+    unlike_composed,
+)
+
+# Without control characters, which no shell or YAML file would bring here.
+TEXTS = st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "))
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-1000, 1000) | st.floats(-1e9, 1e9) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@given(VALUES)
+def test_hydra_reads_back_what_is_written(value):
+    override = OverridesParser.create().parse_override(f"key={override_value(value)}")
+    read = override.value()
+    assert _plain(read) == value
+    assert shlex.split(shell_command("m", [f"key={override_value(value)}"]))[3] == f"key={override_value(value)}"
+
+
+def _plain(value):
+    """Quoted strings come back as such; numbers of any type are equal."""
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return getattr(value, "text", value)
+
+
+def test_overrides_lead_from_one_configuration_to_another():
+    wanted = composed_values("train", ["data=ratings_file", "data.path=a b.csv", "agent.policy.hidden=[]", "seed=3"])
+    base = composed_values("train", ["data=ratings_file"])
+    overrides = differing_overrides(base, wanted, lambda key: key != "seed")
+    assert overrides == ['data.path="a b.csv"', "tree.seed=3", "agent.policy.hidden=[]"]
+    assert composed_values("train", ["data=ratings_file", *overrides, "seed=3"]) == wanted
+    assert differing_overrides(base, {"unknown": 1}, lambda key: True) == []
+
+
+def test_what_a_run_has_beyond_a_composition():
+    values = composed_values("train", ["agent.policy.hidden=[]", "seed=3"])
+    assert overrides_like("train", [], values, lambda key: key != "tree.seed") == ["agent.policy.hidden=[]", "seed=3"]
+    assert overrides_like("train", ["seed=3"], values, lambda key: True) == ["agent.policy.hidden=[]"]
+    settings = {"seed": 3, "tree.depth": 2, "agent.policy.hidden": [], "unknown": None}
+    assert unlike_composed("train", ["seed=3"], settings) == {"agent.policy.hidden": [], "unknown": None}
+
+
+def test_configurations_and_what_experiments_sweep_over():
+    assert is_configuration("agent", "tpgr")
+    assert not is_configuration("agent", "nobody")
+    assert sweep_of("depth") == {"tree.depth": [1, 2, 3, 4], "seed": [0, 1, 2]}
+    assert sweep_of("table2")["env.alpha"] == [0.0, 0.1, 0.2]

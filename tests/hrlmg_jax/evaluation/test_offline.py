@@ -1,0 +1,174 @@
+"""Re-ranking against a direct transcription of Algorithm 4."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hrlmg_jax.agent.goals import GoalConfig
+from hrlmg_jax.agent.networks import ActorCritic, NetworkConfig
+from hrlmg_jax.agent.policy import ActingParams, TwoLevelPolicy, make_high_level
+from hrlmg_jax.evaluation.offline import LoggedSessions, OfflineTest, rank_by_score, rerank
+from hrlmg_jax.retrieval.index import ItemIndex
+from hrlmg_jax.sessions import SessionData
+from sim.envs.session_env import SessionConfig
+from sim.tables.events import build_event_log
+
+ITEMS, SIZE, LENGTH = 30, 5, 3
+MEMORY, PERIOD, GOALS = 7, 5, 2
+NO_GOALS = GoalConfig(False, 1, 2, 0.5, 0.5, 0.1, False, False, False, "gamma", True)
+AGENTS = {
+    "DDPG": NO_GOALS,
+    "DDPG with a memory": dataclasses.replace(NO_GOALS, memory=MEMORY),
+    "goals of a memory": dataclasses.replace(
+        NO_GOALS, enabled=True, conditioned=True, memory=MEMORY, period=PERIOD, count=GOALS
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=AGENTS)
+def world(request):
+    """A random log of 6 users with 3 sessions of 4 to 11 items, and networks drawn at random."""
+    generator = np.random.default_rng(0)
+    users, items, times, feedback, sessions = [], [], [], [], []
+    for session in range(18):
+        shown = generator.choice(ITEMS, generator.integers(4, 12), replace=False)
+        for place, item in enumerate(shown):
+            users.append(session // 3)
+            items.append(item)
+            times.append(session * 1000 + place)
+            feedback.append(generator.choice(3, p=[0.5, 0.35, 0.15]))
+            sessions.append(session)
+    columns = [np.asarray(column) for column in (users, items, times, feedback, sessions)]
+    log = build_event_log(
+        name="log",
+        users=columns[0],
+        items=columns[1],
+        times=columns[2],
+        feedback=columns[3],
+        sessions=columns[4],
+        session_gap=0.0,
+        checksum="",
+        source="",
+    )
+    data = SessionData(log, ITEMS, np.arange(18) % 3 == 2, np.zeros(6, bool))
+    config = NetworkConfig(4, 4, 8, "unit", 1.0, "linear", "twin")
+    goals = AGENTS[request.param]
+    policy = TwoLevelPolicy(
+        ActorCritic(config, 1, SIZE, goals.directions_seen), make_high_level(config, goals, SIZE), goals, 0.1, LENGTH
+    )
+    vectors = generator.normal(size=(ITEMS, SIZE))
+    embedding = jnp.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), jnp.float32)
+
+    def drawn(networks):
+        shapes = jax.eval_shape(networks.init, jax.random.key(1))["actor"]
+        return jax.tree.map(lambda leaf: jnp.asarray(generator.normal(0, 0.5, leaf.shape), jnp.float32), shapes)
+
+    actor = drawn(policy.low)
+    high = drawn(policy.high) if policy.high else None
+    table = data.table if goals.memory else None
+    params = ActingParams(actor, high, ItemIndex(embedding, ITEMS), table, jnp.ones(ITEMS), jnp.bool_(False))
+    propose = jax.jit(lambda browsed, clicked, seen: policy.low.act(actor, browsed, clicked, embedding, seen).vector)
+    return SimpleNamespace(
+        data=data, policy=policy, params=params, embedding=np.asarray(embedding, np.float64), propose=propose
+    )
+
+
+def histories_before(log, row):
+    """The user's items before a row that were browsed, clicked (ordered or not) and ordered, oldest first."""
+    earlier = [i for i in range(row) if log.user[i] == log.user[row]]
+    return [[int(log.item[i]) for i in earlier if log.feedback[i] >= least] for least in range(3)]
+
+
+def padded(items):
+    last = items[-LENGTH:]
+    return jnp.asarray([[-1] * (LENGTH - len(last)) + last], jnp.int32)
+
+
+def direction(world, items):
+    total = sum((world.embedding[item] for item in items), np.zeros(SIZE))
+    return total / max(np.linalg.norm(total), 1e-12) * len(items) / (len(items) + 1)
+
+
+def vectors_seen(world, before, histories, step, goals_in_force):
+    """What the low level sees besides its histories; new goals begin at every multiple of the period."""
+    goals = world.policy.goals
+    if not goals.memory:
+        return None, None
+    remembered = [direction(world, items[-MEMORY:]) for items in before]
+    remembered += [direction(world, items[-LENGTH:]) for items in histories[1:]]
+    if not goals.enabled:
+        return np.stack(remembered), None
+    if step % PERIOD == 0:
+        slopes = 8 * np.asarray(world.params.high["weights"], np.float64) @ np.stack(remembered)
+        goals_in_force = slopes / np.maximum(np.linalg.norm(slopes, axis=1, keepdims=True), 1e-12)
+    stage = 0 if step % PERIOD < 2 else 1  # two steps of five, then the other three
+    return goals_in_force[stage : stage + 1], goals_in_force
+
+
+def transcription(world, row, items, answers):
+    """Algorithm 4, line by line, for one session."""
+    before = histories_before(world.data.log, row)  # line 2
+    histories = [list(kind) for kind in before]
+    left, ranked, goals = list(items), [], None
+    while left:  # line 3
+        seen, goals = vectors_seen(world, before, histories, len(ranked), goals)
+        seen = None if seen is None else jnp.asarray(seen[None], jnp.float32)
+        proposal = np.asarray(world.propose(padded(histories[0]), padded(histories[1]), seen), np.float64)
+        scores = proposal[0, 0] @ world.embedding[left].T
+        chosen = left[int(np.argmax(scores))]  # line 4
+        ranked.append(chosen)  # line 5
+        answer = answers[list(items).index(chosen)]  # line 6
+        for kind in range(answer + 1):
+            histories[kind].append(chosen)  # line 7
+        left.remove(chosen)  # line 8
+    return ranked
+
+
+def test_reranking_is_algorithm_4(world):
+    log = world.data.log
+    starts = log.session_starts()
+    chosen = np.flatnonzero(world.data.is_test)
+    length = np.diff(starts)[chosen]
+    items = np.full((len(chosen), length.max()), -1, np.int32)
+    feedback = np.zeros(items.shape, np.int8)
+    for number, session in enumerate(chosen):
+        rows = slice(starts[session], starts[session + 1])
+        items[number, : length[number]] = log.item[rows]
+        feedback[number, : length[number]] = log.feedback[rows]
+    sessions = LoggedSessions(chosen, starts[chosen], length, items, feedback)
+    config = SimpleNamespace(env=SessionConfig(8, LENGTH, 1.0, 5.0), evaluation=SimpleNamespace(sessions_at_a_time=4))
+    found = rerank(config, SimpleNamespace(data=world.data), world.policy.as_policy(), world.params, sessions)
+    for number in range(len(chosen)):
+        shown = items[number, : length[number]].tolist()
+        answers = feedback[number, : length[number]].tolist()
+        expected = transcription(world, int(starts[chosen[number]]), shown, answers)
+        assert found.items[number, : length[number]].tolist() == expected
+        assert found.feedback[number, : length[number]].tolist() == [answers[shown.index(item)] for item in expected]
+        assert (found.items[number, length[number] :] == -1).all()
+        assert not found.feedback[number, length[number] :].any()
+
+
+def test_ranking_by_score_keeps_padding_last_and_ties_in_the_logged_order():
+    sessions = LoggedSessions(
+        np.arange(2),
+        np.zeros(2, int),
+        np.array([3, 2]),
+        np.array([[7, 8, 9], [4, 5, -1]], np.int32),
+        np.array([[0, 1, 2], [1, 0, 0]], np.int8),
+    )
+    found = rank_by_score(sessions, np.array([[0.1, 0.5, 0.5], [-3.0, -2.0, 99.0]]))
+    np.testing.assert_array_equal(found.items, [[8, 9, 7], [5, 4, -1]])
+    np.testing.assert_array_equal(found.feedback, [[1, 2, 0], [0, 1, 0]])
+
+
+def test_offline_metrics_of_a_hand_worked_session():
+    ranked = OfflineTest(np.array([[3, 1, 2]], np.int32), np.array([[0, 2, 1]], np.int8))
+    metrics = ranked.metrics(np.array([0.0, 1.0, 5.0]))
+    np.testing.assert_allclose(metrics["map"], [(1 / 2 + 2 / 3) / 2])
+    expected = (5 / np.log2(3) + 1 / 2) / (5 + 1 / np.log2(3))
+    np.testing.assert_allclose(metrics["ndcg20"], [expected])
+    np.testing.assert_allclose(metrics["ndcg40"], [expected])

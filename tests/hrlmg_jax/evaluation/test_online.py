@@ -1,0 +1,43 @@
+"""Where the sessions of the online test begin, and whose luck they have."""
+
+import numpy as np
+import pytest
+
+from hrlmg_jax.evaluation.online import make_player, session_rows
+from hrlmg_jax.evaluation.policies import fixed_list
+from hrlmg_jax.problem import true_env_params
+from hrlmg_jax.sessions import SessionData
+from sim.envs.session_env import SessionEnv
+from sim.generators.funnel import FunnelModel, generate_log
+
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def data() -> SessionData:
+    log = generate_log(size="tiny", seed=0, num_users=20, num_items=100)
+    return SessionData(log, log.num_items, np.arange(log.num_sessions) % 4 == 3, np.zeros(20, bool))
+
+
+def test_few_sessions_spread_over_the_part_and_many_begin_again(data: SessionData) -> None:
+    firsts = data.first_rows("test")
+    assert session_rows(data, "test", 3).tolist() == [firsts[0], firsts[round((len(firsts) - 1) / 2)], firsts[-1]]
+    assert session_rows(data, "test", len(firsts)).tolist() == firsts.tolist()
+    number = 3 * len(firsts) + 1
+    rows = session_rows(data, "test", number)
+    assert len(rows) == number
+    assert set(np.unique(rows, return_counts=True)[1]) <= {2, 3, 4}
+    assert set(rows) == set(firsts)
+
+
+def test_who_begins_again_where_another_did_has_other_luck(data: SessionData) -> None:
+    """A fixed list, in which only the users' answers are drawn; in batches of unequal size."""
+    rows = session_rows(data, "test", 4 * len(data.first_rows("test")))
+    env = SessionEnv(FunnelModel(), STEPS, 3)
+    world, at_a_time = true_env_params(data, rows), len(rows) // 2 + 1
+    contestant = fixed_list(np.arange(data.num_items, dtype=np.int32), data.num_items, STEPS)
+    first, again = (make_player(env, world, at_a_time)(contestant) for _ in range(2))
+    np.testing.assert_array_equal(first.feedback, again.feedback)
+    same_beginning = rows[1:] == rows[:-1]
+    other_answers = (first.feedback[1:] != first.feedback[:-1]).any(1)
+    assert other_answers[same_beginning].mean() > 0.5  # with a click rate of a tenth, many skip all twelve

@@ -1,0 +1,146 @@
+"""The best item by a score of every item, against plain loops; critics that decide, and their exploration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sim.envs.nearest_items
+from hrlmg_jax.agent.goals import GoalConfig
+from hrlmg_jax.agent.networks import ActorCritic, NetworkConfig
+from hrlmg_jax.agent.policy import CRITIC, ActingParams, TwoLevelPolicy
+from hrlmg_jax.retrieval.index import ItemIndex
+from hrlmg_jax.retrieval.item_scores import best_scored_item
+from sim.envs.histories import Histories
+from sim.envs.session_env import SessionObservation
+
+ITEMS, CATALOGUE, E, N, T, B = 12, 10, 4, 3, 8, 6
+EMBEDDING = np.random.default_rng(0).normal(size=(ITEMS, E)).astype(np.float32)
+CONFIG = NetworkConfig(
+    hidden_size=3,
+    state_size=4,
+    critic_width=5,
+    action_norm="unit",
+    action_bound=1.0,
+    q_output="linear",
+    critics="twin",
+)
+NETWORKS = ActorCritic(CONFIG, 1, E)
+
+
+def observe(seed: int, done: int, candidates: np.ndarray | None = None) -> SessionObservation:
+    """B sessions after some recommendations of different items."""
+    generator = np.random.default_rng(seed)
+    recommended = np.full((B, T), -1, np.int32)
+    for row in recommended:
+        row[:done] = generator.permutation(CATALOGUE)[:done]
+    histories = generator.integers(-1, ITEMS, (3, B, N)).astype(np.int32)
+    return SessionObservation(
+        step=jnp.full((B,), done, jnp.int32),
+        recommended=jnp.asarray(recommended),
+        last_item=jnp.full((B,), -1, jnp.int32),
+        histories=Histories(*map(jnp.asarray, histories)),
+        candidates=None if candidates is None else jnp.asarray(candidates, jnp.int32),
+        hidden=(),
+    )
+
+
+def distance_score(state: jax.Array, items: jax.Array) -> jax.Array:
+    return -jnp.sum((items - state) ** 2, -1)
+
+
+@pytest.mark.parametrize("sessions_at_a_time", [1, 2, B])
+@pytest.mark.parametrize("done", [0, 3, T])
+def test_it_is_the_best_of_the_catalogue_that_is_left(
+    sessions_at_a_time: int, done: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sim.envs.nearest_items, "NUMBERS_AT_A_TIME", CATALOGUE * sessions_at_a_time)
+    states = np.random.default_rng(done).normal(size=(B, E)).astype(np.float32)
+    observation = observe(done, done)
+    found = best_scored_item(distance_score, jnp.asarray(states), jnp.asarray(EMBEDDING), CATALOGUE, observation)
+    for state, recommended, item in zip(states, np.asarray(observation.recommended), found, strict=True):
+        left = [i for i in range(CATALOGUE) if i not in recommended]
+        assert int(item) == min(left, key=lambda i: float(np.sum((EMBEDDING[i] - state) ** 2)))
+
+
+def test_of_a_logged_session_it_is_the_best_candidate_that_is_left() -> None:
+    generator = np.random.default_rng(5)
+    candidates = np.stack([generator.permutation(ITEMS)[:6] for _ in range(B)])
+    candidates[:, 4:] = -1
+    states = generator.normal(size=(B, E)).astype(np.float32)
+    observation = observe(1, 3, candidates)
+    found = best_scored_item(distance_score, jnp.asarray(states), jnp.asarray(EMBEDDING), CATALOGUE, observation)
+    for row in range(B):
+        left = [i for i in candidates[row, :4] if i not in np.asarray(observation.recommended[row])]
+        assert int(found[row]) == min(left, key=lambda i: float(np.sum((EMBEDDING[i] - states[row]) ** 2)))
+
+
+# --- A critic that decides --------------------------------------------------------------------------------------------
+
+
+def random_params(seed: int = 0) -> dict[str, Any]:
+    shapes = jax.eval_shape(NETWORKS.init, jax.random.key(0))
+    generator = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: generator.normal(0, 0.7, leaf.shape).astype(np.float32), shapes)
+
+
+@pytest.mark.parametrize("q_output", ["linear", "relu"])
+def test_values_of_many_items_are_the_first_critics_values_of_each(q_output: str) -> None:
+    networks = ActorCritic(NetworkConfig(**{**vars(CONFIG), "q_output": q_output}), 1, E)
+    params, observation = random_params(), observe(2, 0)
+    browsed, clicked = observation.histories.browsed, observation.histories.clicked
+    states = networks.encode_for_critic(params["critic"], browsed, clicked, EMBEDDING)
+    both = networks.encode(params, browsed, clicked, EMBEDDING)[1]
+    np.testing.assert_allclose(states, both[0], atol=1e-6)
+    found = jax.vmap(lambda state: networks.values_of_items(params["critic"], state, EMBEDDING))(states)
+    for item in range(ITEMS):
+        action = jnp.broadcast_to(EMBEDDING[item], (B, 1, E))
+        one = networks.value(params["critic"], both, action, None)[0, :, 0]
+        np.testing.assert_allclose(found[:, item], one, atol=1e-5)
+
+
+def dnn_policy(epsilon: float) -> TwoLevelPolicy:
+    goals = GoalConfig(False, 1, 1, 0.0, 0.0, 0.0, False, False, False, "gamma", True)
+    return TwoLevelPolicy(NETWORKS, None, goals, 0.1, N, CRITIC, epsilon)
+
+
+def acting_params(critic: Any) -> ActingParams:
+    index = ItemIndex(jnp.asarray(EMBEDDING), CATALOGUE)
+    return ActingParams(critic, None, index, None, jnp.arange(1.0, CATALOGUE + 1), jnp.bool_(False))
+
+
+def test_dnn_recommends_what_its_critic_values_most() -> None:
+    params, observation = random_params(3), observe(3, 4)
+    policy = dnn_policy(0.5).as_policy()
+    _, decision = policy.act(acting_params(params["critic"]), (), observation, jax.random.key(0), False)
+    states = NETWORKS.encode_for_critic(
+        params["critic"], observation.histories.browsed, observation.histories.clicked, EMBEDDING
+    )
+    for row in range(B):
+        values = np.asarray(NETWORKS.values_of_items(params["critic"], states[row], EMBEDDING[:CATALOGUE]))
+        left = [i for i in range(CATALOGUE) if i not in np.asarray(observation.recommended[row])]
+        assert int(decision.action[row]) == max(left, key=lambda i: values[i])
+
+
+def test_exploring_draws_the_share_of_items_that_epsilon_says() -> None:
+    params, observation = acting_params(random_params(4)["critic"]), observe(4, 4)
+    chosen = {}
+    for epsilon in (0.0, 0.3, 1.0):
+        act = jax.jit(dnn_policy(epsilon).as_policy().act, static_argnums=4)
+        chosen[epsilon] = np.array(
+            [act(params, (), observation, jax.random.key(number), True)[1].action for number in range(300)]
+        )
+    recommended = np.asarray(observation.recommended)
+    assert not any((drawn[:, row, None] == recommended[row, :4]).any() for drawn in chosen.values() for row in range(B))
+    best = chosen[0.0][0]
+    assert (chosen[0.0] == best).all()
+    # A drawn item, too, is the best one in one case of the six that are left.
+    for epsilon in (0.3, 1.0):
+        share = np.mean(chosen[epsilon] != best)
+        assert share == pytest.approx(epsilon * 5 / 6, abs=4 * np.sqrt(0.25 / chosen[epsilon].size))
+    counts = [np.unique(chosen[1.0][:, row], return_counts=True)[1] for row in range(B)]
+    assert all(len(count) == 6 and count.min() > 25 for count in counts)

@@ -1,0 +1,436 @@
+"""Logs by configuration: what is found, filtered, sampled, cached, split and counted, and what is refused."""
+
+import dataclasses
+import gzip
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pytest
+from impression_logs import (
+    diginetica_files,
+    diginetica_rows,
+    kuairand_events,
+    kuairand_files,
+    sessions_of,
+    write_files,
+)
+
+from harness.errors import UserError
+from harness.settings import read_settings
+from sim.datasets import events as event_datasets
+from sim.datasets.events import LogConfig, load_log, log_statistics
+from sim.tables.events import EventLog, build_event_log
+
+REAL = os.environ.get("TPGR_JAX_DATA")
+HAS_JDATA = REAL is not None and Path(REAL, "jdata-sample").is_dir()
+FILES = (Path(__file__).parents[2] / "conf" / "data").glob("*.yaml")
+NAMES = sorted(path.stem for path in FILES if "\n  - log_base\n" in path.read_text())
+JDATA = """\
+user_id,sku_id,time,model_id,type,cate,brand
+266079.0,138778,2016-01-31 23:59:02,,1,8,403
+266079.0,138778,2016-01-31 23:59:03,0,6,8,403
+266079.0,5,2016-02-01 00:10:00,0,3,8,403
+12.0,138778,2016-02-01 01:00:00,0,4,8,403
+"""
+MORE_JDATA = JDATA.splitlines()[0] + "\n12.0,7,2016-03-01 00:00:00,0,2,8,403\n"
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    """Points the environment's folders into the test's own."""
+    monkeypatch.setenv("TPGR_JAX_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("TPGR_JAX_CACHE", str(tmp_path / "tables"))
+    (tmp_path / "data").mkdir()
+
+
+def config(name: str, /, **changes) -> LogConfig:
+    """Composes conf/data/NAME.yaml with changes."""
+    with hydra.initialize_config_module("conf", version_base="1.3"):
+        found = hydra.compose("data_statistics", overrides=[f"data={name}"]).data
+    return read_settings(LogConfig, {**found, **changes}, "data")
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def own(tmp_path: Path, rows: list[tuple], **changes) -> LogConfig:
+    """Writes rows (user, item, time, event) as a log of one's own and returns its configuration."""
+    lines = "".join(f"{','.join(map(str, row))}\n" for row in rows)
+    path = write(tmp_path / "log.csv", f"user,item,time,event\n{lines}")
+    return config("events_csv", path=str(path), **changes)
+
+
+def as_rows(log: EventLog) -> list[tuple]:
+    users, items = log.user_ids[log.user].tolist(), log.item_ids[log.item].tolist()
+    return list(zip(users, log.session.tolist(), log.time.tolist(), items, log.feedback.tolist(), strict=True))
+
+
+def assert_same(one: EventLog, other: EventLog) -> None:
+    for field in dataclasses.fields(EventLog):
+        first, second = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(first, np.ndarray):
+            np.testing.assert_array_equal(first, second)
+            assert first.dtype == second.dtype
+        else:
+            assert first == second
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_configuration_file_is_valid(name):
+    assert config(name, **({"path": "log.csv"} if name == "events_csv" else {})).name == name
+
+
+def test_ratings_in_place_of_a_log_give_one_message():
+    with pytest.raises(UserError, match=r"data\.kind: is ratings where events belongs\n  .* data=synthetic_funnel,"):
+        config("synthetic")
+
+
+def test_jdata_by_hand(tmp_path):
+    for month, text in (("03", MORE_JDATA), ("02", JDATA)):
+        write(tmp_path / "data" / "jdata" / f"JData_Action_2016{month}.csv.gz", text)
+    log = load_log(config("jdata", skips_per_event=0.0))
+    burst = 1454284742  # 2016-01-31 23:59:02
+    assert as_rows(log) == [
+        (12, 0, burst + 3658, 138778, 2),
+        (12, 1, 1456790400, 7, 1),
+        (266079, 2, burst, 138778, 1),
+    ]
+    assert (log.name, log.synthetic, log.synthetic_skips) == ("jdata", False, False)
+    assert log.source.endswith("JData_Action_201602.csv.gz and 1 more")
+    assert log.checksum.startswith("sha256:")
+    assert event_datasets.test_sessions(log, config("jdata")).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("entry", ["jdata/JData_Action_*.csv", "jdata/JData_Action_*"])
+def test_a_file_and_its_gzip_count_once_and_both_kinds_may_be_mixed(tmp_path, entry):
+    folder = tmp_path / "data" / "jdata"
+    write(folder / "JData_Action_201602.csv", JDATA)
+    write(folder / "JData_Action_201602.csv.gz", JDATA)
+    write(folder / "JData_Action_201603.csv.gz", MORE_JDATA)
+    # Three events of the first file count, one of the second.
+    log = load_log(config("jdata", files=[entry], skips_per_event=0.0, expected_events=4))
+    assert log.source.endswith("JData_Action_201602.csv and 1 more")
+
+
+def test_a_log_without_skips_gets_sampled_ones_and_says_so(tmp_path):
+    rows = [(user, (user + shift) % 40, user * 10, "click") for user in range(200) for shift in (0, 1)]
+    log = load_log(own(tmp_path, rows))
+    assert log.synthetic_skips
+    assert (log.num_events, int((log.feedback == 1).sum())) == (4000, 400)
+    assert not np.array_equal(log.item, load_log(own(tmp_path, rows, seed=1)).item)
+    recorded = load_log(own(tmp_path, [*rows, (0, 39, 5, "skip")]))
+    assert not recorded.synthetic_skips
+    assert recorded.num_events == 401
+    assert not load_log(own(tmp_path, rows, skips_per_event=0.0)).synthetic_skips
+
+
+def test_filters(tmp_path):
+    rows = [("a", 1, 0, "click"), ("a", 2, 1, "skip"), ("b", 1, 5, "click"), ("b", 3, 6, "order"), ("b", 2, 7, "skip")]
+    items = load_log(own(tmp_path, rows, min_item_events=2))
+    assert [row[3] for row in as_rows(items)] == [1, 2, 1, 2]
+    assert items.item_ids.tolist() == [1, 2]
+    sessions = load_log(own(tmp_path, rows, min_session_events=3))
+    assert as_rows(sessions) == [("b", 0, 5, 1, 1), ("b", 0, 6, 3, 2), ("b", 0, 7, 2, 0)]
+    assert len(as_rows(load_log(own(tmp_path, rows, min_item_events=2, min_session_events=2)))) == 4
+    with pytest.raises(UserError, match="no events are left"):
+        load_log(own(tmp_path, rows, min_item_events=9))
+
+
+DAY = 86_400
+DAYS = [("a", 1, 10, "click"), ("b", 1, DAY, "skip"), ("c", 1, 3 * DAY - 5, "click"), ("c", 2, 3 * DAY + 5, "order")]
+
+
+def test_split_by_day(tmp_path):
+    setting = own(tmp_path, [*DAYS, ("d", 1, 2 * DAY + 9, "skip")], split="day")
+    log = load_log(setting)
+    # c's session begins on the last day on which any begins, and goes on after midnight.
+    assert event_datasets.test_sessions(log, setting).tolist() == [False, False, True, True]
+    kept = load_log(dataclasses.replace(setting, train_days=1))
+    assert kept.user_ids.tolist() == ["b", "c", "d"]
+    assert event_datasets.test_sessions(kept, setting).tolist() == [False, True, True]
+    one_day = own(tmp_path, DAYS[:1], split="day")
+    with pytest.raises(UserError, match=r"events_csv: data\.split=day leaves no training sessions") as caught:
+        event_datasets.test_sessions(load_log(one_day), one_day)
+    assert "data.split=quantile" in caught.value.do
+
+
+def test_split_by_quantile(tmp_path):
+    rows = [(user, 1, 1000 * user, "skip") for user in range(10)]
+    setting = own(tmp_path, rows)
+    assert event_datasets.test_sessions(load_log(setting), setting).tolist() == [False] * 8 + [True] * 2
+    half = dataclasses.replace(setting, test_quantile=0.5)
+    assert event_datasets.test_sessions(load_log(half), half).sum() == 5
+    together = own(tmp_path, [(user, 1, 5, "skip") for user in range(10)])
+    with pytest.raises(UserError, match="leaves no test sessions"):
+        event_datasets.test_sessions(load_log(together), together)
+
+
+def test_statistics_by_hand(tmp_path):
+    setting = own(tmp_path, DAYS, split="day")
+    log = load_log(setting)
+    found = log_statistics(log, event_datasets.test_sessions(log, setting))
+    assert json.loads(json.dumps(found)) == found
+    assert (found["users"], found["items"], found["synthetic_skips"]) == (3, 2, False)
+    train, test = found["parts"]["train"], found["parts"]["test"]
+    assert [train[key] for key in ("samples", "items", "users", "sessions", "clicks", "orders")] == [2, 1, 2, 2, 1, 0]
+    assert [test[key] for key in ("samples", "items", "users", "sessions", "clicks", "orders")] == [2, 2, 1, 1, 2, 1]
+    assert (test["click_rate"], test["order_rate"], train["click_rate"]) == (1.0, 0.5, 0.5)
+    assert test["events_per_session"] == {"min": 2, "median": 2.0, "mean": 2.0, "max": 2}
+    assert (train["timestamps"], test["timestamps"]) == ([10, DAY], [3 * DAY - 5, 3 * DAY + 5])
+
+
+def test_the_log_comes_from_the_cache_until_something_changes(tmp_path, monkeypatch):
+    setting = own(tmp_path, DAYS)
+    parsed = load_log(setting)
+    with monkeypatch.context() as patch:
+        patch.setattr(event_datasets, "read_events", None)
+        stored = load_log(dataclasses.replace(setting, test_quantile=0.3))
+        with pytest.raises(TypeError):
+            load_log(dataclasses.replace(setting, session_gap=5.0))
+    assert_same(stored, parsed)
+    assert isinstance(stored.item, np.memmap)
+    assert stored.probabilities is None
+    assert load_log(own(tmp_path, [*DAYS, ("e", 1, 4 * DAY, "click")])).num_users == 4
+
+
+def test_a_wrong_number_of_events_is_refused(tmp_path):
+    assert load_log(own(tmp_path, DAYS, expected_events=4)).num_events == 4
+    with pytest.raises(UserError, match=r"log\.csv: holds 4 events where events_csv has 5"):
+        load_log(own(tmp_path, DAYS, expected_events=5))
+
+
+def test_missing_files_say_where_to_get_them(tmp_path):
+    with pytest.raises(UserError, match=r"^retailrocket: no files of this data set under ") as caught:
+        load_log(config("retailrocket"))
+    assert "kaggle.com" in caught.value.do
+    assert "TPGR_JAX_DATA" in caught.value.do
+    path = write(tmp_path / "data" / "2019-Oct.csv", "event_time\n")
+    with pytest.raises(UserError, match=f"{path}: line 1: the header has no column 'user_id'"):
+        load_log(config("rees46", root=str(tmp_path / "data")))
+
+
+SHOPS = {
+    "retailrocket": (
+        "retailrocket/events.csv",
+        "timestamp,visitorid,event,itemid,transactionid\n"
+        "1433221332117,257597,view,355908,\n"
+        "1433221332999,257597,addtocart,5,\n"
+        "1433221340000,257597,transaction,355908,4000\n",
+        [(257597, 0, 1433221332, 355908, 2), (257597, 0, 1433221332, 5, 1)],
+    ),
+    "rees46": (
+        "rees46/2019-Oct.csv.gz",
+        "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session\n"
+        "2019-10-01 00:00:00 UTC,view,44600062,2103807459595387724,,shiseido,35.79,541312140,72d7-a\n"
+        "2019-10-01 00:00:05 UTC,remove_from_cart,7,2103807459595387724,,,35.79,541312140,72d7-a\n"
+        "2019-10-01 00:00:09 UTC,purchase,39,2103807459595387724,a.b,lg,1.0,541312140,72d7-a\n"
+        "2019-10-01 00:00:10 UTC,cart,39,2103807459595387724,a.b,lg,1.0,541312140,9999-b\n",
+        [
+            (541312140, 0, 1569888000, 44600062, 1),
+            (541312140, 0, 1569888009, 39, 2),
+            (541312140, 1, 1569888010, 39, 1),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHOPS)
+def test_shops_by_hand(tmp_path, name):
+    place, text, rows = SHOPS[name]
+    write(tmp_path / "data" / place, text)
+    log = load_log(config(name, expected_events=None, min_item_events=1, skips_per_event=0.0))
+    assert as_rows(log) == rows
+    assert (log.name, log.synthetic_skips) == (name, False)
+
+
+def test_yoochoose_files_have_no_header(tmp_path):
+    folder = tmp_path / "data" / "yoochoose"
+    write(folder / "yoochoose-clicks.dat", "1,2014-04-07T10:51:09.277Z,5,0\n2,2014-04-08T10:51:09.277Z,6,0\n")
+    write(folder / "yoochoose-buys.dat", "1,2014-04-07T10:59:00.000Z,5,12462,1\n")
+    write(folder / "yoochoose-test.dat", "3,2014-04-07T10:59:00.000Z,5,0\n")
+    options = {"expected_events": 3, "min_item_events": 1, "skips_per_event": 0.0}
+    log = load_log(config("yoochoose", **options))
+    assert as_rows(log) == [(1, 0, 1396867869, 5, 2), (2, 1, 1396954269, 6, 1)]
+
+
+PROXIES = ["is_like", "is_follow", "is_comment", "is_forward"]
+
+
+def as_text_rows(log: EventLog) -> list[tuple]:
+    return [(str(user), session, time, str(item), feedback) for user, session, time, item, feedback in as_rows(log)]
+
+
+@pytest.mark.parametrize(
+    ("folder", "version", "packed"),
+    [
+        ("KuaiRand-1K", "1k", ""),
+        ("KuaiRand-Pure", "pure", ".csv"),
+        ("KuaiRand-27K", "27k", "part2.csv"),  # the other parts as they are
+    ],
+)
+def test_kuairand_is_what_plain_python_reads_in_its_files(tmp_path, folder, version, packed):
+    texts = kuairand_files(0, version)
+    names = [name for name in texts if packed and name.endswith(packed)]
+    write_files(tmp_path / "data" / folder / "data", texts, packed=names)
+    log = load_log(config("kuairand", min_item_events=1))
+    standard = [texts[name] for name in sorted(texts) if "standard" in name]
+    rows = sessions_of(kuairand_events(standard, PROXIES), 1800)
+    assert as_text_rows(log) == rows
+    assert {row[4] for row in rows} == {0, 1, 2}
+    assert (log.num_events, log.num_users) == (len(rows), 12)
+    assert log.user_ids.dtype.kind == log.item_ids.dtype.kind == "i"
+    assert (log.name, log.synthetic, log.synthetic_skips) == ("kuairand", False, False)
+    assert log.order_proxy == "is_like or is_follow or is_comment or is_forward"
+    assert log.source.endswith(f"and {len(standard) - 1} more")
+
+
+def test_kuairand_with_the_videos_put_in_at_random(tmp_path):
+    texts = kuairand_files(1, "1k")
+    write_files(tmp_path / "data" / "KuaiRand-1K" / "data", texts)
+    options = {"min_item_events": 1, "session_gap": 600.0, "order_proxy": ["long_view"]}
+    log = load_log(config("kuairand", files=["KuaiRand-1K/data/log_*.csv"], **options))
+    rows = sessions_of(kuairand_events([texts[name] for name in sorted(texts)], ["long_view"]), 600)
+    assert as_text_rows(log) == rows
+    assert log.order_proxy == "long_view"
+    # Those alone, in the folder that data.root names.
+    root = str(tmp_path / "data" / "KuaiRand-1K" / "data")
+    alone = load_log(config("kuairand", root=root, files=["log_random_*.csv"], **options))
+    random = [text for name, text in texts.items() if "random" in name]
+    assert as_text_rows(alone) == sessions_of(kuairand_events(random, ["long_view"]), 600)
+    assert load_log(config("kuairand", root=root, min_item_events=1)).num_users == 12
+
+
+def test_what_stands_in_for_orders_is_said_after_filters_and_from_the_cache(tmp_path, monkeypatch):
+    write_files(tmp_path / "data" / "KuaiRand-1K" / "data", kuairand_files(2, "1k"))
+    setting = config("kuairand", min_session_events=2)
+    log = load_log(setting)
+    assert np.bincount(log.session).min() >= 2
+    assert log.order_proxy == " or ".join(PROXIES)
+    with monkeypatch.context() as patch:
+        patch.setattr(event_datasets, "read_events", None)
+        assert_same(load_log(setting), log)
+        with pytest.raises(TypeError):
+            load_log(dataclasses.replace(setting, order_proxy=["is_like"]))
+    is_test = event_datasets.test_sessions(log, setting)
+    assert is_test.sum() == pytest.approx(0.2 * log.num_sessions, abs=1)
+    assert log_statistics(log, is_test)["order_proxy"] == log.order_proxy
+    none = load_log(dataclasses.replace(setting, order_proxy=[]))
+    assert none.order_proxy == ""
+    assert set(none.feedback.tolist()) == {0, 1}
+
+
+def test_orders_of_other_logs_are_no_proxy(tmp_path):
+    assert load_log(own(tmp_path, DAYS)).order_proxy == ""
+
+
+def test_a_log_is_still_configured_as_before_there_were_proxies():
+    with hydra.initialize_config_module("conf", version_base="1.3"):
+        values = dict(hydra.compose("data_statistics", overrides=["data=jdata"]).data)
+    del values["order_proxy"]
+    assert read_settings(LogConfig, values, "data").order_proxy == []
+
+
+@pytest.mark.parametrize("packing", ["files", "zip"])
+def test_diginetica_is_what_plain_python_reads_in_its_files(tmp_path, packing):
+    texts = diginetica_files(0)
+    if packing == "files":
+        write_files(tmp_path / "data" / "diginetica", texts, packed=["train-clicks.csv"])
+    else:
+        with zipfile.ZipFile(tmp_path / "data" / "dataset-train-diginetica.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, text in {**texts, "products.csv": "itemId;pricelog2;product.name.tokens\n1;3;4\n"}.items():
+                archive.writestr(name, text)
+    log = load_log(config("diginetica"))
+    rows = diginetica_rows(texts)
+    assert as_text_rows(log) == rows
+    assert len(rows) > 500
+    assert {row[4] for row in rows} == {0, 1, 2}
+    assert (log.name, log.synthetic_skips, log.order_proxy) == ("diginetica", False, "")
+
+
+def test_generated_logs(tmp_path, monkeypatch):
+    from sim.generators import funnel
+
+    def generate_log(*, size, seed, num_users, num_items):
+        assert (size, seed, num_users, num_items) == ("tiny", 3, 20, 100)
+        rows = {"users": [1, 2], "items": [5, 6], "times": [0, DAY], "feedback": [0, 1]}
+        columns = {name: np.array(column) for name, column in rows.items()}
+        probabilities = np.full((2, 3), 1 / 3)
+        fixed = {"checksum": "sha256:0", "source": "generated", "synthetic": True, "probabilities": probabilities}
+        return build_event_log(name="?", **columns, **fixed, sessions=None, session_gap=0.0)
+
+    monkeypatch.setattr(funnel, "generate_log", generate_log)
+    setting = config("synthetic_funnel", size="tiny", seed=3, num_users=20, num_items=100)
+    log = load_log(setting)
+    assert (log.name, log.synthetic, log.synthetic_skips) == ("synthetic_funnel", True, False)
+    assert event_datasets.test_sessions(log, setting).tolist() == [False, True]
+    monkeypatch.setattr(funnel, "generate_log", None)
+    assert_same(load_log(setting), log)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("reader", "nope", "reader"),
+        ("name", " ", "name"),
+        ("seed", -1, "seed"),
+        ("max_unpacked_gib", 0.0, "max_unpacked_gib"),
+        ("separator", "::", "separator"),
+        ("path", None, "path"),
+        ("user_column", None, "user_column"),
+        ("item_column", "user", "item_column"),
+        ("session_column", "item", "session_column"),
+        ("time_format", "minutes", "time_format"),
+        ("feedback_of_event", {"view": "like"}, "feedback_of_event.view"),
+        ("feedback_of_event", {}, "feedback_of_event"),
+        ("feedback_of_file", {"*.csv": "ignore"}, "feedback_of_file.*.csv"),
+        ("feedback_of_file", {"*.csv": "click"}, "feedback_of_file"),
+        ("unknown_events", "drop", "unknown_events"),
+        ("session_gap", float("nan"), "session_gap"),
+        ("skips_per_event", -1.0, "skips_per_event"),
+        ("skip_popularity_power", float("inf"), "skip_popularity_power"),
+        ("min_item_events", 0, "min_item_events"),
+        ("train_days", 0, "train_days"),
+        ("expected_events", 0, "expected_events"),
+        ("split", "week", "split"),
+        ("test_quantile", 1.0, "test_quantile"),
+        ("order_proxy", ["is_hate"], "order_proxy"),
+        ("order_proxy", ["likes"], "order_proxy"),
+        ("order_proxy", "is_like", "order_proxy"),
+        ("order_proxy", ["is_like"], "order_proxy"),  # of a table, which has no such column
+        ("nonsense", 1, "nonsense"),
+    ],
+)
+def test_impossible_settings_name_their_key(key, value, named):
+    with pytest.raises(UserError) as caught:
+        config("events_csv", **{"path": "log.csv", key: value})
+    assert f"data.{named}" in str(caught.value)
+    assert caught.value.do
+
+
+def test_an_unknown_size_is_refused():
+    with pytest.raises(UserError, match=r"data\.size: unknown value 'huge'"):
+        config("synthetic_funnel", size="huge")
+
+
+@pytest.mark.skipif(not HAS_JDATA, reason="set TPGR_JAX_DATA to a folder with jdata-sample/JData_Action_*.csv.gz")
+def test_real_jdata():
+    setting = config("jdata", root=REAL, expected_events=89_997 - 590)
+    recorded = load_log(dataclasses.replace(setting, skips_per_event=0.0))
+    assert recorded.num_users <= 3_009
+    assert recorded.num_items <= 3_366
+    assert recorded.user_ids.dtype.kind == recorded.item_ids.dtype.kind == "i"
+    assert (recorded.feedback == 2).sum() <= 200
+    log = load_log(setting)
+    assert log.synthetic_skips
+    np.testing.assert_allclose((log.feedback > 0).mean(), 0.1, rtol=0.001)
+    is_test = event_datasets.test_sessions(log, setting)
+    starts = log.time[log.session_starts()[:-1]]
+    # The last of the three bursts, 2016-03-31 and 2016-04-01, is for testing.
+    np.testing.assert_array_equal(is_test, starts > np.datetime64("2016-03-15", "s").astype(int))

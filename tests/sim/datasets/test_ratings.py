@@ -1,0 +1,371 @@
+"""Data sets: which file is taken, what is cached, when generated ratings stand in, and what is refused."""
+
+import dataclasses
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pooch
+import pytest
+import requests
+
+from harness.errors import UserError
+from harness.settings import read_settings
+from sim.datasets import ratings as datasets
+from sim.datasets.ratings import DataConfig, load_dataset, statistics
+from sim.generators import ratings as synthetic
+from sim.tables.ratings import RatingData
+
+REAL = os.environ.get("TPGR_JAX_DATA")
+FILES = (Path(__file__).parents[2] / "conf" / "data").glob("*.yaml")
+NAMES = sorted(path.stem for path in FILES if "\n  - base\n" in path.read_text())
+TEXT = "2::30::5::978300760\n1::10::4::978302109\n1::30::1::978302268\n"
+ANY_COUNTS = {"expected_users": None, "expected_items": None, "expected_ratings": None}
+ARRAYS = ("user_ids", "item_ids", "indptr", "items", "codes", "rating_values", "timestamps")
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    """Points the environment's folders into the test's own and cuts the network."""
+    monkeypatch.setenv("TPGR_JAX_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("TPGR_JAX_CACHE", str(tmp_path / "tables"))
+    (tmp_path / "data").mkdir()
+
+    def unreachable(*_, **__):
+        raise requests.ConnectionError("no network")
+
+    monkeypatch.setattr(pooch, "HTTPDownloader", lambda **_: unreachable)
+
+
+def config(name: str, /, **changes) -> DataConfig:
+    """Composes conf/data/NAME.yaml with changes."""
+    with hydra.initialize_config_module("conf", version_base="1.3"):
+        found = hydra.compose("data_statistics", overrides=[f"data={name}"]).data
+    return read_settings(DataConfig, {**found, **changes}, "data")
+
+
+def small(**changes) -> DataConfig:
+    """Returns movielens_1m with any counts."""
+    return config("movielens_1m", **{**ANY_COUNTS, **changes})
+
+
+def write(path: Path, text: str = TEXT) -> Path:
+    """Writes a file, gzipped or zipped as its name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("ml-1m/README", "read me")
+            archive.writestr("ml-1m/ratings.dat", text)
+    else:
+        path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def assert_same(one: RatingData, other: RatingData) -> None:
+    """Compares two tables in all fields."""
+    for field in dataclasses.fields(RatingData):
+        first, second = getattr(one, field.name), getattr(other, field.name)
+        if field.name in ARRAYS:
+            assert (first is None) == (second is None)
+            if first is not None:
+                np.testing.assert_array_equal(first, second)
+                assert first.dtype == second.dtype
+        else:
+            assert first == second
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_configuration_file_is_valid(name):
+    path = {"path": "ratings.csv"} if name == "ratings_file" else {}
+    assert config(name, **path).name == name
+
+
+@pytest.mark.parametrize("place", ["ml-1m/ratings.dat", "ml-1m/ratings.dat.gz", "ml-1m.zip"])
+def test_files_are_found_and_parsed(tmp_path, place):
+    path = write(tmp_path / "data" / place)
+    data = load_dataset(small())
+    assert data.user_ids.tolist() == [1, 2]
+    assert data.item_ids.tolist() == [10, 30]
+    assert data.matrix(data.rating_values).toarray().tolist() == [[4, 1], [0, 5]]
+    assert data.timestamps.tolist() == [978302109, 978302268, 978300760]
+    assert (data.rating_min, data.rating_max, data.synthetic, data.name) == (1, 5, False, "movielens_1m")
+    assert data.checksum == f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    assert str(path) in data.source
+
+
+def test_precedence_of_files(tmp_path):
+    places = ["ml-1m/ratings.dat", "ml-1m/ratings.dat.gz", "ml-1m.zip", "ratings.dat", "ratings.dat.gz"]
+    for place in places:
+        write(tmp_path / "data" / place)
+    for place in places:
+        path = tmp_path / "data" / place
+        assert load_dataset(small(root=str(tmp_path / "data"))).source.split(" (")[0] == str(path)
+        path.unlink()
+
+
+def test_a_bare_file_counts_only_below_a_root_that_was_set(tmp_path):
+    write(tmp_path / "data" / "ratings.dat")
+    assert not load_dataset(small(root=str(tmp_path / "data"))).synthetic
+    with pytest.raises(UserError, match="no files of this data set under"):
+        load_dataset(small(offline_fallback=False))
+
+
+def test_another_data_sets_file_is_refused(tmp_path):
+    write(tmp_path / "data" / "ratings.dat")
+    with pytest.raises(UserError, match=r"ratings\.dat: holds 2 users where movielens_1m has 6,040"):
+        load_dataset(config("movielens_1m", root=str(tmp_path / "data")))
+    with pytest.raises(UserError, match="holds 3 ratings where movielens_1m has 4"):
+        load_dataset(small(root=str(tmp_path / "data"), expected_ratings=4))
+
+
+def test_netflix_layouts(tmp_path):
+    root = tmp_path / "data" / "netflix"
+    write(root / "combined_data_1.txt", "1:\n7,3,2005-09-06\n2:\n8,5,2005-09-07\n")
+    write(root / "combined_data_2.txt", "3:\n7,1,2005-09-06\n")
+    combined = load_dataset(config("netflix", **ANY_COUNTS))
+    shutil.rmtree(root)
+    for movie, text in ((1, "1:\n7,3,2005-09-06\n"), (2, "2:\n8,5,2005-09-07\n"), (3, "3:\n7,1,2005-09-06\n")):
+        write(root / "training_set" / f"mv_{movie:07}.txt", text)
+    single = load_dataset(config("netflix", **ANY_COUNTS))
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(combined, name), getattr(single, name))
+    assert single.user_ids.tolist() == [7, 8]
+    with pytest.raises(UserError, match=r"kaggle\.com"):
+        load_dataset(config("netflix", root=str(tmp_path / "tables"), offline_fallback=False))
+
+
+def test_the_table_comes_from_the_cache_until_the_file_changes(tmp_path, monkeypatch):
+    path = write(tmp_path / "data" / "ml-1m" / "ratings.dat")
+    parsed = load_dataset(small())
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets, "read_ratings", None)
+        stored = load_dataset(small())
+    assert_same(stored, parsed)
+    assert isinstance(stored.items, np.memmap)
+    assert not stored.items.flags.writeable
+    write(path, TEXT + "3::10::2::978302109\n")
+    assert load_dataset(small()).num_ratings == 4
+    assert not list((tmp_path / "tables").glob(".*"))
+
+
+def test_string_ids_survive_the_cache(tmp_path):
+    path = write(tmp_path / "r.csv", "user,item,rating\nzoë,007,1\nbob,7,2\n")
+    setting = config("ratings_file", path=str(path))
+    assert_same(load_dataset(setting), load_dataset(setting))
+    assert load_dataset(setting).user_ids.tolist() == ["bob", "zoë"]
+
+
+@pytest.mark.parametrize("victim", ["meta.json", "items.npy", "codes.npy"])
+@pytest.mark.parametrize("harm", ["cut", "flip", "remove"])
+def test_a_damaged_cache_is_rebuilt_with_one_notice(tmp_path, capsys, victim, harm):
+    write(tmp_path / "data" / "ml-1m" / "ratings.dat")
+    parsed = load_dataset(small())
+    (file,) = (tmp_path / "tables").glob(f"*/{victim}")
+    whole = file.read_bytes()
+    if harm == "remove":
+        file.unlink()
+    else:
+        file.write_bytes(whole[:-1] if harm == "cut" else b"\x01" + whole[1:])
+    assert_same(load_dataset(small()), parsed)
+    assert capsys.readouterr().err.count("\n") == 1
+    load_dataset(small())
+    assert capsys.readouterr().err == ""
+
+
+def test_a_cache_that_cannot_be_written_only_warns(tmp_path, capsys, monkeypatch):
+    write(tmp_path / "data" / "ml-1m" / "ratings.dat")
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(np, "save", refuse)
+    assert load_dataset(small()).num_ratings == 3
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "cannot cache" in said
+    assert list((tmp_path / "tables").iterdir()) == []
+
+
+def test_processes_do_not_collide_in_the_cache(tmp_path):
+    path = write(tmp_path / "r.csv", "user,item,rating\n" + "".join(f"{user},1,{user % 5}\n" for user in range(2000)))
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2]); from tests.sim import test_datasets as t; "
+        "print(t.load_dataset(t.config('ratings_file', path=sys.argv[1])).num_ratings)"
+    )
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-c", code, str(path), root]
+    started = [subprocess.Popen(command, stdout=-1, stderr=-1, cwd=root) for _ in range(3)]
+    assert [process.communicate() for process in started] == [(b"2000\n", b"")] * 3
+    assert len(list((tmp_path / "tables").iterdir())) == 1
+
+
+def test_a_download_is_stored_and_read(tmp_path, monkeypatch):
+    archive = write(tmp_path / "served.zip")
+    checksum = f"sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}"
+    monkeypatch.setattr(pooch, "HTTPDownloader", lambda **_: lambda url, target, _: shutil.copy(archive, target))
+    assert load_dataset(small(checksum=checksum)).num_ratings == 3
+    assert (tmp_path / "data" / "ml-1m.zip").read_bytes() == archive.read_bytes()
+
+
+def test_a_download_with_a_wrong_checksum_never_falls_back(tmp_path, monkeypatch):
+    archive = write(tmp_path / "served.zip")
+    monkeypatch.setattr(pooch, "HTTPDownloader", lambda **_: lambda url, target, _: shutil.copy(archive, target))
+    with pytest.raises(UserError, match="expected checksum"):
+        load_dataset(small())
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_without_files_and_network_generated_ratings_stand_in_loudly(capsys):
+    data = load_dataset(config("movielens_10m", fallback_size="tiny"))
+    assert data.synthetic
+    assert data.name == "synthetic_tiny"
+    said = capsys.readouterr().err
+    assert said.startswith("WARNING: movielens_10m is not available")
+    assert said.count("\n") == 1
+    with pytest.raises(UserError, match="no files of this data set") as caught:
+        load_dataset(config("movielens_10m", offline_fallback=False))
+    assert "no network" in str(caught.value)
+
+
+@pytest.mark.parametrize("harm", ["empty", "malformed", "folder", "dangling"])
+def test_damaged_files_never_fall_back(tmp_path, harm):
+    path = tmp_path / "data" / "ml-1m" / "ratings.dat"
+    path.parent.mkdir()
+    if harm == "folder":
+        path.mkdir()
+    elif harm == "dangling":
+        path.symlink_to(tmp_path / "nowhere")
+    else:
+        path.write_text("" if harm == "empty" else TEXT + "oops\n")
+    with pytest.raises(UserError, match=str(path)):
+        load_dataset(small())
+
+
+def test_a_damaged_archive_never_falls_back(tmp_path):
+    path = write(tmp_path / "data" / "ml-1m.zip")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="not a sound compressed file"):
+        load_dataset(small())
+
+
+def test_wrong_ratings_are_refused(tmp_path):
+    path = write(tmp_path / "data" / "ml-1m" / "ratings.dat", TEXT + "1::10::3::1000000000\n")
+    with pytest.raises(UserError, match="user 1 rates item 10 more than once"):
+        load_dataset(small())
+    write(path, TEXT + "3::10::6::1000000000\n")
+    with pytest.raises(UserError, match="outside the scale 1 to 5"):
+        load_dataset(small())
+
+
+def test_tables_inside_archives(tmp_path):
+    path = tmp_path / "r.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/r.csv", "user,item,rating\n1,2,3\n")
+    assert load_dataset(config("ratings_file", path=str(path))).num_ratings == 1
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("b.csv", "user,item,rating\n1,2,3\n2,2,3\n")
+    with pytest.raises(UserError, match="holds 2 files"):
+        load_dataset(config("ratings_file", path=str(path)))
+    assert load_dataset(config("ratings_file", path=str(path), member="b.csv")).num_ratings == 2
+    with pytest.raises(UserError, match="no such file"):
+        load_dataset(config("ratings_file", path=str(tmp_path / "none.csv")))
+
+
+def test_synthetic_ratings_and_their_cache(tmp_path, monkeypatch):
+    assert load_dataset(config("synthetic", size="tiny")).num_users == 200
+    assert load_dataset(config("synthetic", size=None, num_users=50, num_items=40, num_ratings=500)).num_ratings == 500
+    assert not (tmp_path / "tables").exists()
+    tiny = synthetic.generate("tiny")
+    monkeypatch.setattr(synthetic, "generate", lambda **_: tiny)
+    first = load_dataset(config("synthetic", size="movielens_10m"))
+    monkeypatch.setattr(synthetic, "generate", None)
+    assert_same(load_dataset(config("synthetic", size="movielens_10m")), first)
+    assert first.name == "synthetic"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("reader", "nope"),
+        ("size", "huge"),
+        ("fallback_size", "huge"),
+        ("name", " "),
+        ("test_fraction", 0.0),
+        ("test_fraction", 1.0),
+        ("test_fraction", float("nan")),
+        ("rating_min", 5.0),
+        ("relevant_above", float("inf")),
+        ("split_seed", -1),
+        ("seed", -1),
+        ("num_users", 0),
+        ("expected_ratings", 0),
+        ("max_unpacked_gib", 0.0),
+        ("url", "http://example.org/a.zip"),
+        ("checksum", "1234"),
+        ("archive", None),
+        ("split_seed", "x"),
+        ("nonsense", 1),
+    ],
+)
+def test_impossible_settings_name_their_key(key, value):
+    with pytest.raises(UserError) as caught:
+        config("movielens_1m", **{key: value})
+    assert f"data.{key if key != 'archive' else 'url'}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("path", None), ("user_column", None), ("item_column", ""), ("separator", "::"), ("separator", '"')],
+)
+def test_impossible_table_settings_name_their_key(key, value):
+    with pytest.raises(UserError, match=rf"data\.{key}"):
+        config("ratings_file", **{"path": "r.csv", key: value})
+    with pytest.raises(UserError, match="one column has two roles"):
+        config("ratings_file", path="r.csv", item_column="user")
+
+
+def test_a_log_in_place_of_ratings_gives_one_message():
+    with pytest.raises(UserError, match=r"data\.kind: is events where ratings belongs\n  .* choose data=synthetic,"):
+        config("jdata")
+
+
+def test_a_configuration_from_before_there_were_kinds_is_of_ratings():
+    with hydra.initialize_config_module("conf", version_base="1.3"):
+        found = hydra.compose("data_statistics", overrides=["data=synthetic", "~data.kind"]).data
+    assert read_settings(DataConfig, found, "data").kind == "ratings"
+
+
+def test_statistics_by_hand(tmp_path):
+    write(tmp_path / "data" / "ml-1m" / "ratings.dat")
+    found = statistics(load_dataset(small()))
+    assert json.loads(json.dumps(found)) == found
+    assert (found["users"], found["items"], found["ratings"], found["density"]) == (2, 2, 3, 0.75)
+    assert found["ratings_per_user"] == {"min": 1, "median": 1.5, "mean": 1.5, "max": 2}
+    assert found["rating_mean"] == pytest.approx(10 / 3)
+    assert found["rating_distribution"] == {"1": 1, "4": 1, "5": 1}
+    assert found["timestamps"] == [978300760, 978302268]
+
+
+def test_importing_is_light():
+    heavy = ("jax", "polars", "pooch", "requests")
+    code = f"import sys, sim.data; print([module for module in {heavy} if module in sys.modules])"
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root).stdout == "[]\n"
+
+
+@pytest.mark.skipif(REAL is None, reason="set TPGR_JAX_DATA to a folder with the real data sets")
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [("movielens_1m", (6_040, 3_706, 1_000_209)), ("movielens_latest_small", (610, 9_724, 100_836))],
+)
+def test_real_data(name, counts):
+    data = load_dataset(config(name, root=REAL, offline_fallback=False))
+    assert (data.num_users, data.num_items, data.num_ratings) == counts

@@ -1,0 +1,41 @@
+"""Nearest items against brute force in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sim.envs import nearest_items as nearest
+from sim.envs.nearest_items import best_available, map_rows, similarity
+
+
+@pytest.mark.parametrize("measure", ["euclidean", "inner"])
+def test_similarity_orders_items_by_distance_or_product(measure):
+    generator = np.random.default_rng(0)
+    query, vectors = generator.normal(size=(5, 3)), generator.normal(size=(20, 3)) * generator.gamma(2, size=(20, 1))
+    found = similarity(jnp.asarray(query), jnp.asarray(vectors), measure)
+    for q, row in zip(query, np.asarray(found), strict=True):
+        near = [-np.linalg.norm(q - v) if measure == "euclidean" else float(q @ v) for v in vectors]
+        assert np.argsort(-row).tolist() == np.argsort(-np.array(near)).tolist()
+
+
+def test_the_best_available_item_has_the_highest_score_of_the_rest():
+    scores = jnp.asarray([0.5, 3.0, -1.0, 2.0])
+    assert int(best_available(scores, jnp.asarray([-1, -1, -1]))) == 1
+    assert int(best_available(scores, jnp.asarray([1, -1, -1]))) == 3
+    assert int(best_available(scores, jnp.asarray([3, 0, 1]))) == 2
+
+
+@pytest.mark.parametrize("at_a_time", [1, 2, 3, 5, 6, 7, 100])
+def test_rows_are_mapped_alike_however_many_at_a_time(monkeypatch, at_a_time):
+    monkeypatch.setattr(nearest, "NUMBERS_AT_A_TIME", 10 * at_a_time)
+    rows = {"a": np.arange(12.0).reshape(6, 2), "b": np.arange(6)}
+    shapes = []
+
+    def function(row):
+        shapes.append(row["a"].shape)
+        return row["a"].sum() * 100 + row["b"]
+
+    found = jax.jit(lambda rows: map_rows(function, rows, numbers_per_row=10))(rows)
+    np.testing.assert_array_equal(found, rows["a"].sum(1) * 100 + rows["b"])
+    assert set(shapes) == {(2,)}

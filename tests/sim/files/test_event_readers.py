@@ -1,0 +1,330 @@
+"""Readers of logs: the same rows from every packing and time format, and one message for every mistake."""
+
+import gzip
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from harness.errors import UserError
+from sim.files.event_readers import EventColumns, EventLayout, read_events
+from sim.files.sources import SizeLimits, Source
+
+LAYOUT = EventLayout(
+    "user", "item", "time", "event", feedback_of_event={"view": "click", "buy": "order", "x": "ignore"}
+)
+TEXT = "time,user,event,item\n1000,u2,view,20\n1001,u1,buy,3\n1002,u1,x,4\n999,u1,view,20\n"
+ROWS = [("u2", 20, 1000, 1), ("u1", 3, 1001, 2), ("u1", 20, 999, 1)]
+
+
+def store(folder: Path, text: str, name: str = "log.csv") -> Source:
+    """Writes a file, gzipped or zipped as its name says."""
+    path = folder / name
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("set/log.csv", text)
+        return Source(path, "set/log.csv")
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return Source(path)
+
+
+def read(*sources: Source, reader: str = "events_table", order_proxy=(), **changes) -> EventColumns:
+    layout = EventLayout(**{**LAYOUT.__dict__, **changes})
+    return read_events(reader, sources, layout, SizeLimits(), order_proxy)
+
+
+def as_rows(columns: EventColumns) -> list[tuple]:
+    users, items = columns.user_ids[columns.users].tolist(), columns.item_ids[columns.items].tolist()
+    rows = [users, items, columns.times.tolist(), columns.feedback.tolist()]
+    return list(zip(*rows, *([] if columns.sessions is None else [columns.sessions.tolist()]), strict=True))
+
+
+def message(*sources: Source, **changes) -> str:
+    """Returns the message of the UserError that reading must raise, checked to name a file or its folder."""
+    with pytest.raises(UserError) as caught:
+        read(*sources, **changes)
+    assert any(str(source.path.parent) in str(caught.value) for source in sources)
+    assert caught.value.do
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "log.zip"])
+def test_packings(tmp_path, name):
+    columns = read(store(tmp_path, TEXT, name))
+    assert as_rows(columns) == ROWS
+    assert (columns.user_ids.tolist(), columns.item_ids.tolist()) == (["u1", "u2"], [3, 20])
+    assert [columns.users.dtype, columns.items.dtype, columns.times.dtype, columns.feedback.dtype] == [
+        "i4",
+        "i4",
+        "i8",
+        "i1",
+    ]
+
+
+def test_quoted_fields_and_other_separators(tmp_path):
+    text = 'time\tuser\tevent\tnote\titem\n1000\t"u\t2"\tview\t\t20\n1001\tu1\tbuy\t"a ""b"""\t3\n'
+    assert as_rows(read(store(tmp_path, text, "log.tsv"))) == [("u\t2", 20, 1000, 1), ("u1", 3, 1001, 2)]
+    source = store(tmp_path, TEXT.replace(",", ";"), "log.txt")
+    assert as_rows(read(source, separator=";")) == ROWS
+
+
+def test_several_files_are_one_log(tmp_path):
+    more = "event,item,user,time\nbuy,3,v,5\n"
+    columns = read(store(tmp_path, TEXT), store(tmp_path, more, "more.csv"))
+    assert as_rows(columns) == [*ROWS, ("v", 3, 5, 2)]
+    assert columns.user_ids.tolist() == ["u1", "u2", "v"]
+    words = read(store(tmp_path, TEXT), store(tmp_path, more.replace("3", "hat"), "more.csv"))
+    assert words.item_ids.tolist() == ["20", "3", "hat"]
+
+
+def test_parquet_holds_the_same_rows(tmp_path):
+    table = pl.DataFrame(
+        {"time": [1000, 1001, 1002, 999], "user": ["u2", "u1", "u1", "u1"], "item": [20, 3, 4, 20]}
+    ).with_columns(event=pl.Series(["view", "buy", "x", "view"], dtype=pl.Categorical))
+    table.write_parquet(tmp_path / "log.parquet")
+    assert as_rows(read(Source(tmp_path / "log.parquet"))) == ROWS
+    moments = table.with_columns(pl.from_epoch("time"), pl.col("item").cast(pl.Float64))
+    moments.write_parquet(tmp_path / "moments.parquet")
+    assert as_rows(read(Source(tmp_path / "moments.parquet"))) == ROWS
+    table.with_columns(pl.Series("time", [1000, None, 1002, 999])).write_parquet(tmp_path / "gap.parquet")
+    assert "row 2: time '' is no time in seconds" in message(Source(tmp_path / "gap.parquet"))
+    moments.with_columns(pl.lit(None, pl.Datetime).alias("time")).write_parquet(tmp_path / "gap.parquet")
+    assert "row 1: time '' is empty" in message(Source(tmp_path / "gap.parquet"))
+    table.with_columns(pl.concat_list("item")).write_parquet(tmp_path / "lists.parquet")
+    assert "column 'item' has type List(Int64)" in message(Source(tmp_path / "lists.parquet"))
+    assert "no column 'who'" in message(Source(tmp_path / "log.parquet"), user_column="who")
+
+
+@pytest.mark.parametrize(
+    ("time_format", "text", "seconds"),
+    [
+        ("seconds", "1454284742", 1454284742),
+        ("seconds", "1454284742.9", 1454284742),
+        ("milliseconds", "1454284742999", 1454284742),
+        ("text", "2016-01-31 23:59:02", 1454284742),
+        ("text", "2016-01-31T23:59:02.999Z", 1454284742),
+        ("text", "2016-01-31 23:59:02 UTC", 1454284742),
+        ("text", "2016-01-31", 1454198400),
+    ],
+)
+def test_time_formats(tmp_path, time_format, text, seconds):
+    source = store(tmp_path, f"time,user,event,item\n{text},1,view,1\n")
+    assert read(source, time_format=time_format).times.tolist() == [seconds]
+
+
+@pytest.mark.parametrize(
+    ("texts", "ids"),
+    [
+        (["10", "9", "-1"], [-1, 9, 10]),
+        (["10.0", "9.0"], [9, 10]),
+        (["10.0", "9"], ["10.0", "9"]),
+        (["10.0", "a.0"], ["10.0", "a.0"]),
+        (["007", "7"], ["007", "7"]),
+        (["99999999999999999999", "1"], ["1", "99999999999999999999"]),
+    ],
+)
+def test_ids_are_integers_only_if_all_of_them_are(tmp_path, texts, ids):
+    text = "time,user,event,item\n" + "".join(f"1,{text},view,5\n" for text in texts)
+    columns = read(store(tmp_path, text))
+    assert columns.user_ids.tolist() == ids
+    spelled = [text.removesuffix(".0") if isinstance(ids[0], int) else text for text in texts]
+    assert columns.user_ids[columns.users].astype(str).tolist() == spelled
+
+
+def test_sessions_may_be_the_users(tmp_path):
+    source = store(tmp_path, "s,time,item\nb,1,5\na,2,6\nb,3,7\n")
+    changes = {"user_column": "s", "session_column": "s", "feedback_column": None}
+    assert as_rows(read(source, **changes)) == [("b", 5, 1, 1, 1), ("a", 6, 2, 1, 0), ("b", 7, 3, 1, 1)]
+
+
+def test_files_without_header_that_tell_the_feedback_by_their_name(tmp_path):
+    clicks = store(tmp_path, "1,2014-04-07T10:51:09.277Z,214536502,0\n2,2014-04-07,7,0\n", "x-clicks.dat")
+    buys = store(tmp_path, "1,2014-04-07T10:52:00.000Z,214536502,12462,1\n", "x-buys.dat.gz")
+    test = store(tmp_path, "9,2014-04-07T10:52:00.000Z,1,1\n", "x-test.dat")
+    changes = {
+        "user_column": "session",
+        "session_column": "session",
+        "feedback_column": None,
+        "header": ["session", "time", "item"],
+        "separator": ",",
+        "time_format": "text",
+        "feedback_of_file": {"*-clicks.dat": "click", "*-buys.dat": "order"},
+    }
+    expected = [(1, 214536502, 1396867869, 1, 0), (2, 7, 1396828800, 1, 1), (1, 214536502, 1396867920, 2, 0)]
+    assert as_rows(read(clicks, buys, test, **changes)) == expected
+    assert "no file matches '*-buys.dat'" in message(clicks, test, **changes)
+    changes["feedback_of_file"] = {"*-clicks.dat": "click", "x*": "order"}
+    assert "two patterns of data.feedback_of_file match it" in message(clicks, **changes)
+    short = store(tmp_path, "1,2014\n", "y-clicks.dat")
+    changes["feedback_of_file"] = {}
+    assert "line 1: 2 fields instead of 3" in message(short, **changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "problem"),
+    [
+        ("time,user,event\n1,2,view\n", {}, "line 1: the header has no column 'item'"),
+        (TEXT + "5,u1,view\n", {}, "line 6: 3 fields instead of 4"),
+        (TEXT + '5,u1,"view,3\n', {}, "line 6: wrongly quoted"),
+        (TEXT + "5,,view,3\n", {}, "line 6: user '' is empty"),
+        (TEXT + "5,u1,view,\n", {}, "line 6: item '' is empty"),
+        (TEXT + f"5,{'u' * 300},view,3\n", {}, "line 6: user"),
+        (TEXT + "soon,u1,view,3\n", {}, "line 6: time 'soon' is no time in seconds"),
+        (TEXT + ",u1,view,3\n", {}, "line 6: time '' is no time in seconds"),
+        (TEXT + "nan,u1,view,3\n", {}, "line 6: time 'nan' is no time in seconds"),
+        (TEXT + "-5,u1,view,3\n", {}, "line 6: time '-5' is no time from 1970"),
+        (TEXT + "1454284742999,u1,view,3\n", {}, "Set data.time_format=milliseconds"),
+        (TEXT, {"time_format": "text"}, "line 2: time '1000' is no time"),
+        (
+            "time,user,event,item\n2016-02-30 10:00:00,1,view,1\n",
+            {"time_format": "text"},
+            "'2016-02-30 10:00:00' is no",
+        ),
+        (
+            "time,user,event,item\n2016-01-31 10:00,1,view,1\n",
+            {"time_format": "text"},
+            "line 2: time '2016-01-31 10:00'",
+        ),
+        (TEXT + "5,u1,wish,3\n", {}, "line 6: event 'wish' is not one of 'view', 'buy', 'x'"),
+        ("time,user,event,item\n1,u1,x,3\n", {}, "holds no events"),
+        ("time,user,event,item\n", {}, "holds a header but no rows"),
+    ],
+)
+def test_a_mistake_gives_one_message_with_its_line(tmp_path, text, changes, problem):
+    assert problem in message(store(tmp_path, text), **changes)
+
+
+def test_unknown_events_may_be_ignored(tmp_path):
+    assert as_rows(read(store(tmp_path, TEXT + "5,u1,wish,3\n"), ignore_unknown=True)) == ROWS
+
+
+def test_lines_are_counted_across_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr("sim.files.sources.read_chunks.__defaults__", (64,))
+    text = TEXT + "5,u1,view,3\n" * 50
+    assert len(as_rows(read(store(tmp_path, text)))) == 53
+    assert "line 57: event 'wish'" in message(store(tmp_path, text + "5,u1,view,3\n5,u1,wish,3\n"))
+
+
+QUERIES = """\
+queryId;sessionId;userId;timeframe;duration;eventdate;searchstring.tokens;categoryId;items;is.test
+1;100;NA;16327074;311;2016-05-09;1,2;0;7518,71,30394;FALSE
+2;100;NA;16400000;311;2016-05-09;;5;71,12;FALSE
+3;101;42;0;10;2016-05-10;;5;71,7518;FALSE
+4;102;42;5;10;2016-05-11;;5;;FALSE
+5;103;42;5;10;2016-05-12;;5;71;TRUE
+"""
+CLICKS = "queryId;timeframe;itemId\n1;16330000;71\n3;900;7518\n3;950;7518\n3;999;5\n"
+PURCHASES = (
+    "sessionId;userId;timeframe;eventdate;ordernumber;itemId\n100;NA;17000000;2016-05-09;1;12\n101;42;1;x;1;99\n"
+)
+
+
+def diginetica(folder: Path, **texts: str) -> list[Source]:
+    files = {"queries": QUERIES, "clicks": CLICKS, "purchases": PURCHASES, **texts}
+    return [store(folder, text, f"train-{name}.csv.gz") for name, text in files.items()]
+
+
+def test_diginetica_by_hand(tmp_path):
+    midnight = 1462752000  # 2016-05-09
+    rows = [
+        ("session 100", 7518, midnight + 16327, 0, 0),
+        ("session 100", 71, midnight + 16327, 1, 0),
+        ("session 100", 30394, midnight + 16327, 0, 0),
+        ("session 100", 71, midnight + 16400, 0, 0),
+        ("session 100", 12, midnight + 16400, 2, 0),
+        ("42", 71, midnight + 86400, 0, 1),
+        ("42", 7518, midnight + 86400, 1, 1),
+    ]
+    assert as_rows(read(*diginetica(tmp_path), reader="diginetica")) == rows
+
+
+def test_diginetica_mistakes(tmp_path):
+    sources = diginetica(tmp_path)
+    assert "there is no train-clicks.csv" in message(sources[0], sources[2], reader="diginetica")
+    broken = QUERIES + "6;103;42;5;10;yesterday;;5;71;FALSE\n"
+    assert "line 7: eventdate 'yesterday'" in message(*diginetica(tmp_path, queries=broken), reader="diginetica")
+    broken = QUERIES + "6;103;42;5;10;2016-05-10;;5;71;maybe\n"
+    assert "line 7: is.test 'maybe'" in message(*diginetica(tmp_path, queries=broken), reader="diginetica")
+    assert "line 2: itemId '' is empty" in message(
+        *diginetica(tmp_path, clicks="queryId;timeframe;itemId\n1;5;\n"), reader="diginetica"
+    )
+
+
+KUAIRAND = """\
+user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,long_view,play_time_ms,duration_ms,profile_stay_time,comment_stay_time,is_profile_enter,is_rand,tab
+3,1071,20220408,1600,1649408076860,1,0,0,0,0,0,1,175045,87433,0,0,0,0,1
+3,17,20220408,1600,1649408076140,0,0,0,0,0,1,0,0,9433,0,0,0,0,1
+3,5,20220408,1600,1649408078000,0,1,0,0,0,0,0,812,9433,0,0,0,0,0
+12,5,20220408,1600,1649408075999,1,0,0,1,0,0,0,812,9433,0,0,1,0,0
+"""
+SHOWN = [("12", 5, 1649408075), ("3", 17, 1649408076), ("3", 1071, 1649408076), ("3", 5, 1649408078)]
+
+
+@pytest.mark.parametrize(
+    ("order_proxy", "feedback"),
+    [
+        ([], [1, 0, 1, 0]),
+        (["is_like"], [1, 0, 1, 2]),
+        (["is_like", "is_comment", "is_like"], [2, 0, 1, 2]),
+        (["long_view"], [1, 0, 2, 0]),
+        (["is_profile_enter", "is_forward", "is_follow"], [2, 0, 1, 0]),
+    ],
+)
+def test_kuairand_by_hand(tmp_path, order_proxy, feedback):
+    columns = read(store(tmp_path, KUAIRAND), reader="kuairand", order_proxy=order_proxy)
+    expected = [(int(user), item, second, code) for (user, item, second), code in zip(SHOWN, feedback, strict=True)]
+    assert as_rows(columns) == expected
+    assert columns.feedback.dtype == np.int8
+    assert columns.sessions is None
+
+
+def test_kuairand_files_are_merged_by_their_milliseconds(tmp_path):
+    header, *lines = KUAIRAND.splitlines()
+    texts = ("\n".join([header, *part, ""]) for part in (lines[:1], lines[1:]))
+    parts = [store(tmp_path, text, f"part{number}.csv.gz") for number, text in enumerate(texts)]
+    columns = read(*parts, reader="kuairand")
+    assert [row[:3] for row in as_rows(columns)] == [(int(user), item, second) for user, item, second in SHOWN]
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "problem"),
+    [
+        ("is_click,", "clicked,", "line 1: the header has no column 'is_click'"),
+        ("is_like,", "likes,", "line 1: the header has no column 'is_like'"),
+        (",time_ms,", ",time,", "line 1: the header has no column 'time_ms'"),
+        ("1649408078000,0,", "1649408078000,2,", "line 4: is_click '2' is not one of '0', '1'"),
+        ("1649408078000,0,1,", "1649408078000,0,True,", "line 4: is_like 'True' is not one of '0', '1'"),
+        ("1649408078000,0,1,", "1649408078000,0,,", "line 4: is_like '' is not one of '0', '1'"),
+        ("1649408078000", "", "line 4: time_ms '' is no time in milliseconds"),
+        ("1649408078000", "soon", "line 4: time_ms 'soon' is no time in milliseconds"),
+        ("1649408078000", "-1", "line 4: time_ms '-1' is no time from 1970 to 9999"),
+        ("1649408078000", "1649408078000000", "line 4: time_ms '1649408078000000' is no time from 1970 to 9999"),
+        ("3,5,", "3,,", "line 4: video_id '' is empty"),
+        ("12,5,", ",5,", "line 5: user_id '' is empty"),
+        (",1,0,0\n", ",1,0\n", "line 5: 18 fields instead of 19"),
+    ],
+)
+def test_kuairand_mistakes(tmp_path, was, becomes, problem):
+    assert KUAIRAND.count(was) == 1
+    said = message(store(tmp_path, KUAIRAND.replace(was, becomes)), reader="kuairand", order_proxy=["is_like"])
+    assert problem in said
+    assert "time_format" not in said  # it has no say here
+
+
+def test_columns_of_kuairand_that_do_not_count_are_not_looked_at(tmp_path):
+    text = KUAIRAND.replace("1649408078000,0,1,", "1649408078000,0,x,")
+    assert len(as_rows(read(store(tmp_path, text), reader="kuairand", order_proxy=["is_follow"]))) == 4
+
+
+def test_large_columns_keep_their_order(tmp_path):
+    random = np.random.default_rng(0)
+    users, items, times = random.integers(0, 900, (3, 20_000))
+    lines = "".join(f"{time},{user},view,i{item}\n" for user, item, time in zip(users, items, times, strict=True))
+    columns = read(store(tmp_path, "time,user,event,item\n" + lines))
+    np.testing.assert_array_equal(columns.user_ids[columns.users], users)
+    np.testing.assert_array_equal(columns.item_ids[columns.items], [f"i{item}" for item in items])
+    np.testing.assert_array_equal(columns.times, times)
+    assert (np.diff(columns.user_ids) > 0).all()
+    assert columns.item_ids.tolist() == sorted(columns.item_ids.tolist())

@@ -1,0 +1,430 @@
+"""Readers: what is written reads back the same in every layout and packing, and every bad file gives one message."""
+
+import csv
+import datetime
+import gzip
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import polars as pl
+import pytest
+
+from harness.errors import UserError
+from sim.files import rating_readers as readers
+from sim.files import sources
+from sim.files.rating_readers import read_ratings
+from sim.files.sources import SizeLimits, Source, read_chunks
+from sim.files.text_table import Columns, TableLayout
+
+HEADER = "userId,movieId,rating,timestamp\n"
+LINES = {
+    "movielens_dat": "1::10::5::978300760\n2::20::3.5::978302109\n",
+    "movielens_data": "1\t10\t5\t978300760\n2\t20\t3.5\t978302109\n",
+    "movielens_csv": f"{HEADER}1,10,5,978300760\n2,20,3.5,978302109\n",
+    "netflix": "10:\n1,5,2005-09-06\n20:\n2,3,2004-02-29\n",
+    "table": "user,item,rating\n1,10,5\n2,20,3.5\n",
+}
+few = hypothesis.settings(
+    max_examples=40, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+
+
+def store(folder: Path, text: str | bytes, packing: str = "plain", name: str = "ratings.csv") -> Source:
+    """Writes a text plain, as gzip or as a member of a zip."""
+    data = text if isinstance(text, bytes) else text.encode()
+    path = folder / name
+    if packing == "zip":
+        path = folder / f"{name}.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(f"set/{name}", data)
+        return Source(path, f"set/{name}")
+    if packing == "gzip":
+        path = folder / f"{name}.gz"
+        path.write_bytes(gzip.compress(data))
+        return Source(path)
+    path.write_bytes(data)
+    return Source(path)
+
+
+def message(reader: str, *source: Source, **options) -> str:
+    """Returns the message of the UserError that reading must raise, checked to name the file and not to be chained."""
+    with pytest.raises(UserError) as caught:
+        read_ratings(reader, list(source), **options)
+    assert str(caught.value).count(str(source[0].path)) == 1
+    assert caught.value.__cause__ is None
+    return str(caught.value)
+
+
+def as_rows(columns: Columns) -> list[tuple]:
+    """Returns the columns as a list of rows of Python values."""
+    arrays = [columns.users, columns.items, columns.ratings]
+    arrays += [] if columns.timestamps is None else [columns.timestamps]
+    return list(zip(*(array.tolist() for array in arrays), strict=True))
+
+
+integers = st.integers(-(2**63), 2**63 - 1) | st.integers(0, 3000)
+numbers = st.sampled_from([0.5, 1.0, 3.5, 5.0]) | st.floats(allow_nan=False, allow_infinity=False, width=32)
+packings = st.sampled_from(["plain", "gzip", "zip"])
+line_ends = st.sampled_from(["\n", "\r\n"])
+movielens = st.sampled_from(["movielens_dat", "movielens_data", "movielens_csv"])
+
+
+@few
+@hypothesis.given(
+    rows=st.lists(st.tuples(integers, integers, numbers, integers), min_size=1, max_size=30),
+    reader=movielens,
+    packing=packings,
+    line_end=line_ends,
+    blank_lines=st.integers(0, 3),
+    mark=st.booleans(),
+)
+def test_movielens_layouts_read_back_what_was_written(tmp_path, rows, reader, packing, line_end, blank_lines, mark):
+    separator = {"movielens_dat": "::", "movielens_data": "\t", "movielens_csv": ","}[reader]
+    lines = [HEADER.strip()] if reader == "movielens_csv" else []
+    lines += [separator.join(map(str, row)) for row in rows]
+    text = ("\ufeff" if mark else "") + "".join(line + line_end for line in lines) + blank_lines * line_end
+    assert as_rows(read_ratings(reader, [store(tmp_path, text, packing)])) == rows
+
+
+field_text = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8).filter(
+    lambda text: "\ufeff" not in text
+)
+
+
+@few
+@hypothesis.given(
+    rows=st.lists(st.tuples(field_text, st.integers(0, 99).map(str), numbers, field_text), min_size=1, max_size=20),
+    packing=packings,
+    separator=st.sampled_from(",\t;|"),
+)
+def test_tables_keep_string_ids_exactly(tmp_path, rows, packing, separator):
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, delimiter=separator, lineterminator="\n")
+    writer.writerow(["who", "what", "stars", "comment"])
+    writer.writerows([user, item, repr(value), comment] for user, item, value, comment in rows)
+    source = store(tmp_path, buffer.getvalue(), packing)
+    found = read_ratings("table", [source], layout=TableLayout("who", "what", "stars", None, separator))
+    assert [str(user) for user in found.users.tolist()] == [row[0] for row in rows]
+    assert found.items.tolist() == [int(row[1]) for row in rows]
+    assert found.ratings.tolist() == [row[2] for row in rows]
+    assert found.timestamps is None
+
+
+@few
+@hypothesis.given(
+    blocks=st.lists(
+        st.tuples(
+            st.integers(1, 40_000),
+            st.lists(
+                st.tuples(st.integers(0, 10**9 + 5), st.integers(1, 5), st.dates(datetime.date(1969, 1, 1))),
+                max_size=6,
+            ),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    packing=packings,
+    one_file=st.booleans(),
+)
+def test_netflix_layouts_read_back_what_was_written(tmp_path, blocks, packing, one_file):
+    hypothesis.assume(any(ratings for _, ratings in blocks))
+    texts = ["".join([f"{movie}:\n", *(f"{u},{r},{d.isoformat()}\n" for u, r, d in rows)]) for movie, rows in blocks]
+    texts = ["".join(texts)] if one_file else texts
+    files = [store(tmp_path, text, packing, f"mv_{place}.txt") for place, text in enumerate(texts)]
+    epoch = datetime.date(1970, 1, 1)
+    expected = [(u, movie, r, (d - epoch).days * 86_400) for movie, rows in blocks for u, r, d in rows]
+    assert as_rows(read_ratings("netflix", files)) == expected
+
+
+@few
+@hypothesis.given(
+    text=st.text("0159.-:\n", min_size=1, max_size=40) | st.text('01 ,\t"+eE\n\r', min_size=1, max_size=30),
+    reader=st.sampled_from(["movielens_dat", "movielens_data", "table"]),
+)
+def test_the_fast_path_is_never_more_lenient_than_the_careful_one(tmp_path, text, reader):
+    layout = TableLayout("a", "b", "c", "d", ",")
+    good = {"movielens_dat": "1::2::3::4\n", "movielens_data": "1\t2\t3\t4\n", "table": "a,b,c,d\n1,2,3,4\n"}[reader]
+    source = store(tmp_path, good + text)
+
+    def outcome():
+        try:
+            return as_rows(read_ratings(reader, [source], layout=layout))
+        except UserError as error:
+            return str(error)
+
+    both = outcome()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers._Delimited, "parse_chunk", lambda self, data: None)
+        patch.setattr(readers._Table, "parse_chunk", lambda self, data: None)
+        assert outcome() == both
+
+
+@pytest.mark.parametrize("reader", list(LINES))
+def test_the_fast_path_is_taken(tmp_path, reader, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("careful path taken")
+
+    monkeypatch.setattr(readers, "_careful_lines", refuse)
+    found = read_ratings(reader, [store(tmp_path, LINES[reader])])
+    assert found.users.tolist() == [1, 2]
+    assert found.items.tolist() == [10, 20]
+
+
+@pytest.mark.parametrize("reader", list(LINES))
+def test_chunks_join_without_loss_and_lines_keep_their_numbers(tmp_path, reader, monkeypatch):
+    body = LINES[reader].splitlines(keepends=True)
+    head = body[:1] if reader in ("movielens_csv", "table") else []
+    text = "".join(head + body[len(head) :] * 50)
+    monkeypatch.setattr(readers, "read_chunks", lambda source, limits: read_chunks(source, limits, 37))
+    assert len(read_ratings(reader, [store(tmp_path, text)]).users) == 100
+    bad = store(tmp_path, text + "oops\n")
+    assert f"line {text.count(chr(10)) + 1}: " in message(reader, bad)
+
+
+def test_ids_that_are_not_plain_integers_stay_text(tmp_path):
+    source = store(tmp_path, 'user,item,rating\n007,1.0,4\n7," 2",3\n')
+    found = read_ratings("table", [source])
+    assert found.users.tolist() == ["007", "7"]
+    assert found.items.tolist() == ["1.0", " 2"]
+
+
+def test_integer_chunks_become_text_if_a_later_chunk_holds_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "read_chunks", lambda source, limits: read_chunks(source, limits, 20))
+    found = read_ratings("table", [store(tmp_path, "user,item,rating\n1,1,4\n22,1,4\n333,1,4\nx,1,4\n")])
+    assert found.users.tolist() == ["1", "22", "333", "x"]
+
+
+def test_parquet_reads_back_what_was_written(tmp_path):
+    path = tmp_path / "r.parquet"
+    when = [datetime.datetime(2001, 1, 1), datetime.datetime(2002, 1, 1, 0, 0, 5)]
+    table = pl.DataFrame({"user": ["b", "007"], "item": [2**40, 3], "rating": [4, 5], "t": when})
+    table.write_parquet(path)
+    found = read_ratings("table", [Source(path)], layout=TableLayout(timestamp_column="t"))
+    assert as_rows(found) == [("b", 2**40, 4.0, 978_307_200), ("007", 3, 5.0, 1_009_843_205)]
+
+
+BAD_LINES = [
+    ("movielens_dat", "1::10::4\n", "3 fields instead of 4"),
+    ("movielens_dat", "1::10::4::9::9\n", "5 fields instead of 4"),
+    ("movielens_dat", "1:10:4:9\n", "1 field instead of 4"),
+    ("movielens_dat", "1::10::::9\n", "rating '' is not a number"),
+    ("movielens_dat", "1::10::four::9\n", "rating 'four' is not a number"),
+    ("movielens_dat", "1::10::nan::9\n", "rating 'nan' is not a finite number"),
+    ("movielens_dat", "1::10::-inf::9\n", "rating '-inf' is not a finite number"),
+    ("movielens_dat", "1::10::1e999::9\n", "not a finite number"),
+    ("movielens_dat", "1.0::10::4::9\n", "user id '1.0' is not an integer"),
+    ("movielens_dat", " 1::10::4::9\n", "user id ' 1' is not an integer"),
+    ("movielens_dat", '"1"::10::4::9\n', "is not an integer"),
+    ("movielens_dat", "1::99999999999999999999::4::9\n", "does not fit in 64 bits"),
+    ("movielens_dat", "\n1::10::4::9\n", "the line is blank"),
+    ("movielens_dat", b"1::\xff::4::9\n", "byte 4 is not valid UTF-8"),
+    ("movielens_dat", b"1::2::4::9\r\r\n", "stray carriage return"),
+    ("movielens_data", "1\t10\t4\n", "3 fields instead of 4"),
+    ("movielens_data", "1 10 4 9\n", "1 field instead of 4"),
+    ("movielens_csv", "1,10,4\n", "3 fields instead of 4"),
+    ("netflix", "1,5\n", "2 fields instead of 3"),
+    ("netflix", "1,5,2005-02-29\n", "'2005-02-29' is not a date"),
+    ("netflix", "1,5,2005-2-9\n", "'2005-2-9' is not a date"),
+    ("netflix", "1,x,2005-02-09\n", "rating 'x' is not an integer"),
+    ("netflix", "1,4.5,2005-02-09\n", "rating '4.5' is not an integer"),
+    ("netflix", "x:\n", "movie id 'x' is not an integer"),
+    ("table", "1,10\n", "2 fields instead of 3"),
+    ("table", ",10,5\n", "user id is missing"),
+    ("table", "1,10,\n", "rating '' is not a number"),
+    ("table", "1,10,NaN\n", "rating 'NaN' is not a finite number"),
+    ("table", '1,"10,4\n', "wrongly quoted"),
+    ("table", b"1,a\0b,4\n", "NUL character"),
+    ("table", b"1,\xe9t\xe9,4\n", "byte 3 is not valid UTF-8"),
+    ("table", f"1,{'x' * 300},4\n", "longer than 256 characters"),
+]
+
+
+@pytest.mark.parametrize("packing", ["plain", "gzip", "zip"])
+@pytest.mark.parametrize(("reader", "line", "problem"), BAD_LINES)
+def test_a_malformed_line_is_named(tmp_path, reader, line, problem, packing):
+    data = line if isinstance(line, bytes) else line.encode()
+    source = store(tmp_path, LINES[reader].encode() + data + b"ignored\n", packing)
+    said = message(reader, source)
+    assert f"line {LINES[reader].count(chr(10)) + 1}: " in said
+    assert problem in said
+    assert "Expected " in said
+    assert len(said.splitlines()) == 2
+    assert len(said) < 600
+
+
+def test_a_line_cut_short_at_the_end_is_explained(tmp_path):
+    said = message("movielens_dat", store(tmp_path, "1::10::5::978300760\n2::20::3"))
+    assert "line 2: 3 fields instead of 4: '2::20::3'" in said
+    assert "may be cut short" in said
+    said = message("movielens_dat", store(tmp_path, "1::10::5::978300760\n2::20::3::97830"))
+    assert "timestamp 97830 and without a line end" in said
+
+
+def test_a_complete_last_line_without_line_end_is_fine(tmp_path):
+    found = read_ratings("movielens_dat", [store(tmp_path, LINES["movielens_dat"].rstrip("\n"))])
+    assert found.timestamps.tolist() == [978300760, 978302109]
+
+
+@pytest.mark.parametrize(
+    ("reader", "text", "problem"),
+    [
+        ("movielens_csv", "userId,movieId,timestamp,rating\n1,2,3,4\n", "the header is not userId,movieId,rating"),
+        ("movielens_csv", HEADER, "holds a header but no rows"),
+        ("table", "user,movie,rating\n1,2,3\n", "the header has no column 'item'"),
+        ("table", "user,item,item,rating\n1,2,3,4\n", "the header has more than one column 'item'"),
+        ("netflix", "1,5,2005-01-01\n", "line 1: a rating before the first movie line"),
+        ("netflix", "1:\n2:\n", "no ratings found"),
+        ("movielens_dat", b"\xff\xfe1\0:\0", "not valid UTF-8"),
+        ("movielens_dat", "x" * (3 << 20), "goes on for more than 1 MiB"),
+        *((reader, "", "the file is empty") for reader in LINES),
+        *((reader, "\n\n", "the file is empty") for reader in LINES),
+    ],
+)
+def test_a_file_of_another_layout_is_refused(tmp_path, reader, text, problem):
+    assert problem in message(reader, store(tmp_path, text))
+
+
+def test_files_that_cannot_be_opened(tmp_path, monkeypatch):
+    assert "no such file" in message("movielens_dat", Source(tmp_path / "none.dat"))
+    assert "is a directory" in message("movielens_dat", Source(tmp_path))
+    os.mkfifo(tmp_path / "pipe")
+    assert "not a regular file" in message("movielens_dat", Source(tmp_path / "pipe"))
+    source = store(tmp_path, LINES["movielens_dat"])
+
+    def deny(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", deny)
+    assert "permission denied" in message("movielens_dat", source)
+
+
+def test_damaged_gzip_files(tmp_path):
+    text = "".join(f"{user}::1::5::978300760\n" for user in range(5000))
+    source = store(tmp_path, text, "gzip")
+    whole = source.path.read_bytes()
+    source.path.write_bytes(whole[:-30])
+    assert "the compressed data ends too early" in message("movielens_dat", source)
+    source.path.write_bytes(whole[:-6] + b"abcdef")
+    assert "not a sound compressed file" in message("movielens_dat", source)
+    source.path.write_bytes(b"1::2::3::4\n")
+    assert "not a sound compressed file" in message("movielens_dat", source)
+
+
+def test_damaged_zip_files(tmp_path):
+    text = "".join(f"{user}::1::5::978300760\n" for user in range(5000))
+    source = store(tmp_path, text, "zip")
+    whole = source.path.read_bytes()
+    source.path.write_bytes(whole[:2000] + bytes(50) + whole[2050:])
+    assert "not a sound compressed file" in message("movielens_dat", source)
+    source.path.write_bytes(whole[: len(whole) // 2])
+    assert "not a sound compressed file" in message("movielens_dat", source)
+    source.path.write_bytes(whole)
+    assert "no such member" in message("movielens_dat", Source(source.path, "other"))
+
+
+@pytest.mark.parametrize("name", ["/abs/r.dat", "../r.dat", "set/../../r.dat", "C:/r.dat", "..\\r.dat"])
+def test_members_with_unsafe_paths_are_refused(tmp_path, name):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(name), LINES["movielens_dat"])
+    assert "leaves the archive" in message("movielens_dat", Source(path, name))
+
+
+def test_links_and_repeated_members_are_refused(tmp_path):
+    path = tmp_path / "a.zip"
+    link = zipfile.ZipInfo("r.dat")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+    assert "link or special file" in message("movielens_dat", Source(path, "r.dat"))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("r.dat", "1::1::1::1\n")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("r.dat", "2::2::2::2\n")
+    assert "2 times" in message("movielens_dat", Source(path, "r.dat"))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "reason"),
+    [pytest.param(6, 1, "password", id="encrypted"), pytest.param(8, 99, "compression", id="unknown compression")],
+)
+def test_members_that_zipfile_cannot_unpack_get_one_message(tmp_path, place, value, reason):
+    """A flag, or the method, changed in the member's own header and in the directory, where it is two bytes further."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("r.dat", "1::1::1::1\n")
+    packed = bytearray(path.read_bytes())
+    packed[place] = packed[packed.index(b"PK\1\2") + place + 2] = value
+    path.write_bytes(packed)
+    found = message("movielens_dat", Source(path, "r.dat"))
+    assert "cannot be unpacked" in found
+    assert reason in found
+    assert "Unpack the archive yourself" in found
+
+
+@pytest.mark.parametrize("packing", ["gzip", "zip"])
+def test_decompression_bombs_are_refused(tmp_path, packing):
+    bomb = store(tmp_path, b"1::1::1::1\n" * (3 << 20), packing)
+    assert "decompression bomb" in message("movielens_dat", bomb)
+    limits = SizeLimits(max_bytes=1 << 20, max_ratio=1e9)
+    assert "more than the allowed" in message("movielens_dat", bomb, limits=limits)
+
+
+def parquet(folder: Path, **columns) -> Source:
+    """Writes a Parquet file."""
+    pl.DataFrame(columns, strict=False).write_parquet(folder / "r.parquet")
+    return Source(folder / "r.parquet")
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        ({"user": [1], "item": [1]}, "has no column 'rating'"),
+        ({"user": [1, None], "item": [1, 2], "rating": [1, 2]}, "row 2 has no value in column 'user'"),
+        ({"user": [1.0], "item": [1], "rating": [1]}, "has type Float64"),
+        ({"user": [1], "item": [1], "rating": ["5"]}, "has type String"),
+        ({"user": [1, 2], "item": [1, 2], "rating": [1.0, float("nan")]}, "row 2: rating nan"),
+        ({"user": ["a", ""], "item": [1, 2], "rating": [1, 2]}, "row 2: '' in column 'user' is no id"),
+    ],
+)
+def test_bad_parquet_columns_are_named(tmp_path, columns, problem):
+    assert problem in message("table", parquet(tmp_path, **columns))
+
+
+def test_damaged_parquet_files(tmp_path):
+    source = parquet(tmp_path, user=list(range(999)), item=[1] * 999, rating=[1] * 999)
+    whole = source.path.read_bytes()
+    for damaged in (whole[:100], whole[:-4], b"user,item,rating\n"):
+        source.path.write_bytes(damaged)
+        assert "is not a sound Parquet file" in message("table", source)
+    source.path.write_bytes(b"")
+    assert "empty" in message("table", source)
+
+
+@pytest.mark.parametrize("end", ["import os; os.abort()", "raise BaseException('panic: range end')"])
+def test_a_parquet_file_that_ends_its_reader_gives_a_message(tmp_path, monkeypatch, end):
+    source = parquet(tmp_path, user=[1], item=[1], rating=[1])
+    monkeypatch.setattr(readers, "_PARQUET_TRIAL", end)
+    assert "not a sound Parquet file (the library that reads it gave up)" in message("table", source)
+
+
+def test_an_unknown_ending_needs_a_separator(tmp_path):
+    source = store(tmp_path, LINES["table"], name="ratings.txt")
+    assert "data.separator" in message("table", source)
+    assert len(read_ratings("table", [source], layout=TableLayout(separator=",")).users) == 2
+
+
+def test_netflix_columns_are_compact(tmp_path):
+    found = read_ratings("netflix", [store(tmp_path, LINES["netflix"])])
+    assert [found.users.dtype, found.items.dtype, found.ratings.dtype] == [np.int32, np.int16, np.uint8]
+
+
+def test_natural_order_and_shortening():
+    names = ["mv_10.txt", "mv_2.txt", "mv_1.txt"]
+    assert sorted(names, key=sources.natural_order) == ["mv_1.txt", "mv_2.txt", "mv_10.txt"]
+    assert len(sources.shorten("x" * 1000)) < 100

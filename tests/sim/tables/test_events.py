@@ -1,0 +1,133 @@
+"""The table of a log: sessions, merged repetitions and selections, by hand and against a plain implementation."""
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from harness.errors import UserError
+from harness.reports.tables import kind_of
+from sim.tables.events import CLICK, ORDER, SKIP, EventLog, build_event_log, select_events
+
+GAP = 100.0
+
+
+def build(rows: list[tuple], with_sessions: bool = False, **options) -> EventLog:
+    """Builds a log from rows (user, item, time, feedback[, session])."""
+    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    return build_event_log(
+        name="log",
+        users=columns[0],
+        items=columns[1],
+        times=columns[2],
+        feedback=columns[3],
+        sessions=columns[4] if with_sessions else None,
+        session_gap=GAP,
+        checksum="sha256:0",
+        source="log.csv",
+        **options,
+    )
+
+
+def as_rows(log: EventLog) -> list[tuple]:
+    """Returns (user id, session, time, item id, feedback) of every row."""
+    users, items = log.user_ids[log.user].tolist(), log.item_ids[log.item].tolist()
+    return list(zip(users, log.session.tolist(), log.time.tolist(), items, log.feedback.tolist(), strict=True))
+
+
+def test_a_log_by_hand():
+    rows = [
+        (7, "b", 1000, CLICK),
+        (5, "a", 50, SKIP),
+        (7, "a", 900, SKIP),
+        (7, "b", 1100, ORDER),  # 100 seconds after the event before: the same session, where b was clicked
+        (7, "b", 1201, SKIP),  # 101 seconds after it: another
+    ]
+    log = build(rows)
+    assert as_rows(log) == [
+        (5, 0, 50, "a", SKIP),
+        (7, 1, 900, "a", SKIP),
+        (7, 1, 1000, "b", ORDER),
+        (7, 2, 1201, "b", SKIP),
+    ]
+    assert (log.num_events, log.num_users, log.num_items, log.num_sessions) == (4, 2, 2, 3)
+    assert log.session_starts().tolist() == [0, 1, 3, 4]
+    assert [log.user.dtype, log.session.dtype, log.item.dtype, log.feedback.dtype] == ["i4", "i4", "i4", "i1"]
+
+
+def test_recorded_sessions_are_ordered_by_their_beginnings_even_if_users_share_their_numbers():
+    rows = [(1, "a", 40, CLICK, 1), (1, "b", 10, SKIP, 2), (1, "c", 60, SKIP, 2), (2, "a", 5, CLICK, 1)]
+    expected = [(1, 0, 10, "b", SKIP), (1, 0, 60, "c", SKIP), (1, 1, 40, "a", CLICK), (2, 2, 5, "a", CLICK)]
+    assert as_rows(build(rows, with_sessions=True)) == expected
+
+
+def test_selected_events_are_numbered_anew():
+    rows = [(1, "a", 0, CLICK), (2, "b", 0, SKIP), (2, "c", 500, ORDER), (3, "b", 0, CLICK)]
+    probabilities = np.arange(12).reshape(4, 3)
+    log = select_events(build(rows, probabilities=probabilities), np.array([True, False, True, False]))
+    assert as_rows(log) == [(1, 0, 0, "a", CLICK), (2, 1, 500, "c", ORDER)]
+    assert (log.user_ids.tolist(), log.item_ids.tolist()) == ([1, 2], ["a", "c"])
+    assert (log.user.tolist(), log.item.tolist()) == ([0, 1], [0, 1])
+    assert log.probabilities.tolist() == [[0, 1, 2], [6, 7, 8]]
+    with pytest.raises(UserError, match=r"log\.csv: no events are left"):
+        select_events(log, np.zeros(2, bool))
+
+
+def test_what_is_not_real_is_said():
+    assert kind_of({"synthetic": False, "synthetic_skips": False, "order_proxy": ""}) == kind_of({}) == ""
+    assert kind_of({"synthetic": False, "order_proxy": "a or b"}) == " (ORDERS ARE A PROXY: a or b)"
+    assert kind_of({"synthetic": True, "synthetic_skips": False}) == " (SYNTHETIC)"
+    assert kind_of({"synthetic": True, "synthetic_skips": True}) == " (SYNTHETIC, SAMPLED SKIPS)"
+
+
+def test_impossible_columns_are_refused():
+    with pytest.raises(UserError, match="holds no events"):
+        build_event_log(
+            name="log",
+            **dict.fromkeys(["users", "items", "times", "feedback"], np.array([])),
+            sessions=None,
+            session_gap=GAP,
+            checksum="",
+            source="log.csv",
+        )
+    with pytest.raises(UserError, match="columns differ in length"):
+        build_event_log(
+            name="log",
+            **dict.fromkeys(["users", "items", "times", "feedback"], np.array([1, 2])),
+            sessions=np.array([1]),
+            session_gap=GAP,
+            checksum="",
+            source="log.csv",
+        )
+
+
+events = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 600), st.integers(0, 2), st.integers(0, 2)),
+    min_size=1,
+    max_size=40,
+)
+
+
+@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.given(rows=events, with_sessions=st.booleans())
+def test_a_log_equals_the_plain_construction(rows, with_sessions):
+    sessions: list[list[tuple]] = []
+    for user in sorted({row[0] for row in rows}):
+        own = sorted((row for row in rows if row[0] == user), key=lambda row: row[2])
+        if with_sessions:
+            groups = [[row for row in own if row[4] == number] for number in range(3)]
+            sessions += sorted(filter(None, groups), key=lambda group: (group[0][2], group[0][4]))
+            continue
+        for index, row in enumerate(own):
+            if index == 0 or row[2] - own[index - 1][2] > GAP:
+                sessions.append([])
+            sessions[-1].append(row)
+    expected = []
+    for number, session in enumerate(sessions):
+        first = {}
+        for row in session:
+            first.setdefault(row[1], row)
+        for item, row in first.items():
+            strongest = max(other[3] for other in session if other[1] == item)
+            expected.append((row[0], number, row[2], item, strongest))
+    assert as_rows(build(rows, with_sessions)) == expected

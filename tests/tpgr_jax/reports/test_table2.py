@@ -1,0 +1,258 @@
+"""Table 2 from run folders made by hand."""
+
+import csv
+import os
+
+import numpy as np
+import pytest
+import scipy.stats
+from run_folders import make_run
+
+from harness.errors import UserError
+from harness.runs.index import find_runs, finished
+from tpgr_jax.reports.results import METHODS, comparable_runs, method_label, training_command
+from tpgr_jax.reports.table2 import Table2Config, collect, missing, missing_commands, report_table2, star
+
+DDPG_KNN = {"agent.name": "ddpg_knn"}
+
+
+def agent(name, **settings):
+    return {"agent.name": name, **settings}
+
+
+def found_in(folder):
+    return find_runs([str(folder)], "eval.json").runs
+
+
+def results_in(folder):
+    return collect(found_in(folder)).results
+
+
+def report(folder, data_name=None):
+    report_table2(Table2Config("table2", [str(folder)], data_name, str(folder / "out")))
+    return (folder / "out" / "table2.md").read_text()
+
+
+def test_means_and_intervals_by_hand(tmp_path):
+    make_run(tmp_path / "a", [1, 2, 3, 4], {"seed": 0})
+    make_run(tmp_path / "b", [2, 3, 4, 5], {"seed": 1})
+    (result,) = results_in(tmp_path)
+    # Seeds have means 2.5 and 3.5: standard error 1/2, t(0.975, 1) = 12.706205.
+    assert result.estimate("reward") == pytest.approx((3.0, 3.0 - 6.353102, 3.0 + 6.353102), abs=1e-5)
+    assert result.estimate("f1") == pytest.approx((0.003, 0.003 - 0.006353, 0.003 + 0.006353), abs=1e-6)
+    assert (result.label, result.alpha, result.seeds, result.ratio) == ("TPGR", 0.1, [0, 1], 1.5)
+
+
+def test_one_seed_and_equal_seeds_have_intervals_over_users(tmp_path):
+    for seed in (0, 1, 2):
+        make_run(tmp_path / f"list{seed}", [1, 2, 3, 4], agent("popularity", seed=seed))
+    make_run(tmp_path / "one", [1, 2, 3, 4], {"seed": 5})
+    for result in results_in(tmp_path):
+        assert result.estimate("reward") == pytest.approx((2.5, 2.5 - 2.054260, 2.5 + 2.054260), abs=1e-5)
+        assert result.values["reward"].shape == (1, 4)
+    assert [len(result.runs) for result in results_in(tmp_path)] == [3, 1]
+
+
+def test_star_against_the_best_other_method_with_all_seeds_pooled(tmp_path):
+    rng = np.random.default_rng(0)
+    own = [rng.normal(3.0, 1.0, 50), rng.normal(3.0, 1.0, 50)]
+    better, worse = rng.normal(1.0, 2.0, 50), rng.normal(0.0, 1.0, 50)
+    for seed, rewards in enumerate(own):
+        make_run(tmp_path / f"own{seed}", list(rewards), {"seed": seed})
+    make_run(tmp_path / "better", list(better), agent("dqn_r"))
+    make_run(tmp_path / "worse", list(worse), agent("linear_ucb"))
+    make_run(tmp_path / "elsewhere", list(own[0] + 9), agent("dqn_r", **{"env.alpha": 0.2}))
+    results = results_in(tmp_path)
+    (tpgr,) = [result for result in results if result.method == "TPGR"]
+    wanted = scipy.stats.ttest_ind(np.concatenate(own), better, equal_var=False).pvalue
+    found = star(tpgr, results, "reward")
+    assert found.opponent == "DQN-R"
+    assert found.p_value == pytest.approx(wanted, rel=1e-9)
+    assert found.significant == (wanted < 1e-6)
+    assert wanted < 1e-6
+    assert all(star(result, results, "reward") is None for result in results if result.method != "TPGR")
+    assert star(tpgr, [tpgr], "reward") is None
+    assert f"{found.p_value:.2g}" in report(tmp_path)
+
+
+def test_the_method_beyond_the_paper_is_compared_too_but_is_nobodys_opponent(tmp_path):
+    rng = np.random.default_rng(0)
+    rewards = {"tpgr": 2.0, "tpgr_plus": 4.0, "gaussian_posterior": 3.0}
+    for name, mean in rewards.items():
+        make_run(tmp_path / name, list(rng.normal(mean, 0.5, 100)), agent(name))
+    results = results_in(tmp_path)
+    compared = {result.method: star(result, results, "reward") for result in results}
+    assert compared["TPGR+"].opponent == compared["TPGR"].opponent == "GaussianPosterior"
+    assert compared["TPGR+"].significant
+    assert not compared["TPGR"].significant
+    text = report(tmp_path)
+    assert "Reward of TPGR+ against: TPGR p = " in text
+
+
+@pytest.mark.parametrize(("shift", "starred"), [(1.0, True), (0.0, False), (-1.0, False)])
+def test_no_star_for_a_worse_or_equal_method(tmp_path, shift, starred):
+    noise = np.random.default_rng(1).normal(0, 0.1, 100)
+    make_run(tmp_path / "own", list(shift + noise))
+    make_run(tmp_path / "other", list(noise), agent("gaussian_posterior"))
+    text = report(tmp_path)
+    row = next(line for line in text.splitlines() if line.startswith("| TPGR"))
+    assert (row.count(r" \* |") == 4) is starred
+    assert (row.count(r"\*") == 0) is not starred
+
+
+def test_methods_are_told_apart(tmp_path):
+    cases = {
+        "Popularity": agent("popularity", **{"agent.policy.by": "average"}),
+        "Popularity (count)": agent("popularity", **{"agent.policy.by": "count"}),
+        "DDPG-KNN (k = 1)": DDPG_KNN | {"agent.policy.k": 1, "agent.policy.k_fraction": None},
+        "DDPG-KNN (k = 0.1N)": DDPG_KNN | {"agent.policy.k": None, "agent.policy.k_fraction": 0.1},
+        "DDPG-KNN (k = N)": DDPG_KNN | {"agent.policy.k": None, "agent.policy.k_fraction": 1.0},
+        "HLinearUCB": agent("hlinear_ucb"),
+        "TPGR": {},
+        "mine": agent("mine"),
+    }
+    for number, settings in enumerate(cases.values()):
+        make_run(tmp_path / str(number), [1, 2], settings)
+    assert [method_label(run) for run in found_in(tmp_path)] == list(cases)
+    order = [result.label for result in results_in(tmp_path)]
+    assert order == [
+        *("Popularity", "HLinearUCB", "DDPG-KNN (k = 1)", "DDPG-KNN (k = 0.1N)", "DDPG-KNN (k = N)", "TPGR"),
+        *("Popularity (count)", "mine"),
+    ]
+
+
+def test_runs_that_differ_in_more_than_their_seed_are_not_averaged(tmp_path):
+    make_run(tmp_path / "a", [1, 2], {"seed": 0})
+    make_run(tmp_path / "b", [3, 4], {"seed": 1, "tree.seed": 1, "train.log_every": 50})
+    make_run(tmp_path / "c", [9, 9], {"seed": 2, "train.steps": 20, "tree.clustering": "kmeans"})
+    make_run(tmp_path / "d", [1, 1], agent("dqn_r", **{"tree.clustering": "kmeans"}))  # has no tree
+    make_run(tmp_path / "e", [1, 3], agent("dqn_r", seed=1))
+    results = {result.label: result for result in results_in(tmp_path)}
+    assert {label: result.seeds for label, result in results.items()} == {
+        "DQN-R": [0, 1],
+        "TPGR with train.steps=1000, tree.clustering=pca": [0, 1],
+        "TPGR with train.steps=20, tree.clustering=kmeans": [2],
+    }
+
+
+def test_a_repeated_seed_counts_once_and_is_named(tmp_path):
+    for number in range(3):
+        make_run(tmp_path / f"run{number}", [number, number + 1])
+        os.utime(tmp_path / f"run{number}" / "eval.json", (number, number))
+    collected = collect(found_in(tmp_path))
+    assert [run.folder.path.name for run in collected.repeated] == ["run0", "run1"]
+    assert collected.results[0].estimate("reward").mean == 2.5
+    assert f"* {tmp_path / 'run0'}" in report(tmp_path)
+
+
+def test_missing_results_are_named_with_their_commands(tmp_path):
+    make_run(tmp_path / "a", [1, 2], {"env.alpha": 0, "train.steps": 20, "env.episode_length": 8})
+    make_run(tmp_path / "b", [1, 2], agent("ddpg_r", **{"env.alpha": 0.2, "env.episode_length": 8}))
+    make_run(tmp_path / "c", None, agent("dqn_r", **{"env.episode_length": 8}), checkpoint=4)  # unfinished
+    runs = found_in(tmp_path)
+    results = collect(finished(runs)).results
+    gaps = missing(results)
+    assert len(gaps) == 3 * len(METHODS) - 2
+    commands = missing_commands(runs, results)
+    assert len(commands) == len(gaps)
+    start = "python -m tpgr_jax.train +experiment=movielens"
+    assert f"{start} agent=popularity env.episode_length=8 env.alpha=0 seed=0" in commands
+    assert f"{start} agent=tpgr env.episode_length=8 train.steps=20 env.alpha=0.1 seed=0" in commands
+    assert not any("agent=tpgr " in command and "env.alpha=0 " in command for command in commands)
+    assert f"{start} agent=dqn_r env.alpha=0.1 seed=0" == training_command(None, METHODS[8], 0.1)
+    text = report(tmp_path)
+    assert all(command in text for command in commands)
+    assert f"{tmp_path / 'c'} (DQN-R, alpha 0.1, seed 0): interrupted; continue with: python -m tpgr_jax.train" in text
+
+
+def test_commands_for_other_data(tmp_path):
+    generated = {"data.reader": "synthetic", "data.size": "tiny", "data.rating_min": None, "data.rating_max": None}
+    make_run(tmp_path / "a", [1, 2], generated, name="synthetic_tiny", synthetic=True)
+    own = {"data.reader": "table", "data.path": "/x/my ratings.csv", "data.user_column": "u", "data.files": []}
+    make_run(tmp_path / "b", [1, 2], own, name="=mine|")
+    make_run(tmp_path / "c", [1, 2], name="movielens_10m")
+    a, b, c = found_in(tmp_path)
+    start = "python -m tpgr_jax.train"
+    command = training_command(a, METHODS[0], 0.2)
+    assert command.startswith(f"{start} data=synthetic agent=popularity data.name=synthetic_tiny ")
+    assert command.endswith("data.size=tiny env.alpha=0.2 seed=0")
+    assert "url" not in command
+    command = training_command(b, METHODS[0], 0.2)
+    assert command.startswith(f"{start} data=ratings_file agent=popularity 'data.name=\"=mine|\"' ")
+    assert "'data.path=\"/x/my ratings.csv\"'" in command
+    assert " data.user_column=u " in command
+    command = training_command(c, METHODS[0], 0.2)
+    assert command.startswith(f"{start} +experiment=movielens data=movielens_10m agent=popularity ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.split_seed", 1),
+        ("data.test_fraction", 0.5),
+        ("data.relevant_above", 4.0),
+        ("env.episode_length", 8),
+        ("env.reward_scale", "symmetric"),
+        ("env.cold_start", "random"),
+        ("env.allow_repeats", True),
+    ],
+)
+def test_runs_about_different_things_are_not_mixed(tmp_path, key, value):
+    make_run(tmp_path / "a", [1, 2])
+    make_run(tmp_path / "b", None, {key: value})  # unfinished ones, too, would be named in one table
+    with pytest.raises(UserError, match=f"{key} is .* in .*a and {value} in .*b"):
+        report(tmp_path)
+
+
+def test_data_sets_are_chosen_by_name(tmp_path):
+    make_run(tmp_path / "a", [1, 2])
+    make_run(tmp_path / "b", [5, 6], name="other", checksum="sha256:bb")
+    with pytest.raises(UserError, match="checksum"):
+        report(tmp_path)
+    assert [run.folder.path.name for run in comparable_runs([str(tmp_path)], "other").runs] == ["b"]
+    assert "# Table 2: other\n" in report(tmp_path, "other")
+    with pytest.raises(UserError, match=r"no runs on third below .*\n.*experiment=table2"):
+        report(tmp_path, "third")
+
+
+def test_evaluations_of_other_users_are_refused(tmp_path):
+    make_run(tmp_path / "a", [1, 2])
+    make_run(tmp_path / "b", [1, 2, 3], {"seed": 1})
+    with pytest.raises(UserError, match=r"b/eval\.npz: has other test users than .*a"):
+        results_in(tmp_path)
+
+
+def test_several_splits_count_as_repetitions_if_that_is_asked_for(tmp_path):
+    make_run(tmp_path / "a", [1, 2, 3], {"data.split_seed": 0}, best_list=[2, 2, 2])
+    make_run(tmp_path / "b", [4, 5, 6], {"data.split_seed": 1}, best_list=[4, 4, 4])
+    make_run(tmp_path / "c", [4, 5, 6], {"data.split_seed": 1, "seed": 1}, best_list=[4, 4, 4])
+    with pytest.raises(UserError, match="several_splits=true"):
+        report(tmp_path)
+    report_table2(Table2Config("table2", [str(tmp_path)], None, str(tmp_path / "out"), several_splits=True))
+    text = (tmp_path / "out" / "table2.md").read_text()
+    assert "split seed 0, 1, test fraction" in text
+    # Means 2, 5 and 5; the best list's is 2 in one split and 4 in the other, so 3.
+    (row,) = [line for line in text.splitlines() if line.startswith("| TPGR")]
+    assert [row.split("|")[column].strip() for column in (2, 6, 7)] == ["4.0000 ± 4.3027", "1.333", "3"]
+
+
+def test_names_of_data_sets_stay_text(tmp_path):
+    name = "=cmd()|x|$\\frac$\n# head"
+    make_run(tmp_path / "runs", [1, 2], name=name, synthetic=True)
+    text = report(tmp_path)
+    assert text.startswith("# Table 2: =cmd()\\|x\\|$\\\\frac$ \\# head (SYNTHETIC)\n")
+    assert all(line.count("|") == 8 for line in text.splitlines() if line.startswith("| "))
+    assert (tmp_path / "out" / "table2.png").read_bytes().startswith(b"\x89PNG")
+    with (tmp_path / "out" / "table2.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["data"] == "'=cmd()|x|$\\frac$ # head"
+    assert row["synthetic"] == "True"
+    assert (float(row["reward"]), float(row["ratio_to_best_list"]), row["interval_over"]) == (1.5, 0.75, "users")
+
+
+def test_the_table_of_unfinished_runs_is_a_list_of_what_to_do(tmp_path):
+    make_run(tmp_path / "a")
+    text = report(tmp_path)
+    assert "no checkpoint yet; continue with: python -m tpgr_jax.train resume=" in text
+    assert text.count("agent=") == 3 * len(METHODS)
+    assert not (tmp_path / "out" / "table2.png").exists()

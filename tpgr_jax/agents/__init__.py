@@ -1,0 +1,1 @@
+"""TPGR and TPGR+: tree policies and their learners."""

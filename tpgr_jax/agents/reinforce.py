@@ -1,0 +1,278 @@
+"""REINFORCE over the tree policy (Algorithm 1, Eq. 3 and 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import PartitionSpec
+
+from harness.settings import Count, CountOrZero, NotNegative, OneOf, Positive, Share
+from harness.sharding import EPISODES, EVERYWHERE, mean_over_devices, per_device
+from harness.training.optimizers import annealed, clipped_adam, descend
+from sim.envs.rating_env import EnvParams, RatingEnv, Trajectory
+from sim.envs.rollout import rollout
+from tpgr_jax.agents.tree_ops import MASKED_LOGIT, TreeTables
+from tpgr_jax.agents.tree_policy import PolicyParams, TreePolicy
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """REINFORCE's settings (`conf/agent/tpgr.yaml`)."""
+
+    discount: Share
+    baseline: Annotated[str, OneOf("per_user", "per_step", "none")]
+    episodes_per_user: Count
+    update: Annotated[str, OneOf("batch", "per_timestep")]
+    learning_rate: Positive
+    clip_norm: Positive
+    entropy: Annotated[str, OneOf("shannon", "distance_to_uniform")]
+    entropy_weight: NotNegative
+    entropy_weight_end: NotNegative
+    entropy_steps: CountOrZero
+    l2_weight: NotNegative
+
+
+@flax.struct.dataclass
+class World:
+    """What training reads on the device: the simulator's tables and the tree."""
+
+    env: EnvParams
+    tree: TreeTables
+
+
+@flax.struct.dataclass
+class LearnerState:
+    """Everything that training changes: parameters, optimiser, the step count and the run's random key.
+
+    Attributes:
+        params: Network parameters.
+        opt_state: Adam's moments.
+        step: int32 training steps done.
+        key: Key of the run; step n uses `fold_in(key, n)`, so that a resumed run repeats exactly.
+    """
+
+    params: Any
+    opt_state: Any
+    step: jax.Array
+    key: jax.Array
+
+
+def discounted_returns(reward: jax.Array, discount: float) -> jax.Array:
+    """Returns [T, B] sum_{i >= t} discount^(i - t) r_i (Algorithm 1, line 13), for rewards [T, B]."""
+
+    def backward(following: jax.Array, r_t: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return_t = r_t + discount * following
+        return return_t, return_t
+
+    return jax.lax.scan(backward, jnp.zeros_like(reward[0]), reward, reverse=True)[1]
+
+
+def advantages(returns: jax.Array, baseline: str, episodes_per_user: int) -> jax.Array:
+    """Standardises returns (subtracts the mean, divides by the standard deviation plus 1e-6).
+
+    Args:
+        returns: [T, B]; episodes of one user are consecutive, `episodes_per_user` each.
+        baseline: "per_user": over the episodes and steps of one user (official code); "per_step": over all episodes
+            at each step; "none": returns as they are.
+        episodes_per_user: G.
+    """
+    if baseline == "none":
+        return returns
+    axes: tuple[int, ...] = (1,)
+    groups = returns
+    if baseline == "per_user":
+        groups, axes = returns.reshape(returns.shape[0], -1, episodes_per_user), (0, 2)
+    centred = groups - jnp.mean(groups, axes, keepdims=True)
+    deviation = jnp.sqrt(jnp.mean(centred**2, axes, keepdims=True))
+    return (centred / (deviation + 1e-6)).reshape(returns.shape)
+
+
+def exploration_bonus(log_probs: jax.Array, kind: str) -> jax.Array:
+    """Returns [S] how undecided each visited node is.
+
+    Args:
+        log_probs: [S, C] masked log-probabilities.
+        kind: "shannon": entropy in nats over the available children; "distance_to_uniform": minus the mean squared
+            distance of the probabilities to uniform over the C children (official code).
+    """
+    probs = jnp.exp(log_probs)
+    if kind == "shannon":
+        return -jnp.sum(probs * jnp.where(log_probs > MASKED_LOGIT / 2, log_probs, 0.0), -1)
+    return -jnp.mean((probs - 1 / log_probs.shape[-1]) ** 2, -1)
+
+
+def policy_loss(
+    policy: TreePolicy,
+    config: LearnerConfig,
+    network: Any,
+    tree: TreeTables,
+    trajectory: Trajectory,
+    advantage: jax.Array,
+    steps: jax.Array | None,
+    entropy_weight: jax.Array,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The REINFORCE loss: minus the mean over episodes of sum_t log pi(a_t | s_t) A_t, less the exploration bonus.
+
+    Args:
+        policy: The tree policy.
+        config: Learner settings.
+        network: Its network parameters, to differentiate.
+        tree: The tree.
+        trajectory: [T, B] episodes sampled from it.
+        advantage: [T, B] (standardised) returns, constants.
+        steps: [n] time steps that the sum runs over (None = all of them), for `per_timestep` only one.
+        entropy_weight: Scalar weight of the exploration bonus.
+
+    Returns:
+        Scalar loss and metrics: mean entropy of the visited nodes per level (nats).
+    """
+    log_prob, levels = policy.path_log_probs(PolicyParams(network, tree), trajectory, steps)
+    advantage = advantage if steps is None else advantage[steps]
+    chex.assert_equal_shape([log_prob, advantage])
+    episodes = log_prob.shape[1]
+    bonus = sum(jnp.sum(exploration_bonus(log_probs, config.entropy)) for log_probs in levels) / episodes
+    gain = jnp.sum(log_prob * advantage) / episodes
+    metrics = {
+        f"entropy_{level}": jnp.mean(exploration_bonus(log_probs, "shannon")) for level, log_probs in enumerate(levels)
+    }
+    return -gain - entropy_weight * bonus, metrics
+
+
+@dataclass(frozen=True)
+class Reinforce:
+    """The learner as pure functions.
+
+    Attributes:
+        env: The simulator.
+        policy: The tree policy.
+        config: Learner settings.
+        episodes_per_step: B episodes per training step, a multiple of config.episodes_per_user.
+    """
+
+    env: RatingEnv
+    policy: TreePolicy
+    config: LearnerConfig
+    episodes_per_step: int
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Adam with clipping by the global norm."""
+        return clipped_adam(self.config.learning_rate, self.config.clip_norm)
+
+    def init(self, key: jax.Array) -> LearnerState:
+        """Returns the state before the first step, with freshly drawn parameters."""
+        init_key, run_key = jax.random.split(key)
+        params = self.policy.init(init_key)
+        return LearnerState(params, self.optimizer.init(self.policy.trainable(params)), jnp.int32(0), run_key)
+
+    def train_step(self, state: LearnerState, world: World) -> tuple[LearnerState, dict[str, jax.Array]]:
+        """Samples B episodes and updates the policy with them (one update, or one per time step).
+
+        Returns:
+            The next state and scalar metrics: reward (mean per recommendation), precision, loss, gradient norm,
+            entropy per level.
+        """
+        user_key, rollout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        groups = self.episodes_per_step // self.config.episodes_per_user
+        users = jax.random.choice(user_key, world.env.users, (groups,))
+        users = jnp.repeat(users, self.config.episodes_per_user, total_repeat_length=self.episodes_per_step)
+        trajectory = rollout(
+            self.env,
+            world.env,
+            self.policy.as_policy(),
+            PolicyParams(state.params, world.tree),
+            users,
+            rollout_key,
+            explore=True,
+        )
+        params, opt_state, metrics = self.update(state, world.tree, trajectory)
+        metrics["reward"] = jnp.mean(trajectory.reward)
+        metrics["precision"] = jnp.mean(trajectory.hit.astype(jnp.float32))
+        return LearnerState(params, opt_state, state.step + 1, state.key), metrics
+
+    def update(
+        self, state: LearnerState, tree: TreeTables, trajectory: Trajectory
+    ) -> tuple[Any, Any, dict[str, jax.Array]]:
+        """Updates the policy with sampled episodes; returns parameters, optimiser state and metrics."""
+        config = self.config
+        returns = discounted_returns(trajectory.reward, config.discount)
+        advantage = advantages(returns, config.baseline, config.episodes_per_user)
+        # A uniformly drawn first item was not the policy's choice.
+        first = 1 if self.env.cold_start == "random" else 0
+        steps = jnp.arange(first, self.env.episode_length)
+        entropy_weight = annealed(config.entropy_weight, config.entropy_weight_end, config.entropy_steps, state.step)
+
+        def apply(carry: tuple[Any, Any], steps: jax.Array | None) -> tuple[tuple[Any, Any], dict[str, jax.Array]]:
+            trainable, opt_state = carry
+            network = self.policy.with_trainable(state.params, trainable)
+            gradient, metrics = self.gradient(network, tree, trajectory, advantage, steps, entropy_weight)
+            trainable, opt_state, norm = descend(self.optimizer, gradient, opt_state, trainable)
+            return (trainable, opt_state), {**metrics, "gradient_norm": norm}
+
+        carry = (self.policy.trainable(state.params), state.opt_state)
+        if config.update == "batch":
+            (trainable, opt_state), metrics = apply(carry, steps if first else None)
+        else:
+            (trainable, opt_state), metrics = jax.lax.scan(apply, carry, steps[:, None])
+            metrics = jax.tree.map(jnp.mean, metrics)
+        return self.policy.with_trainable(state.params, trainable), opt_state, metrics
+
+    def gradient(
+        self,
+        network: Any,
+        tree: TreeTables,
+        trajectory: Trajectory,
+        advantage: jax.Array,
+        steps: jax.Array | None,
+        entropy_weight: jax.Array,
+    ) -> tuple[Any, dict[str, jax.Array]]:
+        """Returns the gradient of `policy_loss` and the L2 penalty for the trainable parameters, and metrics.
+
+        Many devices take each the gradient for their episodes, and exchange nothing else.
+
+        Args:
+            network: Network parameters.
+            tree: The tree.
+            trajectory: [T, B] episodes.
+            advantage: [T, B].
+            steps: [n] time steps that the sum runs over (None = all of them).
+            entropy_weight: Scalar weight of the exploration bonus.
+        """
+        policy, trainable = self.policy, self.policy.trainable(network)
+        layout = policy.partition(trainable)
+        along = PartitionSpec(None, EPISODES)
+
+        def own(
+            trainable: Any,
+            network: Any,
+            tree: TreeTables,
+            trajectory: Trajectory,
+            advantage: jax.Array,
+            steps: jax.Array | None,
+            entropy_weight: jax.Array,
+        ) -> tuple[Any, Any]:
+            def loss_of(trainable: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+                together = policy.with_trainable(network, trainable)
+                return policy_loss(policy, self.config, together, tree, trajectory, advantage, steps, entropy_weight)
+
+            (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(trainable)
+            return mean_over_devices(gradient, layout), mean_over_devices({"loss": loss, **metrics})
+
+        spread = per_device(
+            own,
+            (layout, policy.partition(network), EVERYWHERE, along, along, EVERYWHERE, EVERYWHERE),
+            (layout, EVERYWHERE),
+            trajectory.item.shape[1],
+        )
+        gradient, metrics = spread(trainable, network, tree, trajectory, advantage, steps, entropy_weight)
+        weight = self.config.l2_weight
+        if weight > 0:
+            gradient = jax.tree.map(lambda slope, leaf: slope + weight * leaf, gradient, trainable)
+            metrics["loss"] += weight * 0.5 * optax.tree.norm(trainable, squared=True)
+        return gradient, metrics

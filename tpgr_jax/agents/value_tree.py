@@ -1,0 +1,383 @@
+"""A tree policy whose heads estimate values: decides by a beam over the tree, reading a Kalman filter of the user.
+
+The heads of the deepest inner nodes predict, for each item, the reward and the chance that it is positive; they are
+linear in the user's factors and known in closed form. The head of every other node estimates the best value that each
+child's subtree still offers. A decision follows the b best nodes of each level down: O(b d C) for C = I^(1/d) children,
+and no array over all items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from harness.settings import Count, Positive
+from harness.sharding import EPISODES, EVERYWHERE, per_device
+from sim.envs.policy import Decision, Policy
+from sim.envs.rating_env import CONSECUTIVE_POSITIVE, STATUS_SIZE, Observation
+from tpgr_jax.agents.tree_ops import (
+    MASKED_LOGIT,
+    NO_LEAF,
+    TreeTables,
+    available_items,
+    chosen,
+    past_leaves_of,
+    place_of_largest,
+    sample_child,
+)
+from tpgr_jax.models.kalman import LinearPosterior
+from tpgr_jax.models.user_response_model import (
+    POSITIVE,
+    REWARD,
+    AnswerModel,
+    AnswerModelConfig,
+    FittedAnswers,
+    empty_answer_model,
+)
+from tpgr_jax.networks.node_heads import NodeHeads, node_logits
+
+_LARGEST_PERSISTENCE = 0.97  # beyond it, the worth of an unbroken streak would be infinite
+
+
+@dataclass(frozen=True)
+class ValueTreeConfig(AnswerModelConfig):
+    """The policy's parts (`conf/agent/tpgr_plus.yaml`)."""
+
+    hidden: list[Count]
+    streak: bool
+    beam: Count
+    temperature: Positive
+
+
+class UserState(NamedTuple):
+    """What the heads read of S users.
+
+    Attributes:
+        factors: [S, K] the filter's estimate of the user's factors.
+        features: [S, F] input of the inner heads.
+        streak_weight: [S] what a positive answer is worth beyond its own reward, lambda >= 0.
+        persistence_logit: [S] of the chance that a later answer is positive.
+    """
+
+    factors: jax.Array
+    features: jax.Array
+    streak_weight: jax.Array
+    persistence_logit: jax.Array
+
+
+class ValueTreeNetwork(nn.Module):
+    """What is learned by descent: the heads of all but the deepest inner nodes, and how long streaks last.
+
+    Attributes:
+        hidden: Widths of the hidden layers.
+        num_children: C.
+        depth: D.
+    """
+
+    hidden: Sequence[int]
+    num_children: int
+    depth: int
+
+    def setup(self) -> None:
+        """Declares the layers."""
+        self.persistence_layers = [nn.Dense(width) for width in self.hidden]
+        self.persistence_output = nn.Dense(1, kernel_init=nn.initializers.zeros)
+        self.heads = [
+            NodeHeads(self.num_children**level, self.hidden, self.num_children) for level in range(self.depth - 1)
+        ]
+
+    def persistence(self, estimate: jax.Array) -> jax.Array:
+        """Returns [S] logits of the chance that a later answer is positive, from [S, E] estimates."""
+        for layer in self.persistence_layers:
+            estimate = nn.relu(layer(estimate))
+        return self.persistence_output(estimate)[:, 0]
+
+    def values(self, level: int, features: jax.Array, node: jax.Array) -> jax.Array:
+        """Returns [S, C] estimated values of the children of nodes [S] of a level."""
+        return self.heads[level](features, node)
+
+    def __call__(self, estimate: jax.Array, features: jax.Array) -> Any:
+        """Touches every parameter (for initialisation)."""
+        node = jnp.zeros(features.shape[:1], jnp.int32)
+        return self.persistence(estimate), [self.values(level, features, node) for level in range(self.depth - 1)]
+
+
+@flax.struct.dataclass
+class Learned:
+    """Everything that a run finds out.
+
+    Attributes:
+        network: Parameters of the `ValueTreeNetwork`, learned by gradient descent.
+        answers: The filter, fitted.
+        leaf_kernel: [C^(D-1), 2 (K + 1), C] float32 of the deepest inner nodes, fitted: for each of their C items what
+            the user's factors (and a 1) say about the reward, then about the chance of a positive one.
+    """
+
+    network: Any
+    answers: AnswerModel
+    leaf_kernel: jax.Array
+
+
+@flax.struct.dataclass
+class ValueTreeParams:
+    """What the policy reads: `learned`, and the tree."""
+
+    learned: Learned
+    tables: TreeTables
+
+
+@dataclass(frozen=True)
+class ValueTree:
+    """The policy as pure functions of `ValueTreeParams`.
+
+    Attributes:
+        network: The Linen module.
+        num_items: I.
+        config: Settings.
+        episode_length: T.
+        alpha: Weight of the sequential reward (Eq. 6).
+        mask_recommended: False only where repeats are allowed (the timing study).
+    """
+
+    network: ValueTreeNetwork
+    num_items: int
+    config: ValueTreeConfig
+    episode_length: int
+    alpha: float
+    mask_recommended: bool
+
+    def init(self, key: jax.Array) -> Learned:
+        """Draws initial network parameters; the fitted parts are zeros (see `with_fitted`)."""
+        network = self.network.init(key, jnp.zeros((1, self._estimate_size)), jnp.zeros((1, self._feature_size)))
+        return Learned(
+            network["params"],
+            empty_answer_model(self.num_items, self.config),
+            jnp.zeros((self._leaf_nodes, 2 * (self.config.factors + 1), self.network.num_children)),
+        )
+
+    def with_fitted(self, learned: Learned, fitted: FittedAnswers, leaf_items: np.ndarray) -> Learned:
+        """Puts a fitted model into the filter and the deepest heads, and the best mean rewards into the other heads.
+
+        Args:
+            learned: Parameters.
+            fitted: The model.
+            leaf_items: [C^D] item of each leaf slot, -1 = empty.
+        """
+        item, empty = np.maximum(leaf_items, 0), leaf_items < 0
+        rows = [
+            column
+            for channel in (REWARD, POSITIVE)
+            for column in (*fitted.loadings[:, channel].T, fitted.mean[:, channel])
+        ]
+        kernel = np.where(empty, 0, np.stack(rows)[:, item]).reshape(len(rows), -1, self.network.num_children)
+        best = np.where(empty, -1, fitted.mean[item, REWARD])
+        network, last = learned.network, f"bias_{len(self.network.hidden)}"
+        for level in range(self.network.depth - 1):
+            head = network[f"heads_{level}"]
+            below = best.reshape(*head[last].shape, -1).max(-1)
+            network = {**network, f"heads_{level}": {**head, last: jnp.asarray(below, jnp.float32)}}
+        listed = np.clip(-np.sort(-fitted.mean[:, POSITIVE])[: self.episode_length].mean(), 0.01, 0.99)
+        start = np.log(listed / (1 - listed))
+        output = network["persistence_output"]
+        network = {**network, "persistence_output": {**output, "bias": output["bias"].at[0].set(start)}}
+        return Learned(
+            network,
+            fitted.model,
+            jnp.asarray(kernel.swapaxes(0, 1), jnp.float32),
+        )
+
+    def as_policy(self) -> Policy:
+        """Returns the two functions that the rollout needs; the carry is the filter's `LinearPosterior`."""
+        return Policy(lambda params, batch_size: params.learned.answers.initial(batch_size), self._act)
+
+    def _act(
+        self,
+        params: ValueTreeParams,
+        posterior: LinearPosterior,
+        observation: Observation,
+        key: jax.Array,
+        explore: bool,
+    ) -> tuple[LinearPosterior, Decision]:
+        tables = params.tables
+        posterior = params.learned.answers.after_last(posterior, observation)
+        state = self.user_state(params.learned, *filter_estimate(posterior), observation.status)
+        past_leaves = self.past_leaves(tables, observation.recommended)
+        node = self.follow_beam(params, state, past_leaves)
+        beam, children = node.shape[1], self.network.num_children
+        value = self.item_values(params, state, node, past_leaves).reshape(-1, beam * children)
+        if explore:
+            logits = value / self.config.temperature
+            choice = sample_child(logits, jax.random.uniform(key, logits.shape[:1]))
+            log_prob = chosen(jax.nn.log_softmax(logits), choice)
+        else:
+            choice = place_of_largest(value)
+            log_prob = jnp.zeros(choice.shape)
+        leaf = chosen(node, choice // children) * children + choice % children
+        return posterior, Decision(tables.leaf_items[leaf], log_prob)
+
+    def past_leaves(self, tables: TreeTables, recommended: jax.Array) -> jax.Array:
+        """Returns leaf slots that may not be taken again: those of [S, T] items recommended so far."""
+        if not self.mask_recommended:
+            return jnp.full_like(recommended, NO_LEAF)
+        return past_leaves_of(tables, recommended)
+
+    def user_state(self, learned: Learned, mean: jax.Array, spread: jax.Array, status: jax.Array) -> UserState:
+        """Puts together what the heads read.
+
+        Args:
+            learned: Parameters.
+            mean: [S, K] of the filter.
+            spread: [S] mean variance of the factors.
+            status: [S, 9] user status.
+        """
+        estimate = jnp.concatenate([mean, spread[:, None], status], -1)
+        logit = self._apply(ValueTreeNetwork.persistence, learned, estimate)
+        weight = self._streak_weight(logit, status)
+        features = jnp.concatenate([estimate, (weight / (1 + weight))[:, None]], -1)
+        return UserState(mean, features, weight, logit)
+
+    def _streak_weight(self, persistence_logit: jax.Array, status: jax.Array) -> jax.Array:
+        """Returns [S] lambda: what a positive answer adds to the sequential rewards (Eq. 6) of the steps after it.
+
+        A positive answer after c of them makes the streak c + 1 long; any other ends it. If each later answer is
+        positive with chance p, the streak earns alpha (c + 1) more than a new one at each of the h steps left that it
+        lives to see: alpha (c + 1) (1 - p^h) / (1 - p).
+        """
+        if not self.config.streak or self.alpha == 0:
+            return jnp.zeros(status.shape[:1])
+        persistence = jnp.minimum(jax.nn.sigmoid(jax.lax.stop_gradient(persistence_logit)), _LARGEST_PERSISTENCE)
+        steps_left = self.episode_length * (1 - status[:, 3]) - 1
+        length = self.episode_length * status[:, CONSECUTIVE_POSITIVE] + 1
+        return self.alpha * length * (1 - persistence**steps_left) / (1 - persistence)
+
+    def follow_beam(self, params: ValueTreeParams, state: UserState, past_leaves: jax.Array) -> jax.Array:
+        """Returns [S, b] int32 the deepest inner nodes that the beam reaches, the most valuable first."""
+        node = jnp.zeros((past_leaves.shape[0], 1), jnp.int32)
+        for level in range(self.network.depth - 1):
+            value = self.child_values(params, level, state, node, past_leaves)
+            width = value.shape[1] * value.shape[2]
+            best = _best(value.reshape(-1, width), min(self.config.beam, width))
+            child = best % self.network.num_children
+            node = jnp.take_along_axis(node, best // self.network.num_children, 1) * self.network.num_children + child
+        return node
+
+    def child_values(
+        self, params: ValueTreeParams, level: int, state: UserState, node: jax.Array, past_leaves: jax.Array
+    ) -> jax.Array:
+        """Returns [S, P, C] values of the children of nodes [S, P] of a level, masked where nothing is available."""
+        available, flat = self._available(params.tables, level, node, past_leaves), node.reshape(-1)
+        used = (params.tables.sizes[level][flat] - available).astype(jnp.float32)
+        features = jnp.concatenate([for_each(state.features, node), used / self.episode_length], -1)
+        value = self._apply(ValueTreeNetwork.values, params.learned, level, features, flat)
+        return jnp.where(available > 0, value, MASKED_LOGIT).reshape(*node.shape, -1)
+
+    def item_values(
+        self, params: ValueTreeParams, state: UserState, node: jax.Array, past_leaves: jax.Array
+    ) -> jax.Array:
+        """Returns [S, P, C] values of the items below deepest inner nodes [S, P], masked where they are not available.
+
+        The value of an item with predicted reward r and chance p of a positive one is (r + lambda p) / (1 + lambda).
+        Dividing changes no decision and keeps what the other heads have to estimate within [-1, 1].
+
+        Args:
+            params: Parameters.
+            state: Of the users.
+            node: Nodes, none of them twice for a user: a recommended item is looked for once.
+            past_leaves: [S, T] leaf slots that may not be taken again.
+        """
+        share = (state.streak_weight / (1 + state.streak_weight))[:, None]
+        factors = jnp.concatenate([state.factors, jnp.ones_like(share)], -1)
+        rows = jnp.concatenate([(1 - share) * factors, share * factors], -1)
+        kernel = params.learned.leaf_kernel
+        empty = jnp.where(params.tables.sizes[-1] > 0, 0.0, MASKED_LOGIT)
+
+        def values(head: tuple[jax.Array, jax.Array], rows: jax.Array, node: jax.Array, past: jax.Array) -> jax.Array:
+            return _mask_items(node_logits([head], rows, node), node, past)
+
+        own = PartitionSpec(EPISODES)
+        spread = per_device(values, (EVERYWHERE, own, own, own), own, rows.shape[0])
+        return spread((kernel, empty), rows, node, past_leaves)
+
+    def _available(self, tables: TreeTables, level: int, node: jax.Array, past_leaves: jax.Array) -> jax.Array:
+        return available_items(tables, level, node.reshape(-1), for_each(past_leaves, node))
+
+    def _apply(self, method: Callable[..., Any], learned: Learned, *arguments: Any) -> Any:
+        return self.network.apply({"params": learned.network}, *arguments, method=method)
+
+    @property
+    def _leaf_nodes(self) -> int:
+        return self.network.num_children ** (self.network.depth - 1)
+
+    @property
+    def _estimate_size(self) -> int:
+        return self.config.factors + 1 + STATUS_SIZE
+
+    @property
+    def _feature_size(self) -> int:
+        return self._estimate_size + 1 + self.network.num_children
+
+
+def filter_estimate(posterior: LinearPosterior) -> tuple[jax.Array, jax.Array]:
+    """Returns the filter's [S, K] mean and [S] mean variance."""
+    samples, size = posterior.mean.shape
+    diagonal = posterior.covariance.reshape(samples, -1)[:, :: size + 1]
+    return posterior.mean, jnp.sum(diagonal, 1) / size
+
+
+def for_each(rows: jax.Array, node: jax.Array) -> jax.Array:
+    """Returns [S * P, ...]: each of [S, ...] rows once for every one of its nodes [S, P]."""
+    return jnp.repeat(rows, node.shape[1], axis=0, total_repeat_length=node.size)
+
+
+def _mask_items(values: jax.Array, node: jax.Array, past_leaves: jax.Array) -> jax.Array:
+    """Masks past leaves [S, T] in the values [S, P, C] of the items below nodes [S, P] that differ."""
+    samples, paths, children = values.shape
+    below = node[:, :, None] == jnp.where(past_leaves >= 0, past_leaves // children, NO_LEAF)[:, None]
+    path = jnp.sum(jnp.where(below, jnp.arange(paths)[:, None] - paths, 0), 1) + paths  # there is at most one
+    place = path * children + past_leaves % children
+    flat, rows = values.reshape(samples, -1), jnp.arange(samples)[:, None]
+    return flat.at[rows, place].set(MASKED_LOGIT, mode="drop").reshape(values.shape)
+
+
+def _best(values: jax.Array, number: int) -> jax.Array:
+    """Returns [S, number] int32 places of the largest of values [S, n], the largest first.
+
+    A few passes are faster on CPU than a sort.
+    """
+    places = []
+    for _ in range(number):
+        places.append(place_of_largest(values))
+        values = jnp.where(jnp.arange(values.shape[1]) == places[-1][:, None], 2 * MASKED_LOGIT, values)
+    return jnp.stack(places, 1)
+
+
+def make_value_tree(
+    config: ValueTreeConfig,
+    num_items: int,
+    num_children: int,
+    depth: int,
+    episode_length: int,
+    alpha: float,
+    allow_repeats: bool,
+) -> ValueTree:
+    """Builds the policy for a tree of the given shape.
+
+    Args:
+        config: Its parts.
+        num_items: I.
+        num_children: C.
+        depth: D.
+        episode_length: T.
+        alpha: Weight of the sequential reward.
+        allow_repeats: Whether items may be recommended again.
+    """
+    network = ValueTreeNetwork(tuple(config.hidden), num_children, depth)
+    return ValueTree(network, num_items, config, episode_length, alpha, not allow_repeats)

@@ -1,0 +1,1 @@
+"""The methods that TPGR is compared with."""

@@ -1,0 +1,401 @@
+"""DDPG where an action is a vector among fixed item vectors: the part that DDPG-KNN and DDPG-R share.
+
+The actor's vector, the proto-action, is looked up among the items: its nearest available ones are candidates, of which
+the critic takes the best. The two methods differ in how many candidates there are and in what "near" means.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from harness.errors import UserError
+from harness.settings import Between, Count, NotNegative, OneOf, Positive
+from harness.training.optimizers import clipped_adam, descend, soft_update
+from sim.envs.available_items import hide_recommended
+from sim.envs.nearest_items import best_available, map_rows, similarity, unit
+from sim.envs.policy import Decision, Policy
+from sim.envs.rating_env import NO_ITEM, STATUS_SIZE, Observation, RatingEnv
+from tpgr_jax.baselines.episode_replay import Episodes, earlier_items
+from tpgr_jax.baselines.replay_learner import (
+    ActingParams,
+    Learned,
+    ReplayConfig,
+    ReplayLearner,
+    World,
+    epsilon_greedy,
+    regression_loss,
+    td_targets,
+)
+from tpgr_jax.models.item_actions import VectorConfig
+from tpgr_jax.networks.encoder import Encoder, EncoderConfig, make_encoder
+
+
+@dataclass(frozen=True)
+class ItemDdpgPolicyConfig(VectorConfig, EncoderConfig):
+    """Networks and item vectors (`conf/agent/ddpg_knn.yaml` explains each)."""
+
+    hidden: list[Count]
+
+    def __post_init__(self) -> None:
+        """Checks settings; raises UserError naming the key."""
+        if not self.hidden:
+            raise UserError(
+                "agent.policy.hidden is empty",
+                do="Give the critic at least one hidden layer: a linear one likes the same item in every state.",
+            )
+
+
+@dataclass(frozen=True)
+class ItemDdpgConfig(ReplayConfig):
+    """Settings of learning (`conf/agent/ddpg_knn.yaml` explains each)."""
+
+    actor_rate: Positive
+    critic_rate: Positive
+    action_noise: NotNegative
+    target_action: Annotated[str, OneOf("item", "proto")]
+
+
+class Actor(nn.Module):
+    """Hidden layers (ReLU) and a proto-action in the unit ball (`at_most_one`), or on its surface (`unit`).
+
+    Attributes:
+        hidden: Widths.
+        vector_size: E.
+        length: See `bring_back`.
+    """
+
+    hidden: Sequence[int]
+    vector_size: int
+    length: str
+
+    @nn.compact
+    def __call__(self, state: jax.Array) -> jax.Array:
+        """Returns [..., E] for states [..., F]."""
+        for width in self.hidden:
+            state = nn.relu(nn.Dense(width)(state))
+        return bring_back(nn.Dense(self.vector_size)(state), self.length)
+
+
+def bring_back(vector: jax.Array, length: str) -> jax.Array:
+    """Returns vectors [..., E] of norm 1 ("unit"), or shortened to at most that ("at_most_one")."""
+    if length == "unit":
+        return unit(vector)
+    return vector * jax.lax.rsqrt(jnp.maximum(jnp.sum(vector**2, -1, keepdims=True), 1.0))
+
+
+class Critic(nn.Module):
+    """Q(s, a): hidden layers (ReLU) on state and vector.
+
+    The first layer is linear in both, so that its part for the I items can be computed once for all states.
+
+    Attributes:
+        hidden: Widths, at least one.
+    """
+
+    hidden: Sequence[int]
+
+    def setup(self) -> None:
+        """Declares the layers."""
+        self.of_state = nn.Dense(self.hidden[0])
+        self.of_vector = nn.Dense(self.hidden[0], use_bias=False)
+        self.layers = [nn.Dense(width) for width in self.hidden[1:]]
+        self.output = nn.Dense(1)
+
+    def state_part(self, state: jax.Array) -> jax.Array:
+        """Returns [..., H] for states [..., F]."""
+        return self.of_state(state)
+
+    def vector_part(self, vector: jax.Array) -> jax.Array:
+        """Returns [..., H] for vectors [..., E]."""
+        return self.of_vector(vector)
+
+    def combine(self, state_part: jax.Array, vector_part: jax.Array) -> jax.Array:
+        """Returns Q-values [...] from both parts [..., H] (which may broadcast)."""
+        hidden = nn.relu(state_part + vector_part)
+        for layer in self.layers:
+            hidden = nn.relu(layer(hidden))
+        return self.output(hidden)[..., 0]
+
+    def __call__(self, state: jax.Array, vector: jax.Array) -> jax.Array:
+        """Returns [...] Q-values of vectors [..., E] in states [..., F]."""
+        return self.combine(self.of_state(state), self.of_vector(vector))
+
+
+class ItemNetworks(NamedTuple):
+    """Encoder, actor and critic; parameters `{"encoder", "actor", "critic"}`. The critic's loss trains the encoder."""
+
+    encoder: Encoder
+    actor: Actor
+    critic: Critic
+
+
+def make_item_networks(config: ItemDdpgPolicyConfig, encoder: Encoder) -> ItemNetworks:
+    """Builds the networks."""
+    hidden = tuple(config.hidden)
+    return ItemNetworks(encoder, Actor(hidden, config.vector_size, config.vector_length), Critic(hidden))
+
+
+@dataclass(frozen=True)
+class ItemPolicy:
+    """From state to proto-action to item.
+
+    Attributes:
+        networks: The Linen modules.
+        neighbours: K candidates for the critic, 1 to I.
+        measure: Of nearness, see `sim.envs.nearest_items.similarity`.
+        action_noise: Standard deviation of the exploration of each coordinate of a proto-action.
+        mask_recommended: False only where repeats are allowed (the timing study).
+    """
+
+    networks: ItemNetworks
+    neighbours: int
+    measure: str
+    action_noise: float
+    mask_recommended: bool
+
+    def init(self, key: jax.Array) -> Any:
+        """Draws initial network parameters."""
+        networks = self.networks
+        encoder_key, actor_key, critic_key = jax.random.split(key, 3)
+        item, reward, status = jnp.zeros((2, 1), jnp.int32), jnp.zeros((2, 1)), jnp.zeros((2, 1, STATUS_SIZE))
+        state, vector = jnp.zeros((1, networks.encoder.state_size)), jnp.zeros((1, networks.actor.vector_size))
+        return {
+            "encoder": networks.encoder.init(encoder_key, item, reward, status)["params"],
+            "actor": networks.actor.init(actor_key, state)["params"],
+            "critic": networks.critic.init(critic_key, state, vector)["params"],
+        }
+
+    def as_policy(self) -> Policy:
+        """Returns the two functions that the rollout needs; the carry is the recurrent unit's cell [B, H]."""
+        return Policy(self._initial_cell, self._act)
+
+    def encode(self, params: Any, episodes: Episodes) -> jax.Array:
+        """Returns the states [T, n, F] of episodes."""
+        return _apply(
+            self.networks.encoder, params["encoder"], Encoder.__call__, episodes.item, episodes.reward, episodes.status
+        )
+
+    def propose(self, params: Any, state: jax.Array) -> jax.Array:
+        """Returns the proto-actions [..., E] of states [..., F]."""
+        return _apply(self.networks.actor, params["actor"], Actor.__call__, state)
+
+    def value(self, params: Any, state: jax.Array, vector: jax.Array) -> jax.Array:
+        """Returns the Q-values [...] of vectors [..., E] in states [..., F]."""
+        return self._critic(Critic.__call__, params, state, vector)
+
+    def choose(
+        self, params: Any, item_vectors: jax.Array, state: jax.Array, proto: jax.Array, recommended: jax.Array
+    ) -> jax.Array:
+        """Returns [S] int32 items: of the K available ones nearest to the proto-action, the critic's favourite.
+
+        Args:
+            params: Network parameters.
+            item_vectors: [I, E].
+            state: [S, F].
+            proto: [S, E].
+            recommended: [S, T] int32 items recommended before, padded with -1.
+        """
+        chex.assert_shape(item_vectors, (self.networks.encoder.num_items, proto.shape[-1]))
+        if not self.mask_recommended:
+            recommended = jnp.full_like(recommended, NO_ITEM)
+        num_items = item_vectors.shape[0]
+        if self.neighbours == 1:
+            return map_rows(
+                lambda row: best_available(similarity(row[0], item_vectors, self.measure), row[1]),
+                (proto, recommended),
+                num_items,
+            )
+        item_part = self._critic(Critic.vector_part, params, item_vectors)
+        state_part = self._critic(Critic.state_part, params, state)
+
+        def best_of_all(row: tuple[jax.Array, ...]) -> jax.Array:
+            state_part, _, recommended = row
+            return best_available(self._critic(Critic.combine, params, state_part, item_part), recommended)
+
+        def best_of_nearest(row: tuple[jax.Array, ...]) -> jax.Array:
+            state_part, proto, recommended = row
+            nearness = hide_recommended(similarity(proto, item_vectors, self.measure), recommended)
+            nearness, candidates = jax.lax.top_k(nearness, self.neighbours)
+            q = self._critic(Critic.combine, params, state_part, item_part[candidates])
+            # Fewer than K may be left.
+            return candidates[jnp.argmax(jnp.where(nearness > -jnp.inf, q, -jnp.inf))]
+
+        best = best_of_all if self.neighbours >= num_items else best_of_nearest
+        largest = max(self.neighbours * max(self.networks.critic.hidden), num_items)
+        return map_rows(best, (state_part, proto, recommended), largest)
+
+    def _critic(self, method: Callable[..., Any], params: Any, *arguments: jax.Array) -> jax.Array:
+        return _apply(self.networks.critic, params["critic"], method, *arguments)
+
+    def _initial_cell(self, params: ActingParams, batch_size: int) -> jax.Array:
+        return jnp.zeros((batch_size, self.networks.encoder.hidden_size))
+
+    def _act(
+        self, params: ActingParams, cell: jax.Array, observation: Observation, key: jax.Array, explore: bool
+    ) -> tuple[jax.Array, Decision]:
+        network = params.network
+        cell, state = _apply(
+            self.networks.encoder,
+            network["encoder"],
+            Encoder.step,
+            cell,
+            observation.last_item,
+            observation.last_reward,
+            observation.status,
+        )
+        proto = self.propose(network, state)
+        noise_key, epsilon_key = jax.random.split(key)
+        if explore:
+            noise = self.action_noise * jax.random.normal(noise_key, proto.shape)
+            proto = bring_back(proto + noise, self.networks.actor.length)
+        assert params.item_vectors is not None
+        item = self.choose(network, params.item_vectors, state, proto, observation.recommended)
+        if explore:
+            num_items = params.item_vectors.shape[0]
+            item = epsilon_greedy(epsilon_key, params.epsilon, item, observation, num_items, not self.mask_recommended)
+        return cell, Decision(item, jnp.zeros(item.shape))
+
+
+@dataclass(frozen=True)
+class ItemDdpg(ReplayLearner):
+    """Deep deterministic policy gradient (Lillicrap et al. 2016) over item vectors; see `ReplayLearner`."""
+
+    policy: ItemPolicy
+    config: ItemDdpgConfig
+
+    @property
+    def optimizers(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+        """Of the actor, and of the critic with the encoder."""
+        config = self.config
+        return clipped_adam(config.actor_rate, config.clip_norm), clipped_adam(config.critic_rate, config.clip_norm)
+
+    def init_optimizers(self, params: Any) -> Any:
+        """See `ReplayLearner`."""
+        actor, critic = self.optimizers
+        return actor.init(params["actor"]), critic.init(_critic_side(params))
+
+    def following_values(self, target: Any, item_vectors: jax.Array, episodes: Episodes) -> jax.Array:
+        """Returns [T - 1, n] Q'(s', a'): a' is what the target policy does in s' (`item`), or its proto-action."""
+        state = self.policy.encode(target, episodes)[1:]
+        action = self.policy.propose(target, state)
+        if self.config.target_action == "item":
+            rows = state.shape[0] * state.shape[1]
+            recommended = earlier_items(episodes.item)[1:]
+            flat = (array.reshape(rows, -1) for array in (state, action, recommended))
+            chosen = self.policy.choose(target, item_vectors, *flat)
+            action = item_vectors[chosen].reshape(action.shape)
+        return self.policy.value(target, state, action)
+
+    def losses(
+        self, params: Any, episodes: Episodes, targets: jax.Array, item_vectors: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Returns the critic's loss plus the actor's, each of which moves only its own networks.
+
+        The critic's is the regression of Q(s_t, e_a) to the targets [T, n]; it also moves the encoder. The actor's is
+        minus the mean Q-value of its proto-actions.
+        """
+        state = self.policy.encode(params, episodes)
+        q = self.policy.value(params, state, item_vectors[episodes.item])
+        critic_loss = regression_loss(q, targets, self.config.loss)
+        held = {"critic": jax.lax.stop_gradient(params["critic"])}
+        state = jax.lax.stop_gradient(state)
+        proposed = self.policy.value(held, state, self.policy.propose(params, state))
+        metrics = {"loss": critic_loss, "q": jnp.mean(q), "q_of_actor": jnp.mean(proposed)}
+        return critic_loss - jnp.mean(proposed), metrics
+
+    def update(self, learned: Learned, world: World, episodes: Episodes) -> tuple[Learned, dict[str, jax.Array]]:
+        """One step of Adam for the critic and one for the actor on all steps of n episodes; see `ReplayLearner`."""
+        assert world.item_vectors is not None
+        following = self.following_values(learned.target, world.item_vectors, episodes)
+        targets = td_targets(episodes.reward, following, self.config.discount)
+        gradient, metrics = jax.grad(self.losses, has_aux=True)(learned.params, episodes, targets, world.item_vectors)
+        (actor_optimizer, critic_optimizer), (actor_state, critic_state) = self.optimizers, learned.opt_state
+        actor, actor_state, actor_norm = descend(
+            actor_optimizer, gradient["actor"], actor_state, learned.params["actor"]
+        )
+        critic_side, critic_state, critic_norm = descend(
+            critic_optimizer, _critic_side(gradient), critic_state, _critic_side(learned.params)
+        )
+        params = {"actor": actor, **critic_side}
+        target = soft_update(learned.target, params, self.config.target_rate)
+        metrics |= {"gradient_norm": critic_norm, "actor_gradient_norm": actor_norm}
+        return Learned(params, target, (actor_state, critic_state)), metrics
+
+
+def _critic_side(params: Any) -> Any:
+    return {name: params[name] for name in ("encoder", "critic")}
+
+
+def _apply(module: nn.Module, params: Any, method: Callable[..., Any], *inputs: jax.Array) -> Any:
+    return module.apply({"params": params}, *inputs, method=method)
+
+
+@dataclass(frozen=True)
+class DdpgKnnPolicyConfig(ItemDdpgPolicyConfig):
+    """Networks and neighbours (`conf/agent/ddpg_knn.yaml` explains each)."""
+
+    k: Count | None
+    k_fraction: Annotated[float, Between(above=0, most=1)] | None
+    measure: Annotated[str, OneOf("euclidean", "inner")]
+
+    def __post_init__(self) -> None:
+        """Checks settings against each other; raises UserError naming the keys."""
+        super().__post_init__()
+        if (self.k is None) == (self.k_fraction is None):
+            raise UserError(
+                f"agent.policy.k is {self.k}, agent.policy.k_fraction is {self.k_fraction}",
+                do="Give one of them and set the other to null.",
+            )
+
+    def neighbours(self, num_items: int) -> int:
+        """Returns K for a catalogue of I items: k, at most I, or k_fraction * I rounded up."""
+        if self.k is not None:
+            return min(self.k, num_items)
+        assert self.k_fraction is not None
+        # Rounding keeps products such as 0.1 * 30 = 3.0000000000000004 whole.
+        return math.ceil(round(self.k_fraction * num_items, 9))
+
+
+def make_ddpg_knn(
+    policy: DdpgKnnPolicyConfig, learner: ItemDdpgConfig, env: RatingEnv, episodes_per_step: int
+) -> ItemDdpg:
+    """Builds the learner for a simulator.
+
+    Raises:
+        UserError: The replay memory is smaller than what a training step plays.
+    """
+    item_policy = ItemPolicy(
+        networks=make_item_networks(policy, make_encoder(policy, env.num_items)),
+        neighbours=policy.neighbours(env.num_items),
+        measure=policy.measure,
+        action_noise=learner.action_noise,
+        mask_recommended=not env.allow_repeats,
+    )
+    return ItemDdpg(env, item_policy, learner, episodes_per_step)
+
+
+def make_ddpg_r(
+    policy: ItemDdpgPolicyConfig, learner: ItemDdpgConfig, env: RatingEnv, episodes_per_step: int
+) -> ItemDdpg:
+    """Builds the learner for a simulator.
+
+    Raises:
+        UserError: The replay memory is smaller than what a training step plays.
+    """
+    item_policy = ItemPolicy(
+        networks=make_item_networks(policy, make_encoder(policy, env.num_items)),
+        neighbours=1,
+        measure="inner",
+        action_noise=learner.action_noise,
+        mask_recommended=not env.allow_repeats,
+    )
+    return ItemDdpg(env, item_policy, learner, episodes_per_step)

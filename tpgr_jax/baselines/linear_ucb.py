@@ -1,0 +1,177 @@
+"""LinearUCB (Li et al. 2010): a linear model of rewards over item features, and the upper end of its confidence bound.
+
+One model per user and episode, shared by all items: with x the features of the items recommended and r the empirical
+rewards, A = ridge * identity + sum x x^T and theta minimises sum (r - x^T theta)^2 + ridge |theta - prior|^2. An item
+scores x^T theta + exploration * sqrt(x^T A^-1 x) (their Eq. 5).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Annotated
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+
+from harness.settings import Count, NotNegative, OneOf, Positive
+from sim.envs.policy import Decision, Policy, recommend_best
+from sim.envs.rating_env import Observation
+from sim.tables.ratings import RatingData
+from tpgr_jax.models.kalman import LinearPosterior, linear_prior, observe, predict
+from tpgr_jax.models.matrix_factorisation import factor_vectors
+from tpgr_jax.models.reward_moments import mean_rewards, principal_axes, reward_matrix
+
+
+@dataclass(frozen=True)
+class LinearUCBConfig:
+    """Settings (`conf/agent/linear_ucb.yaml`)."""
+
+    features: Annotated[str, OneOf("svd", "mf")]
+    feature_size: Count
+    feature_epochs: Count
+    ridge: Positive
+    exploration: NotNegative
+    prior: Annotated[str, OneOf("zero", "population")]
+
+
+@flax.struct.dataclass
+class LinearUCBParams:
+    """What the policy knows before an episode.
+
+    Attributes:
+        features: [I, K] float32 features of the items.
+        prior: [K] float32 prior mean of the user's vector theta.
+        ridge: float32.
+        exploration: float32.
+    """
+
+    features: jax.Array
+    prior: jax.Array
+    ridge: jax.Array
+    exploration: jax.Array
+
+
+@flax.struct.dataclass
+class UserModel:
+    """What an episode has learned of its user.
+
+    Attributes:
+        posterior: theta [B, K] and A^-1 [B, K, K].
+        variance: [B, I] x^T A^-1 x of all items, kept up to date in O(K) per item instead of computed in O(K^2).
+    """
+
+    posterior: LinearPosterior
+    variance: jax.Array
+
+
+def item_features(
+    config: LinearUCBConfig, data: RatingData, train_users: np.ndarray, rewards: scipy.sparse.csr_array, seed: int
+) -> np.ndarray:
+    """Returns [I, feature_size + 1] float64 features of the items: factors of what the training users answered, and 1.
+
+    "svd" factors are right singular vectors of the reward matrix (not rated = 0) times their singular values, "mf"
+    those of biased matrix factorisation of the ratings given. They are divided by the norm of the longest, the constant
+    is added, and all is divided by sqrt(2): no item's norm exceeds 1, as Li et al. ask, and norms between items keep
+    their ratio.
+
+    Args:
+        config: Says which, and how many.
+        data: Ratings of all users.
+        train_users: [n] users to learn from, ascending.
+        rewards: [n, I] their empirical rewards.
+        seed: Of the factorisation.
+
+    Raises:
+        UserError: More factors of rewards than items.
+    """
+    if config.features == "mf":
+        factors = factor_vectors(data, train_users, config.feature_size, config.feature_epochs, seed)
+    else:
+        values, vectors = principal_axes(rewards, config.feature_size, False, seed)
+        factors = vectors * np.sqrt(values)
+    longest = np.max(np.linalg.norm(factors, axis=1))
+    factors = factors / (longest if longest > 0 else 1)
+    return np.concatenate([factors, np.ones((len(factors), 1))], axis=1) / np.sqrt(2)
+
+
+def fit_linear_ucb(
+    config: LinearUCBConfig, data: RatingData, train_users: np.ndarray, reward_of_code: np.ndarray, seed: int
+) -> LinearUCBParams:
+    """Makes the items' features and the prior from the training users' ratings.
+
+    Args:
+        config: Settings.
+        data: Ratings of all users.
+        train_users: [n] users to learn from, ascending.
+        reward_of_code: [V + 1] empirical reward of each rating code.
+        seed: Of the features.
+
+    Raises:
+        UserError: More factors of rewards than items.
+    """
+    rewards = reward_matrix(data, train_users, reward_of_code)
+    features = item_features(config, data, train_users, rewards, seed)
+    prior = np.zeros(features.shape[1])
+    if config.prior == "population":
+        # Ridge regression on the rewards of all n users for all items: only the items' means matter.
+        weight = len(train_users)
+        matrix = weight * features.T @ features + config.ridge * np.eye(len(prior))
+        prior = np.linalg.solve(matrix, weight * features.T @ mean_rewards(rewards))
+    return LinearUCBParams(
+        jnp.asarray(features, jnp.float32),
+        jnp.asarray(prior, jnp.float32),
+        jnp.float32(config.ridge),
+        jnp.float32(config.exploration),
+    )
+
+
+@functools.cache
+def linear_ucb_policy(allow_repeats: bool = False) -> Policy:
+    """Returns the policy whose parameters are `LinearUCBParams`; the highest bound, whether it is to explore or not.
+
+    Equal arguments give the same policy, so that what was compiled for one is found again.
+
+    Args:
+        allow_repeats: Whether an item may be recommended again.
+    """
+    return Policy(initial_user_model, functools.partial(_act, allow_repeats=allow_repeats))
+
+
+def initial_user_model(params: LinearUCBParams, batch_size: int) -> UserModel:
+    """Returns what is known of B users before the first answer."""
+    variance = jnp.sum(params.features**2, axis=-1) / params.ridge
+    return UserModel(
+        linear_prior(params.prior, 1 / params.ridge, batch_size),
+        jnp.broadcast_to(variance, (batch_size, *variance.shape)),
+    )
+
+
+def update_user_model(params: LinearUCBParams, user: UserModel, observation: Observation) -> UserModel:
+    """Takes in the answers to the last items (nothing before the first step)."""
+    features = params.features[jnp.maximum(observation.last_item, 0)]
+    posterior, direction = observe(
+        user.posterior, features, observation.last_empirical, jnp.float32(1), observation.step > 0
+    )
+    return UserModel(posterior, user.variance - predict(params.features, direction) ** 2)
+
+
+def upper_bound(params: LinearUCBParams, user: UserModel) -> jax.Array:
+    """Returns [B, I] x^T theta + exploration * sqrt(x^T A^-1 x)."""
+    deviation = jnp.sqrt(jnp.maximum(user.variance, 0))  # rounding may leave a variance just below 0
+    return predict(params.features, user.posterior.mean) + params.exploration * deviation
+
+
+def _act(
+    params: LinearUCBParams,
+    user: UserModel,
+    observation: Observation,
+    key: jax.Array,
+    explore: bool,
+    allow_repeats: bool,
+) -> tuple[UserModel, Decision]:
+    user = update_user_model(params, user, observation)
+    return user, recommend_best(upper_bound(params, user), observation.recommended, allow_repeats)

@@ -1,0 +1,230 @@
+"""What the value-based learners share: they play, remember episodes, and learn from a few of those at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from harness.errors import UserError
+from harness.settings import Between, Count, CountOrZero, OneOf, Positive, Share
+from harness.training.optimizers import annealed
+from harness.training.replay import Replay
+from sim.envs.available_items import draw_item
+from sim.envs.policy import Policy
+from sim.envs.rating_env import EnvParams, Observation, RatingEnv
+from sim.envs.rollout import rollout
+from tpgr_jax.baselines.episode_replay import Episodes, add_episodes, make_episode_replay, sample_episodes
+from tpgr_jax.networks.encoder import with_item_embedding
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Settings of learning from replay (`conf/agent/*.yaml` explain each)."""
+
+    discount: Share
+    updates_per_step: Count
+    batch_episodes: Count
+    replay_episodes: Count
+    target_rate: Annotated[float, Between(above=0, most=1)]
+    loss: Annotated[str, OneOf("squared", "huber")]
+    clip_norm: Positive
+    epsilon: Share
+    epsilon_end: Share
+    epsilon_steps: CountOrZero
+
+
+@flax.struct.dataclass
+class World:
+    """What training reads on the device.
+
+    Attributes:
+        env: The simulator's tables.
+        item_vectors: [I, E] the items as actions of a continuous policy; None where the agent has no use for them.
+    """
+
+    env: EnvParams
+    item_vectors: jax.Array | None = None
+
+
+@flax.struct.dataclass
+class Learned:
+    """What an update changes: parameters, target parameters, the optimisers' moments."""
+
+    params: Any
+    target: Any
+    opt_state: Any
+
+
+@flax.struct.dataclass
+class ReplayState:
+    """Everything that training changes.
+
+    Attributes:
+        params: Network parameters.
+        target: Those of the target networks.
+        opt_state: Moments of the optimisers.
+        replay: Episodes to learn from.
+        step: int32 training steps done.
+        key: Key of the run; step n uses `fold_in(key, n)`, so that a resumed run repeats exactly.
+    """
+
+    params: Any
+    target: Any
+    opt_state: Any
+    replay: Replay
+    step: jax.Array
+    key: jax.Array
+
+
+@flax.struct.dataclass
+class ActingParams:
+    """What a policy acts on.
+
+    Attributes:
+        network: Network parameters.
+        epsilon: float32 share of uniformly drawn items when exploring.
+        item_vectors: As in `World`.
+    """
+
+    network: Any
+    epsilon: jax.Array
+    item_vectors: jax.Array | None
+
+
+class NetworkPolicy(Protocol):
+    """A policy of the state that networks encode."""
+
+    def init(self, key: jax.Array) -> Any:
+        """Draws initial network parameters."""
+
+    def as_policy(self) -> Policy:
+        """Returns the two functions that the rollout needs, of `ActingParams`."""
+
+
+def td_targets(reward: jax.Array, following: jax.Array, discount: float) -> jax.Array:
+    """Returns [T, n] y_t = r_t + discount * v_{t+1}, with v = 0 after the last step: what counts is the episode's sum.
+
+    Args:
+        reward: [T, n] r_t.
+        following: [T - 1, n] values v_1 to v_{T-1} of the states after the first T - 1 steps.
+        discount: In [0, 1].
+    """
+    return reward + discount * jnp.concatenate([following, jnp.zeros_like(reward[:1])])
+
+
+def regression_loss(value: jax.Array, target: jax.Array, kind: str) -> jax.Array:
+    """Returns the mean of (value - target)^2 / 2 ("squared"), or of Huber's function, linear from 1 on ("huber")."""
+    each = optax.losses.huber_loss if kind == "huber" else optax.losses.l2_loss
+    return jnp.mean(each(value, target))
+
+
+def epsilon_greedy(
+    key: jax.Array, epsilon: jax.Array, greedy: jax.Array, observation: Observation, num_items: int, allow_repeats: bool
+) -> jax.Array:
+    """Returns [B] items: those of `greedy`, or with probability epsilon one drawn uniformly from the available ones."""
+    coin_key, draw_key = jax.random.split(key)
+    drawn = draw_item(draw_key, observation.step, observation.recommended, num_items, allow_repeats)
+    return jnp.where(jax.random.uniform(coin_key, greedy.shape) < epsilon, drawn, greedy)
+
+
+@dataclass(frozen=True)
+class ReplayLearner(ABC):
+    """A learner as pure functions.
+
+    Attributes:
+        env: The simulator.
+        policy: Networks and how they act.
+        config: Learner settings.
+        episodes_per_step: B episodes per training step.
+
+    Raises:
+        UserError: The memory cannot hold the episodes of one training step.
+    """
+
+    env: RatingEnv
+    policy: NetworkPolicy
+    config: ReplayConfig
+    episodes_per_step: int
+
+    def __post_init__(self) -> None:
+        """Checks settings against each other."""
+        if self.config.replay_episodes < self.episodes_per_step:
+            raise UserError(
+                f"agent.learner.replay_episodes is {self.config.replay_episodes}, less than train.episodes_per_step "
+                f"({self.episodes_per_step})",
+                do="Give more room.",
+            )
+
+    @abstractmethod
+    def init_optimizers(self, params: Any) -> Any:
+        """Returns the optimisers' moments before the first update."""
+
+    @abstractmethod
+    def update(self, learned: Learned, world: World, episodes: Episodes) -> tuple[Learned, dict[str, jax.Array]]:
+        """Updates networks and targets once; returns them and scalar metrics."""
+
+    def init(self, key: jax.Array) -> ReplayState:
+        """Returns the state before the first step, with freshly drawn parameters."""
+        init_key, run_key = jax.random.split(key)
+        params = self.policy.init(init_key)
+        return ReplayState(
+            params=params,
+            target=jax.tree.map(jnp.copy, params),
+            opt_state=self.init_optimizers(params),
+            replay=make_episode_replay(self.env.episode_length, self.config.replay_episodes),
+            step=jnp.int32(0),
+            key=run_key,
+        )
+
+    def with_item_embedding(self, state: ReplayState, embedding: np.ndarray) -> ReplayState:
+        """Returns an untrained state whose encoder starts from a pre-trained [I, E] item embedding."""
+        params, target = (with_item_embedding(network, embedding) for network in (state.params, state.target))
+        return dataclasses.replace(state, params=params, target=target)
+
+    def as_policy(self) -> Policy:
+        """Returns the policy as the rollout and the evaluation play it, on `policy_params`."""
+        return self.policy.as_policy()
+
+    def policy_params(self, state: ReplayState, world: World) -> ActingParams:
+        """Returns what the policy acts on after the training so far."""
+        config = self.config
+        epsilon = annealed(config.epsilon, config.epsilon_end, config.epsilon_steps, state.step)
+        return ActingParams(state.params, epsilon, world.item_vectors)
+
+    def train_step(self, state: ReplayState, world: World) -> tuple[ReplayState, dict[str, jax.Array]]:
+        """Plays B episodes with training users drawn uniformly, remembers them, and makes the updates.
+
+        Returns:
+            The next state and scalar metrics: reward (mean per recommendation), precision and epsilon of the episodes
+            played; means of the metrics of the updates.
+        """
+        user_key, rollout_key, update_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+        users = jax.random.choice(user_key, world.env.users, (self.episodes_per_step,))
+        acting = self.policy_params(state, world)
+        trajectory = rollout(self.env, world.env, self.as_policy(), acting, users, rollout_key, explore=True)
+        replay = add_episodes(state.replay, trajectory)
+
+        def update(learned: Learned, key: jax.Array) -> tuple[Learned, dict[str, jax.Array]]:
+            return self.update(learned, world, sample_episodes(replay, key, self.config.batch_episodes))
+
+        learned, metrics = jax.lax.scan(
+            update,
+            Learned(state.params, state.target, state.opt_state),
+            jax.random.split(update_key, self.config.updates_per_step),
+        )
+        metrics = jax.tree.map(jnp.mean, metrics) | {
+            "reward": jnp.mean(trajectory.reward),
+            "precision": jnp.mean(trajectory.hit.astype(jnp.float32)),
+            "epsilon": acting.epsilon,
+        }
+        return ReplayState(
+            learned.params, learned.target, learned.opt_state, replay, state.step + 1, state.key
+        ), metrics

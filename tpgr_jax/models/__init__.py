@@ -1,0 +1,1 @@
+"""Models of ratings and users that several agents are fitted with."""

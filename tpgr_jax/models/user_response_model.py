@@ -1,0 +1,183 @@
+"""A Gaussian model of a user's answers with K factors: what every recommendation tells about all other items.
+
+An answer has three channels: whether the item is rated at all, whether its empirical reward is positive, and the
+empirical reward. Over users, the channels of all items are jointly Gaussian with covariance `loadings loadings^T` plus
+a 3 x 3 block per item, so that conditioning on the answers seen so far is a Kalman filter on the user's K factors,
+O(K^2) per step (Rasmussen and Williams 2006, appendix A.2; Kalman 1960).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+
+from harness.settings import Count, OneOf, Positive
+from sim.envs.rating_env import Observation
+from tpgr_jax.models.kalman import LinearPosterior, linear_prior, observe_all
+from tpgr_jax.models.reward_moments import principal_axes
+
+RATED, POSITIVE, REWARD = 0, 1, 2
+CHANNELS = 3
+_COMBINATIONS = 2  # of the channels that are observed: what the third would add changes no result
+
+
+@dataclass(frozen=True)
+class AnswerModelConfig:
+    """What the model keeps (`conf/agent/tpgr_plus.yaml`)."""
+
+    factors: Count
+    noise: Positive
+    channels: Annotated[str, OneOf("all", "reward")]
+
+
+@flax.struct.dataclass
+class AnswerModel:
+    """What the filter reads.
+
+    Attributes:
+        mean: [I, 3] float32 mean of each channel.
+        whitening: [I, N, 3] float32; turns an item's answer into its N <= 3 most informative combinations of channels,
+            whose parts that the factors leave unexplained are uncorrelated and have unit variance.
+        loadings: [I, N, K] float32 loadings of these combinations.
+    """
+
+    mean: jax.Array
+    whitening: jax.Array
+    loadings: jax.Array
+
+    def initial(self, batch_size: int) -> LinearPosterior:
+        """Returns what is known of B users' factors before the first answer: N(0, identity)."""
+        return linear_prior(jnp.zeros(self.loadings.shape[-1]), jnp.float32(1), batch_size)
+
+    def update(
+        self, posterior: LinearPosterior, item: jax.Array, empirical: jax.Array, observed: jax.Array
+    ) -> LinearPosterior:
+        """Takes in one answer per episode.
+
+        Args:
+            posterior: Before.
+            item: [B] int32 recommended items.
+            empirical: [B] their empirical rewards.
+            observed: [B] bool; where false nothing changes.
+        """
+        surprise = answer(empirical) - self.mean[item]
+        whitened = jnp.sum(self.whitening[item] * surprise[:, None, :], -1)
+        return observe_all(posterior, self.loadings[item], whitened, 1.0, observed)[0]
+
+    def after_last(self, posterior: LinearPosterior, observation: Observation) -> LinearPosterior:
+        """Takes in the answers to the last items (nothing before the first step)."""
+        item = jnp.maximum(observation.last_item, 0)
+        return self.update(posterior, item, observation.last_empirical, observation.step > 0)
+
+
+def answer(empirical: jax.Array) -> jax.Array:
+    """Returns the [..., 3] float32 channels of empirical rewards; a reward of exactly 0 counts as not rated."""
+    return jnp.stack([empirical != 0, empirical > 0, empirical], -1).astype(jnp.float32)
+
+
+class FittedAnswers(NamedTuple):
+    """The model on the host: `model` as the filter reads it, `mean` [I, 3] and `loadings` [I, 3, K] of the channels."""
+
+    model: AnswerModel
+    mean: np.ndarray
+    loadings: np.ndarray
+
+
+def empty_answer_model(num_items: int, config: AnswerModelConfig) -> AnswerModel:
+    """Returns a model of the given shape that knows nothing."""
+    observed = _observed(config)
+    return AnswerModel(
+        jnp.zeros((num_items, CHANNELS)),
+        jnp.zeros((num_items, observed, CHANNELS)),
+        jnp.zeros((num_items, observed, config.factors)),
+    )
+
+
+def _observed(config: AnswerModelConfig) -> int:
+    return _COMBINATIONS if config.channels == "all" else 1
+
+
+def fit_answer_model(
+    config: AnswerModelConfig, rewards: scipy.sparse.csr_array, seed: int, seen: float = 1.0
+) -> FittedAnswers:
+    """Estimates the model from users' empirical rewards, in closed form.
+
+    Factors are principal components of the stacked channels over users. With few users these overfit, so each
+    component's variance is lowered by what pure noise of the same total would have given it: the rest divided by the
+    number of users (Marchenko and Pastur 1967).
+
+    Args:
+        config: Settings.
+        rewards: Sparse [n, I] empirical rewards of the training users; a user's entry that is missing counts as 0.
+        seed: Of the iteration that finds the factors.
+        seen: Share of the users' answers that the matrix holds, the others missing at random; 1 for all of them.
+
+    Raises:
+        UserError: More factors than channels of items.
+    """
+    num_users = rewards.shape[0]
+    channels = [_with_data(rewards, rewards.data != 0), _with_data(rewards, rewards.data > 0), rewards]
+    used = channels if config.channels == "all" else [rewards]
+    stacked = scipy.sparse.hstack(used, format="csr")
+    stacked.data /= seen
+    values, vectors = principal_axes(stacked, config.factors, True, seed)
+    total = float(stacked.data @ stacked.data / num_users - np.sum(_mean(stacked) ** 2))
+    noise_level = max(total - float(values.sum()), 0.0) / num_users
+    # How every channel, whether observed or not, varies with each component.
+    components = stacked @ vectors - _mean(stacked) @ vectors
+    slopes = np.stack([(channel.T @ components) / (seen * num_users) for channel in channels], 1)
+    # Missing answers make each item seem to vary more by itself, though not with others: that is taken off again.
+    moments = _channel_moments(channels) / seen
+    observed = slice(None) if config.channels == "all" else slice(REWARD, None)
+    own = np.moveaxis(vectors.reshape(len(used), -1, config.factors), 0, 1)
+    excess = (1 / seen - 1) * np.einsum("icd,idk->ick", moments[:, :, observed], own)
+    values = np.maximum(values - np.sum(own * excess[:, observed], (0, 1)), 1e-12)
+    loadings = (slopes - excess) * np.sqrt(np.maximum(values - noise_level, 0)) / values
+    mean = np.stack([_mean(channel) / seen for channel in channels], 1)
+    covariance = moments - mean[:, :, None] * mean[:, None, :]
+    residual = covariance - np.einsum("ick,idk->icd", loadings, loadings)
+    whitening = _whitening(residual, config.noise, config.channels == "all")
+    combined = np.einsum("icd,idk->ick", whitening, loadings)
+    # Rotated so that the first combinations carry the most.
+    rotation = np.swapaxes(np.linalg.svd(combined, full_matrices=False)[0], 1, 2)[:, : _observed(config)]
+    model = AnswerModel(_float32(mean), _float32(rotation @ whitening), _float32(rotation @ combined))
+    return FittedAnswers(model, mean, loadings)
+
+
+def _with_data(matrix: scipy.sparse.csr_array, data: np.ndarray) -> scipy.sparse.csr_array:
+    """Returns the matrix with other numbers in the same places; both share the arrays that say where."""
+    return scipy.sparse.csr_array((data.astype(np.float64), matrix.indices, matrix.indptr), matrix.shape)
+
+
+def _mean(matrix: scipy.sparse.csr_array) -> np.ndarray:
+    return np.asarray(matrix.sum(axis=0)) / matrix.shape[0]
+
+
+def _channel_moments(channels: list[scipy.sparse.csr_array]) -> np.ndarray:
+    """Returns [I, 3, 3] mean products of each item's channels."""
+    moments = np.empty((channels[0].shape[1], CHANNELS, CHANNELS))
+    for first, one in enumerate(channels):
+        for second, other in enumerate(channels):
+            moments[:, first, second] = _mean(one.multiply(other).tocsr())
+    return moments
+
+
+def _whitening(residual: np.ndarray, noise: float, all_channels: bool) -> np.ndarray:
+    """Returns W, [I, 3, 3] or for the reward alone [I, 1, 3], with W (residual + noise) W^T = identity."""
+    if not all_channels:
+        variance = np.maximum(residual[:, REWARD, REWARD], 0) + noise
+        return np.eye(CHANNELS)[REWARD] / np.sqrt(variance)[:, None, None]
+    # Rounding, or answers that are only partly seen, must not make a variance negative.
+    values, vectors = np.linalg.eigh(residual)
+    scaled = vectors / np.sqrt(np.maximum(values, 0) + noise)[:, None, :]
+    return np.swapaxes(scaled, 1, 2)
+
+
+def _float32(values: np.ndarray) -> jax.Array:
+    return jnp.asarray(values, jnp.float32)

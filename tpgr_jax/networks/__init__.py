@@ -1,0 +1,1 @@
+"""Networks: the interaction encoder, its recurrent unit, and per-node heads."""

@@ -1,0 +1,92 @@
+"""The policy networks of all nodes of a level as one batched array each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from harness.sharding import EPISODES, EVERYWHERE, NODES, parts_here, per_device
+from tpgr_jax.networks.grouped_matmul import pack, plan_tiles, tile_products, unpack
+
+
+class NodeHeads(nn.Module):
+    """The policy networks of all nodes of one level as one batched array each.
+
+    Attributes:
+        num_nodes: N of this level.
+        hidden: Widths of the hidden layers (ReLU); empty for linear heads.
+        num_children: C outputs.
+        shards: Devices that the nodes can be spread over. The parameters have room for a multiple of it (the networks
+            behind the last node are never used), whether or not they are spread.
+    """
+
+    num_nodes: int
+    hidden: Sequence[int]
+    num_children: int
+    shards: int = 1
+
+    @nn.compact
+    def __call__(self, state: jax.Array, node: jax.Array) -> jax.Array:
+        """Returns [S, C] logits of each sample's own node.
+
+        Args:
+            state: [S, F] states.
+            node: [S] int32 index of the node within its level.
+        """
+        stored = 1 if self.num_nodes == 1 else -(-self.num_nodes // self.shards) * self.shards
+        spread = stored > 1 and self.shards > 1
+        here = stored // parts_here(NODES) if spread else stored
+        layers, size = [], state.shape[-1]
+        for layer, width in enumerate((*self.hidden, self.num_children)):
+            last = layer == len(self.hidden)
+            # Zero output layers make the untrained policy follow its prior exactly.
+            kernel_init = nn.initializers.zeros if last else nn.initializers.lecun_normal(batch_axis=(0,))
+            kernel = self.param(f"kernel_{layer}", kernel_init, (here, size, width))
+            layers.append((kernel, self.param(f"bias_{layer}", nn.initializers.zeros, (here, width))))
+            size = width
+        own = PartitionSpec(EPISODES)
+        logits = per_device(
+            _spread_logits if spread else node_logits,
+            (PartitionSpec(NODES) if spread else EVERYWHERE, own, own),
+            own,
+            state.shape[0],
+        )
+        return logits(layers, state, node)
+
+
+def node_logits(layers: Sequence[tuple[jax.Array, jax.Array]], state: jax.Array, node: jax.Array) -> jax.Array:
+    """Returns [S, C] logits from kernels [N, F, G] and biases [N, G] of each layer, states [S, F] and nodes [S].
+
+    With nodes [S, P], several for each state, [S, P, C].
+    """
+    num_nodes = layers[0][0].shape[0]
+    if num_nodes == 1:
+        rows, tile_node = state[None], jnp.zeros((1,), jnp.int32)
+    else:
+        plan = plan_tiles(node.reshape(-1), num_nodes)
+        rows, tile_node = pack(state, plan, math.prod(node.shape[1:])), plan.tile_node
+    for number, (kernel, bias) in enumerate(layers):
+        rows = tile_products(rows, kernel, tile_node) + bias[tile_node][:, None]
+        rows = rows if number == len(layers) - 1 else nn.relu(rows)
+    if num_nodes == 1:
+        own = rows.reshape(-1, *(1,) * (node.ndim - 1), rows.shape[-1])
+        return jnp.broadcast_to(own, (*node.shape, rows.shape[-1]))
+    return unpack(rows, plan).reshape(*node.shape, -1)
+
+
+def _spread_logits(layers: Sequence[tuple[jax.Array, jax.Array]], state: jax.Array, node: jax.Array) -> jax.Array:
+    """As `node_logits` where each device holds the networks of some nodes: states travel, not weights."""
+    if parts_here(NODES) == 1:
+        return node_logits(layers, state, node)
+    states, nodes = jax.lax.all_gather((state, node), NODES, tiled=True)
+    held = layers[0][0].shape[0]
+    place = nodes - jax.lax.axis_index(NODES) * held
+    mine = (place >= 0) & (place < held)
+    logits = node_logits(layers, states, jnp.clip(place, 0, held - 1))
+    # Exactly one device has each sample's logits; the others add zeros.
+    return jax.lax.psum_scatter(jnp.where(mine[:, None], logits, 0.0), NODES, tiled=True)

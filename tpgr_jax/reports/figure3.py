@@ -1,0 +1,204 @@
+"""Figure 3: the average rating against the number of consecutive positive (negative) ratings before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+
+from harness.reports.plots import Points, plot_points
+from harness.reports.results import Estimate
+from harness.reports.tables import Cell, Table, markdown_table, markdown_text, write_report
+from harness.settings import Count, OneOf
+from harness.statistics import clustered_mean_interval
+from sim.datasets.ratings import DataConfig, load_dataset
+from sim.tables.ratings import RatingData
+
+SIGNS = ("positive", "negative")
+
+
+@dataclass(frozen=True)
+class Figure3Config:
+    """What to draw (`conf/report/figure3.yaml`)."""
+
+    report: Annotated[str, OneOf("figure3")]
+    data: DataConfig
+    max_count: Count
+    out: str
+
+
+@dataclass(frozen=True)
+class AverageRating:
+    """The ratings that come just after `count` consecutive ratings of one sign.
+
+    Attributes:
+        sign: "positive" or "negative".
+        count: Of consecutive ratings of this sign before them.
+        ratings: Their number.
+        users: Number of users who gave them.
+        average: Mean with its interval, in which users and not ratings are independent.
+    """
+
+    sign: str
+    count: int
+    ratings: int
+    users: int
+    average: Estimate
+
+
+def consecutive_counts(positive: np.ndarray, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts the consecutive positive and negative ratings just before each rating of the same user.
+
+    Args:
+        positive: [R] bool, in order of time within a user.
+        users: [R] ascending user of each rating.
+
+    Returns:
+        Two arrays [R]: consecutive positive and consecutive negative ratings before each; 0 for a user's first rating.
+    """
+    rows = np.arange(len(positive))
+    first_of_user = np.searchsorted(users, users)
+
+    def counts(same: np.ndarray) -> np.ndarray:
+        after_break = np.maximum.accumulate(np.where(same, 0, rows + 1))  # the row after the last one of the other sign
+        return rows - np.maximum(first_of_user, np.concatenate([[0], after_break[:-1]]))
+
+    return counts(positive), counts(~positive)
+
+
+def average_ratings(data: RatingData, order: np.ndarray, positive_above: float, max_count: int) -> list[AverageRating]:
+    """Computes the points of Figure 3.
+
+    The ratings of a user are one sequence. A rating above `positive_above` is positive, any other is
+    negative. Every rating has a consecutive positive and a consecutive negative count, of which at least one is 0.
+
+    Args:
+        data: All ratings.
+        order: [R] rows user by user; the paper's figure has them in order of time (`RatingData.rows_by_time`).
+        positive_above: The paper's 3.
+        max_count: Largest count shown; ratings after longer runs are left out.
+    """
+    users = np.repeat(np.arange(data.num_users), np.diff(data.indptr))
+    ratings = data.rating_values[data.codes[order]]
+    points = []
+    for sign, before in zip(SIGNS, consecutive_counts(ratings > positive_above, users), strict=True):
+        for count in range(max_count + 1):
+            rows = before == count
+            if rows.any():
+                points.append(_average(sign, count, ratings[rows], users[rows], data.num_users))
+    return points
+
+
+def shuffled_rows(data: RatingData, seed: int) -> np.ndarray:
+    """Returns the [R] rows user by user, each user's in random order: what is left is not sequential."""
+    users = np.repeat(np.arange(data.num_users), np.diff(data.indptr))
+    return np.lexsort((np.random.default_rng(seed).random(data.num_ratings), users))
+
+
+def share_of_ties(data: RatingData, order: np.ndarray) -> float:
+    """Returns the share of ratings with the same user and time as the one before, given the rows in order of time."""
+    assert data.timestamps is not None
+    times = data.timestamps[order]
+    users = np.repeat(np.arange(data.num_users), np.diff(data.indptr))
+    return float(np.sum((times[1:] == times[:-1]) & (users[1:] == users[:-1])) / data.num_ratings)
+
+
+def slope(points: Sequence[AverageRating]) -> float:
+    """Returns the least-squares rise of the rating per consecutive one, over the ratings with counts from 1 on."""
+    after = [point for point in points if point.count]
+    counts, weights = np.array([point.count for point in after]), np.array([point.ratings for point in after], float)
+    averages = np.array([point.average.mean for point in after])
+    centred = counts - np.average(counts, weights=weights)
+    spread = float(weights @ centred**2)
+    return float(weights @ (centred * averages)) / spread if spread else float("nan")
+
+
+def _average(sign: str, count: int, ratings: np.ndarray, users: np.ndarray, num_users: int) -> AverageRating:
+    counts = np.bincount(users, minlength=num_users)
+    totals = np.bincount(users, ratings, num_users)
+    rated = counts > 0
+    interval = clustered_mean_interval(totals[rated], counts[rated])
+    return AverageRating(sign, count, len(ratings), int(rated.sum()), Estimate(float(ratings.mean()), *interval))
+
+
+def report_figure3(config: Figure3Config) -> None:
+    """Prints and writes `figure3.md`, `.csv` and `.png`.
+
+    Raises:
+        UserError: The ratings cannot be loaded, have no timestamps, or the folder cannot be written.
+    """
+    data = load_dataset(config.data, keep_source_rows=True)
+    order = data.rows_by_time()
+    points = average_ratings(data, order, config.data.relevant_above, config.max_count)
+    folder = Path(config.out)
+    title = f"Figure 3: {data.name}{' (SYNTHETIC)' if data.synthetic else ''}"
+    labels = {sign: f"consecutive {sign} ratings" for sign in SIGNS}
+    colours = dict(zip(SIGNS, ("tab:green", "tab:red"), strict=True))
+    lines = [
+        Points(labels[sign], [point.count for point in own], [point.average for point in own], colours[sign])
+        for sign in SIGNS
+        if (own := [point for point in points if point.sign == sign])
+    ]
+    plot_points(folder / "figure3.png", title, "consecutive ratings before", {"average rating": lines})
+    shuffled = average_ratings(data, shuffled_rows(data, seed=0), config.data.relevant_above, config.max_count)
+    text = _lines(title, config, data, share_of_ties(data, order), points, shuffled)
+    write_report(folder, "figure3", text, _table(data, points), ["figure3.png"])
+
+
+def _slopes(points: Sequence[AverageRating]) -> str:
+    parts = []
+    for sign in SIGNS:
+        own = [point for point in points if point.sign == sign and point.count]
+        parts.append(f"{slope(own):+.4f} per consecutive {sign} rating" if len(own) > 1 else f"no {sign} runs")
+    return ", ".join(parts)
+
+
+def _lines(
+    title: str,
+    config: Figure3Config,
+    data: RatingData,
+    ties: float,
+    points: Sequence[AverageRating],
+    shuffled: Sequence[AverageRating],
+) -> list[str]:
+    heads = ["before it", "average rating ± 95 %", "ratings", "users"]
+    rows = [
+        [f"{point.count} {point.sign}", str(point.average), f"{point.ratings:,}", f"{point.users:,}"]
+        for point in points
+    ]
+    return [
+        f"# {markdown_text(title)}",
+        "",
+        f"{data.num_ratings:,} ratings of {data.num_users:,} users in order of time; positive: above "
+        f"{config.data.relevant_above:g}, negative: all others. {ties:.1%} have the same time as the "
+        "user's rating before, and then the order of the file. Intervals: users are independent, a user's ratings are "
+        f"not. Counts above {config.max_count} are left out.",
+        "",
+        *markdown_table(heads, rows),
+        "",
+        f"Least-squares slopes over counts 1 to {config.max_count}: {_slopes(points)}. With each user's ratings in "
+        f"random order: {_slopes(shuffled)}; so much is due to lenient and strict users and not to sequence.",
+        "",
+        f"Data: {markdown_text(data.source)}, checksum {data.checksum}",
+    ]
+
+
+def _table(data: RatingData, points: Sequence[AverageRating]) -> Table:
+    heads = ["data", "synthetic", "checksum", "sign", "count", "average", "low", "high", "ratings", "users"]
+    rows: list[list[Cell]] = [
+        [
+            data.name,
+            data.synthetic,
+            data.checksum,
+            point.sign,
+            point.count,
+            *point.average,
+            point.ratings,
+            point.users,
+        ]
+        for point in points
+    ]
+    return Table(heads, rows)

@@ -1,0 +1,1 @@
+"""The balanced clustering tree over the items."""

@@ -1,0 +1,41 @@
+"""Item vectors for the clustering: rating columns, matrix factorisation, or an auto-encoder. Training users only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from harness.runs.run_folder import RunFolder
+from sim.tables.ratings import RatingData
+from tpgr_jax.models.matrix_factorisation import factor_vectors
+from tpgr_jax.tree.clustering import Vectors
+from tpgr_jax.tree.item_tree import ItemTree, TreeConfig, build_tree, make_clustering
+from tpgr_jax.tree.item_vae import vae_vectors
+
+
+def item_vectors(config: TreeConfig, data: RatingData, users: np.ndarray) -> Vectors:
+    """Returns one row per item: sparse [I, n] ratings (never densified), or dense [I, vector_size].
+
+    Args:
+        config: Which vectors.
+        data: Ratings.
+        users: [n] training users, ascending.
+    """
+    if config.vectors == "mf":
+        return factor_vectors(data, users, config.vector_size, config.vector_epochs, config.seed)
+    item_ratings = data.matrix(data.rating_values, users).T.tocsr()
+    if config.vectors == "vae":
+        return vae_vectors(item_ratings, config.vector_size, config.vector_epochs, config.seed)
+    return item_ratings
+
+
+def build_item_tree(config: TreeConfig, data: RatingData, users: np.ndarray) -> ItemTree:
+    """Builds the tree that a configuration asks for from the ratings of the training users."""
+    vectors = None if config.clustering == "random" else item_vectors(config, data, users)
+    return build_tree(data.num_items, config.depth, make_clustering(config.clustering, vectors, config.seed))
+
+
+def tree_path(folder: RunFolder) -> Path:
+    """Where a run keeps its tree."""
+    return folder.path / "tree.npz"
