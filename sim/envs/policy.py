@@ -18,17 +18,32 @@ class Decision(NamedTuple):
     log_prob: jax.Array
 
 
+class Ranking(NamedTuple):
+    """The k best items of each episode, best first: `items` [B, k] int32, `scores` [B, k] float32.
+
+    Where fewer than k items are available, the remaining items are -1 and their scores -inf.
+    """
+
+    items: jax.Array
+    scores: jax.Array
+
+
 class Policy(NamedTuple):
-    """A policy as two pure functions on a batch of B episodes.
+    """A policy as pure functions on a batch of B episodes.
 
     Attributes:
         initial_carry: `(params, batch_size) -> carry`, the policy's memory before the first step.
         act: `(params, carry, observation, key, explore) -> (carry, Decision)`; `explore` is static: True samples,
             False decides greedily. The observation's arrays have a leading batch axis.
+        rank: `(params, carry, observation, k, available) -> Ranking` of what `act` would recommend now, greedily; the
+            first item is the one that `act` decides for. `k` is static; `available` [I] or [B, I] bool, any mask of
+            items that a caller allows (what was recommended in the episode is excluded besides). None where a policy
+            can only name its one decision.
     """
 
     initial_carry: Callable[[Any, int], Any]
     act: Callable[[Any, Any, Any, jax.Array, bool], tuple[Any, Decision]]
+    rank: Callable[[Any, Any, Any, int, jax.Array], Ranking] | None = None
 
 
 def recommend_best(score: jax.Array, recommended: jax.Array, allow_repeats: bool) -> Decision:
