@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Literal
 
 import hydra
 import jax
@@ -16,7 +16,7 @@ from harness.errors import UserError
 from harness.runs.checkpoint import Checkpoints
 from harness.runs.run_folder import RunFolder
 from harness.runs.seeds import read_single_run
-from harness.settings import OneOf, read_settings
+from harness.settings import Integer, read_settings
 from harness.training.command import relocated
 from hrlmg_jax.evaluation.evaluate_run import Comparison
 from hrlmg_jax.methods import make_method
@@ -30,8 +30,8 @@ class EvaluateConfig:
     """What to evaluate (`conf/evaluate_hrl_mg.yaml`)."""
 
     run: str | None
-    checkpoint: int | None
-    actors: Annotated[str, OneOf("best", "last")]
+    checkpoint: Integer | None
+    actors: Literal["best", "last"]
     data_root: str | None
     data_cache: str | None
     data_path: str | None

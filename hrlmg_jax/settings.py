@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from harness.devices import AUTOMATIC, DevicesConfig
 from harness.errors import UserError
 from harness.runs.seeds import SeedsConfig
 from harness.runs.tracking import FILES, LoggerConfig
-from harness.settings import ByName, Count, NotNegative, OneOf
+from harness.settings import ByName, Count, NotNegative
 from harness.training.loop import ScheduleConfig
 from hrlmg_jax.agent.goals import GoalConfig
 from hrlmg_jax.agent.learner import LearnerConfig
 from hrlmg_jax.agent.networks import NetworkConfig
-from hrlmg_jax.agent.policy import ACTOR, CRITIC
+from hrlmg_jax.agent.policy import CRITIC
 from hrlmg_jax.retrieval.index import RetrievalConfig
 from hrlmg_jax.user_model.fit import FitConfig, SimulatorConfig
 from sim.datasets.events import LogConfig
@@ -45,7 +45,7 @@ class TwoLevelAgent:
     goals: GoalConfig
     learner: LearnerConfig
     retrieval: RetrievalConfig
-    decides: Annotated[str, OneOf(ACTOR, CRITIC)] = ACTOR
+    decides: Literal["actor", "critic"] = "actor"
 
     def __post_init__(self) -> None:
         """Checks the name, and settings against each other; raises UserError naming the keys."""
@@ -72,7 +72,7 @@ class RandomAgent:
 class RankingConfig:
     """What the items are ranked by (`conf/agent/popularity.yaml`)."""
 
-    by: Annotated[str | None, OneOf("average", "count", "reward")]
+    by: Literal["average", "count", "reward"] | None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from harness.errors import UserError
 from harness.runs.checkpoint import Checkpoints
 from harness.runs.run_folder import RunFolder
 from harness.runs.seeds import read_single_run
-from harness.settings import Count, CountOrZero, read_settings
+from harness.settings import Count, CountOrZero, Integer, read_settings
 from harness.training.command import relocated
 from tpgr_jax.evaluation import USERS_PER_BATCH, evaluate_method, format_table, write_evaluation
 from tpgr_jax.methods import make_method
@@ -30,7 +30,7 @@ class EvaluateConfig:
     """What to evaluate (`conf/evaluate.yaml`)."""
 
     run: str | None
-    checkpoint: int | None
+    checkpoint: Integer | None
     users_per_batch: Count | None
     data_root: str | None
     data_cache: str | None

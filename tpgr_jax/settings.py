@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from harness.devices import AUTOMATIC, DevicesConfig, device_mesh
 from harness.errors import UserError
 from harness.runs.seeds import SeedsConfig
 from harness.runs.tracking import FILES, LoggerConfig
-from harness.settings import ByName, Count, OneOf
+from harness.settings import ByName, Count
 from harness.training.loop import ScheduleConfig
 from sim.datasets.ratings import DataConfig
 from sim.envs.rating_env import EnvConfig
@@ -76,7 +76,7 @@ class DdpgRAgent:
 class PopularityConfig:
     """What the items are ranked by (`conf/agent/popularity.yaml`)."""
 
-    by: Annotated[str | None, OneOf("average", "count", "reward")]
+    by: Literal["average", "count", "reward"] | None
 
     @property
     def measure(self) -> str:

@@ -17,7 +17,6 @@ from harness.runs.index import RunRecord
 from harness.runs.metric_writer import read_rows
 
 EPISODES, STEP, SECONDS = "episodes", "step", "seconds"
-AXES = (EPISODES, STEP, SECONDS)
 """What a curve can be drawn over: attributes of its points."""
 
 
@@ -85,7 +84,7 @@ def plot_learning_curves(
         path: PNG to write.
         title: Of the picture.
         panels: By label of the vertical axis, the curves by label.
-        over: What the horizontal axis shows, one of `AXES`.
+        over: What the horizontal axis shows, `EPISODES`, `STEP` or `SECONDS`.
     """
     drawn = {
         label: [

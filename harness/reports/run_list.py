@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Literal
 
 from harness.errors import UserError
 from harness.reports.tables import kind_of, printable
 from harness.runs.composition import shell_command
 from harness.runs.index import RunRecord, RunsFound, Status, searched
 from harness.runs.metric_writer import read_rows
-from harness.settings import OneOf
 
 
 @dataclass(frozen=True)
 class RunListConfig:
     """Which runs to list (`conf/report/runs.yaml`)."""
 
-    report: Annotated[str, OneOf("runs")]
+    report: Literal["runs"]
     runs: list[str] | None
 
 

@@ -7,11 +7,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any, Literal
 
 from harness.errors import UserError
 from harness.runs.run_folder import RunFolder, write_atomically
-from harness.settings import OneOf
 
 Log = Callable[[int, dict[str, Any]], None]
 """`log(step, values)`: takes one row of metrics."""
@@ -21,10 +20,10 @@ Log = Callable[[int, dict[str, Any]], None]
 class LoggerConfig:
     """Where metrics go besides `metrics.jsonl` and TensorBoard events (`conf/logger/wandb.yaml` explains each)."""
 
-    name: Annotated[str, OneOf("files", "wandb")]
+    name: Literal["files", "wandb"]
     project: str | None = None
     entity: str | None = None
-    mode: Annotated[str, OneOf("online", "offline")] = "online"
+    mode: Literal["online", "offline"] = "online"
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the key."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from harness.errors import UserError
-from harness.settings import Count, CountOrZero, NotNegative, OneOf, Share
+from harness.settings import Count, CountOrZero, NotNegative, Share
 from sim.envs.histories import Histories
 from sim.envs.nearest_items import unit
 
@@ -86,7 +86,7 @@ class GoalConfig:
     conditioned: bool
     frozen: bool
     hindsight: bool
-    discount: Annotated[str, OneOf("gamma", "gamma_pow_c")]
+    discount: Literal["gamma", "gamma_pow_c"]
     store_partial_window: bool
     memory: CountOrZero = 0
 

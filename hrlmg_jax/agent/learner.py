@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+from pydantic import Field
 
 from harness.errors import UserError
-from harness.settings import Between, Count, CountOrZero, NotNegative, OneOf, Positive, Share
+from harness.settings import Count, CountOrZero, Finite, NotNegative, Positive, Share
 from harness.training.replay import Replay, add_rows, make_replay, sample_rows
 from hrlmg_jax.agent.ddpg import Batch, LevelState, OptimizerConfig, init_level, update_level
 from hrlmg_jax.agent.goals import assign_benefit, internal_reward, stage_of
@@ -36,14 +37,14 @@ class LearnerConfig:
     high_batch_size: Count
     replay_capacity: Count
     high_replay_capacity: Count
-    gamma: Annotated[float, Between(least=0, below=1)]
-    tau: Annotated[float, Between(above=0, most=1)]
+    gamma: Annotated[Finite, Field(ge=0, lt=1)]
+    tau: Annotated[Finite, Field(gt=0, le=1)]
     actor_rate: Positive
     critic_rate: Positive
     clip_norm: Positive
     action_noise: NotNegative
-    target_action: Annotated[str, OneOf("item", "proto")]
-    terminal: Annotated[str, OneOf("bootstrap", "zero")]
+    target_action: Literal["item", "proto"]
+    terminal: Literal["bootstrap", "zero"]
     epsilon: Share = 0.0
 
     def __post_init__(self) -> None:

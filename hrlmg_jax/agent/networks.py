@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from harness.settings import Count, OneOf, Positive
+from harness.settings import Count, Positive
 from hrlmg_jax.agent.history_encoder import DENSE_WEIGHTS, WEIGHTS, HistoryEncoder
 from sim.envs.nearest_items import unit
 
@@ -25,10 +25,10 @@ class NetworkConfig:
     hidden_size: Count
     state_size: Count
     critic_width: Count
-    action_norm: Annotated[str, OneOf("unit", "tanh")]
+    action_norm: Literal["unit", "tanh"]
     action_bound: Positive
-    q_output: Annotated[str, OneOf("linear", "relu")]
-    critics: Annotated[str, OneOf("single", "twin")]
+    q_output: Literal["linear", "relu"]
+    critics: Literal["single", "twin"]
 
     @property
     def num_critics(self) -> int:

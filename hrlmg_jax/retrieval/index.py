@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from pydantic import Field
 
 from harness.errors import UserError
-from harness.settings import Between, Count, OneOf, ProperShare
+from harness.settings import Count, Integer, ProperShare
 from hrlmg_jax.retrieval.hashing import (
     WORD,
     HashTable,
@@ -35,13 +36,13 @@ _FEWEST_AT_A_TIME = 1024
 class RetrievalConfig:
     """How items are found (`conf/agent/hrl_mg.yaml` explains each)."""
 
-    backend: Annotated[str, OneOf("exact", "recall", "hash", "approx")]
+    backend: Literal["exact", "recall", "hash", "approx"]
     neighbours: Count
     recall_target: ProperShare = 0.95
-    codes: Annotated[str, OneOf("learned", "hyperplanes")] = "learned"
+    codes: Literal["learned", "hyperplanes"] = "learned"
     tables: Count = 2
-    bits: Annotated[int, Between(least=WORD, most=1024)] = 128
-    scanned: Annotated[int, Between(least=1, most=2**20)] | None = None
+    bits: Annotated[Integer, Field(ge=WORD, le=1024)] = 128
+    scanned: Annotated[Integer, Field(ge=1, le=2**20)] | None = None
     shortlist: Count = 512
 
     def __post_init__(self) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Literal
 
 import numpy as np
 import scipy.sparse
 from sklearn.utils.extmath import randomized_svd
 
 from harness.errors import UserError
-from harness.settings import Count, NotNegative, OneOf
+from harness.settings import Count, NotNegative
 from sim.tables.events import EventLog
 
 
@@ -19,7 +19,7 @@ class EmbeddingConfig:
     """Settings of the item embeddings (`conf/simulator/base.yaml` explains each)."""
 
     size: Count
-    together: Annotated[str, OneOf("user", "session")]
+    together: Literal["user", "session"]
     skip_weight: NotNegative
     click_weight: NotNegative
     order_weight: NotNegative

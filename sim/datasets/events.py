@@ -8,31 +8,29 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from harness.errors import UserError
-from harness.settings import Count, NotNegative, OneOf, ProperShare
+from harness.settings import Count, NotNegative, Otherwise, ProperShare
 from sim.datasets.ratings import spread
 from sim.files.cache import cached
 from sim.files.event_readers import (
     EVENT_PARSER_VERSION,
     EVENT_READERS,
-    FEEDBACK_CHOICES,
-    ORDER_PROXIES,
-    TIME_FORMATS,
     EventLayout,
+    FeedbackChoice,
+    OrderProxy,
+    TimeFormat,
     read_events,
 )
 from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, describe_sources, fingerprint
 from sim.files.sources import Source, checksum
-from sim.tables.events import CLICK, FEEDBACK_NAMES, ORDER, SKIP, EventLog, build_event_log, select_events
+from sim.tables.events import CLICK, ORDER, SKIP, EventLog, FeedbackName, build_event_log, select_events
 from sim.tables.skip_sampling import SKIP_SAMPLER_VERSION, add_sampled_skips
 
 SYNTHETIC_FUNNEL = "synthetic_funnel"
-UNKNOWN_EVENTS = ("error", "ignore")
-SPLITS = ("day", "quantile")
 _SECONDS_PER_DAY = 86_400
 _NOT_OF_THE_LOG = ("root", "cache", "max_unpacked_gib", "obtain", "test_quantile")
 """Settings that do not change which log is built from given files."""
@@ -54,29 +52,29 @@ class LogConfig(FilesConfig):
     feedback_column: str | None
     session_column: str | None
     column_names: list[str]
-    time_format: Annotated[str, OneOf(*TIME_FORMATS)]
-    feedback_of_event: dict[str, Annotated[str, OneOf(*FEEDBACK_CHOICES)]]
-    unknown_events: Annotated[str, OneOf(*UNKNOWN_EVENTS)]
-    feedback_of_file: dict[str, Annotated[str, OneOf(*FEEDBACK_NAMES)]]
+    time_format: TimeFormat
+    feedback_of_event: dict[str, FeedbackChoice]
+    unknown_events: Literal["error", "ignore"]
+    feedback_of_file: dict[str, FeedbackName]
     session_gap: NotNegative
     min_item_events: Count
     min_session_events: Count
     skips_per_event: NotNegative
     skip_popularity_power: NotNegative
-    split: Annotated[str, OneOf(*SPLITS)]
+    split: Literal["day", "quantile"]
     train_days: Count | None
     test_quantile: ProperShare
     size: str | None
     num_users: Count | None
     num_items: Count | None
-    kind: str = dataclasses.field(
-        default="events",
-        metadata={
-            "otherwise": "This learns from logs of recommendations: choose data=synthetic_funnel, events_csv, "
-            "retailrocket, rees46, yoochoose, jdata, diginetica or kuairand."
-        },
-    )
-    order_proxy: list[Annotated[str, OneOf(*ORDER_PROXIES)]] = dataclasses.field(default_factory=list)
+    kind: Annotated[
+        Literal["events"],
+        Otherwise(
+            "This learns from logs of recommendations: choose data=synthetic_funnel, events_csv, retailrocket, rees46, "
+            "yoochoose, jdata, diginetica or kuairand."
+        ),
+    ] = "events"
+    order_proxy: list[OrderProxy] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Checks settings against each other, and the reader's name."""

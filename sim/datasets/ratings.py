@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from harness.settings import Count, CountOrZero, Finite, OneOf, ProperShare
+from harness.settings import Count, CountOrZero, Finite, Otherwise, ProperShare
 from sim.files.cache import cached, notice
 from sim.files.download import DownloadError, check_address, check_checksum, download
 from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, describe_sources, fingerprint
@@ -21,7 +21,7 @@ from sim.files.sources import Source, checksum
 from sim.files.text_table import TableLayout
 from sim.tables.ratings import RatingData, build_rating_data
 
-SYNTHETIC_SIZES = ("tiny", "small", "movielens_1m", "movielens_10m", "netflix")
+SyntheticSize = Literal["tiny", "small", "movielens_1m", "movielens_10m", "netflix"]
 _CACHED_FROM = ("movielens_1m", "movielens_10m", "netflix")
 _CACHED_FROM_RATINGS = 1_000_000
 
@@ -35,7 +35,7 @@ class DataConfig(FilesConfig):
     """
 
     offline_fallback: bool
-    fallback_size: Annotated[str, OneOf(*SYNTHETIC_SIZES)]
+    fallback_size: SyntheticSize
     relevant_above: Finite
     rating_min: Finite | None
     rating_max: Finite | None
@@ -50,17 +50,17 @@ class DataConfig(FilesConfig):
     item_column: str | None
     rating_column: str | None
     timestamp_column: str | None
-    size: Annotated[str, OneOf(*SYNTHETIC_SIZES)] | None
+    size: SyntheticSize | None
     num_users: Count | None
     num_items: Count | None
     num_ratings: Count | None
-    kind: str = dataclasses.field(
-        default="ratings",
-        metadata={
-            "otherwise": "This learns from ratings: choose data=synthetic, movielens_1m, movielens_10m, netflix, "
-            "ratings_file or another data set of ratings."
-        },
-    )
+    kind: Annotated[
+        Literal["ratings"],
+        Otherwise(
+            "This learns from ratings: choose data=synthetic, movielens_1m, movielens_10m, netflix, ratings_file or "
+            "another data set of ratings."
+        ),
+    ] = "ratings"
     validation: bool = False
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Literal, NamedTuple
 
 import flax.struct
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.errors import UserError
-from harness.settings import Count, NotNegative, OneOf
+from harness.settings import Count, NotNegative
 from sim.envs.policy import Decision, Policy, with_random_first_item
 from sim.envs.rating_lookup import RatingLookup, make_rating_lookup
 from sim.tables.ratings import RatingData
@@ -27,10 +27,10 @@ class EnvConfig:
 
     alpha: NotNegative
     episode_length: Count
-    reward_scale: Annotated[str, OneOf("half_open", "symmetric")]
-    cold_start: Annotated[str, OneOf("policy", "random")]
+    reward_scale: Literal["half_open", "symmetric"]
+    cold_start: Literal["policy", "random"]
     allow_repeats: bool
-    rating_layout: Annotated[str, OneOf("auto", "dense", "csr")]
+    rating_layout: Literal["auto", "dense", "csr"]
     dense_limit_mb: NotNegative
 
     def __post_init__(self) -> None:

@@ -6,14 +6,14 @@ How the user answers is a feedback model's: one learned from logs, a generator's
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from harness.errors import UserError
-from harness.settings import Count, NotNegative, OneOf
+from harness.settings import Count, NotNegative
 from sim.envs.histories import NO_ITEM, Histories, HistoryTable, add_feedback
 from sim.envs.policy import Decision, Policy
 from sim.tables.events import NUM_FEEDBACK
@@ -30,7 +30,7 @@ class SessionConfig:
     history_length: Count
     click_reward: NotNegative
     order_reward: NotNegative
-    users: Annotated[str, OneOf(LEARNED, TRUTH)] = LEARNED
+    users: Literal["learned", "truth"] = "learned"
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""

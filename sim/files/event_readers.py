@@ -10,7 +10,7 @@ import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -28,9 +28,10 @@ EVENT_PARSER_VERSION = 1
 
 EVENT_READERS = ("events_table", "diginetica", "kuairand")
 IGNORE = "ignore"
+FeedbackChoice = Literal["skip", "click", "order", "ignore"]
 FEEDBACK_CHOICES = (*FEEDBACK_NAMES, IGNORE)
-TIME_FORMATS = ("seconds", "milliseconds", "text")
-ORDER_PROXIES = ("is_like", "is_follow", "is_comment", "is_forward", "long_view", "is_profile_enter")
+TimeFormat = Literal["seconds", "milliseconds", "text"]
+OrderProxy = Literal["is_like", "is_follow", "is_comment", "is_forward", "long_view", "is_profile_enter"]
 """Columns of KuaiRand that may stand in for orders: 0 or 1, and more than a click (dislikes are none)."""
 _END_OF_TIME = 253_402_300_800  # the year 10,000
 _TEXT_TIME = r"^\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}:\d{2}(\.\d+)?( ?UTC|Z)?)?$"
@@ -74,7 +75,7 @@ class EventLayout:
         session_column: Name of the column of sessions, or None.
         separator: One character; None goes by the file's ending.
         header: Names of the first columns where files have no header; empty where they have one.
-        time_format: One of `TIME_FORMATS`; unused where a Parquet column holds dates or datetimes.
+        time_format: Unused where a Parquet column holds dates or datetimes.
         feedback_of_event: Event name -> one of `FEEDBACK_CHOICES`.
         ignore_unknown: Whether events of other names are left out; else they are an error.
         feedback_of_file: File name pattern -> feedback of all its rows; files of no pattern are left out. Empty: all
@@ -110,7 +111,7 @@ def read_events(
         sources: Its files in a fixed order.
         layout: How a generic table is written; used by the reader "events_table" alone.
         limits: What compressed files may unpack to.
-        order_proxy: Which of `ORDER_PROXIES` count as orders; used by the reader "kuairand" alone.
+        order_proxy: Columns that count as orders; used by the reader "kuairand" alone.
 
     Raises:
         UserError: A file is missing, empty, damaged, of another layout, or has a malformed line or value.

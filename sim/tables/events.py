@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from harness.errors import UserError
 
 SKIP, CLICK, ORDER = 0, 1, 2
-FEEDBACK_NAMES = ("skip", "click", "order")
+FeedbackName = Literal["skip", "click", "order"]
+FEEDBACK_NAMES: tuple[FeedbackName, ...] = get_args(FeedbackName)
 NUM_FEEDBACK = len(FEEDBACK_NAMES)
 
 

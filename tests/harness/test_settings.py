@@ -1,11 +1,23 @@
-from dataclasses import dataclass, field
-from typing import Annotated
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import pytest
 from omegaconf import OmegaConf
+from pydantic import Field
 
 from harness.errors import UserError
-from harness.settings import Between, Count, Finite, NotNegative, OneOf, Positive, ProperShare, Seed, read_settings
+from harness.settings import (
+    ByName,
+    Count,
+    Finite,
+    NotNegative,
+    Otherwise,
+    Positive,
+    ProperShare,
+    Seed,
+    read_settings,
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +78,7 @@ def test_mistakes_name_their_key(changes, message):
 class Car:
     wheels: int
     doors: int = 4
-    kind: str = field(default="car", metadata={"otherwise": "Take a car."})
+    kind: Annotated[Literal["car"], Otherwise("Take a car.")] = "car"
 
 
 def test_keys_with_a_default_may_be_absent():
@@ -79,22 +91,22 @@ def test_keys_with_a_default_may_be_absent():
 
 
 def test_another_kind_is_reported_before_its_other_keys():
-    with pytest.raises(UserError, match=r"^garage\.kind: is boat where car belongs\n  Take a car\.$"):
+    with pytest.raises(UserError, match=r"^garage\.kind is 'boat'\n  Take a car\.$"):
         read_settings(Car, {"sails": 2, "kind": "boat"}, "garage")
 
 
 @dataclass(frozen=True)
 class Ranges:
-    name: Annotated[str, OneOf("red", "green", "blue")]
+    name: Literal["red", "green", "blue"]
     count: Count | None
     seed: Seed
     rate: Positive
     noise: NotNegative
     level: Finite
     share: ProperShare
-    half_open: Annotated[float, Between(above=0, most=1)]
+    half_open: Annotated[Finite, Field(gt=0, le=1)]
     widths: list[Count]
-    colours: dict[str, Annotated[str, OneOf("red", "green")]]
+    colours: dict[str, Literal["red", "green"]]
 
 
 RANGES = {
@@ -119,20 +131,104 @@ def test_values_at_the_ends_of_their_ranges_are_taken():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("name", "pink", r"^set\.name is 'pink'\n  Give red, green or blue\.$"),
-        ("count", 0, r"^set\.count is 0\n  Give at least 1\.$"),
-        ("seed", -1, r"^set\.seed is -1\n  Give at least 0 and less than 4,294,967,296\.$"),
-        ("seed", 2**32, r"^set\.seed is 4294967296\n"),
-        ("rate", 0, r"^set\.rate is 0\.0\n  Give a positive number\.$"),
-        ("rate", float("inf"), r"^set\.rate is inf\n"),
-        ("noise", -1, r"^set\.noise is -1\.0\n  Give at least 0\.$"),
-        ("level", float("nan"), r"^set\.level is nan\n  Give a finite number\.$"),
-        ("share", 1, r"^set\.share is 1\.0\n  Give more than 0 and less than 1\.$"),
-        ("half_open", 0, r"^set\.half_open is 0\.0\n  Give more than 0 and at most 1\.$"),
-        ("widths", [4, 0], r"^set\.widths is 0\n"),
-        ("colours", {"sky": "red", "sea": "blue"}, r"^set\.colours\.sea is 'blue'\n  Give red or green\.$"),
+        ("name", "pink", r"^set\.name is 'pink'\n  It should be 'red', 'green' or 'blue'\.$"),
+        ("count", 0, r"^set\.count is 0\n  It should be greater than or equal to 1\.$"),
+        ("seed", -1, r"^set\.seed is -1\n  It should be greater than or equal to 0\.$"),
+        ("seed", 2**32, r"^set\.seed is 4294967296\n  It should be less than 4294967296\.$"),
+        ("rate", 0, r"^set\.rate is 0\n  It should be greater than 0\.$"),
+        ("rate", float("inf"), r"^set\.rate is inf\n  It should be a finite number\.$"),
+        ("noise", -1, r"^set\.noise is -1\n  It should be greater than or equal to 0\.$"),
+        ("level", float("nan"), r"^set\.level is nan\n  It should be a finite number\.$"),
+        ("share", 1, r"^set\.share is 1\n  It should be less than 1\.$"),
+        ("half_open", 0, r"^set\.half_open is 0\n  It should be greater than 0\.$"),
+        ("widths", [4, 0], r"^set\.widths\.1 is 0\n  It should be greater than or equal to 1\.$"),
+        ("colours", {"sky": "red", "sea": "blue"}, r"^set\.colours\.sea is 'blue'\n  It should be 'red' or 'green'\.$"),
     ],
 )
 def test_values_out_of_range_are_named_with_their_range(key, value, message):
     with pytest.raises(UserError, match=message):
         read_settings(Ranges, RANGES | {key: value}, "set")
+
+
+def test_numbers_may_be_written_as_text_and_text_as_numbers():
+    read = read_settings(Ranges, RANGES | {"count": "3", "rate": "1e-3", "widths": ["4"]})
+    assert (read.count, read.rate, read.widths) == (3, 0.001, [4])
+    assert read_settings(Outer, GOOD | {"label": 2024}).label == "2024"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("count", 3.0, "integer"),
+        ("count", True, "integer"),
+        ("rate", True, "number"),
+        ("name", None, "'red', 'green' or 'blue'"),
+        ("rate", None, "number"),
+        ("widths", 4, "list like"),
+        ("colours", [], "pairs like"),
+    ],
+)
+def test_other_types_are_refused_and_not_converted(key, value, allowed):
+    with pytest.raises(UserError, match=rf"^set\.{key} is {re.escape(repr(value))}\n  .*{allowed}.*\.$"):
+        read_settings(Ranges, RANGES | {key: value}, "set")
+
+
+def test_keys_of_an_interpolated_node_are_named_once():
+    composed = OmegaConf.create({"garage": {"wheels": "${nowhere}"}})
+    with pytest.raises(UserError, match=r"^garage\.wheels: .*nowhere"):
+        read_settings(Car, composed.garage, "garage")
+    with pytest.raises(UserError, match=r"^garage\.wheels: .*nowhere"):
+        read_settings(Car, {"wheels": "${nowhere}"}, "garage")
+
+
+@dataclass(frozen=True)
+class Boat:
+    name: str
+    sails: Count
+
+
+@dataclass(frozen=True)
+class Plane:
+    name: str
+    wings: Count
+
+
+VEHICLES: dict[str, type] = {"boat": Boat}
+
+
+@dataclass(frozen=True)
+class Trip:
+    closed: Annotated[Boat | Plane, ByName(VEHICLES)]
+    open: Annotated[Boat | Plane, ByName(VEHICLES, otherwise=Plane)] = Plane("any", 2)
+
+
+def test_a_group_is_the_dataclass_of_its_name():
+    boat = {"name": "boat", "sails": 1}
+    read = read_settings(Trip, {"closed": boat, "open": {"name": "kite", "wings": 1}})
+    assert read == Trip(Boat("boat", 1), Plane("kite", 1))
+    assert read_settings(Trip, {"closed": boat}).open == Plane("any", 2)
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ({"name": "boat", "sails": 0}, r"^trip\.closed\.sails is 0\n"),
+        ({"name": "boat"}, r"^trip\.closed\.sails has no value\n"),
+        ({"name": "boat", "sails": 1, "wings": 2}, r"^unknown key trip\.closed\.wings\n"),
+        ({"name": "kite"}, r"^trip\.closed\.name is 'kite'\n  It should be 'boat'\.$"),
+        ({}, r"^trip\.closed\.name is None\n  It should be 'boat'\.$"),
+        (None, r"^trip\.closed is None, not a group of keys\n"),
+        (5, r"^trip\.closed is 5, not a group of keys\n"),
+    ],
+)
+def test_mistakes_in_a_group_chosen_by_name_are_named(group, message):
+    with pytest.raises(UserError, match=message):
+        read_settings(Trip, {"closed": group}, "trip")
+
+
+def test_names_may_be_added_after_settings_have_been_read(monkeypatch):
+    plane = {"closed": {"name": "plane", "wings": 2}}
+    with pytest.raises(UserError, match="'plane'"):
+        read_settings(Trip, plane)
+    monkeypatch.setitem(VEHICLES, "plane", Plane)
+    assert read_settings(Trip, plane).closed == Plane("plane", 2)

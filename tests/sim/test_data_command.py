@@ -120,14 +120,20 @@ def test_sampled_skips_generated_logs_and_proxies_are_said_loudly():
     [
         (["data=events_csv"], "error: data.path: is not set"),
         (["data=events_csv", "data.path=none.csv"], "error: none.csv: no such file"),
-        (["data=jdata", "data.session_gap=-1"], "error: data.session_gap is -1.0\n  Give at least 0."),
+        (
+            ["data=jdata", "data.session_gap=-1"],
+            "error: data.session_gap is -1\n  It should be greater than or equal to 0.",
+        ),
         (["data=retailrocket"], "error: retailrocket: no files of this data set"),
         (["data=kuairand"], "error: kuairand: no files of this data set"),
-        (["data=kuairand", "data.order_proxy=[is_hate]"], "error: data.order_proxy is 'is_hate'\n  Give is_like, is_"),
+        (
+            ["data=kuairand", "data.order_proxy=[is_hate]"],
+            "error: data.order_proxy.0 is 'is_hate'\n  It should be 'is_like', 'is_",
+        ),
         (["data=jdata", "data.order_proxy=[is_like]"], "error: data.order_proxy: is set, but the reader events_table"),
         (["data=ratings_file"], "error: data.path: is not set"),
         (["data=ratings_file", "data.path=none.csv"], "error: none.csv: no such file"),
-        (["data.test_fraction=2"], "error: data.test_fraction is 2.0\n  Give more than 0 and less than 1."),
+        (["data.test_fraction=2"], "error: data.test_fraction is 2\n  It should be less than 1."),
         (["data=netflix", "data.offline_fallback=false"], "error: netflix: no files of this data set"),
     ],
 )

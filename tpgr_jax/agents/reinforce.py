@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any, Literal
 
 import chex
 import flax.struct
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
-from harness.settings import Count, CountOrZero, NotNegative, OneOf, Positive, Share
+from harness.settings import Count, CountOrZero, NotNegative, Positive, Share
 from harness.sharding import EPISODES, EVERYWHERE, mean_over_devices, per_device
 from harness.training.optimizers import annealed, clipped_adam, descend
 from sim.envs.rating_env import EnvParams, RatingEnv, Trajectory
@@ -26,12 +26,12 @@ class LearnerConfig:
     """REINFORCE's settings (`conf/agent/tpgr.yaml`)."""
 
     discount: Share
-    baseline: Annotated[str, OneOf("per_user", "per_step", "none")]
+    baseline: Literal["per_user", "per_step", "none"]
     episodes_per_user: Count
-    update: Annotated[str, OneOf("batch", "per_timestep")]
+    update: Literal["batch", "per_timestep"]
     learning_rate: Positive
     clip_norm: Positive
-    entropy: Annotated[str, OneOf("shannon", "distance_to_uniform")]
+    entropy: Literal["shannon", "distance_to_uniform"]
     entropy_weight: NotNegative
     entropy_weight_end: NotNegative
     entropy_steps: CountOrZero

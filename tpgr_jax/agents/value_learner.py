@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from harness.settings import Count, CountOrZero, OneOf, Positive
+from harness.settings import Count, CountOrZero, Positive
 from harness.training.optimizers import clipped_adam, descend
 from sim.envs.rating_env import RatingEnv, Trajectory
 from sim.envs.rollout import rollout
@@ -25,7 +25,7 @@ RATINGS, EPISODES = "ratings", "episodes"
 class ValueLearnerConfig:
     """The learner's settings (`conf/agent/tpgr_plus.yaml`)."""
 
-    fit_to: Annotated[str, OneOf(RATINGS, EPISODES)]
+    fit_to: Literal["ratings", "episodes"]
     fit_episodes: Count
     steps_per_episode: Count
     random_paths: CountOrZero

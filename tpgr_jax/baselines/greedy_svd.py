@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Literal
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from harness.settings import Count, OneOf, Positive
+from harness.settings import Count, Positive
 from sim.envs.policy import Decision, Policy, recommend_best
 from sim.envs.rating_env import Observation
 from sim.tables.ratings import RatingData
@@ -29,7 +29,7 @@ from tpgr_jax.models.reward_moments import mean_rewards, principal_axes, reward_
 class GreedySVDConfig:
     """Settings (`conf/agent/greedy_svd.yaml`)."""
 
-    target: Annotated[str, OneOf("rating", "reward")]
+    target: Literal["rating", "reward"]
     factors: Count
     epochs: Count
     ridge: Positive

@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from pydantic import Field
 
 from harness.errors import UserError
-from harness.settings import Between, Count, NotNegative, OneOf, Positive
+from harness.settings import Count, Finite, NotNegative, Positive
 from harness.training.optimizers import clipped_adam, descend, soft_update
 from sim.envs.available_items import hide_recommended
 from sim.envs.nearest_items import best_available, map_rows, similarity, unit
@@ -61,7 +62,7 @@ class ItemDdpgConfig(ReplayConfig):
     actor_rate: Positive
     critic_rate: Positive
     action_noise: NotNegative
-    target_action: Annotated[str, OneOf("item", "proto")]
+    target_action: Literal["item", "proto"]
 
 
 class Actor(nn.Module):
@@ -344,8 +345,8 @@ class DdpgKnnPolicyConfig(ItemDdpgPolicyConfig):
     """Networks and neighbours (`conf/agent/ddpg_knn.yaml` explains each)."""
 
     k: Count | None
-    k_fraction: Annotated[float, Between(above=0, most=1)] | None
-    measure: Annotated[str, OneOf("euclidean", "inner")]
+    k_fraction: Annotated[Finite, Field(gt=0, le=1)] | None
+    measure: Literal["euclidean", "inner"]
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""

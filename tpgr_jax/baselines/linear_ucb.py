@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Literal
 
 import flax.struct
 import jax
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from harness.settings import Count, NotNegative, OneOf, Positive
+from harness.settings import Count, NotNegative, Positive
 from sim.envs.policy import Decision, Policy, recommend_best
 from sim.envs.rating_env import Observation
 from sim.tables.ratings import RatingData
@@ -30,12 +30,12 @@ from tpgr_jax.models.reward_moments import mean_rewards, principal_axes, reward_
 class LinearUCBConfig:
     """Settings (`conf/agent/linear_ucb.yaml`)."""
 
-    features: Annotated[str, OneOf("svd", "mf")]
+    features: Literal["svd", "mf"]
     feature_size: Count
     feature_epochs: Count
     ridge: Positive
     exploration: NotNegative
-    prior: Annotated[str, OneOf("zero", "population")]
+    prior: Literal["zero", "population"]
 
 
 @flax.struct.dataclass

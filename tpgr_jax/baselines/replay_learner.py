@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from pydantic import Field
 
 from harness.errors import UserError
-from harness.settings import Between, Count, CountOrZero, OneOf, Positive, Share
+from harness.settings import Count, CountOrZero, Finite, Positive, Share
 from harness.training.optimizers import annealed
 from harness.training.replay import Replay
 from sim.envs.available_items import draw_item
@@ -33,8 +34,8 @@ class ReplayConfig:
     updates_per_step: Count
     batch_episodes: Count
     replay_episodes: Count
-    target_rate: Annotated[float, Between(above=0, most=1)]
-    loss: Annotated[str, OneOf("squared", "huber")]
+    target_rate: Annotated[Finite, Field(gt=0, le=1)]
+    loss: Literal["squared", "huber"]
     clip_norm: Positive
     epsilon: Share
     epsilon_end: Share

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Literal
 
 import numpy as np
 from scipy.sparse.linalg import svds
 
-from harness.settings import Count, OneOf
+from harness.settings import Count
 from sim.tables.ratings import RatingData
 from tpgr_jax.models.matrix_factorisation import factor_vectors
 
@@ -17,10 +17,10 @@ from tpgr_jax.models.matrix_factorisation import factor_vectors
 class VectorConfig:
     """Which vectors (`conf/agent/ddpg_knn.yaml` explains each)."""
 
-    vectors: Annotated[str, OneOf("svd", "mf")]
+    vectors: Literal["svd", "mf"]
     vector_size: Count
     vector_epochs: Count
-    vector_length: Annotated[str, OneOf("unit", "at_most_one")]
+    vector_length: Literal["unit", "at_most_one"]
 
 
 def action_vectors(

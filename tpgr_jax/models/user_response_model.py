@@ -9,7 +9,7 @@ O(K^2) per step (Rasmussen and Williams 2006, appendix A.2; Kalman 1960).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Literal, NamedTuple
 
 import flax.struct
 import jax
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from harness.settings import Count, OneOf, Positive
+from harness.settings import Count, Positive
 from sim.envs.rating_env import Observation
 from tpgr_jax.models.kalman import LinearPosterior, linear_prior, observe_all
 from tpgr_jax.models.reward_moments import principal_axes
@@ -33,7 +33,7 @@ class AnswerModelConfig:
 
     factors: Count
     noise: Positive
-    channels: Annotated[str, OneOf("all", "reward")]
+    channels: Literal["all", "reward"]
 
 
 @flax.struct.dataclass

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from harness.settings import Count, OneOf
+from harness.settings import Count
 from sim.envs.rating_env import STATUS_SIZE
 from tpgr_jax.networks.sru import sru_states, sru_step
 
@@ -24,7 +24,7 @@ class EncoderConfig:
 
     embedding_size: Count
     state_hidden: Count
-    embedding: Annotated[str, OneOf("mf", "random")]
+    embedding: Literal["mf", "random"]
     embedding_epochs: Count
     train_embedding: bool
     status_in_rnn: bool

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Literal
 
 from harness.errors import UserError
 from harness.reports.learning_curves import (
-    AXES,
     CURVE_HEADS,
     CurvePoint,
     curve_rows,
@@ -18,7 +17,6 @@ from harness.reports.learning_curves import (
 )
 from harness.reports.tables import Cell, Table, markdown_list, markdown_table, markdown_text, write_report
 from harness.runs.index import RunRecord, RunsFound, group_by_settings, label_of, newest_of_each_seed
-from harness.settings import OneOf
 from tpgr_jax.reports.results import (
     SPLIT_SEED,
     comparable_runs,
@@ -36,10 +34,10 @@ METRICS = {"test_reward": "reward, test users", "reward": "reward, training epis
 class CurvesConfig:
     """Which runs to draw (`conf/report/curves.yaml`)."""
 
-    report: Annotated[str, OneOf("curves")]
+    report: Literal["curves"]
     runs: list[str] | None
     data_name: str | None
-    over: Annotated[str, OneOf(*AXES)]
+    over: Literal["episodes", "step", "seconds"]
     out: str
     several_splits: bool = False
 

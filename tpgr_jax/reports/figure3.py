@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Literal
 
 import numpy as np
 
 from harness.reports.plots import Points, plot_points
 from harness.reports.results import Estimate
 from harness.reports.tables import Cell, Table, markdown_table, markdown_text, write_report
-from harness.settings import Count, OneOf
+from harness.settings import Count
 from harness.statistics import clustered_mean_interval
 from sim.datasets.ratings import DataConfig, load_dataset
 from sim.tables.ratings import RatingData
@@ -24,7 +24,7 @@ SIGNS = ("positive", "negative")
 class Figure3Config:
     """What to draw (`conf/report/figure3.yaml`)."""
 
-    report: Annotated[str, OneOf("figure3")]
+    report: Literal["figure3"]
     data: DataConfig
     max_count: Count
     out: str

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from harness.reports.results import Estimate, estimate
 from harness.reports.tables import Cell, Table, markdown_list, markdown_table, markdown_text, write_report
 from harness.runs.index import RunRecord, RunsFound, difference_from, finished, group_by_settings
 from harness.runs.metric_writer import read_rows
-from harness.settings import NotNegative, OneOf
+from harness.settings import NotNegative
 from tpgr_jax.reports.results import (
     TPGR,
     MethodResult,
@@ -42,7 +42,7 @@ _OF_VECTORS = ("tree.vectors", "tree.vector_size", "tree.vector_epochs")
 class Figure4Config:
     """Which runs to compare (`conf/report/figure4.yaml`)."""
 
-    report: Annotated[str, OneOf("figure4")]
+    report: Literal["figure4"]
     runs: list[str] | None
     data_name: str | None
     alpha: NotNegative

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from harness.reports.plots import Bars, plot_bars
 from harness.reports.tables import Cell, Table, markdown_list, markdown_table, markdown_text, write_report
 from harness.runs.index import RunRecord, RunsFound, finished, group_by_settings, label_of
-from harness.settings import OneOf
 from harness.statistics import welch_p_value
 from tpgr_jax.reports.results import (
     METHODS,
@@ -48,7 +47,7 @@ _NOTES = (
 class Table2Config:
     """Which runs to compare (`conf/report/table2.yaml`)."""
 
-    report: Annotated[str, OneOf("table2")]
+    report: Literal["table2"]
     runs: list[str] | None
     data_name: str | None
     out: str

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Literal
 
 import numpy as np
 
 from harness.errors import UserError
 from harness.runs.run_folder import read_arrays
-from harness.settings import Count, OneOf, Seed
+from harness.settings import Count, Seed
 from tpgr_jax.tree.clustering import Vectors, kmeans_clusters, pca_clusters, random_clusters
 
 NO_CHILD = -1
@@ -23,8 +23,8 @@ class TreeConfig:
     """How the tree is built (`conf/tree/*.yaml`)."""
 
     depth: Count
-    clustering: Annotated[str, OneOf("pca", "kmeans", "random")]
-    vectors: Annotated[str, OneOf("rating", "mf", "vae")]
+    clustering: Literal["pca", "kmeans", "random"]
+    vectors: Literal["rating", "mf", "vae"]
     vector_size: Count
     vector_epochs: Count
     seed: Seed

@@ -27,7 +27,7 @@ from sim.tables.events import EventLog, build_event_log
 
 REAL = os.environ.get("TPGR_JAX_DATA")
 HAS_JDATA = REAL is not None and Path(REAL, "jdata-sample").is_dir()
-FILES = (Path(__file__).parents[2] / "conf" / "data").glob("*.yaml")
+FILES = (Path(__file__).parents[3] / "conf" / "data").glob("*.yaml")
 NAMES = sorted(path.stem for path in FILES if "\n  - log_base\n" in path.read_text())
 JDATA = """\
 user_id,sku_id,time,model_id,type,cate,brand
@@ -88,7 +88,7 @@ def test_every_configuration_file_is_valid(name):
 
 
 def test_ratings_in_place_of_a_log_give_one_message():
-    with pytest.raises(UserError, match=r"data\.kind: is ratings where events belongs\n  .* data=synthetic_funnel,"):
+    with pytest.raises(UserError, match=r"data\.kind is 'ratings'\n  .* data=synthetic_funnel,"):
         config("synthetic")
 
 

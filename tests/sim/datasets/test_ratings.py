@@ -25,7 +25,7 @@ from sim.generators import ratings as synthetic
 from sim.tables.ratings import RatingData
 
 REAL = os.environ.get("TPGR_JAX_DATA")
-FILES = (Path(__file__).parents[2] / "conf" / "data").glob("*.yaml")
+FILES = (Path(__file__).parents[3] / "conf" / "data").glob("*.yaml")
 NAMES = sorted(path.stem for path in FILES if "\n  - base\n" in path.read_text())
 TEXT = "2::30::5::978300760\n1::10::4::978302109\n1::30::1::978302268\n"
 ANY_COUNTS = {"expected_users": None, "expected_items": None, "expected_ratings": None}
@@ -197,10 +197,10 @@ def test_a_cache_that_cannot_be_written_only_warns(tmp_path, capsys, monkeypatch
 def test_processes_do_not_collide_in_the_cache(tmp_path):
     path = write(tmp_path / "r.csv", "user,item,rating\n" + "".join(f"{user},1,{user % 5}\n" for user in range(2000)))
     code = (
-        "import sys; sys.path.insert(0, sys.argv[2]); from tests.sim import test_datasets as t; "
+        "import sys; sys.path.insert(0, sys.argv[2]); from tests.sim.datasets import test_ratings as t; "
         "print(t.load_dataset(t.config('ratings_file', path=sys.argv[1])).num_ratings)"
     )
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     command = [sys.executable, "-c", code, str(path), root]
     started = [subprocess.Popen(command, stdout=-1, stderr=-1, cwd=root) for _ in range(3)]
     assert [process.communicate() for process in started] == [(b"2000\n", b"")] * 3
@@ -333,7 +333,7 @@ def test_impossible_table_settings_name_their_key(key, value):
 
 
 def test_a_log_in_place_of_ratings_gives_one_message():
-    with pytest.raises(UserError, match=r"data\.kind: is events where ratings belongs\n  .* choose data=synthetic,"):
+    with pytest.raises(UserError, match=r"data\.kind is 'events'\n  .* choose data=synthetic,"):
         config("jdata")
 
 
@@ -357,7 +357,7 @@ def test_statistics_by_hand(tmp_path):
 def test_importing_is_light():
     heavy = ("jax", "polars", "pooch", "requests")
     code = f"import sys, sim.data; print([module for module in {heavy} if module in sys.modules])"
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root).stdout == "[]\n"
 
 
