@@ -38,7 +38,7 @@ from tpgr_jax.settings import RunConfig
 from tpgr_jax.tree.item_tree import build_tree, make_clustering
 
 ALPHA = 0.1
-ABLATIONS = Path(__file__).parents[2] / "conf" / "ablation"
+ABLATIONS = Path(__file__).parents[3] / "conf" / "ablation"
 
 
 def policy_config(**changes):
