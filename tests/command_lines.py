@@ -64,9 +64,9 @@ def assert_same_metrics(folder: Path, other: Path, tolerance: float) -> None:
     """Compares the rows of two runs, numbers to a relative tolerance."""
     for row, other_row in zip(metrics_without_times(folder), metrics_without_times(other), strict=True):
         assert row.keys() == other_row.keys()
-        assert row["data"] == other_row["data"]
-        numbers, others = ({key: found[key] for key in found if key != "data"} for found in (row, other_row))
-        assert numbers == pytest.approx(others, rel=tolerance, abs=tolerance)
+        for key, value in other_row.items():
+            expected = value if isinstance(value, str) else pytest.approx(value, rel=tolerance, abs=tolerance)
+            assert row[key] == expected, f"step {row['step']}: {key}"
 
 
 def parameters(folder: Path, step: int) -> list[np.ndarray]:

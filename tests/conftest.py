@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 from command_lines import run_module
+from long_tests import Part, part
 from quick_compilation import UNFUSED, UNOPTIMISED, with_flag
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -15,9 +16,37 @@ os.environ["XLA_FLAGS"] = with_flag(os.environ.get("XLA_FLAGS", ""), UNFUSED)
 jax.config.update("jax_num_cpu_devices", 8)  # for the tests of many devices; all others compute on the first
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the files that take minutes first, so that parallel workers end together."""
-    items.sort(key=lambda item: not any(name in item.path.name for name in ("commands", "benchmark", "movielens")))
+_DUE = pytest.StashKey[Part | None]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--long-part`."""
+    parser.addoption("--long-part", metavar="K/N", help="the part of the long tests that is marked `due`, for -m due")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Reads `--long-part`."""
+    text = config.getoption("--long-part")
+    try:
+        config.stash[_DUE] = None if text is None else part(text)
+    except ValueError as error:
+        raise pytest.UsageError(f"--long-part: {error}") from None
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Says which long tests are due, and how to repeat them."""
+    text = config.getoption("--long-part")
+    return f"long tests due: part {text}; alone: python -m pytest -m due --long-part={text}" if text else None
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks the long tests that are due; puts the files that take minutes first, so that workers end together."""
+    if due := config.stash[_DUE]:
+        for item in due.of([item for item in items if item.get_closest_marker("long")]):
+            item.add_marker("due")
+    slow = ("commands", "benchmark", "movielens", "old_runs")
+    items.sort(key=lambda item: not any(name in item.path.name for name in slow))
 
 
 @pytest.fixture(scope="module", autouse=True)

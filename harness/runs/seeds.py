@@ -66,11 +66,10 @@ def runs_in(folder: RunFolder) -> list[Run]:
     Raises:
         UserError: No run folder, or a configuration is missing or damaged.
     """
-    values = folder.read_config()
-    seeds = _read_seeds(values)
+    run, seeds = _stored(folder)
     if seeds.num_seeds == 1:
-        return [Run(values, folder)]
-    return [Run(member.read_config(), member) for member in _member_folders(folder, seeds)]
+        return [run]
+    return [_stored(member)[0] for member in _member_folders(folder, seeds)]
 
 
 def read_single_run(folder: RunFolder) -> dict[str, Any]:
@@ -130,6 +129,15 @@ def _plain_run(composed: DictConfig) -> dict[str, Any]:
 
 def _read_seeds(values: Mapping[str, Any]) -> SeedsConfig:
     return read_settings(SeedsConfig, {key: values[key] for key in ("seed", "num_seeds") if key in values})
+
+
+def _stored(folder: RunFolder) -> tuple[Run, SeedsConfig]:
+    """Reads a run folder's configuration; one that was cut has lost its seeds, which come near its end."""
+    values = folder.read_config()
+    try:
+        return Run(values, folder), _read_seeds(values)
+    except UserError as error:
+        raise UserError(str(error).splitlines()[0], where=str(folder.config), do="Restore the file.") from None
 
 
 def _with_seed(composed: DictConfig, seed: int) -> DictConfig:

@@ -53,6 +53,19 @@ def test_a_group_is_found_again_and_is_no_single_run(tmp_path):
         read_single_run(RunFolder(tmp_path / "group"))
 
 
+@pytest.mark.parametrize("damaged", [["run"], ["group"], ["group", "seed_6"]])
+def test_a_configuration_that_was_cut_before_its_seed_is_named(tmp_path, damaged):
+    started(tmp_path / "run", num_seeds=1)
+    started(tmp_path / "group")
+    config = tmp_path.joinpath(*damaged, "config.yaml")
+    tree, seeds = "tree:\n  depth: 2\n", config.read_text().partition("tree:")[0]
+    assert seeds.startswith("seed: ")
+    for length in range(len(tree + "seed:") + 1):  # in a real configuration, too, `seed` comes after what may be lost
+        config.write_text((tree + seeds)[:length])
+        with pytest.raises(UserError, match=f"^{config}: "):
+            runs_in(RunFolder(tmp_path / damaged[0]))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

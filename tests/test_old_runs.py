@@ -1,0 +1,135 @@
+"""Run folders that earlier versions made (tests/old_runs/README.md) resume and evaluate to the numbers of that time."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from command_lines import checkpoint_steps, metrics_without_times
+
+FOLDER = Path(__file__).parent / "old_runs" / "5e63f8e"
+TOLERANCE = {"rel": 1e-5, "abs": 1e-6}  # other processors round otherwise
+RATINGS, SESSIONS = ["eval"], ["online", "online_truth", "offline"]
+
+
+class OldRun(NamedTuple):
+    """A stored folder.
+
+    Attributes:
+        agent: Its name.
+        package: Whose commands it belongs to.
+        results: Of an evaluation.
+        steps: How far it is trained further; the stored checkpoint is of half as many.
+        seeds: Folders of the runs in it.
+    """
+
+    agent: str
+    package: str
+    results: list[str]
+    steps: int
+    seeds: tuple[str, ...] = ("",)
+
+
+RUNS = [
+    OldRun("tpgr", "tpgr_jax", RATINGS, 8),
+    OldRun("tpgr_plus", "tpgr_jax", RATINGS, 8),
+    OldRun("dqn_r", "tpgr_jax", RATINGS, 8, ("seed_0", "seed_1")),
+    OldRun("hrl_mg", "hrlmg_jax", SESSIONS, 16),
+    OldRun("hrl_mg_memory", "hrlmg_jax", SESSIONS, 16),
+]
+
+
+def assert_contains(found: Any, expected: Any, where: str) -> None:
+    """Compares JSON values, numbers to the tolerance; what is found may have more keys."""
+    if isinstance(expected, dict):
+        assert expected.keys() <= found.keys(), f"{where} lacks {sorted(expected.keys() - found.keys())}"
+        for key, value in expected.items():
+            assert_contains(found[key], value, f"{where}: {key}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), where
+        for number, value in enumerate(expected):
+            assert_contains(found[number], value, f"{where}: {number}")
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, **TOLERANCE), where
+    else:
+        assert found == expected, where
+
+
+def assert_same_arrays(found: Path, expected: Path) -> None:
+    with np.load(found, allow_pickle=False) as ours, np.load(expected, allow_pickle=False) as theirs:
+        for name in theirs.files:
+            if theirs[name].dtype.kind == "f":
+                np.testing.assert_allclose(ours[name], theirs[name], TOLERANCE["rel"], TOLERANCE["abs"], err_msg=name)
+            else:
+                np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+def results(folder: Path, names: list[str]) -> dict[str, Any]:
+    return {name: json.loads((folder / f"{name}.json").read_text()) for name in names}
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """Returns a function that copies a stored run folder to `run` in the folder of the test."""
+
+    def copy(run: OldRun) -> Path:
+        return Path(shutil.copytree(FOLDER / run.agent / "run", tmp_path / "run"))
+
+    return copy
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.agent)
+def test_an_old_run_resumes_to_the_numbers_of_then(run, copied, run_command_line, tmp_path):
+    folder = copied(run)
+    arguments = ["resume=run", f"train.steps={run.steps}", "devices.count=1"]
+    finished = run_command_line(f"{run.package}.train", *arguments)
+    assert finished.returncode == 0, finished.stderr
+    for seed in run.seeds:
+        before, now, then = FOLDER / run.agent / "run" / seed, folder / seed, FOLDER / run.agent / "resumed" / seed
+        assert checkpoint_steps(before) == [run.steps // 2]
+        assert max(checkpoint_steps(now)) == run.steps
+        old_rows, new_rows = (metrics_without_times(path) for path in (before, then))
+        rows = metrics_without_times(now)
+        assert rows[: len(old_rows)] == old_rows
+        assert_contains(rows[len(old_rows) :], new_rows, "metrics.jsonl")
+        assert_contains(results(now, run.results), results(then, run.results), seed or "run")
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}  # no simulator has been fitted again
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        pytest.param(run, marks=[] if run.agent in ("tpgr", "hrl_mg_memory") else [pytest.mark.long], id=run.agent)
+        for run in RUNS
+    ],
+)
+def test_an_old_run_evaluates_to_the_numbers_of_then(run, copied, run_command_line, tmp_path):
+    seed = run.seeds[-1]
+    folder, before = copied(run) / seed, FOLDER / run.agent / "run" / seed
+    files = [f"{name}.{ending}" for name in run.results for ending in ("json", "npz")]
+    for name in files:
+        (folder / name).unlink()
+    finished = run_command_line(f"{run.package}.evaluate", f"run={folder}")
+    assert finished.returncode == 0, finished.stderr
+    assert_contains(results(folder, run.results), results(before, run.results), "run")
+    for name in run.results:
+        assert_same_arrays(folder / f"{name}.npz", before / f"{name}.npz")
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+@pytest.mark.parametrize(
+    ("package", "lines"),
+    [
+        ("tpgr_jax", {"tpgr/run": "TPGR", "tpgr_plus/run": "TPGR+", "dqn_r/run/seed_1": "DQN-R"}),
+        ("hrlmg_jax", {"hrl_mg/run": "HRL-MG", "hrl_mg_memory/run": "HRL-MG (memory)"}),
+    ],
+)
+def test_reports_know_old_runs(package, lines, run_command_line):
+    finished = run_command_line(f"{package}.report", "runs", str(FOLDER))
+    assert finished.returncode == 0, finished.stderr
+    for folder, method in lines.items():
+        (line,) = [line for line in finished.stdout.splitlines() if folder in line]
+        assert f" {method} " in line
+        assert " finished " in line
