@@ -593,7 +593,7 @@ def bench_decisions(smoke: bool) -> list[Line]:
 
         decisions = episodes * config.env.episode_length
         tree = play(learner.policy.as_policy(), PolicyParams(state.params, world.tree))
-        bare = play(random_policy(problem.data.num_items, allow_repeats=True), None)
+        bare = play(random_policy(problem.data.num_items), None)
         target = 1e8 if on_gpu and episodes == 1_048_576 else None
         name = f"{episodes:,} episodes at once"
         lines.append(Line(f"{name}: decisions", decisions / tree, "1/s", target, at_most=False))

@@ -66,7 +66,7 @@ def _evaluate_opponents(
     random = _evaluator(
         config,
         problem,
-        random_policy(problem.data.num_items, config.env.allow_repeats),
+        random_policy(problem.data.num_items),
         "random",
         True,
         users_per_batch,

@@ -214,7 +214,6 @@ def _replay_learner(config: RunConfig, agent: ReplayAgent, problem: Problem) -> 
 
 def _fitted(config: RunConfig, agent: FittedAgent, problem: Problem) -> Method:
     """Builds a method that is fitted to the training users' ratings at once, and learns within episodes if at all."""
-    repeats = config.env.allow_repeats
     rewards = empirical_rewards(problem.data, config.env.reward_scale)
     ratings = (problem.data, problem.train_users, rewards, config.seed)
     name, policy = agent.name, fixed_list_policy()
@@ -224,13 +223,13 @@ def _fitted(config: RunConfig, agent: FittedAgent, problem: Problem) -> Method:
         params = jnp.asarray(rank_items(*ratings[:2], agent.policy.measure, rewards)[:longest])
         name = agent.result_name
     elif isinstance(agent, GreedySVDAgent):
-        policy, params = greedy_svd_policy(repeats), fit_greedy_svd(agent.policy, *ratings)
+        policy, params = greedy_svd_policy(), fit_greedy_svd(agent.policy, *ratings)
     elif isinstance(agent, LinearUCBAgent):
-        policy, params = linear_ucb_policy(repeats), fit_linear_ucb(agent.policy, *ratings)
+        policy, params = linear_ucb_policy(), fit_linear_ucb(agent.policy, *ratings)
     elif isinstance(agent, HLinearUCBAgent):
-        policy = hlinear_ucb_policy(repeats)
+        policy = hlinear_ucb_policy()
         params = fit_hlinear_ucb(agent.policy, *ratings, problem.env, problem.env_params)
     else:
-        policy = gaussian_posterior_policy(config.env.episode_length, repeats)
+        policy = gaussian_posterior_policy(config.env.episode_length)
         params = fit_gaussian_posterior(agent.policy, *ratings)
     return Method(name, None, policy, lambda state: params, False, f"{name}: fitted, nothing to train")

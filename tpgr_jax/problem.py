@@ -96,7 +96,7 @@ def make_learner(config: RunConfig, problem: Problem, tree: ItemTree) -> tuple[R
     """Builds TPGR's learner and the tables that it reads on the device."""
     agent = config.agent
     assert isinstance(agent, TpgrAgent)
-    policy = make_tree_policy(agent.policy, tree.num_items, tree.num_children, tree.depth, config.env.allow_repeats)
+    policy = make_tree_policy(agent.policy, tree.num_items, tree.num_children, tree.depth)
     learner = Reinforce(problem.env, policy, agent.learner, config.train.episodes_per_step)
     return learner, World(problem.env_params, make_tree_tables(tree))
 
@@ -106,7 +106,7 @@ def make_value_learner(config: RunConfig, problem: Problem, tree: ItemTree) -> t
     agent, env = config.agent, config.env
     assert isinstance(agent, ValueTreeAgent)
     shape = (tree.num_items, tree.num_children, tree.depth)
-    policy = make_value_tree(agent.policy, *shape, env.episode_length, env.alpha, env.allow_repeats)
+    policy = make_value_tree(agent.policy, *shape, env.episode_length, env.alpha)
     learner = ValueLearner(problem.env, policy, agent.learner, config.train.episodes_per_step)
     return learner, World(problem.env_params, make_tree_tables(tree))
 

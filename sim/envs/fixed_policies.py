@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.errors import UserError
-from sim.envs.available_items import draw_item
+from sim.envs.available_items import draw_item, num_available
 from sim.envs.policy import Decision, Policy
 from sim.tables.ratings import RatingData
 
@@ -18,14 +18,14 @@ def _no_carry(params: Any, batch_size: int) -> tuple[()]:
     return ()
 
 
-def random_policy(num_items: int, allow_repeats: bool = False) -> Policy:
-    """Recommends an item drawn uniformly from those not recommended yet (or from all), greedy or not."""
+def random_policy(num_items: int) -> Policy:
+    """Recommends an item drawn uniformly from those that can still be recommended, greedy or not."""
 
     def act(
         params: Any, carry: tuple[()], observation: Any, key: jax.Array, explore: bool
     ) -> tuple[tuple[()], Decision]:
-        drawn = draw_item(key, observation.step, observation.recommended, num_items, allow_repeats)
-        available = num_items - (0 if allow_repeats else 1) * observation.step
+        drawn = draw_item(key, observation.step, observation.recommended, num_items)
+        available = num_available(observation.step, observation.recommended, num_items)
         return carry, Decision(drawn, -jnp.log(available.astype(jnp.float32)))
 
     return Policy(_no_carry, act)

@@ -46,16 +46,14 @@ class Policy(NamedTuple):
     rank: Callable[[Any, Any, Any, int, jax.Array], Ranking] | None = None
 
 
-def recommend_best(score: jax.Array, recommended: jax.Array, allow_repeats: bool) -> Decision:
+def recommend_best(score: jax.Array, recommended: jax.Array) -> Decision:
     """Recommends the item with the highest score; ties go to the lower index.
 
     Args:
         score: [B, I] of each item.
-        recommended: [B, T] int32 items recommended so far in the episode, padded with -1; they do not come again ...
-        allow_repeats: ... unless this is true.
+        recommended: [B, T] int32 items recommended so far in the episode, padded with -1; they do not come again.
     """
-    if not allow_repeats:
-        score = jax.vmap(hide_recommended)(score, recommended)
+    score = jax.vmap(hide_recommended)(score, recommended)
     return Decision(jnp.argmax(score, axis=-1).astype(jnp.int32), jnp.zeros(score.shape[:1]))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.settings import Count, NotNegative
+from sim.envs.available_items import recommended_before
 from sim.envs.policy import Decision, Policy, with_random_first_item
 from sim.envs.rating_lookup import RatingLookup, make_rating_lookup
 from sim.tables.ratings import RatingData
@@ -119,7 +120,7 @@ class Observation:
 
     Attributes:
         step: int32, recommendations made so far.
-        recommended: [T] int32 items recommended so far in order, padded with -1.
+        recommended: [T] int32 items recommended so far in order, padded with -1; [0] where they may come again.
         last_item: int32 item of the previous step, -1 before the first.
         last_reward: float32 reward R of the previous step, 0 before the first.
         last_empirical: float32 empirical reward r of the previous step (the user's own answer to the item, without the
@@ -172,8 +173,9 @@ class RatingEnv:
         num_items: I.
         episode_length: T.
         cold_start: "policy" or "random" (the rollout draws the first item uniformly).
-        allow_repeats: Whether an item may pay more than once (the paper's timing study only). Otherwise a repeated
-            item counts as not rated: empirical reward 0, no hit, `info.repeated` true.
+        allow_repeats: Whether an item may come again and pay more than once (the paper's timing study only); then
+            observations carry no recommended items. Otherwise a repeated item counts as not rated: empirical reward 0,
+            no hit, `info.repeated` true.
     """
 
     num_items: int
@@ -232,6 +234,14 @@ class RatingEnv:
         info = StepInfo(empirical, params.relevant_code[code], repeated)
         return self._observe(state), state, reward, jnp.bool_(False), truncated, info
 
+    def recommended_before(self, items: jax.Array, steps: jax.Array | None = None) -> jax.Array:
+        """Returns [n, B, T] the `recommended` of the observations before steps [n] (None: all) of episodes [T, B].
+
+        [n, B, 0] where items may come again.
+        """
+        before = recommended_before(items, steps)
+        return before[..., :0] if self.allow_repeats else before
+
     def prepare(self, policy: Policy) -> Policy:
         """Returns the policy, its first item drawn uniformly if `cold_start` says so."""
         return with_random_first_item(policy, self.num_items) if self.cold_start == "random" else policy
@@ -244,7 +254,7 @@ class RatingEnv:
         previous = jnp.maximum(state.step - 1, 0)
         return Observation(
             step=state.step,
-            recommended=state.recommended,
+            recommended=state.recommended[:0] if self.allow_repeats else state.recommended,
             last_item=state.recommended[previous],  # -1 before the first step
             last_reward=state.last_reward,
             last_empirical=state.last_empirical,

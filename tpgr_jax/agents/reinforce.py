@@ -108,6 +108,7 @@ def exploration_bonus(log_probs: jax.Array, kind: str) -> jax.Array:
 
 
 def policy_loss(
+    env: RatingEnv,
     policy: TreePolicy,
     config: LearnerConfig,
     network: Any,
@@ -120,6 +121,7 @@ def policy_loss(
     """The REINFORCE loss: minus the mean over episodes of sum_t log pi(a_t | s_t) A_t, less the exploration bonus.
 
     Args:
+        env: The simulator.
         policy: The tree policy.
         config: Learner settings.
         network: Its network parameters, to differentiate.
@@ -132,7 +134,7 @@ def policy_loss(
     Returns:
         Scalar loss and metrics: mean entropy of the visited nodes per level (nats).
     """
-    log_prob, levels = policy.path_log_probs(PolicyParams(network, tree), trajectory, steps)
+    log_prob, levels = policy.path_log_probs(PolicyParams(network, tree), env, trajectory, steps)
     advantage = advantage if steps is None else advantage[steps]
     chex.assert_equal_shape([log_prob, advantage])
     episodes = log_prob.shape[1]
@@ -259,7 +261,9 @@ class Reinforce:
         ) -> tuple[Any, Any]:
             def loss_of(trainable: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
                 together = policy.with_trainable(network, trainable)
-                return policy_loss(policy, self.config, together, tree, trajectory, advantage, steps, entropy_weight)
+                return policy_loss(
+                    self.env, policy, self.config, together, tree, trajectory, advantage, steps, entropy_weight
+                )
 
             (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(trainable)
             return mean_over_devices(gradient, layout), mean_over_devices({"loss": loss, **metrics})

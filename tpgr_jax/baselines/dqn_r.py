@@ -21,7 +21,7 @@ from harness.training.optimizers import clipped_adam, descend, soft_update
 from sim.envs.nearest_items import best_available, map_rows
 from sim.envs.policy import Decision, Policy
 from sim.envs.rating_env import STATUS_SIZE, Observation, RatingEnv
-from tpgr_jax.baselines.episode_replay import Episodes, earlier_items
+from tpgr_jax.baselines.episode_replay import Episodes
 from tpgr_jax.baselines.replay_learner import (
     ActingParams,
     Learned,
@@ -116,11 +116,9 @@ class QPolicy:
 
     Attributes:
         network: The Linen module.
-        mask_recommended: False only where repeats are allowed (the timing study).
     """
 
     network: QNetwork
-    mask_recommended: bool
 
     def init(self, key: jax.Array) -> Any:
         """Draws initial network parameters."""
@@ -146,7 +144,7 @@ class QPolicy:
 
         def best(row: tuple[jax.Array, jax.Array]) -> jax.Array:
             scores = self.apply(QNetwork.ranking, params, row[0])
-            return best_available(scores, row[1] if self.mask_recommended else jnp.full_like(row[1], -1))
+            return best_available(scores, row[1])
 
         return map_rows(best, (features, recommended), self.network.encoder.num_items)
 
@@ -167,7 +165,7 @@ class QPolicy:
         item = self.best_items(params.network, features, observation.recommended)
         if explore:
             num_items = self.network.encoder.num_items
-            item = epsilon_greedy(key, params.epsilon, item, observation, num_items, not self.mask_recommended)
+            item = epsilon_greedy(key, params.epsilon, item, observation, num_items)
         return cell, Decision(item, jnp.zeros(item.shape))
 
 
@@ -195,8 +193,9 @@ class DqnR(ReplayLearner):
         if self.config.double:
             choosing, features = params, self.policy.apply(QNetwork.encode, params, *stored)[1:]
         rows = features.shape[0] * features.shape[1]
-        recommended = earlier_items(episodes.item)[1:]
-        best = self.policy.best_items(choosing, features.reshape(rows, -1), recommended.reshape(rows, -1))
+        recommended = self.env.recommended_before(episodes.item)[1:]
+        flat = (array.reshape(rows, array.shape[-1]) for array in (features, recommended))
+        best = self.policy.best_items(choosing, *flat)
         return self.policy.apply(QNetwork.value, target, target_features, best.reshape(features.shape[:2]))
 
     def loss(self, params: Any, episodes: Episodes, targets: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -222,4 +221,4 @@ def make_dqn_r(policy: QPolicyConfig, learner: DqnConfig, env: RatingEnv, episod
         UserError: The replay memory is smaller than what a training step plays.
     """
     network = QNetwork(make_encoder(policy, env.num_items), tuple(policy.hidden), policy.dueling)
-    return DqnR(env, QPolicy(network, not env.allow_repeats), learner, episodes_per_step)
+    return DqnR(env, QPolicy(network), learner, episodes_per_step)

@@ -7,7 +7,6 @@ interaction only the user's vector is fitted again (fold-in), by ridge regressio
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -97,16 +96,9 @@ def _reward_of_rating(data: RatingData, reward_of_code: np.ndarray) -> tuple[flo
     return slope, rewards[0] - slope * ratings[0]
 
 
-@functools.cache
-def greedy_svd_policy(allow_repeats: bool = False) -> Policy:
-    """Returns the policy whose parameters are `GreedySVDParams`; greedy whether it is to explore or not.
-
-    Equal arguments give the same policy, so that what was compiled for one is found again.
-
-    Args:
-        allow_repeats: Whether an item may be recommended again.
-    """
-    return Policy(_initial_carry, functools.partial(_act, allow_repeats=allow_repeats))
+def greedy_svd_policy() -> Policy:
+    """Returns the policy whose parameters are `GreedySVDParams`; greedy whether it is to explore or not."""
+    return Policy(_initial_carry, _act)
 
 
 def _initial_carry(params: GreedySVDParams, batch_size: int) -> LinearPosterior:
@@ -119,10 +111,9 @@ def _act(
     observation: Observation,
     key: jax.Array,
     explore: bool,
-    allow_repeats: bool,
 ) -> tuple[LinearPosterior, Decision]:
     item, answer = jnp.maximum(observation.last_item, 0), observation.last_empirical
     observed = (observation.step > 0) & ((answer != 0) | params.unrated_answers)
     posterior, _ = observe(posterior, params.features[item], answer - params.base[item], jnp.float32(1), observed)
     score = params.base + predict(params.features, posterior.mean)
-    return posterior, recommend_best(score, observation.recommended, allow_repeats)
+    return posterior, recommend_best(score, observation.recommended)

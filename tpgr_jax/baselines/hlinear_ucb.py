@@ -191,7 +191,7 @@ def play_interactions(
     Returns:
         Items [T, B], the users' vectors theta_u after each interaction [T, B, E + H], empirical rewards [T, B].
     """
-    policy = env.prepare(hlinear_ucb_policy(env.allow_repeats))
+    policy = env.prepare(hlinear_ucb_policy())
 
     def step(episodes: Episodes, t: jax.Array) -> tuple[Episodes, Any]:
         step_key = jax.random.fold_in(key, t)
@@ -204,16 +204,9 @@ def play_interactions(
     return jax.lax.scan(step, episodes, jnp.arange(env.episode_length))[1]
 
 
-@functools.cache
-def hlinear_ucb_policy(allow_repeats: bool = False) -> Policy:
-    """Returns the policy whose parameters are `HLinearUCBParams`; the highest bound, whether it is to explore or not.
-
-    Equal arguments give the same policy, so that what was compiled for one is found again.
-
-    Args:
-        allow_repeats: Whether an item may be recommended again.
-    """
-    return Policy(_initial_carry, functools.partial(_act, allow_repeats=allow_repeats))
+def hlinear_ucb_policy() -> Policy:
+    """Returns the policy whose parameters are `HLinearUCBParams`: the highest bound, with or without `explore`."""
+    return Policy(_initial_carry, _act)
 
 
 def _initial_carry(params: HLinearUCBParams, batch_size: int) -> UserModel:
@@ -226,11 +219,10 @@ def _act(
     observation: Observation,
     key: jax.Array,
     explore: bool,
-    allow_repeats: bool,
 ) -> tuple[UserModel, Decision]:
     user = update_user_model(params.user, user, observation)
     score = upper_bound(params.user, user) + params.item_exploration * item_deviation(params, user)
-    return user, recommend_best(score, observation.recommended, allow_repeats)
+    return user, recommend_best(score, observation.recommended)
 
 
 def item_deviation(params: HLinearUCBParams, user: UserModel) -> jax.Array:

@@ -24,8 +24,8 @@ from harness.training.optimizers import clipped_adam, descend, soft_update
 from sim.envs.available_items import hide_recommended
 from sim.envs.nearest_items import best_available, map_rows, similarity, unit
 from sim.envs.policy import Decision, Policy
-from sim.envs.rating_env import NO_ITEM, STATUS_SIZE, Observation, RatingEnv
-from tpgr_jax.baselines.episode_replay import Episodes, earlier_items
+from sim.envs.rating_env import STATUS_SIZE, Observation, RatingEnv
+from tpgr_jax.baselines.episode_replay import Episodes
 from tpgr_jax.baselines.replay_learner import (
     ActingParams,
     Learned,
@@ -154,14 +154,12 @@ class ItemPolicy:
         neighbours: K candidates for the critic, 1 to I.
         measure: Of nearness, see `sim.envs.nearest_items.similarity`.
         action_noise: Standard deviation of the exploration of each coordinate of a proto-action.
-        mask_recommended: False only where repeats are allowed (the timing study).
     """
 
     networks: ItemNetworks
     neighbours: int
     measure: str
     action_noise: float
-    mask_recommended: bool
 
     def init(self, key: jax.Array) -> Any:
         """Draws initial network parameters."""
@@ -206,8 +204,6 @@ class ItemPolicy:
             recommended: [S, T] int32 items recommended before, padded with -1.
         """
         chex.assert_shape(item_vectors, (self.networks.encoder.num_items, proto.shape[-1]))
-        if not self.mask_recommended:
-            recommended = jnp.full_like(recommended, NO_ITEM)
         num_items = item_vectors.shape[0]
         if self.neighbours == 1:
             return map_rows(
@@ -262,7 +258,7 @@ class ItemPolicy:
         item = self.choose(network, params.item_vectors, state, proto, observation.recommended)
         if explore:
             num_items = params.item_vectors.shape[0]
-            item = epsilon_greedy(epsilon_key, params.epsilon, item, observation, num_items, not self.mask_recommended)
+            item = epsilon_greedy(epsilon_key, params.epsilon, item, observation, num_items)
         return cell, Decision(item, jnp.zeros(item.shape))
 
 
@@ -290,8 +286,8 @@ class ItemDdpg(ReplayLearner):
         action = self.policy.propose(target, state)
         if self.config.target_action == "item":
             rows = state.shape[0] * state.shape[1]
-            recommended = earlier_items(episodes.item)[1:]
-            flat = (array.reshape(rows, -1) for array in (state, action, recommended))
+            recommended = self.env.recommended_before(episodes.item)[1:]
+            flat = (array.reshape(rows, array.shape[-1]) for array in (state, action, recommended))
             chosen = self.policy.choose(target, item_vectors, *flat)
             action = item_vectors[chosen].reshape(action.shape)
         return self.policy.value(target, state, action)
@@ -379,7 +375,6 @@ def make_ddpg_knn(
         neighbours=policy.neighbours(env.num_items),
         measure=policy.measure,
         action_noise=learner.action_noise,
-        mask_recommended=not env.allow_repeats,
     )
     return ItemDdpg(env, item_policy, learner, episodes_per_step)
 
@@ -397,6 +392,5 @@ def make_ddpg_r(
         neighbours=1,
         measure="inner",
         action_noise=learner.action_noise,
-        mask_recommended=not env.allow_repeats,
     )
     return ItemDdpg(env, item_policy, learner, episodes_per_step)

@@ -7,7 +7,6 @@ scores x^T theta + exploration * sqrt(x^T A^-1 x) (their Eq. 5).
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -129,16 +128,9 @@ def fit_linear_ucb(
     )
 
 
-@functools.cache
-def linear_ucb_policy(allow_repeats: bool = False) -> Policy:
-    """Returns the policy whose parameters are `LinearUCBParams`; the highest bound, whether it is to explore or not.
-
-    Equal arguments give the same policy, so that what was compiled for one is found again.
-
-    Args:
-        allow_repeats: Whether an item may be recommended again.
-    """
-    return Policy(initial_user_model, functools.partial(_act, allow_repeats=allow_repeats))
+def linear_ucb_policy() -> Policy:
+    """Returns the policy whose parameters are `LinearUCBParams`; the highest bound, whether it is to explore or not."""
+    return Policy(initial_user_model, _act)
 
 
 def initial_user_model(params: LinearUCBParams, batch_size: int) -> UserModel:
@@ -171,7 +163,6 @@ def _act(
     observation: Observation,
     key: jax.Array,
     explore: bool,
-    allow_repeats: bool,
 ) -> tuple[UserModel, Decision]:
     user = update_user_model(params, user, observation)
-    return user, recommend_best(upper_bound(params, user), observation.recommended, allow_repeats)
+    return user, recommend_best(upper_bound(params, user), observation.recommended)

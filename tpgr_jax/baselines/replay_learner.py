@@ -128,11 +128,11 @@ def regression_loss(value: jax.Array, target: jax.Array, kind: str) -> jax.Array
 
 
 def epsilon_greedy(
-    key: jax.Array, epsilon: jax.Array, greedy: jax.Array, observation: Observation, num_items: int, allow_repeats: bool
+    key: jax.Array, epsilon: jax.Array, greedy: jax.Array, observation: Observation, num_items: int
 ) -> jax.Array:
     """Returns [B] items: those of `greedy`, or with probability epsilon one drawn uniformly from the available ones."""
     coin_key, draw_key = jax.random.split(key)
-    drawn = draw_item(draw_key, observation.step, observation.recommended, num_items, allow_repeats)
+    drawn = draw_item(draw_key, observation.step, observation.recommended, num_items)
     return jnp.where(jax.random.uniform(coin_key, greedy.shape) < epsilon, drawn, greedy)
 
 
