@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.struct
 import jax
@@ -15,6 +15,7 @@ from harness.settings import Count, NotNegative
 from sim.envs.available_items import recommended_before
 from sim.envs.policy import Decision, Policy, with_random_first_item
 from sim.envs.rating_lookup import RatingLookup, make_rating_lookup
+from sim.envs.simulator import EnvSettings, Simulator
 from sim.tables.ratings import RatingData
 
 STATUS_SIZE = 9
@@ -23,7 +24,7 @@ NO_ITEM = -1
 
 
 @dataclass(frozen=True)
-class EnvConfig:
+class EnvConfig(EnvSettings):
     """Settings of the rating simulator (`conf/env/rating.yaml` explains each)."""
 
     alpha: NotNegative
@@ -40,6 +41,20 @@ class EnvConfig:
             raise UserError(
                 "env.cold_start=random leaves nothing to decide", do="Set env.episode_length to at least 2."
             )
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """The settings that decide results, as `eval.json` keeps them."""
+        return {key: getattr(self, key) for key in ("alpha", "episode_length", "reward_scale", "cold_start")}
+
+    @property
+    def description(self) -> str:
+        """The weight of the sequential reward."""
+        return f"alpha {self.alpha:g}"
+
+
+Settings = EnvConfig
+"""The name by which `sim.envs.simulator` looks for a simulator's settings."""
 
 
 def empirical_rewards(data: RatingData, reward_scale: str) -> np.ndarray:
@@ -183,6 +198,15 @@ class RatingEnv:
     cold_start: str = "policy"
     allow_repeats: bool = False
 
+    @property
+    def first_decision(self) -> int:
+        """1 where the first item is drawn, else 0."""
+        return 1 if self.cold_start == "random" else 0
+
+    def draw_starts(self, key: jax.Array, params: EnvParams, number: int) -> jax.Array:
+        """Returns [number] int32 users drawn uniformly from `params.users`, with replacement."""
+        return jax.random.choice(key, params.users, (number,))
+
     def reset(self, key: jax.Array, params: EnvParams) -> tuple[Observation, EnvState]:
         """Starts an episode with a user drawn uniformly from `params.users`."""
         return self.reset_at(jax.random.choice(key, params.users), params)
@@ -318,3 +342,9 @@ def make_env_params(config: EnvConfig, data: RatingData, users: np.ndarray, rele
         users=jnp.asarray(users, jnp.int32),
         alpha=jnp.float32(config.alpha),
     )
+
+
+def build(settings: EnvConfig, data: RatingData, train_users: np.ndarray, relevant_above: float) -> Simulator:
+    """Builds the simulator; see `sim.envs.simulator.make_simulator`."""
+    params = make_env_params(settings, data, train_users, relevant_above)
+    return Simulator(make_rating_env(settings, data), params, empirical_rewards(data, settings.reward_scale))

@@ -26,7 +26,7 @@ from tpgr_jax.baselines.gaussian_posterior import (
 from tpgr_jax.baselines.greedy_svd import GreedySVDConfig, fit_greedy_svd, greedy_svd_policy
 from tpgr_jax.baselines.hlinear_ucb import HLinearUCBConfig, fit_hlinear_ucb, hlinear_ucb_policy
 from tpgr_jax.baselines.linear_ucb import LinearUCBConfig, fit_linear_ucb, linear_ucb_policy
-from tpgr_jax.settings import PopularityAgent
+from tpgr_jax.baselines.popularity import Settings as PopularitySettings
 
 LINEAR = {"features": "svd", "feature_size": 2, "feature_epochs": 1, "ridge": 0.5, "exploration": 0.2, "prior": "zero"}
 HIDDEN = {"hidden_size": 2, "item_ridge": 1.0, "item_exploration": 0.1, "rounds": 2, "users_per_round": 4}
@@ -146,5 +146,5 @@ def test_the_configuration_has_these_settings(name, repository):
 
 def test_popularity_is_configured_as_in_the_paper(repository):
     values = yaml.safe_load((repository / "conf" / "agent" / "popularity.yaml").read_text())
-    agent = read_settings(PopularityAgent, values)
+    agent = read_settings(PopularitySettings, values)
     assert (agent.result_name, agent.policy.measure) == ("popularity", "average")

@@ -15,8 +15,8 @@ from jax.sharding import PartitionSpec
 from harness.settings import Count, CountOrZero, NotNegative, Positive, Share
 from harness.sharding import EPISODES, EVERYWHERE, mean_over_devices, per_device
 from harness.training.optimizers import annealed, clipped_adam, descend
-from sim.envs.rating_env import EnvParams, RatingEnv, Trajectory
-from sim.envs.rollout import rollout
+from sim.envs.rating_env import Trajectory
+from sim.envs.rollout import TrainingEnvironment, rollout
 from tpgr_jax.agents.tree_ops import MASKED_LOGIT, TreeTables
 from tpgr_jax.agents.tree_policy import PolicyParams, TreePolicy
 
@@ -42,7 +42,7 @@ class LearnerConfig:
 class World:
     """What training reads on the device: the simulator's tables and the tree."""
 
-    env: EnvParams
+    env: Any
     tree: TreeTables
 
 
@@ -108,7 +108,7 @@ def exploration_bonus(log_probs: jax.Array, kind: str) -> jax.Array:
 
 
 def policy_loss(
-    env: RatingEnv,
+    env: TrainingEnvironment,
     policy: TreePolicy,
     config: LearnerConfig,
     network: Any,
@@ -157,7 +157,7 @@ class Reinforce:
         episodes_per_step: B episodes per training step, a multiple of config.episodes_per_user.
     """
 
-    env: RatingEnv
+    env: TrainingEnvironment
     policy: TreePolicy
     config: LearnerConfig
     episodes_per_step: int
@@ -182,7 +182,7 @@ class Reinforce:
         """
         user_key, rollout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
         groups = self.episodes_per_step // self.config.episodes_per_user
-        users = jax.random.choice(user_key, world.env.users, (groups,))
+        users = self.env.draw_starts(user_key, world.env, groups)
         users = jnp.repeat(users, self.config.episodes_per_user, total_repeat_length=self.episodes_per_step)
         trajectory = rollout(
             self.env,
@@ -206,7 +206,7 @@ class Reinforce:
         returns = discounted_returns(trajectory.reward, config.discount)
         advantage = advantages(returns, config.baseline, config.episodes_per_user)
         # A uniformly drawn first item was not the policy's choice.
-        first = 1 if self.env.cold_start == "random" else 0
+        first = self.env.first_decision
         steps = jnp.arange(first, self.env.episode_length)
         entropy_weight = annealed(config.entropy_weight, config.entropy_weight_end, config.entropy_steps, state.step)
 

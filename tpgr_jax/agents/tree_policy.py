@@ -15,7 +15,8 @@ from jax.sharding import PartitionSpec
 from harness.settings import Count, CountOrZero
 from harness.sharding import EVERYWHERE, NODES
 from sim.envs.policy import Decision, Policy
-from sim.envs.rating_env import STATUS_SIZE, Observation, RatingEnv, Trajectory
+from sim.envs.rating_env import STATUS_SIZE, Observation, Trajectory
+from sim.envs.rollout import TrainingEnvironment
 from tpgr_jax.agents.tree_ops import (
     MASKED_LOGIT,
     TreeTables,
@@ -165,7 +166,7 @@ class TreePolicy:
         return cell, Decision(tables.leaf_items[node], log_prob)
 
     def path_log_probs(
-        self, params: PolicyParams, env: RatingEnv, trajectory: Trajectory, steps: jax.Array | None = None
+        self, params: PolicyParams, env: TrainingEnvironment, trajectory: Trajectory, steps: jax.Array | None = None
     ) -> tuple[jax.Array, list[jax.Array]]:
         """Recomputes log pi of recommendations and the masked distributions on their paths, for the update.
 

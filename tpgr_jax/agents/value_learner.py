@@ -74,7 +74,7 @@ class ValueLearner:
             gradient's norm.
         """
         user_key, rollout_key, learn_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
-        users = jax.random.choice(user_key, world.env.users, (self.episodes_per_step,))
+        users = self.env.draw_starts(user_key, world.env, self.episodes_per_step)
         params = ValueTreeParams(state.params, world.tree)
         policy = self.policy.as_policy()
         trajectory = rollout(self.env, world.env, policy, params, users, rollout_key, explore=True)

@@ -20,7 +20,8 @@ from harness.settings import Count, Positive
 from harness.training.optimizers import clipped_adam, descend, soft_update
 from sim.envs.nearest_items import best_available, map_rows
 from sim.envs.policy import Decision, Policy
-from sim.envs.rating_env import STATUS_SIZE, Observation, RatingEnv
+from sim.envs.rating_env import STATUS_SIZE, Observation
+from sim.envs.rollout import TrainingEnvironment
 from tpgr_jax.baselines.episode_replay import Episodes
 from tpgr_jax.baselines.replay_learner import (
     ActingParams,
@@ -30,9 +31,12 @@ from tpgr_jax.baselines.replay_learner import (
     World,
     epsilon_greedy,
     regression_loss,
+    replay_method,
     td_targets,
 )
+from tpgr_jax.methods import AgentSettings, Method, RunContext
 from tpgr_jax.networks.encoder import Encoder, EncoderConfig, make_encoder
+from tpgr_jax.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,14 @@ class DqnConfig(ReplayConfig):
 
     learning_rate: Positive
     double: bool
+
+
+@dataclass(frozen=True)
+class Settings(AgentSettings):
+    """What `conf/agent/dqn_r.yaml` holds."""
+
+    policy: QPolicyConfig
+    learner: DqnConfig
 
 
 class QNetwork(nn.Module):
@@ -214,7 +226,7 @@ class DqnR(ReplayLearner):
         return Learned(params, target, opt_state), {"loss": loss, "gradient_norm": norm, **metrics}
 
 
-def make_dqn_r(policy: QPolicyConfig, learner: DqnConfig, env: RatingEnv, episodes_per_step: int) -> DqnR:
+def make_dqn_r(policy: QPolicyConfig, learner: DqnConfig, env: TrainingEnvironment, episodes_per_step: int) -> DqnR:
     """Builds the learner for a simulator.
 
     Raises:
@@ -222,3 +234,10 @@ def make_dqn_r(policy: QPolicyConfig, learner: DqnConfig, env: RatingEnv, episod
     """
     network = QNetwork(make_encoder(policy, env.num_items), tuple(policy.hidden), policy.dueling)
     return DqnR(env, QPolicy(network), learner, episodes_per_step)
+
+
+def build(problem: Problem, settings: Settings, run: RunContext) -> Method:
+    """Builds the method (see `tpgr_jax.registry`)."""
+    learner = make_dqn_r(settings.policy, settings.learner, problem.env, run.episodes_per_step)
+    world = World(problem.env_params)
+    return replay_method(problem, settings.result_name, settings.policy, learner, world, run)

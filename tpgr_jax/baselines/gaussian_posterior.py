@@ -21,8 +21,10 @@ from harness.settings import Count, NotNegative, Positive
 from sim.envs.policy import Decision, Policy, recommend_best
 from sim.envs.rating_env import Observation
 from sim.tables.ratings import RatingData
+from tpgr_jax.methods import AgentSettings, Method, RunContext, fitted_method
 from tpgr_jax.models.kalman import LinearPosterior, linear_prior, observe, predict
 from tpgr_jax.models.reward_moments import mean_rewards, principal_axes, reward_covariance, reward_matrix
+from tpgr_jax.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,13 @@ class GaussianPosteriorConfig:
     noise: Positive
     factors: Count | None
     covariance_limit_mb: NotNegative
+
+
+@dataclass(frozen=True)
+class Settings(AgentSettings):
+    """What `conf/agent/gaussian_posterior.yaml` holds."""
+
+    policy: GaussianPosteriorConfig
 
 
 @flax.struct.dataclass
@@ -205,3 +214,9 @@ def _act(
     carry = params.update(carry, observation)
     score = params.conditional_mean(carry, observation)
     return carry, recommend_best(score, observation.recommended)
+
+
+def build(problem: Problem, settings: Settings, run: RunContext) -> Method:
+    """Builds the method (see `tpgr_jax.registry`)."""
+    params = fit_gaussian_posterior(settings.policy, *problem.training_ratings, run.seed)
+    return fitted_method(settings.result_name, gaussian_posterior_policy(problem.env.episode_length), params)

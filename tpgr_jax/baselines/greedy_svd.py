@@ -19,9 +19,11 @@ from harness.settings import Count, Positive
 from sim.envs.policy import Decision, Policy, recommend_best
 from sim.envs.rating_env import Observation
 from sim.tables.ratings import RatingData
+from tpgr_jax.methods import AgentSettings, Method, RunContext, fitted_method
 from tpgr_jax.models.kalman import LinearPosterior, linear_prior, observe, predict
 from tpgr_jax.models.matrix_factorisation import factorise
 from tpgr_jax.models.reward_moments import mean_rewards, principal_axes, reward_matrix
+from tpgr_jax.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,13 @@ class GreedySVDConfig:
     factors: Count
     epochs: Count
     ridge: Positive
+
+
+@dataclass(frozen=True)
+class Settings(AgentSettings):
+    """What `conf/agent/greedy_svd.yaml` holds."""
+
+    policy: GreedySVDConfig
 
 
 @flax.struct.dataclass
@@ -117,3 +126,9 @@ def _act(
     posterior, _ = observe(posterior, params.features[item], answer - params.base[item], jnp.float32(1), observed)
     score = params.base + predict(params.features, posterior.mean)
     return posterior, recommend_best(score, observation.recommended)
+
+
+def build(problem: Problem, settings: Settings, run: RunContext) -> Method:
+    """Builds the method (see `tpgr_jax.registry`)."""
+    params = fit_greedy_svd(settings.policy, *problem.training_ratings, run.seed)
+    return fitted_method(settings.result_name, greedy_svd_policy(), params)

@@ -6,25 +6,23 @@ the critic takes the best. The two methods differ in how many candidates there a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from pydantic import Field
 
 from harness.errors import UserError
-from harness.settings import Count, Finite, NotNegative, Positive
+from harness.settings import Count, NotNegative, Positive
 from harness.training.optimizers import clipped_adam, descend, soft_update
 from sim.envs.available_items import hide_recommended
 from sim.envs.nearest_items import best_available, map_rows, similarity, unit
 from sim.envs.policy import Decision, Policy
-from sim.envs.rating_env import STATUS_SIZE, Observation, RatingEnv
+from sim.envs.rating_env import STATUS_SIZE, Observation
 from tpgr_jax.baselines.episode_replay import Episodes
 from tpgr_jax.baselines.replay_learner import (
     ActingParams,
@@ -36,8 +34,9 @@ from tpgr_jax.baselines.replay_learner import (
     regression_loss,
     td_targets,
 )
-from tpgr_jax.models.item_actions import VectorConfig
-from tpgr_jax.networks.encoder import Encoder, EncoderConfig, make_encoder
+from tpgr_jax.models.item_actions import VectorConfig, action_vectors
+from tpgr_jax.networks.encoder import Encoder, EncoderConfig
+from tpgr_jax.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -328,69 +327,14 @@ class ItemDdpg(ReplayLearner):
         return Learned(params, target, (actor_state, critic_state)), metrics
 
 
+def item_world(problem: Problem, config: VectorConfig, seed: int) -> World:
+    """Returns what training reads on the device: the simulator's tables, and the items as actions."""
+    return World(problem.env_params, jnp.asarray(action_vectors(config, *problem.training_ratings, seed)))
+
+
 def _critic_side(params: Any) -> Any:
     return {name: params[name] for name in ("encoder", "critic")}
 
 
 def _apply(module: nn.Module, params: Any, method: Callable[..., Any], *inputs: jax.Array) -> Any:
     return module.apply({"params": params}, *inputs, method=method)
-
-
-@dataclass(frozen=True)
-class DdpgKnnPolicyConfig(ItemDdpgPolicyConfig):
-    """Networks and neighbours (`conf/agent/ddpg_knn.yaml` explains each)."""
-
-    k: Count | None
-    k_fraction: Annotated[Finite, Field(gt=0, le=1)] | None
-    measure: Literal["euclidean", "inner"]
-
-    def __post_init__(self) -> None:
-        """Checks settings against each other; raises UserError naming the keys."""
-        super().__post_init__()
-        if (self.k is None) == (self.k_fraction is None):
-            raise UserError(
-                f"agent.policy.k is {self.k}, agent.policy.k_fraction is {self.k_fraction}",
-                do="Give one of them and set the other to null.",
-            )
-
-    def neighbours(self, num_items: int) -> int:
-        """Returns K for a catalogue of I items: k, at most I, or k_fraction * I rounded up."""
-        if self.k is not None:
-            return min(self.k, num_items)
-        assert self.k_fraction is not None
-        # Rounding keeps products such as 0.1 * 30 = 3.0000000000000004 whole.
-        return math.ceil(round(self.k_fraction * num_items, 9))
-
-
-def make_ddpg_knn(
-    policy: DdpgKnnPolicyConfig, learner: ItemDdpgConfig, env: RatingEnv, episodes_per_step: int
-) -> ItemDdpg:
-    """Builds the learner for a simulator.
-
-    Raises:
-        UserError: The replay memory is smaller than what a training step plays.
-    """
-    item_policy = ItemPolicy(
-        networks=make_item_networks(policy, make_encoder(policy, env.num_items)),
-        neighbours=policy.neighbours(env.num_items),
-        measure=policy.measure,
-        action_noise=learner.action_noise,
-    )
-    return ItemDdpg(env, item_policy, learner, episodes_per_step)
-
-
-def make_ddpg_r(
-    policy: ItemDdpgPolicyConfig, learner: ItemDdpgConfig, env: RatingEnv, episodes_per_step: int
-) -> ItemDdpg:
-    """Builds the learner for a simulator.
-
-    Raises:
-        UserError: The replay memory is smaller than what a training step plays.
-    """
-    item_policy = ItemPolicy(
-        networks=make_item_networks(policy, make_encoder(policy, env.num_items)),
-        neighbours=1,
-        measure="inner",
-        action_noise=learner.action_noise,
-    )
-    return ItemDdpg(env, item_policy, learner, episodes_per_step)

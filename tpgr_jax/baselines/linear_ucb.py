@@ -20,9 +20,11 @@ from harness.settings import Count, NotNegative, Positive
 from sim.envs.policy import Decision, Policy, recommend_best
 from sim.envs.rating_env import Observation
 from sim.tables.ratings import RatingData
+from tpgr_jax.methods import AgentSettings, Method, RunContext, fitted_method
 from tpgr_jax.models.kalman import LinearPosterior, linear_prior, observe, predict
 from tpgr_jax.models.matrix_factorisation import factor_vectors
 from tpgr_jax.models.reward_moments import mean_rewards, principal_axes, reward_matrix
+from tpgr_jax.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,13 @@ class LinearUCBConfig:
     ridge: Positive
     exploration: NotNegative
     prior: Literal["zero", "population"]
+
+
+@dataclass(frozen=True)
+class Settings(AgentSettings):
+    """What `conf/agent/linear_ucb.yaml` holds."""
+
+    policy: LinearUCBConfig
 
 
 @flax.struct.dataclass
@@ -166,3 +175,9 @@ def _act(
 ) -> tuple[UserModel, Decision]:
     user = update_user_model(params, user, observation)
     return user, recommend_best(upper_bound(params, user), observation.recommended)
+
+
+def build(problem: Problem, settings: Settings, run: RunContext) -> Method:
+    """Builds the method (see `tpgr_jax.registry`)."""
+    params = fit_linear_ucb(settings.policy, *problem.training_ratings, run.seed)
+    return fitted_method(settings.result_name, linear_ucb_policy(), params)

@@ -16,8 +16,9 @@ from three_items import make_three_items
 from harness.errors import UserError
 from harness.settings import read_settings
 from sim.envs.rating_env import Observation
+from tpgr_jax.baselines.ddpg_knn import DdpgKnnPolicyConfig
 from tpgr_jax.baselines.dqn_r import DqnConfig, DqnR, QPolicyConfig, make_dqn_r
-from tpgr_jax.baselines.item_ddpg import DdpgKnnPolicyConfig, ItemDdpgConfig, ItemDdpgPolicyConfig
+from tpgr_jax.baselines.item_ddpg import ItemDdpgConfig, ItemDdpgPolicyConfig
 from tpgr_jax.baselines.replay_learner import ReplayState, World, epsilon_greedy, regression_loss, td_targets
 
 
