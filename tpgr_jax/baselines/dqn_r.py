@@ -19,7 +19,7 @@ import optax
 from harness.settings import Count, Positive
 from harness.training.optimizers import clipped_adam, descend, soft_update
 from sim.envs.nearest_items import best_available, map_rows
-from sim.envs.policy import Decision, Policy
+from sim.envs.policy import Decision, Policy, Ranking, rank_best
 from sim.envs.rating_env import STATUS_SIZE, Observation
 from sim.envs.rollout import TrainingEnvironment
 from tpgr_jax.baselines.episode_replay import Episodes
@@ -138,8 +138,8 @@ class QPolicy:
         return self.network.init(key, item, reward, jnp.zeros((2, 1, STATUS_SIZE)))["params"]
 
     def as_policy(self) -> Policy:
-        """Returns the two functions that the rollout needs; the carry is the recurrent unit's cell [B, H]."""
-        return Policy(self._initial_cell, self._act)
+        """Returns the functions of `Policy`, of `ActingParams`; the carry is the recurrent unit's cell [B, H]."""
+        return Policy(self._initial_cell, self._act, self._rank)
 
     def apply(self, method: Callable[..., Any], params: Any, *arguments: Any) -> Any:
         """Applies a method of the network."""
@@ -163,22 +163,34 @@ class QPolicy:
     def _initial_cell(self, params: ActingParams, batch_size: int) -> jax.Array:
         return jnp.zeros((batch_size, self.network.encoder.hidden_size))
 
+    def _encode(self, params: ActingParams, cell: jax.Array, observation: Observation) -> tuple[jax.Array, jax.Array]:
+        interaction = (observation.last_item, observation.last_reward, observation.status)
+        cell, features = self.apply(QNetwork.encode_step, params.network, cell, *interaction)
+        return cell, features
+
     def _act(
         self, params: ActingParams, cell: jax.Array, observation: Observation, key: jax.Array, explore: bool
     ) -> tuple[jax.Array, Decision]:
-        cell, features = self.apply(
-            QNetwork.encode_step,
-            params.network,
-            cell,
-            observation.last_item,
-            observation.last_reward,
-            observation.status,
-        )
+        cell, features = self._encode(params, cell, observation)
         item = self.best_items(params.network, features, observation.recommended)
         if explore:
             num_items = self.network.encoder.num_items
             item = epsilon_greedy(key, params.epsilon, item, observation, num_items)
         return cell, Decision(item, jnp.zeros(item.shape))
+
+    def _rank(
+        self, params: ActingParams, cell: jax.Array, observation: Observation, k: int, available: jax.Array
+    ) -> Ranking:
+        """Scores are Q-values up to what all items have in common."""
+        _, features = self._encode(params, cell, observation)
+        num_items = self.network.encoder.num_items
+        available = jnp.broadcast_to(available, (features.shape[0], num_items))
+
+        def rank(row: tuple[jax.Array, jax.Array, jax.Array]) -> Ranking:
+            return rank_best(self.apply(QNetwork.ranking, params.network, row[0]), row[1], k, row[2])
+
+        ranking: Ranking = map_rows(rank, (features, observation.recommended, available), num_items)
+        return ranking
 
 
 @dataclass(frozen=True)

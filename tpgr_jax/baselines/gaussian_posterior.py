@@ -18,7 +18,7 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.settings import Count, NotNegative, Positive
-from sim.envs.policy import Decision, Policy, recommend_best
+from sim.envs.policy import Policy, scoring_policy
 from sim.envs.rating_env import Observation
 from sim.tables.ratings import RatingData
 from tpgr_jax.methods import AgentSettings, Method, RunContext, fitted_method
@@ -201,19 +201,16 @@ def gaussian_posterior_policy(episode_length: int) -> Policy:
     Args:
         episode_length: T.
     """
-    return Policy(functools.partial(_initial_carry, episode_length=episode_length), _act)
+    return scoring_policy(functools.partial(_initial_carry, episode_length=episode_length), _score)
 
 
 def _initial_carry(params: GaussianParams, batch_size: int, episode_length: int) -> Any:
     return params.initial(batch_size, episode_length)
 
 
-def _act(
-    params: GaussianParams, carry: Any, observation: Observation, key: jax.Array, explore: bool
-) -> tuple[Any, Decision]:
+def _score(params: GaussianParams, carry: Any, observation: Observation) -> tuple[Any, jax.Array]:
     carry = params.update(carry, observation)
-    score = params.conditional_mean(carry, observation)
-    return carry, recommend_best(score, observation.recommended)
+    return carry, params.conditional_mean(carry, observation)
 
 
 def build(problem: Problem, settings: Settings, run: RunContext) -> Method:

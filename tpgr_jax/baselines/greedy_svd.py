@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.settings import Count, Positive
-from sim.envs.policy import Decision, Policy, recommend_best
+from sim.envs.policy import Policy, scoring_policy
 from sim.envs.rating_env import Observation
 from sim.tables.ratings import RatingData
 from tpgr_jax.methods import AgentSettings, Method, RunContext, fitted_method
@@ -107,25 +107,20 @@ def _reward_of_rating(data: RatingData, reward_of_code: np.ndarray) -> tuple[flo
 
 def greedy_svd_policy() -> Policy:
     """Returns the policy whose parameters are `GreedySVDParams`; greedy whether it is to explore or not."""
-    return Policy(_initial_carry, _act)
+    return scoring_policy(_initial_carry, _score)
 
 
 def _initial_carry(params: GreedySVDParams, batch_size: int) -> LinearPosterior:
     return linear_prior(jnp.zeros(params.features.shape[1]), 1 / params.ridge, batch_size)
 
 
-def _act(
-    params: GreedySVDParams,
-    posterior: LinearPosterior,
-    observation: Observation,
-    key: jax.Array,
-    explore: bool,
-) -> tuple[LinearPosterior, Decision]:
+def _score(
+    params: GreedySVDParams, posterior: LinearPosterior, observation: Observation
+) -> tuple[LinearPosterior, jax.Array]:
     item, answer = jnp.maximum(observation.last_item, 0), observation.last_empirical
     observed = (observation.step > 0) & ((answer != 0) | params.unrated_answers)
     posterior, _ = observe(posterior, params.features[item], answer - params.base[item], jnp.float32(1), observed)
-    score = params.base + predict(params.features, posterior.mean)
-    return posterior, recommend_best(score, observation.recommended)
+    return posterior, params.base + predict(params.features, posterior.mean)
 
 
 def build(problem: Problem, settings: Settings, run: RunContext) -> Method:

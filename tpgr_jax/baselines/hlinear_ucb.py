@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.settings import Count, CountOrZero, NotNegative, Positive
-from sim.envs.policy import Decision, Policy, recommend_best
+from sim.envs.policy import Policy, scoring_policy
 from sim.envs.rating_env import Observation
 from sim.envs.rollout import Environment, Episodes, advance, begin
 from sim.tables.ratings import RatingData
@@ -218,23 +218,16 @@ def play_interactions(
 
 def hlinear_ucb_policy() -> Policy:
     """Returns the policy whose parameters are `HLinearUCBParams`: the highest bound, with or without `explore`."""
-    return Policy(_initial_carry, _act)
+    return scoring_policy(_initial_carry, _score)
 
 
 def _initial_carry(params: HLinearUCBParams, batch_size: int) -> UserModel:
     return initial_user_model(params.user, batch_size)
 
 
-def _act(
-    params: HLinearUCBParams,
-    user: UserModel,
-    observation: Observation,
-    key: jax.Array,
-    explore: bool,
-) -> tuple[UserModel, Decision]:
+def _score(params: HLinearUCBParams, user: UserModel, observation: Observation) -> tuple[UserModel, jax.Array]:
     user = update_user_model(params.user, user, observation)
-    score = upper_bound(params.user, user) + params.item_exploration * item_deviation(params, user)
-    return user, recommend_best(score, observation.recommended)
+    return user, upper_bound(params.user, user) + params.item_exploration * item_deviation(params, user)
 
 
 def item_deviation(params: HLinearUCBParams, user: UserModel) -> jax.Array:

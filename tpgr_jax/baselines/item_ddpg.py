@@ -21,7 +21,7 @@ from harness.settings import Count, NotNegative, Positive
 from harness.training.optimizers import clipped_adam, descend, soft_update
 from sim.envs.available_items import hide_recommended
 from sim.envs.nearest_items import best_available, map_rows, similarity, unit
-from sim.envs.policy import Decision, Policy
+from sim.envs.policy import Decision, Policy, Ranking, rank_best
 from sim.envs.rating_env import STATUS_SIZE, Observation
 from tpgr_jax.baselines.episode_replay import Episodes
 from tpgr_jax.baselines.replay_learner import (
@@ -173,8 +173,8 @@ class ItemPolicy:
         }
 
     def as_policy(self) -> Policy:
-        """Returns the two functions that the rollout needs; the carry is the recurrent unit's cell [B, H]."""
-        return Policy(self._initial_cell, self._act)
+        """Returns the functions of `Policy`, of `ActingParams`; the carry is the recurrent unit's cell [B, H]."""
+        return Policy(self._initial_cell, self._act, self._rank)
 
     def encode(self, params: Any, episodes: Episodes) -> jax.Array:
         """Returns the states [T, n, F] of episodes."""
@@ -229,25 +229,84 @@ class ItemPolicy:
         largest = max(self.neighbours * max(self.networks.critic.hidden), num_items)
         return map_rows(best, (state_part, proto, recommended), largest)
 
+    def rank(
+        self,
+        params: Any,
+        item_vectors: jax.Array,
+        state: jax.Array,
+        proto: jax.Array,
+        recommended: jax.Array,
+        k: int,
+        available: jax.Array,
+    ) -> Ranking:
+        """Returns the k best available items: the K nearest ones in the critic's order, then the others by nearness.
+
+        Scores are the critic's values; those of the others fall below the candidates' lowest by as much as they are
+        less near. With K = 1 all scores are nearness.
+
+        Args:
+            params: Network parameters.
+            item_vectors: [I, E].
+            state: [S, F].
+            proto: [S, E].
+            recommended: [S, T] int32 items recommended before, padded with -1.
+            k: How many (static).
+            available: [S, I] bool.
+        """
+        num_items = item_vectors.shape[0]
+        item_part = self._critic(Critic.vector_part, params, item_vectors)
+        state_part = self._critic(Critic.state_part, params, state)
+
+        def by_nearness(row: tuple[jax.Array, ...]) -> Ranking:
+            _, proto, recommended, available = row
+            return rank_best(similarity(proto, item_vectors, self.measure), recommended, k, available)
+
+        def by_value(row: tuple[jax.Array, ...]) -> Ranking:
+            state_part, _, recommended, available = row
+            return rank_best(self._critic(Critic.combine, params, state_part, item_part), recommended, k, available)
+
+        def candidates_first(row: tuple[jax.Array, ...]) -> Ranking:
+            state_part, proto, recommended, available = row
+            number = max(self.neighbours, k)
+            near = rank_best(similarity(proto, item_vectors, self.measure), recommended, number, available)
+            there = near.items >= 0
+            value = self._critic(Critic.combine, params, state_part, item_part[near.items])
+            candidate = there & (jnp.arange(number) < self.neighbours)
+            lowest = jnp.min(jnp.where(candidate, value, jnp.inf))
+            below = lowest + near.scores - near.scores[self.neighbours - 1]
+            scores, places = jax.lax.top_k(jnp.where(there, jnp.where(candidate, value, below), -jnp.inf), k)
+            return Ranking(near.items[places], scores)
+
+        rank = by_nearness if self.neighbours == 1 else by_value if self.neighbours >= num_items else candidates_first
+        largest = max(max(self.neighbours, k) * max(self.networks.critic.hidden), num_items)
+        ranking: Ranking = map_rows(rank, (state_part, proto, recommended, available), largest)
+        return ranking
+
     def _critic(self, method: Callable[..., Any], params: Any, *arguments: jax.Array) -> jax.Array:
         return _apply(self.networks.critic, params["critic"], method, *arguments)
 
     def _initial_cell(self, params: ActingParams, batch_size: int) -> jax.Array:
         return jnp.zeros((batch_size, self.networks.encoder.hidden_size))
 
+    def _encode(self, params: ActingParams, cell: jax.Array, observation: Observation) -> tuple[jax.Array, jax.Array]:
+        interaction = (observation.last_item, observation.last_reward, observation.status)
+        cell, state = _apply(self.networks.encoder, params.network["encoder"], Encoder.step, cell, *interaction)
+        return cell, state
+
+    def _rank(
+        self, params: ActingParams, cell: jax.Array, observation: Observation, k: int, available: jax.Array
+    ) -> Ranking:
+        _, state = self._encode(params, cell, observation)
+        assert params.item_vectors is not None
+        available = jnp.broadcast_to(available, (state.shape[0], params.item_vectors.shape[0]))
+        proto = self.propose(params.network, state)
+        return self.rank(params.network, params.item_vectors, state, proto, observation.recommended, k, available)
+
     def _act(
         self, params: ActingParams, cell: jax.Array, observation: Observation, key: jax.Array, explore: bool
     ) -> tuple[jax.Array, Decision]:
         network = params.network
-        cell, state = _apply(
-            self.networks.encoder,
-            network["encoder"],
-            Encoder.step,
-            cell,
-            observation.last_item,
-            observation.last_reward,
-            observation.status,
-        )
+        cell, state = self._encode(params, cell, observation)
         proto = self.propose(network, state)
         noise_key, epsilon_key = jax.random.split(key)
         if explore:

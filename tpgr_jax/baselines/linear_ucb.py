@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse
 
 from harness.settings import Count, NotNegative, Positive
-from sim.envs.policy import Decision, Policy, recommend_best
+from sim.envs.policy import Policy, scoring_policy
 from sim.envs.rating_env import Observation
 from sim.tables.ratings import RatingData
 from tpgr_jax.methods import AgentSettings, Method, RunContext, fitted_method
@@ -139,7 +139,7 @@ def fit_linear_ucb(
 
 def linear_ucb_policy() -> Policy:
     """Returns the policy whose parameters are `LinearUCBParams`; the highest bound, whether it is to explore or not."""
-    return Policy(initial_user_model, _act)
+    return scoring_policy(initial_user_model, _score)
 
 
 def initial_user_model(params: LinearUCBParams, batch_size: int) -> UserModel:
@@ -166,15 +166,9 @@ def upper_bound(params: LinearUCBParams, user: UserModel) -> jax.Array:
     return predict(params.features, user.posterior.mean) + params.exploration * deviation
 
 
-def _act(
-    params: LinearUCBParams,
-    user: UserModel,
-    observation: Observation,
-    key: jax.Array,
-    explore: bool,
-) -> tuple[UserModel, Decision]:
+def _score(params: LinearUCBParams, user: UserModel, observation: Observation) -> tuple[UserModel, jax.Array]:
     user = update_user_model(params, user, observation)
-    return user, recommend_best(upper_bound(params, user), observation.recommended)
+    return user, upper_bound(params, user)
 
 
 def build(problem: Problem, settings: Settings, run: RunContext) -> Method:

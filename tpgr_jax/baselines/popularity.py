@@ -40,5 +40,5 @@ def build(problem: Problem, settings: Settings, run: RunContext) -> Method:
     """Builds the method (see `tpgr_jax.registry`)."""
     data, users, rewards = problem.training_ratings
     ranking = rank_items(data, users, settings.policy.measure, rewards)
-    longest = problem.env.episode_length + 1  # one spare: a random first item may be on the list
-    return fitted_method(settings.result_name, fixed_list_policy(), jnp.asarray(ranking[:longest]))
+    reach = problem.env.episode_length + 1  # one spare: a random first item may be on the list
+    return fitted_method(settings.result_name, fixed_list_policy(reach), jnp.asarray(ranking))
