@@ -9,7 +9,7 @@ from typing import Any
 
 import hydra
 
-from harness.command import run_command, task
+from harness.command import CONFIGURATION, run_command, task
 from harness.settings import read_settings
 from sim.datasets.events import LogConfig, load_log, log_statistics, test_sessions
 from sim.datasets.ratings import AnyDataConfig, load_dataset, statistics
@@ -23,7 +23,7 @@ class StatisticsConfig:
     json: bool
 
 
-@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="data_statistics")
+@hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name="data_statistics")
 @task
 def main(config: Any) -> None:
     """Loads the configured data set and prints its statistics, for people or (json=true) for programs."""

@@ -11,7 +11,7 @@ import hydra
 import jax
 from omegaconf import DictConfig
 
-from harness.command import run_command, task
+from harness.command import CONFIGURATION, run_command, task
 from harness.devices import describe_devices
 from harness.phases import Phases
 from harness.reports.plots import Curve, Panel, plot_curves
@@ -33,7 +33,7 @@ from tpgr_jax.settings import RunConfig, devices_of, make_method
 register_run_folder_resolver()  # conf/train.yaml needs it while Hydra composes
 
 
-@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="train")
+@hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name="train")
 @task
 def main(composed: DictConfig) -> None:
     """Trains, or continues, a run and ends with its evaluation."""
