@@ -1,1 +1,1 @@
-"""Hydra configuration files; found as `pkg://conf`."""
+"""Hydra configuration files; found by their place beside `harness`."""

@@ -6,6 +6,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
@@ -14,6 +15,9 @@ from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.errors import UserError
+
+CONFIGURATION = str(Path(__file__).resolve().parents[1] / "conf")
+"""The folder of configuration files, found by its place: by name, a user's own folder `conf` would hide it."""
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130

@@ -68,6 +68,11 @@ class ByName:
     kinds: Mapping[str, type]
     otherwise: type | None = None
 
+    def kind(self, value: Mapping[str, Any]) -> type | None:
+        """Returns the dataclass of a group of keys; None: its name is not allowed."""
+        name = value.get("name")
+        return self.kinds.get(name, self.otherwise) if isinstance(name, str) else self.otherwise
+
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Tells pydantic how to validate the field."""
         return core_schema.no_info_plain_validator_function(self._validate)
@@ -75,13 +80,14 @@ class ByName:
     def _validate(self, value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise PydanticKnownError("dataclass_type", {"class_name": "dataclass"})
-        name = value.get("name")
-        kind = self.kinds.get(name, self.otherwise) if isinstance(name, str) else self.otherwise
+        kind = self.kind(value)
         if kind is not None:
             return _adapter(kind).validate_python(value)
         *others, last = map(repr, self.kinds)
         names = " or ".join(filter(None, [", ".join(others), last]))
-        mistake = InitErrorDetails(type="literal_error", loc=("name",), input=name, ctx={"expected": names})
+        mistake = InitErrorDetails(
+            type="literal_error", loc=("name",), input=value.get("name"), ctx={"expected": names}
+        )
         raise ValidationError.from_exception_data("settings", [mistake])
 
 

@@ -10,7 +10,7 @@ import hydra
 import jax
 from omegaconf import DictConfig
 
-from harness.command import run_command, task
+from harness.command import CONFIGURATION, run_command, task
 from harness.compilation_cache import keep_compiled_programs
 from harness.errors import UserError
 from harness.runs.checkpoint import Checkpoints
@@ -42,7 +42,7 @@ class EvaluateConfig:
             raise UserError("no run given", do="Name a run folder: python -m hrlmg_jax.evaluate run=RUN_FOLDER")
 
 
-@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="evaluate_hrl_mg")
+@hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name="evaluate_hrl_mg")
 @task
 def main(composed: DictConfig) -> None:
     """Restores a run from its folder and tests it beside simple opponents."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from omegaconf import DictConfig
 
-from harness.command import run_command, task
+from harness.command import CONFIGURATION, run_command, task
 from harness.errors import UserError
 from harness.settings import Count, read_settings
 from hrlmg_jax.evaluation.online import OnlineTest, make_player, session_rows
@@ -64,7 +64,7 @@ class Check(NamedTuple):
         return f"{verdict}  {self.name}: {self.value:.4g} ({' and '.join(bounds)}); {self.note}"
 
 
-@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="gate")
+@hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name="gate")
 @task
 def main(composed: DictConfig) -> None:
     """Prints the checks of a generated log."""

@@ -7,7 +7,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from harness.command import run_command, task
+from harness.command import CONFIGURATION, run_command, task
 from harness.reports.command import Report, hydra_arguments, make_report
 from harness.reports.run_list import RunListConfig, list_runs
 from harness.runs.index import RunRecord
@@ -46,7 +46,7 @@ REPORTS = {
 }
 
 
-@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="report_hrl_mg")
+@hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name="report_hrl_mg")
 @task
 def main(composed: DictConfig) -> None:
     """Makes the report that the configuration names."""

@@ -11,7 +11,7 @@ import hydra
 import jax
 from omegaconf import DictConfig
 
-from harness.command import run_command, task
+from harness.command import CONFIGURATION, run_command, task
 from harness.devices import describe_devices, device_mesh
 from harness.phases import Phases
 from harness.reports.plots import Curve, Panel, plot_curves
@@ -37,7 +37,7 @@ _TRUTH_NOTE = "; the generator's own users answer"
 register_run_folder_resolver()  # conf/train_hrl_mg.yaml needs it while Hydra composes
 
 
-@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="train_hrl_mg")
+@hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name="train_hrl_mg")
 @task
 def main(composed: DictConfig) -> None:
     """Trains, or continues, a run and ends with its tests."""

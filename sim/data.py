@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import datetime
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import hydra
 
-from harness.command import run_command, task
+from harness.command import CONFIGURATION, run_command, task
 from harness.settings import read_settings
 from sim.datasets.events import LogConfig, load_log, log_statistics, test_sessions
-from sim.datasets.ratings import DataConfig, load_dataset, statistics
+from sim.datasets.ratings import AnyDataConfig, load_dataset, statistics
 
 
-@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="data_statistics")
+@dataclass(frozen=True)
+class StatisticsConfig:
+    """What to print of ratings (`conf/data_statistics.yaml`)."""
+
+    data: AnyDataConfig
+    json: bool
+
+
+@hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name="data_statistics")
 @task
 def main(config: Any) -> None:
     """Loads the configured data set and prints its statistics, for people or (json=true) for programs."""
@@ -24,7 +33,7 @@ def main(config: Any) -> None:
         found = log_statistics(log, test_sessions(log, log_config))
         text = describe_log(found)
     else:
-        found = statistics(load_dataset(read_settings(DataConfig, config.data, "data")))
+        found = statistics(load_dataset(read_settings(StatisticsConfig, config).data))
         text = describe_ratings(found)
     print(json.dumps(found, indent=2) if config.json else text)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -33,19 +33,21 @@ from harness.reports.benchmark import (
     run_benchmark,
     seconds_of,
 )
-from harness.runs.run_folder import RunFolder
 from harness.sharding import on_every_device
 from sim.envs.fixed_policies import random_policy
-from sim.envs.rating_env import STATUS_SIZE, EnvParams, make_env_params, make_rating_env
+from sim.envs.rating_env import STATUS_SIZE
 from sim.envs.rollout import rollout
+from sim.envs.simulator import make_simulator
 from sim.tables.ratings import RatingData
 from tpgr_jax.agents.reinforce import LearnerState, Reinforce, World
+from tpgr_jax.agents.tpgr import Settings, make_learner
 from tpgr_jax.agents.tree_policy import PolicyParams
 from tpgr_jax.agents.value_tree import Learned
-from tpgr_jax.methods import make_method, tree_method, value_tree_method
+from tpgr_jax.methods import Method, RunContext
 from tpgr_jax.networks.encoder import REWARD_BINS
-from tpgr_jax.problem import Problem, make_learner, make_problem
-from tpgr_jax.settings import RunConfig, TpgrAgent, ValueTreeAgent, devices_of
+from tpgr_jax.problem import Problem, make_problem
+from tpgr_jax.registry import build_method
+from tpgr_jax.settings import RunConfig, devices_of
 from tpgr_jax.tree.item_tree import ItemTree, build_tree, make_clustering
 from tpgr_jax.tree.item_vectors import build_item_tree
 
@@ -124,25 +126,19 @@ def method_runs(config: RunConfig, problem: Problem) -> dict[str, Callable[[], A
 
     Trees are random; a value tree's fitted parts are drawn too, so that users part ways in it.
     """
-    if isinstance(config.agent, TpgrAgent):
-        method = tree_method(config, config.agent, problem, _random_tree(problem.data.num_items, config.tree.depth))
-    elif isinstance(config.agent, ValueTreeAgent):
-        tree = _random_tree(problem.data.num_items, config.tree.depth)
-        method = value_tree_method(config, config.agent, problem, tree)
-    else:
-        method = make_method(config, problem, RunFolder(Path()))
+    method = _method_on_a_random_tree(config, problem)
     agent = method.agent
     assert agent is not None
     users = jnp.resize(problem.env_params.users, (config.train.episodes_per_step,))
 
-    def play(env_params: EnvParams, params: Any, users: jax.Array) -> Any:
+    def play(env_params: Any, params: Any, users: jax.Array) -> Any:
         return rollout(problem.env, env_params, method.policy, params, users, jax.random.key(0), explore=True).reward
 
     compiled_play, compiled_step = jax.jit(play), jax.jit(agent.train_step)
     with devices_of(config, problem.data.num_items):
         env_params, world = jax.jit(on_every_device)((problem.env_params, agent.world))
         state = jax.jit(agent.init)(jax.random.key(0), world)
-        if isinstance(config.agent, ValueTreeAgent):
+        if isinstance(state.params, Learned):
             state = replace(state, params=jax.jit(_with_drawn_model)(state.params))
         params = method.policy_params(jax.block_until_ready(state))
 
@@ -164,6 +160,15 @@ def _with_drawn_model(learned: Learned) -> Learned:
     return replace(learned, answers=answers, leaf_kernel=leaf_kernel)
 
 
+def _method_on_a_random_tree(config: RunConfig, problem: Problem) -> Method:
+    tree = partial(_random_tree, problem.data.num_items, config.tree.depth)
+    return build_method(problem, config.agent, RunContext(config.seed, config.train.episodes_per_step, tree))
+
+
+def _tree_learner(config: RunConfig, problem: Problem, tree: ItemTree) -> tuple[Reinforce, World]:
+    return make_learner(problem, cast(Settings, config.agent), tree, config.train.episodes_per_step)
+
+
 def _random_tree(num_items: int, depth: int) -> ItemTree:
     return build_tree(num_items, depth, make_clustering("random", None, 0))
 
@@ -179,13 +184,13 @@ def bench_step(smoke: bool) -> list[Line]:
             "agent.policy.embedding=random",
             f"env.allow_repeats={str(size == 'movielens_10m').lower()}",  # as in Table 3
         )
-        problem = make_problem(config)
-        learner, world = make_learner(config, problem, _random_tree(problem.data.num_items, config.tree.depth))
+        problem = make_problem(config.data, config.env)
+        learner, world = _tree_learner(config, problem, _random_tree(problem.data.num_items, config.tree.depth))
         with devices_of(config, problem.data.num_items):
             seconds = time_parts(learner, world, 1 if smoke else 7)
         played, updated = operations(learner)
         ideal = (played + updated) / rate
-        decisions = EPISODES * config.env.episode_length
+        decisions = EPISODES * problem.env.episode_length
         name = f"{size}, {problem.data.num_items:,} items"
         counted = f"{(played + updated) / 1e9:.2f} GFLOP"
         lines += [
@@ -253,8 +258,8 @@ def catalogue_problem(config: RunConfig, num_items: int) -> Problem:
     """Returns the simulator over a catalogue of a given size."""
     data = sparse_catalogue(num_items)
     users = np.arange(data.num_users)
-    env_params = make_env_params(config.env, data, users, config.data.relevant_above)
-    return Problem(data, users, users, np.ones(len(users), np.int64), make_rating_env(config.env, data), env_params)
+    simulator = make_simulator(config.env, data, users, config.data.relevant_above)
+    return Problem(data, users, users, np.ones(len(users), np.int64), *simulator, config.data, config.env)
 
 
 def catalogue_point(items: int, depth: int, episodes: int, repeats: int) -> dict[str, float]:
@@ -269,8 +274,9 @@ def catalogue_point(items: int, depth: int, episodes: int, repeats: int) -> dict
         config = tree_settings(f"tree.depth={depth}", *common)
     else:
         config = settings("agent=dqn_r", *_learning_from_as_many(episodes), *common)
-    seconds = alternating_seconds(method_runs(config, catalogue_problem(config, items)), repeats)
-    decisions = episodes * config.env.episode_length
+    problem = catalogue_problem(config, items)
+    seconds = alternating_seconds(method_runs(config, problem), repeats)
+    decisions = episodes * problem.env.episode_length
     return {
         "decision": seconds["decisions"] / decisions,
         "step": seconds["step"] / decisions,
@@ -328,13 +334,14 @@ def value_tree_point(items: int, depth: int, episodes: int, repeats: int) -> dic
     """Times TPGR+ over a catalogue, alone for its memory and then in turns with TPGR at the same depth."""
     common = (f"train.episodes_per_step={episodes}", f"tree.depth={depth}", "devices.count=1")
     plus = settings("agent=tpgr_plus", *common)
-    runs = method_runs(plus, catalogue_problem(plus, items))
+    problem = catalogue_problem(plus, items)
+    runs = method_runs(plus, problem)
     alternating_seconds(runs, 1)
     marks = {"memory": peak_memory()}
     tpgr = tree_settings("agent.policy.embedding=random", "agent.policy.train_embedding=false", *common)
     beside = method_runs(tpgr, catalogue_problem(tpgr, items))
     both = {(name, what): run for name, of in (("plus", runs), ("tpgr", beside)) for what, run in of.items()}
-    decisions = episodes * plus.env.episode_length
+    decisions = episodes * problem.env.episode_length
     seconds = alternating_seconds(both, repeats)
     return marks | {f"{name}_{what}": value / decisions for (name, what), value in seconds.items()}
 
@@ -391,13 +398,13 @@ def netflix_point(size: str) -> dict[str, float]:
     """Loads, builds the tree and trains ten steps; each stage's seconds, and memory."""
     marks, started = {}, time.perf_counter()
     config = tree_settings(f"data.size={size}", "agent.policy.embedding=random")
-    problem = make_problem(config)
+    problem = make_problem(config.data, config.env)
     marks["load"] = time.perf_counter() - started
     started = time.perf_counter()
     tree = build_item_tree(config.tree, problem.data, problem.train_users)
     marks["tree"] = time.perf_counter() - started
     started = time.perf_counter()
-    learner, world = make_learner(config, problem, tree)
+    learner, world = _tree_learner(config, problem, tree)
     device = sum(leaf.nbytes for leaf in jax.tree.leaves(world)) / 2**30
     with devices_of(config, problem.data.num_items):
         world = jax.jit(on_every_device)(world)
@@ -416,10 +423,8 @@ def _train_ten_steps(train_step: Callable[[Any, Any], tuple[Any, Any]], state: A
 def netflix_value_tree_point(size: str) -> dict[str, float]:
     """Fits TPGR+ to the ratings and trains ten steps, over a random tree; each stage's seconds, and memory."""
     config = settings("agent=tpgr_plus", f"data.size={size}")
-    assert isinstance(config.agent, ValueTreeAgent)
-    problem = make_problem(config)
-    tree = _random_tree(problem.data.num_items, config.tree.depth)
-    agent = value_tree_method(config, config.agent, problem, tree).agent
+    problem = make_problem(config.data, config.env)
+    agent = _method_on_a_random_tree(config, problem).agent
     assert agent is not None
     marks, started = {}, time.perf_counter()
     with devices_of(config, problem.data.num_items):
@@ -573,8 +578,8 @@ def _first_update(folder: Path, run: str, smoke: bool) -> float:
 def bench_decisions(smoke: bool) -> list[Line]:
     """How many decisions a second the tree policy takes where a batch fills the device, beside the bare simulator."""
     config = tree_settings("data.size=tiny" if smoke else "data.size=movielens_10m", "env.allow_repeats=true")
-    problem = make_problem(config)
-    learner, world = make_learner(config, problem, _random_tree(problem.data.num_items, config.tree.depth))
+    problem = make_problem(config.data, config.env)
+    learner, world = _tree_learner(config, problem, _random_tree(problem.data.num_items, config.tree.depth))
     state = jax.jit(learner.init)(jax.random.key(0))
     on_gpu = jax.devices()[0].platform == "gpu"
     lines = []
@@ -582,7 +587,7 @@ def bench_decisions(smoke: bool) -> list[Line]:
         users = jnp.resize(world.env.users, (episodes,))
 
         def play(policy: Any, params: Any, users: jax.Array = users) -> Any:
-            def episode_batch(env: EnvParams, params: Any, users: jax.Array) -> jax.Array:
+            def episode_batch(env: Any, params: Any, users: jax.Array) -> jax.Array:
                 return rollout(learner.env, env, policy, params, users, jax.random.key(0), explore=True).reward
 
             compiled = jax.jit(episode_batch)
@@ -591,9 +596,9 @@ def bench_decisions(smoke: bool) -> list[Line]:
                 env = jax.jit(on_every_device)(world.env)
                 return seconds_of(lambda: compiled(env, params, users), 3)
 
-        decisions = episodes * config.env.episode_length
+        decisions = episodes * problem.env.episode_length
         tree = play(learner.policy.as_policy(), PolicyParams(state.params, world.tree))
-        bare = play(random_policy(problem.data.num_items, allow_repeats=True), None)
+        bare = play(random_policy(problem.data.num_items), None)
         target = 1e8 if on_gpu and episodes == 1_048_576 else None
         name = f"{episodes:,} episodes at once"
         lines.append(Line(f"{name}: decisions", decisions / tree, "1/s", target, at_most=False))

@@ -9,7 +9,7 @@ import hydra
 import jax
 from omegaconf import DictConfig
 
-from harness.command import run_command, task
+from harness.command import CONFIGURATION, run_command, task
 from harness.compilation_cache import keep_compiled_programs
 from harness.devices import DevicesConfig, cores_as_devices
 from harness.errors import UserError
@@ -19,9 +19,8 @@ from harness.runs.seeds import read_single_run
 from harness.settings import Count, CountOrZero, Integer, read_settings
 from harness.training.command import relocated
 from tpgr_jax.evaluation import USERS_PER_BATCH, evaluate_method, format_table, write_evaluation
-from tpgr_jax.methods import make_method
 from tpgr_jax.problem import Problem, check_same_origin, make_problem
-from tpgr_jax.settings import RunConfig, TreeAgent, devices_of
+from tpgr_jax.settings import RunConfig, devices_of, make_method
 from tpgr_jax.tree.item_vectors import tree_path
 
 
@@ -43,7 +42,7 @@ class EvaluateConfig:
             raise UserError("no run given", do="Name a run folder: python -m tpgr_jax.evaluate run=RUN_FOLDER")
 
 
-@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="evaluate")
+@hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name="evaluate")
 @task
 def main(composed: DictConfig) -> None:
     """Restores a run from its folder and prints the paper's four metrics beside those of simple opponents."""
@@ -63,14 +62,14 @@ def evaluate(settings: EvaluateConfig) -> None:
     config = read_settings(
         RunConfig, relocated(read_single_run(folder), settings.data_root, settings.data_cache, settings.data_path)
     )
-    if isinstance(config.agent, TreeAgent) and not tree_path(folder).exists():
+    if config.agent.on_a_tree and not tree_path(folder).exists():
         raise UserError(
             "the run has no tree (it stopped before training began)",
             where=str(folder.path),
             do=f"Continue it: python -m tpgr_jax.train resume={folder.path}",
         )
-    problem = make_problem(config)
-    check_same_origin(config, problem, folder)
+    problem = make_problem(config.data, config.env)
+    check_same_origin(problem, folder)
     with devices_of(replace(config, devices=devices), problem.data.num_items):
         _evaluate_checkpoint(settings, config, problem, folder)
 
@@ -84,12 +83,12 @@ def _evaluate_checkpoint(settings: EvaluateConfig, config: RunConfig, problem: P
         with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
             newest = max(checkpoints.steps, default=0)
             step, state, _ = checkpoints.restore(like, settings.checkpoint)
-    policies = evaluate_method(config, problem, method, state, settings.users_per_batch or USERS_PER_BATCH)
+    policies = evaluate_method(problem, method, state, config.seed, settings.users_per_batch or USERS_PER_BATCH)
     print(f"{method.name}, nothing trained" if state is None else f"checkpoint of step {step} of {folder.path}")
-    print(format_table(policies, problem, config))
+    print(format_table(policies, problem))
     # The result of the newest checkpoint keeps its place.
     name = "eval" if step == newest else f"eval_step_{step}"
-    write_evaluation(folder, config, problem, step, policies, name)
+    write_evaluation(folder, problem, config.seed, step, policies, name)
     print(f"written: {name}.json, {name}.npz")
 
 

@@ -14,11 +14,9 @@ from harness.reports.results import Metrics, format_means, format_ratio, write_r
 from harness.runs.run_folder import RunFolder
 from sim.envs.fixed_policies import fixed_list_policy, random_policy, rank_items
 from sim.envs.policy import Policy
-from sim.envs.rating_env import empirical_rewards
 from sim.evaluation.protocol import Evaluation, evaluate_policy, make_episode_batch
 from tpgr_jax.methods import Method
 from tpgr_jax.problem import Problem, describe_data
-from tpgr_jax.settings import RunConfig
 
 METRICS = ("reward", "precision", "recall", "f1")
 USERS_PER_BATCH = 4096
@@ -27,63 +25,54 @@ Evaluate = Callable[[Any], Evaluation]
 
 
 def make_evaluate(
-    config: RunConfig, problem: Problem, method: Method, explore: bool, users_per_batch: int = USERS_PER_BATCH
+    problem: Problem, method: Method, seed: int, explore: bool, users_per_batch: int = USERS_PER_BATCH
 ) -> Evaluate:
     """Returns `state -> Evaluation` of a method on the test users, compiled once.
 
     Args:
-        config: Of the run.
         problem: Data and simulator.
         method: What is evaluated.
+        seed: Of the run.
         explore: True samples, False decides greedily.
         users_per_batch: Users played at a time.
     """
-    run = _evaluator(config, problem, method.policy, method.name, explore, users_per_batch)
+    run = _evaluator(problem, method.policy, method.name, seed, explore, users_per_batch)
     return lambda state: run(method.policy_params(state))
 
 
 def evaluate_method(
-    config: RunConfig, problem: Problem, method: Method, state: Any, users_per_batch: int = USERS_PER_BATCH
+    problem: Problem, method: Method, state: Any, seed: int, users_per_batch: int = USERS_PER_BATCH
 ) -> dict[str, Evaluation]:
     """Evaluates a method (by sampling too, if it can) and its opponents on the same test users; its own name first."""
-    found = {method.name: make_evaluate(config, problem, method, False, users_per_batch)(state)}
+    results = {method.name: make_evaluate(problem, method, seed, False, users_per_batch)(state)}
     if method.samples:
-        found[f"{method.name}_sampled"] = make_evaluate(config, problem, method, True, users_per_batch)(state)
-    return {**found, **_evaluate_opponents(config, problem, users_per_batch, leave_out=method.name)}
+        results[f"{method.name}_sampled"] = make_evaluate(problem, method, seed, True, users_per_batch)(state)
+    return {**results, **_evaluate_opponents(problem, seed, users_per_batch, leave_out=method.name)}
 
 
-def _evaluate_opponents(
-    config: RunConfig, problem: Problem, users_per_batch: int, leave_out: str
-) -> dict[str, Evaluation]:
+def _evaluate_opponents(problem: Problem, seed: int, users_per_batch: int, leave_out: str) -> dict[str, Evaluation]:
     """Evaluates the policies that every result is compared with, on the same test users."""
-    rewards = empirical_rewards(problem.data, config.env.reward_scale)
+    data, users, rewards = problem.training_ratings
     longest = problem.env.episode_length + 1  # one spare: a random first item may be on the list
     lists = {
-        name: jnp.asarray(rank_items(problem.data, problem.train_users, by, rewards)[:longest])
+        name: jnp.asarray(rank_items(data, users, by, rewards)[:longest])
         for name, by in (("popularity", "average"), ("best_fixed_list", "reward"))
         if name != leave_out
     }
-    random = _evaluator(
-        config,
-        problem,
-        random_policy(problem.data.num_items, config.env.allow_repeats),
-        "random",
-        True,
-        users_per_batch,
-    )
+    random = _evaluator(problem, random_policy(data.num_items), "random", seed, True, users_per_batch)
     fixed = {
-        name: _evaluator(config, problem, fixed_list_policy(), name, False, users_per_batch)(ranking)
+        name: _evaluator(problem, fixed_list_policy(), name, seed, False, users_per_batch)(ranking)
         for name, ranking in lists.items()
     }
     return {"random": random(None), **fixed}
 
 
 def _evaluator(
-    config: RunConfig, problem: Problem, policy: Policy, name: str, explore: bool, users_per_batch: int
+    problem: Problem, policy: Policy, name: str, seed: int, explore: bool, users_per_batch: int
 ) -> Callable[[Any], Evaluation]:
     episode_batch = make_episode_batch(problem.env, policy, explore)
     # A key per policy and way of deciding, the same whichever command evaluates.
-    key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(f"{name}/{explore}".encode()))
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{name}/{explore}".encode()))
 
     def run(policy_params: Any) -> Evaluation:
         return evaluate_policy(
@@ -106,8 +95,8 @@ def by_name(evaluation: Evaluation) -> Metrics:
 
 def write_evaluation(
     folder: RunFolder,
-    config: RunConfig,
     problem: Problem,
+    seed: int,
     step: int,
     policies: dict[str, Evaluation],
     name: str = "eval",
@@ -116,27 +105,26 @@ def write_evaluation(
 
     Args:
         folder: Run folder.
-        config: Of the run.
         problem: Data and simulator.
+        seed: Of the run.
         step: Of the evaluated checkpoint.
         policies: By name; the run's own method comes first.
         name: Of the files.
     """
-    data = problem.data
+    data, settings = problem.data, problem.data_settings
     own = next(iter(policies))
+    # What the numbers depend on, beside the policy.
     protocol = {
-        "alpha": config.env.alpha,
-        "episode_length": config.env.episode_length,
-        "reward_scale": config.env.reward_scale,
-        "cold_start": config.env.cold_start,
-        "relevant_above": config.data.relevant_above,
-        "split_seed": config.data.split_seed,
-        "test_fraction": config.data.test_fraction,
-        "validation": config.data.validation,
-        "seed": config.seed,
+        **problem.env_settings.protocol,
+        "relevant_above": settings.relevant_above,
+        "split_seed": settings.split_seed,
+        "test_fraction": settings.test_fraction,
+        "validation": settings.validation,
+        "seed": seed,
         "decision": "greedy",
         "decision_of": {name: "sample" for name in ("random", f"{own}_sampled") if name in policies},
     }
+    # One row per test user, the method's own columns without a prefix.
     arrays = {
         "user": np.asarray(data.user_ids[problem.test_users]),
         "train_users": np.asarray(data.user_ids[problem.train_users]),
@@ -146,21 +134,21 @@ def write_evaluation(
     for policy, evaluation in policies.items():
         prefix = "" if policy == own else f"{policy}_"
         arrays[f"{prefix}items"] = np.asarray(data.item_ids[evaluation.items])
-    header = {"data": describe_data(config, problem), "protocol": protocol, "step": step}
+    header = {"data": describe_data(problem), "protocol": protocol, "step": step}
     results = {policy: by_name(evaluation) for policy, evaluation in policies.items()}
     write_results(folder, name, header, results, "users", arrays)
 
 
-def format_table(policies: dict[str, Evaluation], problem: Problem, config: RunConfig) -> str:
+def format_table(policies: dict[str, Evaluation], problem: Problem) -> str:
     """Returns the evaluation as a table for people: mean and half-width of the 95 % interval."""
-    data, length = problem.data, config.env.episode_length
+    data, length = problem.data, problem.env.episode_length
     kind = " (SYNTHETIC)" if data.synthetic else ""
     heads = ["reward", f"precision@{length}", f"recall@{length}", f"F1@{length}"]
     results = {policy: by_name(evaluation) for policy, evaluation in policies.items()}
     return "\n".join(
         [
-            f"{data.name}{kind}, alpha {config.env.alpha:g}, {len(problem.test_users):,} test users, means ± 95 % "
-            "interval",
+            f"{data.name}{kind}, {problem.env_settings.description}, {len(problem.test_users):,} test users, "
+            "means ± 95 % interval",
             *format_means(results, heads, 4),
             format_ratio(results, "reward", next(iter(policies)), "best_fixed_list"),
         ]

@@ -1,4 +1,4 @@
-"""Puts the parts of a run together: data, simulator, tree, policy, learner."""
+"""What every method of a run is compared on: the ratings, their split into users, and the simulator."""
 
 from __future__ import annotations
 
@@ -9,20 +9,15 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.runs import provenance
-from harness.runs.run_folder import RunFolder, write_atomically
-from sim.datasets.ratings import load_dataset
-from sim.envs.rating_env import EnvParams, RatingEnv, make_env_params, make_rating_env
+from harness.runs.run_folder import RunFolder
+from sim.datasets.ratings import DataConfig, load_dataset
+from sim.envs.rating_env import RatingEnv
+from sim.envs.rollout import TrainingEnvironment
+from sim.envs.simulator import EnvSettings, make_simulator
 from sim.evaluation.protocol import num_relevant_items
 from sim.tables.ratings import RatingData
 from sim.tables.split import split_users
-from tpgr_jax.agents.reinforce import Reinforce, World
-from tpgr_jax.agents.tree_ops import make_tree_tables
-from tpgr_jax.agents.tree_policy import make_tree_policy
-from tpgr_jax.agents.value_learner import ValueLearner
-from tpgr_jax.agents.value_tree import make_value_tree
-from tpgr_jax.settings import RunConfig, TpgrAgent, ValueTreeAgent
-from tpgr_jax.tree.item_tree import ItemTree, load_tree
-from tpgr_jax.tree.item_vectors import build_item_tree, tree_path
+from tpgr_jax.tree.item_vectors import tree_path
 
 VALIDATION_FRACTION = 0.1  # of the training users, with data.validation
 
@@ -38,80 +33,66 @@ class Problem:
         num_relevant: [U] relevant items of each user.
         env: The simulator.
         env_params: Its tables; `reset` draws training users.
+        reward_of_code: [V + 1] float64 empirical reward of each rating code; entry 0 ("not rated") is 0.
+        data_settings: What the data were made from.
+        env_settings: What the simulator was made from.
     """
 
     data: RatingData
     train_users: np.ndarray
     test_users: np.ndarray
     num_relevant: np.ndarray
-    env: RatingEnv
-    env_params: EnvParams
+    env: TrainingEnvironment
+    env_params: Any
+    reward_of_code: np.ndarray
+    data_settings: DataConfig
+    env_settings: EnvSettings
+
+    @property
+    def training_ratings(self) -> tuple[RatingData, np.ndarray, np.ndarray]:
+        """What a method is fitted to: data, `train_users` and `reward_of_code`."""
+        return self.data, self.train_users, self.reward_of_code
+
+    def rating_env(self, agent: str) -> RatingEnv:
+        """Returns the simulator for an agent that works on the paper's alone.
+
+        Raises:
+            UserError: It is another.
+        """
+        if not isinstance(self.env, RatingEnv):
+            raise UserError(
+                f"agent={agent} reads the tables of the paper's simulator, env.module is {self.env_settings.module}",
+                do="Choose env=rating, or another agent.",
+            )
+        return self.env
 
 
-def make_problem(config: RunConfig) -> Problem:
+def make_problem(data_settings: DataConfig, env_settings: EnvSettings) -> Problem:
     """Loads the data, splits the users and builds the simulator.
 
     Raises:
-        UserError: Data missing or damaged, or too small for the configuration.
+        UserError: Data missing or damaged, or too small for the settings.
     """
-    data = load_dataset(config.data)
-    train_users, test_users = split_users(data.num_users, config.data.test_fraction, config.data.split_seed)
-    if config.data.validation:
-        kept, held_out = split_users(len(train_users), VALIDATION_FRACTION, config.data.split_seed)
+    data = load_dataset(data_settings)
+    train_users, test_users = split_users(data.num_users, data_settings.test_fraction, data_settings.split_seed)
+    if data_settings.validation:
+        kept, held_out = split_users(len(train_users), VALIDATION_FRACTION, data_settings.split_seed)
         train_users, test_users = train_users[kept], train_users[held_out]
-    env = make_rating_env(config.env, data)
-    env_params = make_env_params(config.env, data, train_users, config.data.relevant_above)
-    relevant = num_relevant_items(data, config.data.relevant_above)
-    if not relevant.any():
+    relevant_above = data_settings.relevant_above
+    env, env_params, reward_of_code = make_simulator(env_settings, data, train_users, relevant_above)
+    num_relevant = num_relevant_items(data, relevant_above)
+    if not num_relevant.any():
         raise UserError(
-            f"no rating of {data.name} is above data.relevant_above={config.data.relevant_above:g} (the scale is "
+            f"no rating of {data.name} is above data.relevant_above={relevant_above:g} (the scale is "
             f"{data.rating_min:g} to {data.rating_max:g})",
             do="Set data.relevant_above to a rating of this scale; higher ones count as hits.",
         )
-    return Problem(data, train_users, test_users, relevant, env, env_params)
+    return Problem(
+        data, train_users, test_users, num_relevant, env, env_params, reward_of_code, data_settings, env_settings
+    )
 
 
-def make_tree(config: RunConfig, problem: Problem, folder: RunFolder) -> ItemTree:
-    """Takes the tree from the run folder, or builds and saves it there.
-
-    Raises:
-        UserError: The saved tree is damaged or of another catalogue.
-    """
-    path = tree_path(folder)
-    if not path.exists():
-        tree = build_item_tree(config.tree, problem.data, problem.train_users)
-        write_atomically(path, tree.save)
-        return tree
-    tree = load_tree(path)
-    if tree.num_items != problem.data.num_items:
-        raise UserError(
-            f"the tree is over {tree.num_items:,} items, {problem.data.name} has {problem.data.num_items:,}",
-            where=str(path),
-            do="Use the data set that the run was trained on.",
-        )
-    return tree
-
-
-def make_learner(config: RunConfig, problem: Problem, tree: ItemTree) -> tuple[Reinforce, World]:
-    """Builds TPGR's learner and the tables that it reads on the device."""
-    agent = config.agent
-    assert isinstance(agent, TpgrAgent)
-    policy = make_tree_policy(agent.policy, tree.num_items, tree.num_children, tree.depth, config.env.allow_repeats)
-    learner = Reinforce(problem.env, policy, agent.learner, config.train.episodes_per_step)
-    return learner, World(problem.env_params, make_tree_tables(tree))
-
-
-def make_value_learner(config: RunConfig, problem: Problem, tree: ItemTree) -> tuple[ValueLearner, World]:
-    """Builds the value tree's learner and the tables that it reads on the device."""
-    agent, env = config.agent, config.env
-    assert isinstance(agent, ValueTreeAgent)
-    shape = (tree.num_items, tree.num_children, tree.depth)
-    policy = make_value_tree(agent.policy, *shape, env.episode_length, env.alpha, env.allow_repeats)
-    learner = ValueLearner(problem.env, policy, agent.learner, config.train.episodes_per_step)
-    return learner, World(problem.env_params, make_tree_tables(tree))
-
-
-def describe_data(config: RunConfig, problem: Problem) -> dict[str, Any]:
+def describe_data(problem: Problem) -> dict[str, Any]:
     """Returns the data set's name, checksum and sizes, whether it is synthetic, and the split seed."""
     data = problem.data
     return {
@@ -121,12 +102,12 @@ def describe_data(config: RunConfig, problem: Problem) -> dict[str, Any]:
         "users": data.num_users,
         "items": data.num_items,
         "ratings": data.num_ratings,
-        "split_seed": config.data.split_seed,
-        "validation": config.data.validation,
+        "split_seed": problem.data_settings.split_seed,
+        "validation": problem.data_settings.validation,
     }
 
 
-def record_origin(config: RunConfig, problem: Problem, folder: RunFolder) -> None:
+def record_origin(problem: Problem, folder: RunFolder) -> None:
     """Writes into a new run folder what it is made from.
 
     Raises:
@@ -141,10 +122,10 @@ def record_origin(config: RunConfig, problem: Problem, folder: RunFolder) -> Non
         "synthetic": np.asarray(data.synthetic),
     }
     training_began = folder.checkpoints.exists() or tree_path(folder).exists()
-    provenance.record_origin(folder, describe_data(config, problem), ids, training_began)
+    provenance.record_origin(folder, describe_data(problem), ids, training_began)
 
 
-def check_same_origin(config: RunConfig, problem: Problem, folder: RunFolder) -> dict[str, Any]:
+def check_same_origin(problem: Problem, folder: RunFolder) -> dict[str, Any]:
     """Compares data and split with what the run was trained on, and returns the run's record.
 
     Raises:
@@ -152,4 +133,4 @@ def check_same_origin(config: RunConfig, problem: Problem, folder: RunFolder) ->
     """
     data = problem.data
     held_out = ("test_users", data.user_ids[problem.test_users], "data.split_seed, data.test_fraction")
-    return provenance.check_same_origin(folder, describe_data(config, problem), data.source, held_out)
+    return provenance.check_same_origin(folder, describe_data(problem), data.source, held_out)

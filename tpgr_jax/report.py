@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import hydra
 from omegaconf import DictConfig
 
-from harness.command import run_command, task
+from harness.command import CONFIGURATION, run_command, task
 from harness.reports import command as report_command
 from harness.reports.command import Report, make_report
 from harness.reports.run_list import RunListConfig, list_runs
@@ -39,7 +39,7 @@ REPORTS = {
 }
 
 
-@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="report")
+@hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name="report")
 @task
 def main(composed: DictConfig) -> None:
     """Makes the report that the configuration names."""

@@ -11,7 +11,7 @@ import hydra
 import jax
 from omegaconf import DictConfig
 
-from harness.command import run_command, task
+from harness.command import CONFIGURATION, run_command, task
 from harness.devices import describe_devices
 from harness.phases import Phases
 from harness.reports.plots import Curve, Panel, plot_curves
@@ -26,14 +26,14 @@ from harness.training.loop import run_training
 from harness.training.parallel_seeds import Member
 from sim.evaluation.protocol import Evaluation
 from tpgr_jax.evaluation import by_name, evaluate_method, format_table, make_evaluate, write_evaluation
-from tpgr_jax.methods import Method, make_method
+from tpgr_jax.methods import Method
 from tpgr_jax.problem import Problem, check_same_origin, make_problem, record_origin
-from tpgr_jax.settings import RunConfig, devices_of
+from tpgr_jax.settings import RunConfig, devices_of, make_method
 
 register_run_folder_resolver()  # conf/train.yaml needs it while Hydra composes
 
 
-@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="train")
+@hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name="train")
 @task
 def main(composed: DictConfig) -> None:
     """Trains, or continues, a run and ends with its evaluation."""
@@ -55,11 +55,11 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
     config = read_settings(RunConfig, runs[0].values)
     check_logger(config.logger)
     with phases.phase("data"):
-        problem = make_problem(config)
+        problem = make_problem(config.data, config.env)
     if not resume:
         runs = [Run(_settled(run.values, config, problem), run.folder) for run in runs]
     configs = [read_settings(RunConfig, run.values) for run in runs]
-    origin = partial(record_origin, configs[0], problem), partial(check_same_origin, configs[0], problem)
+    origin = partial(record_origin, problem), partial(check_same_origin, problem)
     with devices_of(config, problem.data.num_items), opened_runs(runs, resume, config.train, *origin, phases) as begin:
         _train_in_folders(configs, problem, [run.folder for run in runs], phases, begin)
 
@@ -83,11 +83,11 @@ def _train_in_folders(
         states = [None] * len(methods)
     for config, method, folder, state in zip(configs, methods, folders, states, strict=True):
         with phases.phase("final evaluation"):
-            policies = evaluate_method(config, problem, method, state)
-        print(format_table(policies, problem, config))
-        write_evaluation(folder, config, problem, 0 if state is None else int(state.step), policies)
+            policies = evaluate_method(problem, method, state, config.seed)
+        print(format_table(policies, problem))
+        write_evaluation(folder, problem, config.seed, 0 if state is None else int(state.step), policies)
         if method.agent is not None:
-            _plot(config, problem, folder, policies)
+            _plot(problem, config.seed, folder, policies)
         print(f"run folder: {folder.path}")
 
 
@@ -96,22 +96,22 @@ def _members(
 ) -> list[Member]:
     """Returns what trains; nothing for methods without training."""
     return [
-        Member(method.agent, folder, jax.random.key(config.seed), _test(config, problem, method))
+        Member(method.agent, folder, jax.random.key(config.seed), _test(problem, method, config.seed))
         for config, method, folder in zip(configs, methods, folders, strict=True)
         if method.agent is not None
     ]
 
 
-def _test(config: RunConfig, problem: Problem, method: Method) -> Callable[[Any], dict[str, float]]:
+def _test(problem: Problem, method: Method, seed: int) -> Callable[[Any], dict[str, float]]:
     """Returns `state -> mean metrics` of the greedy policy on the test users."""
-    greedy = make_evaluate(config, problem, method, explore=False)
+    greedy = make_evaluate(problem, method, seed, explore=False)
     return lambda state: {f"test_{name}": value for name, value in means(by_name(greedy(state))).items()}
 
 
 def _settled(values: dict[str, Any], config: RunConfig, problem: Problem) -> dict[str, Any]:
     """Returns the configuration with the data that were found, so that the run can be repeated when more is there."""
     data = {**with_absolute_places(values["data"]), "offline_fallback": False}
-    if problem.data.synthetic and config.data.reader != "synthetic":
+    if problem.data.synthetic and config.data.falls_back:
         data |= {
             "name": problem.data.name,
             "reader": "synthetic",
@@ -125,20 +125,21 @@ def _settled(values: dict[str, Any], config: RunConfig, problem: Problem) -> dic
 def _announce(problem: Problem, method: Method, folders: list[RunFolder]) -> None:
     data = problem.data
     kind = " (SYNTHETIC)" if data.synthetic else ""
+    tables = sum(leaf.nbytes for leaf in jax.tree.leaves(problem.env_params))
     print(
         f"{data.name}{kind}: {len(problem.train_users):,} training and {len(problem.test_users):,} test users, "
-        f"{data.num_items:,} items; ratings on the device: {problem.env_params.ratings.nbytes / 1e6:,.1f} MB\n"
+        f"{data.num_items:,} items; tables on the device: {tables / 1e6:,.1f} MB\n"
         f"{method.description}; device: {describe_devices()}; {name_folders(folders)}",
         file=sys.stderr,
     )
 
 
-def _plot(config: RunConfig, problem: Problem, folder: RunFolder, policies: dict[str, Evaluation]) -> None:
+def _plot(problem: Problem, seed: int, folder: RunFolder, policies: dict[str, Evaluation]) -> None:
     kind = " (SYNTHETIC)" if problem.data.synthetic else ""
     references = {
         name: means(by_name(policies[name]))["reward"] for name in ("random", "popularity", "best_fixed_list")
     }
-    title = f"{next(iter(policies))} on {problem.data.name}{kind}, alpha {config.env.alpha:g}, seed {config.seed}"
+    title = f"{next(iter(policies))} on {problem.data.name}{kind}, {problem.env_settings.description}, seed {seed}"
     rewards = [
         Curve("reward", "training episodes (sampled)", {"alpha": 0.5}),
         Curve("test_reward", "test users (greedy)", {"marker": "."}),

@@ -7,13 +7,14 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_module
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from harness.command import CONFIGURATION
 from harness.runs.index import flattened
 from harness.runs.run_folder import plain_config
 
@@ -28,7 +29,7 @@ def composed_values(name: str, overrides: Sequence[str]) -> dict[str, Any]:
         HydraException: An override is none.
     """
     in_command = GlobalHydra.instance().is_initialized()  # a command has its configurations at hand already
-    with nullcontext() if in_command else initialize_config_module("conf", version_base="1.3"):
+    with nullcontext() if in_command else initialize_config_dir(CONFIGURATION, version_base="1.3"):
         values = plain_config(compose(name, overrides=list(overrides)))
     values.pop("resume", None)
     return values
@@ -79,12 +80,12 @@ def _composed_once(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
 
 def is_configuration(group: str, name: str) -> bool:
     """Says whether there is a `conf/GROUP/NAME.yaml`."""
-    return resources.files("conf").joinpath(group, f"{name}.yaml").is_file()
+    return Path(CONFIGURATION, group, f"{name}.yaml").is_file()
 
 
 def sweep_of(experiment: str) -> dict[str, list[Any]]:
     """Returns the values that `conf/experiment/EXPERIMENT.yaml` sweeps over, by key."""
-    text = resources.files("conf").joinpath("experiment", f"{experiment}.yaml").read_text("utf-8")
+    text = Path(CONFIGURATION, "experiment", f"{experiment}.yaml").read_text("utf-8")
     swept = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
     return {key: [yaml.safe_load(value) for value in str(values).split(",")] for key, values in swept.items()}
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from harness.extensions import SETTINGS, ByModule, load_module
 from harness.settings import Count, CountOrZero, Finite, Otherwise, ProperShare
 from sim.files.cache import cached, notice
 from sim.files.download import DownloadError, check_address, check_checksum, download
@@ -22,6 +23,9 @@ from sim.files.text_table import TableLayout
 from sim.tables.ratings import RatingData, build_rating_data
 
 SyntheticSize = Literal["tiny", "small", "movielens_1m", "movielens_10m", "netflix"]
+OWN_READER = "module"
+LOAD = "load"
+"""Name of the function of a data set's own module (`data.module`): `settings -> RatingData`."""
 _CACHED_FROM = ("movielens_1m", "movielens_10m", "netflix")
 _CACHED_FROM_RATINGS = 1_000_000
 
@@ -62,6 +66,7 @@ class DataConfig(FilesConfig):
         ),
     ] = "ratings"
     validation: bool = False
+    module: str | None = None
 
     def __post_init__(self) -> None:
         """Checks settings against each other, and the reader's name."""
@@ -78,8 +83,13 @@ class DataConfig(FilesConfig):
         if (self.archive is None) != (self.member is None) and self.reader not in ("table", "synthetic"):
             raise bad_setting("archive", "and data.member go together", "Set both, or none.")
 
+    @property
+    def falls_back(self) -> bool:
+        """Whether generated ratings that were loaded stand in for these, instead of being what was asked for."""
+        return self.reader not in ("synthetic", OWN_READER)
+
     def _check_choices(self) -> None:
-        readers = ("synthetic", *READERS)
+        readers = ("synthetic", *READERS) if self.module is None else (OWN_READER,)
         if self.reader not in readers:
             raise bad_setting("reader", f"unknown value {self.reader!r}", f"Choose one of: {', '.join(readers)}.")
         counts = (self.num_users, self.num_items, self.num_ratings)
@@ -113,6 +123,13 @@ class DataConfig(FilesConfig):
         )
 
 
+Settings = DataConfig
+"""The name by which settings are looked for in a data set's module."""
+
+AnyDataConfig = Annotated[DataConfig, ByModule("data", DataConfig, (LOAD,), default=__name__)]
+"""`DataConfig`, or the `Settings` of a data set's own module."""
+
+
 def load_dataset(config: DataConfig, keep_source_rows: bool = False) -> RatingData:
     """Returns the ratings that the configuration names, from the cache where it has them.
 
@@ -125,6 +142,10 @@ def load_dataset(config: DataConfig, keep_source_rows: bool = False) -> RatingDa
         UserError: The files are damaged, of another data set, or neither found, nor downloadable, nor to be replaced
             by generated data (`offline_fallback`).
     """
+    if config.module is not None:
+        data: RatingData = load_module(config.module, "data.module", (SETTINGS, LOAD)).load(config)
+        _check_counts(config, data)
+        return data
     if config.reader == "synthetic":
         return _load_synthetic(config)
     try:

@@ -1,4 +1,7 @@
-"""What can still be recommended in an episode, from the at most T items recommended so far: no [B, I] mask is kept."""
+"""What can still be recommended in an episode, from the at most T items recommended so far: no [B, I] mask is kept.
+
+An environment that lets items come again says so by its observations, which carry no recommended items (T = 0).
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,39 @@ def hide_recommended(scores: jax.Array, recommended: jax.Array) -> jax.Array:
     return scores.at[taken].set(-jnp.inf, mode="drop")
 
 
-def draw_item(
-    key: jax.Array, step: jax.Array, recommended: jax.Array, num_items: int, allow_repeats: bool = False
-) -> jax.Array:
-    """Draws an item for each of B episodes, uniformly from those not recommended yet (or from all).
+def recommended_before(items: jax.Array, steps: jax.Array | None = None) -> jax.Array:
+    """Returns what was recommended before each step of B episodes, as their observations carried it.
+
+    Args:
+        items: [T, B] int32 items of the episodes, or what stands for them (at least 0).
+        steps: [n] int32 steps; None: all T.
+
+    Returns:
+        [n, B, T] int32, padded with -1.
+    """
+    all_steps = jnp.arange(items.shape[0])
+    earlier = (all_steps if steps is None else steps)[:, None] > all_steps
+    return jnp.where(earlier[:, None], items.T, -1)
+
+
+def num_available(step: jax.Array, recommended: jax.Array, num_items: int) -> jax.Array:
+    """Returns [B] how many items can still be recommended at steps [B], from [B, T] what was recommended before."""
+    return num_items - step if recommended.shape[-1] else jnp.full_like(step, num_items)
+
+
+def draw_item(key: jax.Array, step: jax.Array, recommended: jax.Array, num_items: int) -> jax.Array:
+    """Draws an item for each of B episodes, uniformly from those that can still be recommended.
 
     Args:
         key: Random key.
         step: [B] int32 items recommended so far, fewer than `num_items`.
-        recommended: [B, T] int32 which ones (all different), padded with -1.
+        recommended: [B, T] int32 which ones (all different), padded with -1; T = 0: draw from all.
         num_items: I.
-        allow_repeats: Whether to draw from all.
 
     Returns:
         [B] int32 items.
     """
-    if allow_repeats:
-        return jax.random.randint(key, step.shape, 0, num_items)
-    drawn = jax.random.randint(key, step.shape, 0, num_items - step)
+    drawn = jax.random.randint(key, step.shape, 0, num_available(step, recommended, num_items))
     # The k-th available item: step over every recommended item that is not larger, in ascending order.
     ascending = jnp.sort(jnp.where(recommended >= 0, recommended, num_items), axis=-1)
     return jax.lax.scan(lambda drawn, past: (jnp.where(past <= drawn, drawn + 1, drawn), None), drawn, ascending.T)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -9,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.errors import UserError
-from sim.envs.available_items import draw_item
-from sim.envs.policy import Decision, Policy
+from sim.envs.available_items import draw_item, num_available
+from sim.envs.policy import Decision, Policy, Ranking, rank_best
 from sim.tables.ratings import RatingData
 
 
@@ -18,32 +19,49 @@ def _no_carry(params: Any, batch_size: int) -> tuple[()]:
     return ()
 
 
-def random_policy(num_items: int, allow_repeats: bool = False) -> Policy:
-    """Recommends an item drawn uniformly from those not recommended yet (or from all), greedy or not."""
+def random_policy(num_items: int) -> Policy:
+    """Recommends an item drawn uniformly from those that can still be recommended, greedy or not."""
 
     def act(
         params: Any, carry: tuple[()], observation: Any, key: jax.Array, explore: bool
     ) -> tuple[tuple[()], Decision]:
-        drawn = draw_item(key, observation.step, observation.recommended, num_items, allow_repeats)
-        available = num_items - (0 if allow_repeats else 1) * observation.step
+        drawn = draw_item(key, observation.step, observation.recommended, num_items)
+        available = num_available(observation.step, observation.recommended, num_items)
         return carry, Decision(drawn, -jnp.log(available.astype(jnp.float32)))
 
     return Policy(_no_carry, act)
 
 
-def fixed_list_policy() -> Policy:
-    """Recommends the items of a list in order, skipping what was recommended; its parameters are [n] int32 items."""
+@functools.cache
+def fixed_list_policy(reach: int | None = None) -> Policy:
+    """Recommends the items of a list in order, skipping what was recommended; its parameters are [n] int32 items.
+
+    Equal arguments give the same policy, so that what was compiled for one is found again.
+
+    Args:
+        reach: How far down the list episodes get: of a longer list only `rank` reads the rest. None: to its end.
+    """
 
     def none_seen(ranking: jax.Array, batch_size: int) -> jax.Array:
-        return jnp.zeros((batch_size, ranking.shape[0]), bool)
+        return jnp.zeros((batch_size, ranking[:reach].shape[0]), bool)
 
     def act(
         ranking: jax.Array, seen: jax.Array, observation: Any, key: jax.Array, explore: bool
     ) -> tuple[jax.Array, Decision]:
-        seen |= observation.last_item[:, None] == ranking
+        seen |= observation.last_item[:, None] == ranking[:reach]
         return seen, Decision(ranking[jnp.argmin(seen, axis=-1)], jnp.zeros(seen.shape[:1]))
 
-    return Policy(none_seen, act)
+    def rank(ranking: jax.Array, seen: jax.Array, observation: Any, k: int, available: jax.Array) -> Ranking:
+        """The score is minus the place in the list; items that are not in it have none."""
+        seen |= observation.last_item[:, None] == ranking[:reach]
+        score = (
+            jnp.full(available.shape[-1], -jnp.inf).at[ranking].set(-jnp.arange(ranking.shape[0], dtype=jnp.float32))
+        )
+        past = jnp.concatenate([jnp.where(seen, ranking[:reach], -1), observation.recommended], axis=-1)
+        available = jnp.broadcast_to(available, (seen.shape[0], score.shape[0]))
+        return jax.vmap(rank_best, (None, 0, None, 0))(score, past, k, available)
+
+    return Policy(none_seen, act, rank)
 
 
 def scripted_policy() -> Policy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -46,21 +47,95 @@ class Policy(NamedTuple):
     rank: Callable[[Any, Any, Any, int, jax.Array], Ranking] | None = None
 
 
-def recommend_best(score: jax.Array, recommended: jax.Array, allow_repeats: bool) -> Decision:
+def recommend_best(score: jax.Array, recommended: jax.Array) -> Decision:
     """Recommends the item with the highest score; ties go to the lower index.
 
     Args:
         score: [B, I] of each item.
-        recommended: [B, T] int32 items recommended so far in the episode, padded with -1; they do not come again ...
-        allow_repeats: ... unless this is true.
+        recommended: [B, T] int32 items recommended so far in the episode, padded with -1; they do not come again.
     """
-    if not allow_repeats:
-        score = jax.vmap(hide_recommended)(score, recommended)
+    score = jax.vmap(hide_recommended)(score, recommended)
     return Decision(jnp.argmax(score, axis=-1).astype(jnp.int32), jnp.zeros(score.shape[:1]))
 
 
+def rank_best(score: jax.Array, recommended: jax.Array, k: int, available: jax.Array) -> Ranking:
+    """Returns the k items with the highest scores of one episode; ties go to the lower index.
+
+    Args:
+        score: [I] of each item, finite.
+        recommended: [T] int32 items recommended so far in the episode, padded with -1; they do not come again.
+        k: How many (static).
+        available: [I] bool, items that may be recommended.
+
+    Returns:
+        A `Ranking` without a batch axis.
+    """
+    score = jnp.where(available, hide_recommended(score, recommended), -jnp.inf)
+    best, items = jax.lax.top_k(score, min(k, score.shape[0]))
+    items = jnp.where(best > -jnp.inf, items, -1).astype(jnp.int32)
+    spare = (0, k - items.shape[0])  # k may be more than there are items
+    return Ranking(jnp.pad(items, spare, constant_values=-1), jnp.pad(best, spare, constant_values=-jnp.inf))
+
+
+@functools.cache
+def scoring_policy(
+    initial_carry: Callable[[Any, int], Any], score: Callable[[Any, Any, Any], tuple[Any, jax.Array]]
+) -> Policy:
+    """Returns the policy that takes the item with the highest score, whether it is to explore or not.
+
+    Equal arguments give the same policy, so that what was compiled for one is found again.
+
+    Args:
+        initial_carry: See `Policy`.
+        score: `(params, carry, observation) -> (carry, [B, I] scores)`.
+    """
+
+    def act(params: Any, carry: Any, observation: Any, key: jax.Array, explore: bool) -> tuple[Any, Decision]:
+        carry, scores = score(params, carry, observation)
+        return carry, recommend_best(scores, observation.recommended)
+
+    def rank(params: Any, carry: Any, observation: Any, k: int, available: jax.Array) -> Ranking:
+        _, scores = score(params, carry, observation)
+        available = jnp.broadcast_to(available, scores.shape)
+        return jax.vmap(rank_best, (0, 0, None, 0))(scores, observation.recommended, k, available)
+
+    return Policy(initial_carry, act, rank)
+
+
+def recommend(
+    policy: Policy, params: Any, carry: Any, observation: Any, key: jax.Array, k: int, available: jax.Array
+) -> Ranking:
+    """Returns the k best items of any policy, as `Policy.rank` does.
+
+    A policy without `rank` names the one item that it decides for greedily, with its log-probability as score. Nothing
+    can be said about its next best: where a caller does not allow this item, and for all other places, the ranking has
+    none (-1).
+
+    Args:
+        policy: Which one.
+        params: Its parameters.
+        carry: Its memory of B episodes.
+        observation: Of B episodes.
+        key: For policies that draw.
+        k: How many items, at least 1 (static).
+        available: [I] or [B, I] bool, items that may be recommended.
+    """
+    if policy.rank is not None:
+        return policy.rank(params, carry, observation, k, available)
+    _, (action, log_prob) = policy.act(params, carry, observation, key, False)
+    available = jnp.broadcast_to(available, (action.shape[0], available.shape[-1]))
+    allowed = jnp.take_along_axis(available, action[:, None], -1)
+    items = jnp.where(allowed, action[:, None], -1)
+    scores = jnp.where(allowed, log_prob[:, None], -jnp.inf)
+    spare = ((0, 0), (0, k - 1))
+    return Ranking(jnp.pad(items, spare, constant_values=-1), jnp.pad(scores, spare, constant_values=-jnp.inf))
+
+
 def with_random_first_item(policy: Policy, num_items: int) -> Policy:
-    """Wraps a policy so that the first item of every episode is drawn uniformly (`cold_start: random`)."""
+    """Wraps a policy so that the first item of every episode is drawn uniformly (`cold_start: random`).
+
+    `rank` stays the policy's own, at the first step too.
+    """
 
     def act(params: Any, carry: Any, observation: Any, key: jax.Array, explore: bool) -> tuple[Any, Decision]:
         first_key, key = jax.random.split(key)
@@ -70,4 +145,4 @@ def with_random_first_item(policy: Policy, num_items: int) -> Policy:
         log_prob = jnp.where(first, -jnp.log(jnp.float32(num_items)), decision.log_prob)
         return carry, Decision(jnp.where(first, drawn, decision.action), log_prob)
 
-    return Policy(policy.initial_carry, act)
+    return Policy(policy.initial_carry, act, policy.rank)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.struct
 import jax
@@ -12,8 +12,10 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.settings import Count, NotNegative
+from sim.envs.available_items import recommended_before
 from sim.envs.policy import Decision, Policy, with_random_first_item
 from sim.envs.rating_lookup import RatingLookup, make_rating_lookup
+from sim.envs.simulator import EnvSettings, Simulator
 from sim.tables.ratings import RatingData
 
 STATUS_SIZE = 9
@@ -22,7 +24,7 @@ NO_ITEM = -1
 
 
 @dataclass(frozen=True)
-class EnvConfig:
+class EnvConfig(EnvSettings):
     """Settings of the rating simulator (`conf/env/rating.yaml` explains each)."""
 
     alpha: NotNegative
@@ -39,6 +41,20 @@ class EnvConfig:
             raise UserError(
                 "env.cold_start=random leaves nothing to decide", do="Set env.episode_length to at least 2."
             )
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """The settings that decide results, as `eval.json` keeps them."""
+        return {key: getattr(self, key) for key in ("alpha", "episode_length", "reward_scale", "cold_start")}
+
+    @property
+    def description(self) -> str:
+        """The weight of the sequential reward."""
+        return f"alpha {self.alpha:g}"
+
+
+Settings = EnvConfig
+"""The name by which `sim.envs.simulator` looks for a simulator's settings."""
 
 
 def empirical_rewards(data: RatingData, reward_scale: str) -> np.ndarray:
@@ -119,7 +135,7 @@ class Observation:
 
     Attributes:
         step: int32, recommendations made so far.
-        recommended: [T] int32 items recommended so far in order, padded with -1.
+        recommended: [T] int32 items recommended so far in order, padded with -1; [0] where they may come again.
         last_item: int32 item of the previous step, -1 before the first.
         last_reward: float32 reward R of the previous step, 0 before the first.
         last_empirical: float32 empirical reward r of the previous step (the user's own answer to the item, without the
@@ -172,14 +188,24 @@ class RatingEnv:
         num_items: I.
         episode_length: T.
         cold_start: "policy" or "random" (the rollout draws the first item uniformly).
-        allow_repeats: Whether an item may pay more than once (the paper's timing study only). Otherwise a repeated
-            item counts as not rated: empirical reward 0, no hit, `info.repeated` true.
+        allow_repeats: Whether an item may come again and pay more than once (the paper's timing study only); then
+            observations carry no recommended items. Otherwise a repeated item counts as not rated: empirical reward 0,
+            no hit, `info.repeated` true.
     """
 
     num_items: int
     episode_length: int
     cold_start: str = "policy"
     allow_repeats: bool = False
+
+    @property
+    def first_decision(self) -> int:
+        """1 where the first item is drawn, else 0."""
+        return 1 if self.cold_start == "random" else 0
+
+    def draw_starts(self, key: jax.Array, params: EnvParams, number: int) -> jax.Array:
+        """Returns [number] int32 users drawn uniformly from `params.users`, with replacement."""
+        return jax.random.choice(key, params.users, (number,))
 
     def reset(self, key: jax.Array, params: EnvParams) -> tuple[Observation, EnvState]:
         """Starts an episode with a user drawn uniformly from `params.users`."""
@@ -232,6 +258,14 @@ class RatingEnv:
         info = StepInfo(empirical, params.relevant_code[code], repeated)
         return self._observe(state), state, reward, jnp.bool_(False), truncated, info
 
+    def recommended_before(self, items: jax.Array, steps: jax.Array | None = None) -> jax.Array:
+        """Returns [n, B, T] the `recommended` of the observations before steps [n] (None: all) of episodes [T, B].
+
+        [n, B, 0] where items may come again.
+        """
+        before = recommended_before(items, steps)
+        return before[..., :0] if self.allow_repeats else before
+
     def prepare(self, policy: Policy) -> Policy:
         """Returns the policy, its first item drawn uniformly if `cold_start` says so."""
         return with_random_first_item(policy, self.num_items) if self.cold_start == "random" else policy
@@ -244,7 +278,7 @@ class RatingEnv:
         previous = jnp.maximum(state.step - 1, 0)
         return Observation(
             step=state.step,
-            recommended=state.recommended,
+            recommended=state.recommended[:0] if self.allow_repeats else state.recommended,
             last_item=state.recommended[previous],  # -1 before the first step
             last_reward=state.last_reward,
             last_empirical=state.last_empirical,
@@ -308,3 +342,9 @@ def make_env_params(config: EnvConfig, data: RatingData, users: np.ndarray, rele
         users=jnp.asarray(users, jnp.int32),
         alpha=jnp.float32(config.alpha),
     )
+
+
+def build(settings: EnvConfig, data: RatingData, train_users: np.ndarray, relevant_above: float) -> Simulator:
+    """Builds the simulator; see `sim.envs.simulator.make_simulator`."""
+    params = make_env_params(settings, data, train_users, relevant_above)
+    return Simulator(make_rating_env(settings, data), params, empirical_rewards(data, settings.reward_scale))

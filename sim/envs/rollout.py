@@ -33,6 +33,37 @@ class Environment(Protocol):
         """Returns what a trajectory keeps of one step of a batch; the observation is the one decided on."""
 
 
+class TrainingEnvironment(Environment, Protocol):
+    """What agents need of an environment to learn in it.
+
+    The agents of `tpgr_jax` read the fields of `sim.envs.rating_env.Observation` and learn from those of `Trajectory`;
+    an environment whose observations or trajectories are others needs agents of its own. An evaluation needs `item`,
+    `reward` and `hit` of a trajectory.
+    """
+
+    @property
+    def num_items(self) -> int:
+        """I, items that can be recommended."""
+
+    @property
+    def first_decision(self) -> int:
+        """The first step at which the policy decides: 1 where the environment draws the first item, else 0."""
+
+    def draw_starts(self, key: jax.Array, params: Any, number: int) -> jax.Array:
+        """Returns [number] int32 starts to train on, drawn with replacement."""
+
+    def recommended_before(self, items: jax.Array, steps: jax.Array | None = None) -> jax.Array:
+        """Returns [n, B, T] int32 the `recommended` of observations before steps [n] of episodes [T, B].
+
+        Args:
+            items: Of the episodes, or what stands for them (at least 0).
+            steps: Which steps; None: all T.
+
+        Returns:
+            Padded with -1; [n, B, 0] where items may come again.
+        """
+
+
 class Episodes(NamedTuple):
     """A batch of running episodes: the policy's carry, observations and states of the environment, B of each."""
 

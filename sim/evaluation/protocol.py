@@ -13,12 +13,11 @@ import numpy as np
 
 from harness.sharding import num_shards, on_every_device
 from sim.envs.policy import Policy
-from sim.envs.rating_env import EnvParams, RatingEnv
 from sim.envs.rollout import Environment, rollout
 from sim.evaluation.user_metrics import UserMetrics, user_metrics
 from sim.tables.ratings import RatingData
 
-EpisodeBatch = Callable[[EnvParams, Any, jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
+EpisodeBatch = Callable[[Any, Any, jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def num_relevant_items(data: RatingData, relevant_above: float) -> np.ndarray:
     return np.add.reduceat(relevant[data.codes], data.indptr[:-1], dtype=np.int64)  # no user is without ratings
 
 
-def make_episode_batch(env: RatingEnv, policy: Policy, explore: bool) -> EpisodeBatch:
+def make_episode_batch(env: Environment, policy: Policy, explore: bool) -> EpisodeBatch:
     """Returns the rollout of one batch of users, compiled once for equal environments and policies.
 
     Returns:
@@ -52,10 +51,10 @@ def make_episode_batch(env: RatingEnv, policy: Policy, explore: bool) -> Episode
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _episode_batch(
-    env: RatingEnv,
+    env: Environment,
     policy: Policy,
     explore: bool,
-    env_params: EnvParams,
+    env_params: Any,
     policy_params: Any,
     users: jax.Array,
     key: jax.Array,
@@ -80,7 +79,7 @@ def compiled_rollout(
 
 def evaluate_policy(
     episode_batch: EpisodeBatch,
-    env_params: EnvParams,
+    env_params: Any,
     policy_params: Any,
     users: np.ndarray,
     num_relevant: np.ndarray,

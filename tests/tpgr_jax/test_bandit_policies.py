@@ -26,7 +26,7 @@ from tpgr_jax.baselines.gaussian_posterior import (
 from tpgr_jax.baselines.greedy_svd import GreedySVDConfig, fit_greedy_svd, greedy_svd_policy
 from tpgr_jax.baselines.hlinear_ucb import HLinearUCBConfig, fit_hlinear_ucb, hlinear_ucb_policy
 from tpgr_jax.baselines.linear_ucb import LinearUCBConfig, fit_linear_ucb, linear_ucb_policy
-from tpgr_jax.settings import PopularityAgent
+from tpgr_jax.baselines.popularity import Settings as PopularitySettings
 
 LINEAR = {"features": "svd", "feature_size": 2, "feature_epochs": 1, "ridge": 0.5, "exploration": 0.2, "prior": "zero"}
 HIDDEN = {"hidden_size": 2, "item_ridge": 1.0, "item_exploration": 0.1, "rounds": 2, "users_per_round": 4}
@@ -48,12 +48,10 @@ SETTINGS = {
 }
 
 
-def make_policy(name, allow_repeats=False):
+def make_policy(name):
     if name == "gaussian_posterior":
-        return gaussian_posterior_policy(LENGTH, allow_repeats)
-    return {"greedy_svd": greedy_svd_policy, "linear_ucb": linear_ucb_policy, "hlinear_ucb": hlinear_ucb_policy}[name](
-        allow_repeats
-    )
+        return gaussian_posterior_policy(LENGTH)
+    return {"greedy_svd": greedy_svd_policy, "linear_ucb": linear_ucb_policy, "hlinear_ucb": hlinear_ucb_policy}[name]()
 
 
 def fit(variant, table, seed=0):
@@ -92,7 +90,7 @@ def test_no_item_comes_twice_until_the_whole_catalogue_is_played(fitted, variant
 def test_repeats_come_where_they_are_allowed_and_are_learned_from(fitted, variant):
     name, params = fitted[variant]
     env, env_params, _ = make_simulator(make_data(make_table()), allow_repeats=True)
-    items, answers, carry = play_and_keep(env, env_params, make_policy(name, True), params, TEST_USERS)
+    items, answers, carry = play_and_keep(env, env_params, make_policy(name), params, TEST_USERS)
     assert any(len(set(row)) < LENGTH for row in np.asarray(items).T.tolist())
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((answers, carry)))
 
@@ -136,7 +134,6 @@ def test_the_answer_is_the_empirical_reward_whatever_alpha_and_nothing_is_drawn(
 def test_policies_of_equal_settings_are_equal(name):
     assert make_policy(name) == make_policy(name)
     assert hash(make_policy(name)) == hash(make_policy(name))
-    assert make_policy(name) != make_policy(name, True)
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -149,5 +146,5 @@ def test_the_configuration_has_these_settings(name, repository):
 
 def test_popularity_is_configured_as_in_the_paper(repository):
     values = yaml.safe_load((repository / "conf" / "agent" / "popularity.yaml").read_text())
-    agent = read_settings(PopularityAgent, values)
+    agent = read_settings(PopularitySettings, values)
     assert (agent.result_name, agent.policy.measure) == ("popularity", "average")

@@ -61,7 +61,7 @@ def make_learner(head_shards: int, depth: int = 2) -> tuple[Reinforce, World]:
         l2_weight=0.01,
     )
     tree = build_tree(ITEMS, depth, make_clustering("random", None, 0))
-    policy = make_tree_policy(networks, ITEMS, tree.num_children, tree.depth, False)
+    policy = make_tree_policy(networks, ITEMS, tree.num_children, tree.depth)
     learner = Reinforce(make_rating_env(env_config, data), policy, settings, BATCH)
     env_params = make_env_params(env_config, data, np.arange(USERS), 3)
     return learner, World(env_params, make_tree_tables(tree))

@@ -12,9 +12,8 @@ from harness.reports.results import means
 from harness.runs.run_folder import RunFolder
 from harness.settings import read_settings
 from tpgr_jax.evaluation import by_name, evaluate_method, make_evaluate
-from tpgr_jax.methods import make_method
 from tpgr_jax.problem import Problem, make_problem
-from tpgr_jax.settings import RunConfig
+from tpgr_jax.settings import RunConfig, make_method
 
 pytestmark = [
     pytest.mark.optimised,
@@ -39,7 +38,8 @@ def composed(cache: Path, *overrides: str) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def problem(cache: Path) -> Problem:
-    return make_problem(composed(cache))
+    config = composed(cache)
+    return make_problem(config.data, config.env)
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,8 @@ def opponents(cache: Path, problem: Problem) -> dict:
     """Results of the method that conditions a Gaussian, and of the policies that every method is compared with."""
     config = composed(cache, "agent=gaussian_posterior")
     method = make_method(config, problem, RunFolder(cache))
-    return {
-        name: means(by_name(evaluation)) for name, evaluation in evaluate_method(config, problem, method, None).items()
-    }
+    evaluations = evaluate_method(problem, method, None, config.seed)
+    return {name: means(by_name(evaluation)) for name, evaluation in evaluations.items()}
 
 
 def test_split_sizes(problem):
@@ -87,7 +86,7 @@ def test_conditioning_a_gaussian_reaches_what_was_measured_elsewhere(opponents):
 def test_a_linear_bandit_personalises(cache, problem, opponents):
     config = composed(cache, "agent=linear_ucb")
     method = make_method(config, problem, RunFolder(cache))
-    reward = means(by_name(make_evaluate(config, problem, method, explore=False)(None)))["reward"]
+    reward = means(by_name(make_evaluate(problem, method, config.seed, explore=False)(None)))["reward"]
     assert reward > 1.2 * opponents["best_fixed_list"]["reward"]
 
 
@@ -97,7 +96,7 @@ def test_sixty_training_steps_come_close_to_the_best_fixed_list(cache, problem, 
     method = make_method(config, problem, RunFolder(tmp_path))
     assert "depth 2, 61 children" in method.description
     agent = method.agent
-    evaluate = make_evaluate(config, problem, method, explore=False)
+    evaluate = make_evaluate(problem, method, config.seed, explore=False)
     state = agent.init(jax.random.key(0), agent.world)
     untrained = means(by_name(evaluate(state)))["reward"]
     train = jax.jit(

@@ -10,8 +10,8 @@ import numpy as np
 import optax
 
 from sim.envs.fixed_policies import scripted_policy
-from sim.envs.rating_env import EnvParams, RatingEnv, Trajectory
-from sim.envs.rollout import rollout
+from sim.envs.rating_env import Trajectory
+from sim.envs.rollout import Environment, rollout
 from sim.tables.ratings import RatingData
 from tpgr_jax.agents.tree_policy import TreePolicyNetwork
 
@@ -21,8 +21,8 @@ LEARNING_RATE = 1e-3
 def pretrain_encoder(
     network: TreePolicyNetwork,
     params: Any,
-    env: RatingEnv,
-    env_params: EnvParams,
+    env: Environment,
+    env_params: Any,
     data: RatingData,
     users: np.ndarray,
     steps: int,
@@ -56,7 +56,7 @@ def pretrain_encoder(
     opt_state = optimizer.init(learned)
 
     @jax.jit
-    def update(env_params: EnvParams, learned: Any, opt_state: Any, users: jax.Array, script: jax.Array) -> Any:
+    def update(env_params: Any, learned: Any, opt_state: Any, users: jax.Array, script: jax.Array) -> Any:
         trajectory = rollout(env, env_params, scripted_policy(), script, users, jax.random.key(0), False)
         value, gradient = jax.value_and_grad(
             lambda learned: _reconstruction_loss(network, {**params, "encoder": learned[0]}, learned[1], trajectory)

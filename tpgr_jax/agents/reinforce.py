@@ -15,8 +15,8 @@ from jax.sharding import PartitionSpec
 from harness.settings import Count, CountOrZero, NotNegative, Positive, Share
 from harness.sharding import EPISODES, EVERYWHERE, mean_over_devices, per_device
 from harness.training.optimizers import annealed, clipped_adam, descend
-from sim.envs.rating_env import EnvParams, RatingEnv, Trajectory
-from sim.envs.rollout import rollout
+from sim.envs.rating_env import Trajectory
+from sim.envs.rollout import TrainingEnvironment, rollout
 from tpgr_jax.agents.tree_ops import MASKED_LOGIT, TreeTables
 from tpgr_jax.agents.tree_policy import PolicyParams, TreePolicy
 
@@ -42,7 +42,7 @@ class LearnerConfig:
 class World:
     """What training reads on the device: the simulator's tables and the tree."""
 
-    env: EnvParams
+    env: Any
     tree: TreeTables
 
 
@@ -108,6 +108,7 @@ def exploration_bonus(log_probs: jax.Array, kind: str) -> jax.Array:
 
 
 def policy_loss(
+    env: TrainingEnvironment,
     policy: TreePolicy,
     config: LearnerConfig,
     network: Any,
@@ -120,6 +121,7 @@ def policy_loss(
     """The REINFORCE loss: minus the mean over episodes of sum_t log pi(a_t | s_t) A_t, less the exploration bonus.
 
     Args:
+        env: The simulator.
         policy: The tree policy.
         config: Learner settings.
         network: Its network parameters, to differentiate.
@@ -132,7 +134,7 @@ def policy_loss(
     Returns:
         Scalar loss and metrics: mean entropy of the visited nodes per level (nats).
     """
-    log_prob, levels = policy.path_log_probs(PolicyParams(network, tree), trajectory, steps)
+    log_prob, levels = policy.path_log_probs(PolicyParams(network, tree), env, trajectory, steps)
     advantage = advantage if steps is None else advantage[steps]
     chex.assert_equal_shape([log_prob, advantage])
     episodes = log_prob.shape[1]
@@ -155,7 +157,7 @@ class Reinforce:
         episodes_per_step: B episodes per training step, a multiple of config.episodes_per_user.
     """
 
-    env: RatingEnv
+    env: TrainingEnvironment
     policy: TreePolicy
     config: LearnerConfig
     episodes_per_step: int
@@ -180,7 +182,7 @@ class Reinforce:
         """
         user_key, rollout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
         groups = self.episodes_per_step // self.config.episodes_per_user
-        users = jax.random.choice(user_key, world.env.users, (groups,))
+        users = self.env.draw_starts(user_key, world.env, groups)
         users = jnp.repeat(users, self.config.episodes_per_user, total_repeat_length=self.episodes_per_step)
         trajectory = rollout(
             self.env,
@@ -204,7 +206,7 @@ class Reinforce:
         returns = discounted_returns(trajectory.reward, config.discount)
         advantage = advantages(returns, config.baseline, config.episodes_per_user)
         # A uniformly drawn first item was not the policy's choice.
-        first = 1 if self.env.cold_start == "random" else 0
+        first = self.env.first_decision
         steps = jnp.arange(first, self.env.episode_length)
         entropy_weight = annealed(config.entropy_weight, config.entropy_weight_end, config.entropy_steps, state.step)
 
@@ -259,7 +261,9 @@ class Reinforce:
         ) -> tuple[Any, Any]:
             def loss_of(trainable: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
                 together = policy.with_trainable(network, trainable)
-                return policy_loss(policy, self.config, together, tree, trajectory, advantage, steps, entropy_weight)
+                return policy_loss(
+                    self.env, policy, self.config, together, tree, trajectory, advantage, steps, entropy_weight
+                )
 
             (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(trainable)
             return mean_over_devices(gradient, layout), mean_over_devices({"loss": loss, **metrics})

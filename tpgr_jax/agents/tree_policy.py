@@ -16,9 +16,9 @@ from harness.settings import Count, CountOrZero
 from harness.sharding import EVERYWHERE, NODES
 from sim.envs.policy import Decision, Policy
 from sim.envs.rating_env import STATUS_SIZE, Observation, Trajectory
+from sim.envs.rollout import TrainingEnvironment
 from tpgr_jax.agents.tree_ops import (
     MASKED_LOGIT,
-    NO_LEAF,
     TreeTables,
     available_items,
     chosen,
@@ -101,12 +101,10 @@ class TreePolicy:
         network: The Linen module.
         count_prior: Whether log(number of available items) is added to each child's logit, which makes the untrained
             policy uniform over items (official code).
-        mask_recommended: False only where repeats are allowed (the timing study).
     """
 
     network: TreePolicyNetwork
     count_prior: bool
-    mask_recommended: bool
 
     def init(self, key: jax.Array) -> Any:
         """Draws initial network parameters."""
@@ -161,19 +159,20 @@ class TreePolicy:
         log_prob = jnp.zeros((batch_size,))
         for level in range(depth):
             logits = self._apply(TreePolicyNetwork.logits, params, level, state, node)
-            masked = self._mask(logits, self._available(tables, level, node, past_leaves))
+            masked = self._mask(logits, available_items(tables, level, node, past_leaves))
             choice = sample_child(masked, uniform[level]) if explore else place_of_largest(masked)
             log_prob += chosen(jax.nn.log_softmax(masked), choice)
             node = node * branching + choice
         return cell, Decision(tables.leaf_items[node], log_prob)
 
     def path_log_probs(
-        self, params: PolicyParams, trajectory: Trajectory, steps: jax.Array | None = None
+        self, params: PolicyParams, env: TrainingEnvironment, trajectory: Trajectory, steps: jax.Array | None = None
     ) -> tuple[jax.Array, list[jax.Array]]:
         """Recomputes log pi of recommendations and the masked distributions on their paths, for the update.
 
         Args:
             params: Parameters; `params.network` is what the update differentiates.
+            env: Where the episodes were played.
             trajectory: [T, B] episodes.
             steps: [n] int32 time steps to recompute; None for all T.
 
@@ -184,22 +183,19 @@ class TreePolicy:
         tables = params.tables
         branching, depth = self.network.num_children, self.network.depth
         state = self._apply(TreePolicyNetwork.encode, params, trajectory.item, trajectory.reward, trajectory.status)
-        length, batch_size = trajectory.item.shape
-        past = leaf = tables.item_leaf[trajectory.item]
-        now = jnp.arange(length)
+        leaf = tables.item_leaf[trajectory.item]
+        past_leaves = env.recommended_before(leaf, steps)
         if steps is not None:
-            state, leaf, now = state[steps], leaf[steps], now[steps]
-        samples = leaf.size
+            state, leaf = state[steps], leaf[steps]
+        samples, batch_size = leaf.size, leaf.shape[1]
         state, leaf = state.reshape(samples, -1), leaf.reshape(samples)
-        earlier = now[:, None] > jnp.arange(length)
-        # [n, B, T] leaves recommended before each step.
-        past_leaves = jnp.where(earlier[:, None, :], past.T[None], NO_LEAF).reshape(samples, length)
+        past_leaves = past_leaves.reshape(samples, past_leaves.shape[-1])
         total = jnp.zeros((samples,))
         levels = []
         for level in range(depth):
             node, below = leaf // branching ** (depth - level), leaf // branching ** (depth - level - 1)
             logits = self._apply(TreePolicyNetwork.logits, params, level, state, node)
-            log_probs = jax.nn.log_softmax(self._mask(logits, self._available(tables, level, node, past_leaves)))
+            log_probs = jax.nn.log_softmax(self._mask(logits, available_items(tables, level, node, past_leaves)))
             total += chosen(log_probs, below % branching)
             levels.append(log_probs)
         return total.reshape(-1, batch_size), levels
@@ -207,21 +203,13 @@ class TreePolicy:
     def _apply(self, method: Callable[..., Any], params: PolicyParams, *arguments: Any) -> Any:
         return self.network.apply({"params": params.network}, *arguments, method=method)
 
-    def _available(self, tables: TreeTables, level: int, node: jax.Array, past_leaves: jax.Array) -> jax.Array:
-        """Returns [S, C] int32 items below each child that may be recommended, from [S, T] past leaves."""
-        if not self.mask_recommended:
-            return tables.sizes[level][node]
-        return available_items(tables, level, node, past_leaves)
-
     def _mask(self, logits: jax.Array, available: jax.Array) -> jax.Array:
         if self.count_prior:
             logits = logits + jnp.log(jnp.maximum(available, 1).astype(jnp.float32))
         return jnp.where(available > 0, logits, MASKED_LOGIT)
 
 
-def make_tree_policy(
-    config: PolicyConfig, num_items: int, num_children: int, depth: int, allow_repeats: bool
-) -> TreePolicy:
+def make_tree_policy(config: PolicyConfig, num_items: int, num_children: int, depth: int) -> TreePolicy:
     """Builds the policy for a tree of the given shape.
 
     Args:
@@ -229,8 +217,7 @@ def make_tree_policy(
         num_items: I.
         num_children: C.
         depth: D.
-        allow_repeats: Whether items may be recommended again.
     """
     encoder = make_encoder(config, num_items)
     network = TreePolicyNetwork(encoder, tuple(config.hidden), num_children, depth, config.head_shards)
-    return TreePolicy(network, config.count_prior, not allow_repeats)
+    return TreePolicy(network, config.count_prior)

@@ -74,7 +74,7 @@ class ValueLearner:
             gradient's norm.
         """
         user_key, rollout_key, learn_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
-        users = jax.random.choice(user_key, world.env.users, (self.episodes_per_step,))
+        users = self.env.draw_starts(user_key, world.env, self.episodes_per_step)
         params = ValueTreeParams(state.params, world.tree)
         policy = self.policy.as_policy()
         trajectory = rollout(self.env, world.env, policy, params, users, rollout_key, explore=True)
@@ -140,10 +140,9 @@ class ValueLearner:
         return self.policy.user_state(learned, *(row.reshape(-1, *row.shape[2:]) for row in rows))
 
     def _past_leaves(self, world: World, item: jax.Array, steps: jax.Array) -> jax.Array:
-        """Returns [n * B, T] leaf slots recommended before the given steps of [T, B] episodes."""
-        earlier = steps[:, None] > jnp.arange(item.shape[0])
-        recommended = jnp.where(earlier[:, None, :], item.T[None], -1)
-        return self.policy.past_leaves(world.tree, recommended.reshape(-1, item.shape[0]))
+        """Returns [n * B, T] leaf slots that cannot be taken again at the given steps of [T, B] episodes."""
+        before = self.env.recommended_before(world.tree.item_leaf[item], steps)
+        return before.reshape(steps.size * item.shape[1], before.shape[-1])
 
     def _paths(self, params: ValueTreeParams, state: UserState, past_leaves: jax.Array, key: jax.Array) -> jax.Array:
         """Returns [S, P] deepest inner nodes to learn at: those of the beam, and those of random items."""

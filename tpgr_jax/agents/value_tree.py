@@ -144,7 +144,6 @@ class ValueTree:
         config: Settings.
         episode_length: T.
         alpha: Weight of the sequential reward (Eq. 6).
-        mask_recommended: False only where repeats are allowed (the timing study).
     """
 
     network: ValueTreeNetwork
@@ -152,7 +151,6 @@ class ValueTree:
     config: ValueTreeConfig
     episode_length: int
     alpha: float
-    mask_recommended: bool
 
     def init(self, key: jax.Array) -> Learned:
         """Draws initial network parameters; the fitted parts are zeros (see `with_fitted`)."""
@@ -209,7 +207,7 @@ class ValueTree:
         tables = params.tables
         posterior = params.learned.answers.after_last(posterior, observation)
         state = self.user_state(params.learned, *filter_estimate(posterior), observation.status)
-        past_leaves = self.past_leaves(tables, observation.recommended)
+        past_leaves = past_leaves_of(tables, observation.recommended)
         node = self.follow_beam(params, state, past_leaves)
         beam, children = node.shape[1], self.network.num_children
         value = self.item_values(params, state, node, past_leaves).reshape(-1, beam * children)
@@ -222,12 +220,6 @@ class ValueTree:
             log_prob = jnp.zeros(choice.shape)
         leaf = chosen(node, choice // children) * children + choice % children
         return posterior, Decision(tables.leaf_items[leaf], log_prob)
-
-    def past_leaves(self, tables: TreeTables, recommended: jax.Array) -> jax.Array:
-        """Returns leaf slots that may not be taken again: those of [S, T] items recommended so far."""
-        if not self.mask_recommended:
-            return jnp.full_like(recommended, NO_LEAF)
-        return past_leaves_of(tables, recommended)
 
     def user_state(self, learned: Learned, mean: jax.Array, spread: jax.Array, status: jax.Array) -> UserState:
         """Puts together what the heads read.
@@ -366,7 +358,6 @@ def make_value_tree(
     depth: int,
     episode_length: int,
     alpha: float,
-    allow_repeats: bool,
 ) -> ValueTree:
     """Builds the policy for a tree of the given shape.
 
@@ -377,7 +368,6 @@ def make_value_tree(
         depth: D.
         episode_length: T.
         alpha: Weight of the sequential reward.
-        allow_repeats: Whether items may be recommended again.
     """
     network = ValueTreeNetwork(tuple(config.hidden), num_children, depth)
-    return ValueTree(network, num_items, config, episode_length, alpha, not allow_repeats)
+    return ValueTree(network, num_items, config, episode_length, alpha)

@@ -19,9 +19,10 @@ import optax
 from harness.settings import Count, Positive
 from harness.training.optimizers import clipped_adam, descend, soft_update
 from sim.envs.nearest_items import best_available, map_rows
-from sim.envs.policy import Decision, Policy
-from sim.envs.rating_env import STATUS_SIZE, Observation, RatingEnv
-from tpgr_jax.baselines.episode_replay import Episodes, earlier_items
+from sim.envs.policy import Decision, Policy, Ranking, rank_best
+from sim.envs.rating_env import STATUS_SIZE, Observation
+from sim.envs.rollout import TrainingEnvironment
+from tpgr_jax.baselines.episode_replay import Episodes
 from tpgr_jax.baselines.replay_learner import (
     ActingParams,
     Learned,
@@ -30,9 +31,12 @@ from tpgr_jax.baselines.replay_learner import (
     World,
     epsilon_greedy,
     regression_loss,
+    replay_method,
     td_targets,
 )
+from tpgr_jax.methods import AgentSettings, Method, RunContext
 from tpgr_jax.networks.encoder import Encoder, EncoderConfig, make_encoder
+from tpgr_jax.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,14 @@ class DqnConfig(ReplayConfig):
 
     learning_rate: Positive
     double: bool
+
+
+@dataclass(frozen=True)
+class Settings(AgentSettings):
+    """What `conf/agent/dqn_r.yaml` holds."""
+
+    policy: QPolicyConfig
+    learner: DqnConfig
 
 
 class QNetwork(nn.Module):
@@ -116,11 +128,9 @@ class QPolicy:
 
     Attributes:
         network: The Linen module.
-        mask_recommended: False only where repeats are allowed (the timing study).
     """
 
     network: QNetwork
-    mask_recommended: bool
 
     def init(self, key: jax.Array) -> Any:
         """Draws initial network parameters."""
@@ -128,8 +138,8 @@ class QPolicy:
         return self.network.init(key, item, reward, jnp.zeros((2, 1, STATUS_SIZE)))["params"]
 
     def as_policy(self) -> Policy:
-        """Returns the two functions that the rollout needs; the carry is the recurrent unit's cell [B, H]."""
-        return Policy(self._initial_cell, self._act)
+        """Returns the functions of `Policy`, of `ActingParams`; the carry is the recurrent unit's cell [B, H]."""
+        return Policy(self._initial_cell, self._act, self._rank)
 
     def apply(self, method: Callable[..., Any], params: Any, *arguments: Any) -> Any:
         """Applies a method of the network."""
@@ -146,29 +156,41 @@ class QPolicy:
 
         def best(row: tuple[jax.Array, jax.Array]) -> jax.Array:
             scores = self.apply(QNetwork.ranking, params, row[0])
-            return best_available(scores, row[1] if self.mask_recommended else jnp.full_like(row[1], -1))
+            return best_available(scores, row[1])
 
         return map_rows(best, (features, recommended), self.network.encoder.num_items)
 
     def _initial_cell(self, params: ActingParams, batch_size: int) -> jax.Array:
         return jnp.zeros((batch_size, self.network.encoder.hidden_size))
 
+    def _encode(self, params: ActingParams, cell: jax.Array, observation: Observation) -> tuple[jax.Array, jax.Array]:
+        interaction = (observation.last_item, observation.last_reward, observation.status)
+        cell, features = self.apply(QNetwork.encode_step, params.network, cell, *interaction)
+        return cell, features
+
     def _act(
         self, params: ActingParams, cell: jax.Array, observation: Observation, key: jax.Array, explore: bool
     ) -> tuple[jax.Array, Decision]:
-        cell, features = self.apply(
-            QNetwork.encode_step,
-            params.network,
-            cell,
-            observation.last_item,
-            observation.last_reward,
-            observation.status,
-        )
+        cell, features = self._encode(params, cell, observation)
         item = self.best_items(params.network, features, observation.recommended)
         if explore:
             num_items = self.network.encoder.num_items
-            item = epsilon_greedy(key, params.epsilon, item, observation, num_items, not self.mask_recommended)
+            item = epsilon_greedy(key, params.epsilon, item, observation, num_items)
         return cell, Decision(item, jnp.zeros(item.shape))
+
+    def _rank(
+        self, params: ActingParams, cell: jax.Array, observation: Observation, k: int, available: jax.Array
+    ) -> Ranking:
+        """Scores are Q-values up to what all items have in common."""
+        _, features = self._encode(params, cell, observation)
+        num_items = self.network.encoder.num_items
+        available = jnp.broadcast_to(available, (features.shape[0], num_items))
+
+        def rank(row: tuple[jax.Array, jax.Array, jax.Array]) -> Ranking:
+            return rank_best(self.apply(QNetwork.ranking, params.network, row[0]), row[1], k, row[2])
+
+        ranking: Ranking = map_rows(rank, (features, observation.recommended, available), num_items)
+        return ranking
 
 
 @dataclass(frozen=True)
@@ -195,8 +217,9 @@ class DqnR(ReplayLearner):
         if self.config.double:
             choosing, features = params, self.policy.apply(QNetwork.encode, params, *stored)[1:]
         rows = features.shape[0] * features.shape[1]
-        recommended = earlier_items(episodes.item)[1:]
-        best = self.policy.best_items(choosing, features.reshape(rows, -1), recommended.reshape(rows, -1))
+        recommended = self.env.recommended_before(episodes.item)[1:]
+        flat = (array.reshape(rows, array.shape[-1]) for array in (features, recommended))
+        best = self.policy.best_items(choosing, *flat)
         return self.policy.apply(QNetwork.value, target, target_features, best.reshape(features.shape[:2]))
 
     def loss(self, params: Any, episodes: Episodes, targets: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -215,11 +238,18 @@ class DqnR(ReplayLearner):
         return Learned(params, target, opt_state), {"loss": loss, "gradient_norm": norm, **metrics}
 
 
-def make_dqn_r(policy: QPolicyConfig, learner: DqnConfig, env: RatingEnv, episodes_per_step: int) -> DqnR:
+def make_dqn_r(policy: QPolicyConfig, learner: DqnConfig, env: TrainingEnvironment, episodes_per_step: int) -> DqnR:
     """Builds the learner for a simulator.
 
     Raises:
         UserError: The replay memory is smaller than what a training step plays.
     """
     network = QNetwork(make_encoder(policy, env.num_items), tuple(policy.hidden), policy.dueling)
-    return DqnR(env, QPolicy(network, not env.allow_repeats), learner, episodes_per_step)
+    return DqnR(env, QPolicy(network), learner, episodes_per_step)
+
+
+def build(problem: Problem, settings: Settings, run: RunContext) -> Method:
+    """Builds the method (see `tpgr_jax.registry`)."""
+    learner = make_dqn_r(settings.policy, settings.learner, problem.env, run.episodes_per_step)
+    world = World(problem.env_params)
+    return replay_method(problem, settings.result_name, settings.policy, learner, world, run)

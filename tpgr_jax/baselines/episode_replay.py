@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from harness.training.replay import Replay, add_rows, make_replay, sample_rows
-from sim.envs.rating_env import NO_ITEM, Trajectory, statuses
+from sim.envs.rating_env import Trajectory, statuses
 
 
 @flax.struct.dataclass
@@ -61,9 +61,3 @@ def sample_episodes(replay: Replay, key: jax.Array, number: int) -> Episodes:
     rows = sample_rows(replay, key, number)
     status = jax.vmap(statuses, out_axes=1)(rows.sign)
     return Episodes(rows.item.T, rows.reward.T, status)
-
-
-def earlier_items(item: jax.Array) -> jax.Array:
-    """Returns [T, n, T] int32 items recommended before each step of episodes [T, n], padded with -1."""
-    steps = jnp.arange(item.shape[0])
-    return jnp.where((steps < steps[:, None])[:, None], item.T, NO_ITEM)

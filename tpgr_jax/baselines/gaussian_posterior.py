@@ -18,11 +18,13 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.settings import Count, NotNegative, Positive
-from sim.envs.policy import Decision, Policy, recommend_best
+from sim.envs.policy import Policy, scoring_policy
 from sim.envs.rating_env import Observation
 from sim.tables.ratings import RatingData
+from tpgr_jax.methods import AgentSettings, Method, RunContext, fitted_method
 from tpgr_jax.models.kalman import LinearPosterior, linear_prior, observe, predict
 from tpgr_jax.models.reward_moments import mean_rewards, principal_axes, reward_covariance, reward_matrix
+from tpgr_jax.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,24 @@ class GaussianPosteriorConfig:
     covariance_limit_mb: NotNegative
 
 
+@dataclass(frozen=True)
+class Settings(AgentSettings):
+    """What `conf/agent/gaussian_posterior.yaml` holds."""
+
+    policy: GaussianPosteriorConfig
+
+
 @flax.struct.dataclass
 class Answers:
     """What an episode has learned, for the full covariance; zeros beyond the steps taken.
 
     Attributes:
+        item: [B, T] int32 the items that were answered, in order.
         precision: [B, T, T] inverse of the observed rewards' covariance, noise included.
         weight: [B, T] the same times (reward - mean): how much each answer adds of its item's covariances.
     """
 
+    item: jax.Array
     precision: jax.Array
     weight: jax.Array
 
@@ -64,7 +75,7 @@ class FullCovariance:
     def initial(self, batch_size: int, episode_length: int) -> Answers:
         """Returns what is known of B users before the first answer."""
         shape = (batch_size, episode_length)
-        return Answers(jnp.zeros((*shape, episode_length)), jnp.zeros(shape))
+        return Answers(jnp.zeros(shape, jnp.int32), jnp.zeros((*shape, episode_length)), jnp.zeros(shape))
 
     def update(self, answers: Answers, observation: Observation) -> Answers:
         """Takes in the answers to the last items (nothing before the first step).
@@ -73,16 +84,19 @@ class FullCovariance:
         ones, it grows by e e^T / s, where e = unit vector - inverse k and s = variance + noise - k^T inverse k.
         """
         item = jnp.maximum(observation.last_item, 0)
-        # What stands here for the newest item and beyond meets zeros.
-        covariance = self.covariance[item[:, None], jnp.maximum(observation.recommended, 0)]
+        # What stands here beyond the earlier items meets zeros.
+        covariance = self.covariance[item[:, None], answers.item]
         regression = jnp.einsum("bst,bt->bs", answers.precision, covariance, precision="highest")
-        border = jax.nn.one_hot(observation.step - 1, regression.shape[-1]) - regression
+        newest = jax.nn.one_hot(observation.step - 1, regression.shape[-1])
+        border = newest - regression
         unexplained = self.covariance[item, item] - jnp.sum(covariance * regression, -1)
         spread = jnp.maximum(unexplained, 0) + self.noise  # rounding must not make a variance negative
         surprise = observation.last_empirical - self.mean[item] - jnp.sum(covariance * answers.weight, -1)
         scaled = jnp.where(observation.step > 0, 1 / spread, 0)[:, None] * border
         return Answers(
-            answers.precision + border[:, :, None] * scaled[:, None, :], answers.weight + surprise[:, None] * scaled
+            jnp.where(newest > 0, item[:, None], answers.item),
+            answers.precision + border[:, :, None] * scaled[:, None, :],
+            answers.weight + surprise[:, None] * scaled,
         )
 
     def conditional_mean(self, answers: Answers, observation: Observation) -> jax.Array:
@@ -90,12 +104,11 @@ class FullCovariance:
 
         One answer of each episode at a time, so that memory is O(B I): [B, T, I] would be too much.
         """
-        items = jnp.maximum(observation.recommended, 0)
 
         def add(t: jax.Array, mean: jax.Array) -> jax.Array:
-            return mean + answers.weight[:, t, None] * self.covariance[items[:, t]]
+            return mean + answers.weight[:, t, None] * self.covariance[answers.item[:, t]]
 
-        start = jnp.broadcast_to(self.mean, (items.shape[0], self.mean.shape[0]))
+        start = jnp.broadcast_to(self.mean, (answers.item.shape[0], self.mean.shape[0]))
         return jax.lax.fori_loop(0, jnp.max(observation.step), add, start)
 
 
@@ -179,7 +192,7 @@ def _float32(values: np.ndarray) -> jax.Array:
 
 
 @functools.cache
-def gaussian_posterior_policy(episode_length: int, allow_repeats: bool = False) -> Policy:
+def gaussian_posterior_policy(episode_length: int) -> Policy:
     """Returns the policy whose parameters are a `FullCovariance` or a `FactorCovariance`.
 
     It decides greedily whether it is to explore or not. Equal arguments give the same policy, so that what was compiled
@@ -187,21 +200,20 @@ def gaussian_posterior_policy(episode_length: int, allow_repeats: bool = False) 
 
     Args:
         episode_length: T.
-        allow_repeats: Whether an item may be recommended again.
     """
-    return Policy(
-        functools.partial(_initial_carry, episode_length=episode_length),
-        functools.partial(_act, allow_repeats=allow_repeats),
-    )
+    return scoring_policy(functools.partial(_initial_carry, episode_length=episode_length), _score)
 
 
 def _initial_carry(params: GaussianParams, batch_size: int, episode_length: int) -> Any:
     return params.initial(batch_size, episode_length)
 
 
-def _act(
-    params: GaussianParams, carry: Any, observation: Observation, key: jax.Array, explore: bool, allow_repeats: bool
-) -> tuple[Any, Decision]:
+def _score(params: GaussianParams, carry: Any, observation: Observation) -> tuple[Any, jax.Array]:
     carry = params.update(carry, observation)
-    score = params.conditional_mean(carry, observation)
-    return carry, recommend_best(score, observation.recommended, allow_repeats)
+    return carry, params.conditional_mean(carry, observation)
+
+
+def build(problem: Problem, settings: Settings, run: RunContext) -> Method:
+    """Builds the method (see `tpgr_jax.registry`)."""
+    params = fit_gaussian_posterior(settings.policy, *problem.training_ratings, run.seed)
+    return fitted_method(settings.result_name, gaussian_posterior_policy(problem.env.episode_length), params)

@@ -7,7 +7,6 @@ interaction only the user's vector is fitted again (fold-in), by ridge regressio
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,12 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.settings import Count, Positive
-from sim.envs.policy import Decision, Policy, recommend_best
+from sim.envs.policy import Policy, scoring_policy
 from sim.envs.rating_env import Observation
 from sim.tables.ratings import RatingData
+from tpgr_jax.methods import AgentSettings, Method, RunContext, fitted_method
 from tpgr_jax.models.kalman import LinearPosterior, linear_prior, observe, predict
 from tpgr_jax.models.matrix_factorisation import factorise
 from tpgr_jax.models.reward_moments import mean_rewards, principal_axes, reward_matrix
+from tpgr_jax.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,13 @@ class GreedySVDConfig:
     factors: Count
     epochs: Count
     ridge: Positive
+
+
+@dataclass(frozen=True)
+class Settings(AgentSettings):
+    """What `conf/agent/greedy_svd.yaml` holds."""
+
+    policy: GreedySVDConfig
 
 
 @flax.struct.dataclass
@@ -97,32 +105,25 @@ def _reward_of_rating(data: RatingData, reward_of_code: np.ndarray) -> tuple[flo
     return slope, rewards[0] - slope * ratings[0]
 
 
-@functools.cache
-def greedy_svd_policy(allow_repeats: bool = False) -> Policy:
-    """Returns the policy whose parameters are `GreedySVDParams`; greedy whether it is to explore or not.
-
-    Equal arguments give the same policy, so that what was compiled for one is found again.
-
-    Args:
-        allow_repeats: Whether an item may be recommended again.
-    """
-    return Policy(_initial_carry, functools.partial(_act, allow_repeats=allow_repeats))
+def greedy_svd_policy() -> Policy:
+    """Returns the policy whose parameters are `GreedySVDParams`; greedy whether it is to explore or not."""
+    return scoring_policy(_initial_carry, _score)
 
 
 def _initial_carry(params: GreedySVDParams, batch_size: int) -> LinearPosterior:
     return linear_prior(jnp.zeros(params.features.shape[1]), 1 / params.ridge, batch_size)
 
 
-def _act(
-    params: GreedySVDParams,
-    posterior: LinearPosterior,
-    observation: Observation,
-    key: jax.Array,
-    explore: bool,
-    allow_repeats: bool,
-) -> tuple[LinearPosterior, Decision]:
+def _score(
+    params: GreedySVDParams, posterior: LinearPosterior, observation: Observation
+) -> tuple[LinearPosterior, jax.Array]:
     item, answer = jnp.maximum(observation.last_item, 0), observation.last_empirical
     observed = (observation.step > 0) & ((answer != 0) | params.unrated_answers)
     posterior, _ = observe(posterior, params.features[item], answer - params.base[item], jnp.float32(1), observed)
-    score = params.base + predict(params.features, posterior.mean)
-    return posterior, recommend_best(score, observation.recommended, allow_repeats)
+    return posterior, params.base + predict(params.features, posterior.mean)
+
+
+def build(problem: Problem, settings: Settings, run: RunContext) -> Method:
+    """Builds the method (see `tpgr_jax.registry`)."""
+    params = fit_greedy_svd(settings.policy, *problem.training_ratings, run.seed)
+    return fitted_method(settings.result_name, greedy_svd_policy(), params)

@@ -28,9 +28,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.settings import Count, CountOrZero, NotNegative, Positive
-from sim.envs.policy import Decision, Policy, recommend_best
-from sim.envs.rating_env import EnvParams, Observation, RatingEnv
-from sim.envs.rollout import Episodes, advance, begin
+from sim.envs.policy import Policy, scoring_policy
+from sim.envs.rating_env import Observation
+from sim.envs.rollout import Environment, Episodes, advance, begin
 from sim.tables.ratings import RatingData
 from tpgr_jax.baselines.linear_ucb import (
     LinearUCBConfig,
@@ -41,7 +41,9 @@ from tpgr_jax.baselines.linear_ucb import (
     update_user_model,
     upper_bound,
 )
+from tpgr_jax.methods import AgentSettings, Method, RunContext, fitted_method
 from tpgr_jax.models.kalman import predict
+from tpgr_jax.problem import Problem
 
 _START_DEVIATION = 0.01  # of hidden features before learning: from exactly 0 they would never move
 
@@ -55,6 +57,13 @@ class HLinearUCBConfig(LinearUCBConfig):
     item_exploration: NotNegative
     rounds: CountOrZero
     users_per_round: Count
+
+
+@dataclass(frozen=True)
+class Settings(AgentSettings):
+    """What `conf/agent/hlinear_ucb.yaml` holds."""
+
+    policy: HLinearUCBConfig
 
 
 @flax.struct.dataclass
@@ -134,8 +143,8 @@ def fit_hlinear_ucb(
     train_users: np.ndarray,
     reward_of_code: np.ndarray,
     seed: int,
-    env: RatingEnv,
-    env_params: EnvParams,
+    env: Environment,
+    env_params: Any,
 ) -> HLinearUCBParams:
     """Makes the observed features from the training users' ratings, and learns the hidden ones by playing with them.
 
@@ -145,8 +154,8 @@ def fit_hlinear_ucb(
         train_users: [n] users to learn from, ascending.
         reward_of_code: [V + 1] empirical reward of each rating code.
         seed: Of the features, of the start and of the episodes' users.
-        env: The simulator.
-        env_params: Its tables; episodes are played with `train_users` whomever these draw.
+        env: The simulator, in which a start is a user.
+        env_params: Its tables.
 
     Raises:
         UserError: More factors of rewards than items.
@@ -155,18 +164,21 @@ def fit_hlinear_ucb(
     # The tag keeps these numbers apart from those of matrix factorisation with the same seed.
     start_key, key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 2))
     statistics = initial_statistics(data.num_items, config.hidden_size, config.item_ridge, start_key)
-    env_params = replace(env_params, users=jnp.asarray(train_users, jnp.int32))
+    users = jnp.asarray(train_users, jnp.int32)
     keys = jax.random.split(key, config.rounds)
     item_exploration = jnp.float32(config.item_exploration)
-    statistics = _play_rounds(env, config.users_per_round, env_params, linear, item_exploration, statistics, keys)
+    statistics = _play_rounds(
+        env, config.users_per_round, env_params, users, linear, item_exploration, statistics, keys
+    )
     return with_hidden_features(linear, statistics, item_exploration)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _play_rounds(
-    env: RatingEnv,
+    env: Environment,
     users_per_round: int,
-    env_params: EnvParams,
+    env_params: Any,
+    train_users: jax.Array,
     linear: LinearUCBParams,
     item_exploration: jax.Array,
     statistics: ItemStatistics,
@@ -174,7 +186,7 @@ def _play_rounds(
 ) -> ItemStatistics:
     def play_round(statistics: ItemStatistics, key: jax.Array) -> tuple[ItemStatistics, None]:
         user_key, key = jax.random.split(key)
-        users = jax.random.choice(user_key, env_params.users, (users_per_round,))
+        users = jax.random.choice(user_key, train_users, (users_per_round,))
         params = with_hidden_features(linear, statistics, item_exploration)
         interactions = play_interactions(env, env_params, params, users, key)
         item, user_vector, reward = (jnp.concatenate(steps) for steps in interactions)
@@ -184,14 +196,14 @@ def _play_rounds(
 
 
 def play_interactions(
-    env: RatingEnv, env_params: EnvParams, params: HLinearUCBParams, users: jax.Array, key: jax.Array
+    env: Environment, env_params: Any, params: HLinearUCBParams, users: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Plays an episode with each of B users.
 
     Returns:
         Items [T, B], the users' vectors theta_u after each interaction [T, B, E + H], empirical rewards [T, B].
     """
-    policy = env.prepare(hlinear_ucb_policy(env.allow_repeats))
+    policy = env.prepare(hlinear_ucb_policy())
 
     def step(episodes: Episodes, t: jax.Array) -> tuple[Episodes, Any]:
         step_key = jax.random.fold_in(key, t)
@@ -204,33 +216,18 @@ def play_interactions(
     return jax.lax.scan(step, episodes, jnp.arange(env.episode_length))[1]
 
 
-@functools.cache
-def hlinear_ucb_policy(allow_repeats: bool = False) -> Policy:
-    """Returns the policy whose parameters are `HLinearUCBParams`; the highest bound, whether it is to explore or not.
-
-    Equal arguments give the same policy, so that what was compiled for one is found again.
-
-    Args:
-        allow_repeats: Whether an item may be recommended again.
-    """
-    return Policy(_initial_carry, functools.partial(_act, allow_repeats=allow_repeats))
+def hlinear_ucb_policy() -> Policy:
+    """Returns the policy whose parameters are `HLinearUCBParams`: the highest bound, with or without `explore`."""
+    return scoring_policy(_initial_carry, _score)
 
 
 def _initial_carry(params: HLinearUCBParams, batch_size: int) -> UserModel:
     return initial_user_model(params.user, batch_size)
 
 
-def _act(
-    params: HLinearUCBParams,
-    user: UserModel,
-    observation: Observation,
-    key: jax.Array,
-    explore: bool,
-    allow_repeats: bool,
-) -> tuple[UserModel, Decision]:
+def _score(params: HLinearUCBParams, user: UserModel, observation: Observation) -> tuple[UserModel, jax.Array]:
     user = update_user_model(params.user, user, observation)
-    score = upper_bound(params.user, user) + params.item_exploration * item_deviation(params, user)
-    return user, recommend_best(score, observation.recommended, allow_repeats)
+    return user, upper_bound(params.user, user) + params.item_exploration * item_deviation(params, user)
 
 
 def item_deviation(params: HLinearUCBParams, user: UserModel) -> jax.Array:
@@ -240,3 +237,9 @@ def item_deviation(params: HLinearUCBParams, user: UserModel) -> jax.Array:
     products = (hidden[:, :, None] * hidden[:, None, :]).reshape(-1, size * size)
     variance = predict(params.item_covariance.reshape(num_items, size * size), products)
     return jnp.sqrt(jnp.maximum(variance, 0))
+
+
+def build(problem: Problem, settings: Settings, run: RunContext) -> Method:
+    """Builds the method (see `tpgr_jax.registry`)."""
+    params = fit_hlinear_ucb(settings.policy, *problem.training_ratings, run.seed, problem.env, problem.env_params)
+    return fitted_method(settings.result_name, hlinear_ucb_policy(), params)

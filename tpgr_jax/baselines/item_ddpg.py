@@ -6,26 +6,24 @@ the critic takes the best. The two methods differ in how many candidates there a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from pydantic import Field
 
 from harness.errors import UserError
-from harness.settings import Count, Finite, NotNegative, Positive
+from harness.settings import Count, NotNegative, Positive
 from harness.training.optimizers import clipped_adam, descend, soft_update
 from sim.envs.available_items import hide_recommended
 from sim.envs.nearest_items import best_available, map_rows, similarity, unit
-from sim.envs.policy import Decision, Policy
-from sim.envs.rating_env import NO_ITEM, STATUS_SIZE, Observation, RatingEnv
-from tpgr_jax.baselines.episode_replay import Episodes, earlier_items
+from sim.envs.policy import Decision, Policy, Ranking, rank_best
+from sim.envs.rating_env import STATUS_SIZE, Observation
+from tpgr_jax.baselines.episode_replay import Episodes
 from tpgr_jax.baselines.replay_learner import (
     ActingParams,
     Learned,
@@ -36,8 +34,9 @@ from tpgr_jax.baselines.replay_learner import (
     regression_loss,
     td_targets,
 )
-from tpgr_jax.models.item_actions import VectorConfig
-from tpgr_jax.networks.encoder import Encoder, EncoderConfig, make_encoder
+from tpgr_jax.models.item_actions import VectorConfig, action_vectors
+from tpgr_jax.networks.encoder import Encoder, EncoderConfig
+from tpgr_jax.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -154,14 +153,12 @@ class ItemPolicy:
         neighbours: K candidates for the critic, 1 to I.
         measure: Of nearness, see `sim.envs.nearest_items.similarity`.
         action_noise: Standard deviation of the exploration of each coordinate of a proto-action.
-        mask_recommended: False only where repeats are allowed (the timing study).
     """
 
     networks: ItemNetworks
     neighbours: int
     measure: str
     action_noise: float
-    mask_recommended: bool
 
     def init(self, key: jax.Array) -> Any:
         """Draws initial network parameters."""
@@ -176,8 +173,8 @@ class ItemPolicy:
         }
 
     def as_policy(self) -> Policy:
-        """Returns the two functions that the rollout needs; the carry is the recurrent unit's cell [B, H]."""
-        return Policy(self._initial_cell, self._act)
+        """Returns the functions of `Policy`, of `ActingParams`; the carry is the recurrent unit's cell [B, H]."""
+        return Policy(self._initial_cell, self._act, self._rank)
 
     def encode(self, params: Any, episodes: Episodes) -> jax.Array:
         """Returns the states [T, n, F] of episodes."""
@@ -206,8 +203,6 @@ class ItemPolicy:
             recommended: [S, T] int32 items recommended before, padded with -1.
         """
         chex.assert_shape(item_vectors, (self.networks.encoder.num_items, proto.shape[-1]))
-        if not self.mask_recommended:
-            recommended = jnp.full_like(recommended, NO_ITEM)
         num_items = item_vectors.shape[0]
         if self.neighbours == 1:
             return map_rows(
@@ -234,25 +229,84 @@ class ItemPolicy:
         largest = max(self.neighbours * max(self.networks.critic.hidden), num_items)
         return map_rows(best, (state_part, proto, recommended), largest)
 
+    def rank(
+        self,
+        params: Any,
+        item_vectors: jax.Array,
+        state: jax.Array,
+        proto: jax.Array,
+        recommended: jax.Array,
+        k: int,
+        available: jax.Array,
+    ) -> Ranking:
+        """Returns the k best available items: the K nearest ones in the critic's order, then the others by nearness.
+
+        Scores are the critic's values; those of the others fall below the candidates' lowest by as much as they are
+        less near. With K = 1 all scores are nearness.
+
+        Args:
+            params: Network parameters.
+            item_vectors: [I, E].
+            state: [S, F].
+            proto: [S, E].
+            recommended: [S, T] int32 items recommended before, padded with -1.
+            k: How many (static).
+            available: [S, I] bool.
+        """
+        num_items = item_vectors.shape[0]
+        item_part = self._critic(Critic.vector_part, params, item_vectors)
+        state_part = self._critic(Critic.state_part, params, state)
+
+        def by_nearness(row: tuple[jax.Array, ...]) -> Ranking:
+            _, proto, recommended, available = row
+            return rank_best(similarity(proto, item_vectors, self.measure), recommended, k, available)
+
+        def by_value(row: tuple[jax.Array, ...]) -> Ranking:
+            state_part, _, recommended, available = row
+            return rank_best(self._critic(Critic.combine, params, state_part, item_part), recommended, k, available)
+
+        def candidates_first(row: tuple[jax.Array, ...]) -> Ranking:
+            state_part, proto, recommended, available = row
+            number = max(self.neighbours, k)
+            near = rank_best(similarity(proto, item_vectors, self.measure), recommended, number, available)
+            there = near.items >= 0
+            value = self._critic(Critic.combine, params, state_part, item_part[near.items])
+            candidate = there & (jnp.arange(number) < self.neighbours)
+            lowest = jnp.min(jnp.where(candidate, value, jnp.inf))
+            below = lowest + near.scores - near.scores[self.neighbours - 1]
+            scores, places = jax.lax.top_k(jnp.where(there, jnp.where(candidate, value, below), -jnp.inf), k)
+            return Ranking(near.items[places], scores)
+
+        rank = by_nearness if self.neighbours == 1 else by_value if self.neighbours >= num_items else candidates_first
+        largest = max(max(self.neighbours, k) * max(self.networks.critic.hidden), num_items)
+        ranking: Ranking = map_rows(rank, (state_part, proto, recommended, available), largest)
+        return ranking
+
     def _critic(self, method: Callable[..., Any], params: Any, *arguments: jax.Array) -> jax.Array:
         return _apply(self.networks.critic, params["critic"], method, *arguments)
 
     def _initial_cell(self, params: ActingParams, batch_size: int) -> jax.Array:
         return jnp.zeros((batch_size, self.networks.encoder.hidden_size))
 
+    def _encode(self, params: ActingParams, cell: jax.Array, observation: Observation) -> tuple[jax.Array, jax.Array]:
+        interaction = (observation.last_item, observation.last_reward, observation.status)
+        cell, state = _apply(self.networks.encoder, params.network["encoder"], Encoder.step, cell, *interaction)
+        return cell, state
+
+    def _rank(
+        self, params: ActingParams, cell: jax.Array, observation: Observation, k: int, available: jax.Array
+    ) -> Ranking:
+        _, state = self._encode(params, cell, observation)
+        assert params.item_vectors is not None
+        available = jnp.broadcast_to(available, (state.shape[0], params.item_vectors.shape[0]))
+        proto = self.propose(params.network, state)
+        return self.rank(params.network, params.item_vectors, state, proto, observation.recommended, k, available)
+
     def _act(
         self, params: ActingParams, cell: jax.Array, observation: Observation, key: jax.Array, explore: bool
     ) -> tuple[jax.Array, Decision]:
         network = params.network
-        cell, state = _apply(
-            self.networks.encoder,
-            network["encoder"],
-            Encoder.step,
-            cell,
-            observation.last_item,
-            observation.last_reward,
-            observation.status,
-        )
+        cell, state = self._encode(params, cell, observation)
         proto = self.propose(network, state)
         noise_key, epsilon_key = jax.random.split(key)
         if explore:
@@ -262,7 +316,7 @@ class ItemPolicy:
         item = self.choose(network, params.item_vectors, state, proto, observation.recommended)
         if explore:
             num_items = params.item_vectors.shape[0]
-            item = epsilon_greedy(epsilon_key, params.epsilon, item, observation, num_items, not self.mask_recommended)
+            item = epsilon_greedy(epsilon_key, params.epsilon, item, observation, num_items)
         return cell, Decision(item, jnp.zeros(item.shape))
 
 
@@ -290,8 +344,8 @@ class ItemDdpg(ReplayLearner):
         action = self.policy.propose(target, state)
         if self.config.target_action == "item":
             rows = state.shape[0] * state.shape[1]
-            recommended = earlier_items(episodes.item)[1:]
-            flat = (array.reshape(rows, -1) for array in (state, action, recommended))
+            recommended = self.env.recommended_before(episodes.item)[1:]
+            flat = (array.reshape(rows, array.shape[-1]) for array in (state, action, recommended))
             chosen = self.policy.choose(target, item_vectors, *flat)
             action = item_vectors[chosen].reshape(action.shape)
         return self.policy.value(target, state, action)
@@ -332,71 +386,14 @@ class ItemDdpg(ReplayLearner):
         return Learned(params, target, (actor_state, critic_state)), metrics
 
 
+def item_world(problem: Problem, config: VectorConfig, seed: int) -> World:
+    """Returns what training reads on the device: the simulator's tables, and the items as actions."""
+    return World(problem.env_params, jnp.asarray(action_vectors(config, *problem.training_ratings, seed)))
+
+
 def _critic_side(params: Any) -> Any:
     return {name: params[name] for name in ("encoder", "critic")}
 
 
 def _apply(module: nn.Module, params: Any, method: Callable[..., Any], *inputs: jax.Array) -> Any:
     return module.apply({"params": params}, *inputs, method=method)
-
-
-@dataclass(frozen=True)
-class DdpgKnnPolicyConfig(ItemDdpgPolicyConfig):
-    """Networks and neighbours (`conf/agent/ddpg_knn.yaml` explains each)."""
-
-    k: Count | None
-    k_fraction: Annotated[Finite, Field(gt=0, le=1)] | None
-    measure: Literal["euclidean", "inner"]
-
-    def __post_init__(self) -> None:
-        """Checks settings against each other; raises UserError naming the keys."""
-        super().__post_init__()
-        if (self.k is None) == (self.k_fraction is None):
-            raise UserError(
-                f"agent.policy.k is {self.k}, agent.policy.k_fraction is {self.k_fraction}",
-                do="Give one of them and set the other to null.",
-            )
-
-    def neighbours(self, num_items: int) -> int:
-        """Returns K for a catalogue of I items: k, at most I, or k_fraction * I rounded up."""
-        if self.k is not None:
-            return min(self.k, num_items)
-        assert self.k_fraction is not None
-        # Rounding keeps products such as 0.1 * 30 = 3.0000000000000004 whole.
-        return math.ceil(round(self.k_fraction * num_items, 9))
-
-
-def make_ddpg_knn(
-    policy: DdpgKnnPolicyConfig, learner: ItemDdpgConfig, env: RatingEnv, episodes_per_step: int
-) -> ItemDdpg:
-    """Builds the learner for a simulator.
-
-    Raises:
-        UserError: The replay memory is smaller than what a training step plays.
-    """
-    item_policy = ItemPolicy(
-        networks=make_item_networks(policy, make_encoder(policy, env.num_items)),
-        neighbours=policy.neighbours(env.num_items),
-        measure=policy.measure,
-        action_noise=learner.action_noise,
-        mask_recommended=not env.allow_repeats,
-    )
-    return ItemDdpg(env, item_policy, learner, episodes_per_step)
-
-
-def make_ddpg_r(
-    policy: ItemDdpgPolicyConfig, learner: ItemDdpgConfig, env: RatingEnv, episodes_per_step: int
-) -> ItemDdpg:
-    """Builds the learner for a simulator.
-
-    Raises:
-        UserError: The replay memory is smaller than what a training step plays.
-    """
-    item_policy = ItemPolicy(
-        networks=make_item_networks(policy, make_encoder(policy, env.num_items)),
-        neighbours=1,
-        measure="inner",
-        action_noise=learner.action_noise,
-        mask_recommended=not env.allow_repeats,
-    )
-    return ItemDdpg(env, item_policy, learner, episodes_per_step)

@@ -7,7 +7,6 @@ scores x^T theta + exploration * sqrt(x^T A^-1 x) (their Eq. 5).
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,12 +17,14 @@ import numpy as np
 import scipy.sparse
 
 from harness.settings import Count, NotNegative, Positive
-from sim.envs.policy import Decision, Policy, recommend_best
+from sim.envs.policy import Policy, scoring_policy
 from sim.envs.rating_env import Observation
 from sim.tables.ratings import RatingData
+from tpgr_jax.methods import AgentSettings, Method, RunContext, fitted_method
 from tpgr_jax.models.kalman import LinearPosterior, linear_prior, observe, predict
 from tpgr_jax.models.matrix_factorisation import factor_vectors
 from tpgr_jax.models.reward_moments import mean_rewards, principal_axes, reward_matrix
+from tpgr_jax.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,13 @@ class LinearUCBConfig:
     ridge: Positive
     exploration: NotNegative
     prior: Literal["zero", "population"]
+
+
+@dataclass(frozen=True)
+class Settings(AgentSettings):
+    """What `conf/agent/linear_ucb.yaml` holds."""
+
+    policy: LinearUCBConfig
 
 
 @flax.struct.dataclass
@@ -129,16 +137,9 @@ def fit_linear_ucb(
     )
 
 
-@functools.cache
-def linear_ucb_policy(allow_repeats: bool = False) -> Policy:
-    """Returns the policy whose parameters are `LinearUCBParams`; the highest bound, whether it is to explore or not.
-
-    Equal arguments give the same policy, so that what was compiled for one is found again.
-
-    Args:
-        allow_repeats: Whether an item may be recommended again.
-    """
-    return Policy(initial_user_model, functools.partial(_act, allow_repeats=allow_repeats))
+def linear_ucb_policy() -> Policy:
+    """Returns the policy whose parameters are `LinearUCBParams`; the highest bound, whether it is to explore or not."""
+    return scoring_policy(initial_user_model, _score)
 
 
 def initial_user_model(params: LinearUCBParams, batch_size: int) -> UserModel:
@@ -165,13 +166,12 @@ def upper_bound(params: LinearUCBParams, user: UserModel) -> jax.Array:
     return predict(params.features, user.posterior.mean) + params.exploration * deviation
 
 
-def _act(
-    params: LinearUCBParams,
-    user: UserModel,
-    observation: Observation,
-    key: jax.Array,
-    explore: bool,
-    allow_repeats: bool,
-) -> tuple[UserModel, Decision]:
+def _score(params: LinearUCBParams, user: UserModel, observation: Observation) -> tuple[UserModel, jax.Array]:
     user = update_user_model(params, user, observation)
-    return user, recommend_best(upper_bound(params, user), observation.recommended, allow_repeats)
+    return user, upper_bound(params, user)
+
+
+def build(problem: Problem, settings: Settings, run: RunContext) -> Method:
+    """Builds the method (see `tpgr_jax.registry`)."""
+    params = fit_linear_ucb(settings.policy, *problem.training_ratings, run.seed)
+    return fitted_method(settings.result_name, linear_ucb_policy(), params)

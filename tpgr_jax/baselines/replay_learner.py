@@ -16,14 +16,17 @@ from pydantic import Field
 
 from harness.errors import UserError
 from harness.settings import Count, CountOrZero, Finite, Positive, Share
+from harness.training.agent import Agent
 from harness.training.optimizers import annealed
 from harness.training.replay import Replay
 from sim.envs.available_items import draw_item
 from sim.envs.policy import Policy
-from sim.envs.rating_env import EnvParams, Observation, RatingEnv
-from sim.envs.rollout import rollout
+from sim.envs.rating_env import Observation
+from sim.envs.rollout import TrainingEnvironment, rollout
 from tpgr_jax.baselines.episode_replay import Episodes, add_episodes, make_episode_replay, sample_episodes
-from tpgr_jax.networks.encoder import with_item_embedding
+from tpgr_jax.methods import Method, RunContext
+from tpgr_jax.networks.encoder import EncoderConfig, pretrained_embedding, with_item_embedding
+from tpgr_jax.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class World:
         item_vectors: [I, E] the items as actions of a continuous policy; None where the agent has no use for them.
     """
 
-    env: EnvParams
+    env: Any
     item_vectors: jax.Array | None = None
 
 
@@ -128,11 +131,11 @@ def regression_loss(value: jax.Array, target: jax.Array, kind: str) -> jax.Array
 
 
 def epsilon_greedy(
-    key: jax.Array, epsilon: jax.Array, greedy: jax.Array, observation: Observation, num_items: int, allow_repeats: bool
+    key: jax.Array, epsilon: jax.Array, greedy: jax.Array, observation: Observation, num_items: int
 ) -> jax.Array:
     """Returns [B] items: those of `greedy`, or with probability epsilon one drawn uniformly from the available ones."""
     coin_key, draw_key = jax.random.split(key)
-    drawn = draw_item(draw_key, observation.step, observation.recommended, num_items, allow_repeats)
+    drawn = draw_item(draw_key, observation.step, observation.recommended, num_items)
     return jnp.where(jax.random.uniform(coin_key, greedy.shape) < epsilon, drawn, greedy)
 
 
@@ -150,7 +153,7 @@ class ReplayLearner(ABC):
         UserError: The memory cannot hold the episodes of one training step.
     """
 
-    env: RatingEnv
+    env: TrainingEnvironment
     policy: NetworkPolicy
     config: ReplayConfig
     episodes_per_step: int
@@ -208,7 +211,7 @@ class ReplayLearner(ABC):
             played; means of the metrics of the updates.
         """
         user_key, rollout_key, update_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
-        users = jax.random.choice(user_key, world.env.users, (self.episodes_per_step,))
+        users = self.env.draw_starts(user_key, world.env, self.episodes_per_step)
         acting = self.policy_params(state, world)
         trajectory = rollout(self.env, world.env, self.as_policy(), acting, users, rollout_key, explore=True)
         replay = add_episodes(state.replay, trajectory)
@@ -229,3 +232,33 @@ class ReplayLearner(ABC):
         return ReplayState(
             learned.params, learned.target, learned.opt_state, replay, state.step + 1, state.key
         ), metrics
+
+
+def replay_method(
+    problem: Problem, name: str, config: EncoderConfig, learner: ReplayLearner, world: World, run: RunContext
+) -> Method:
+    """Returns the method that trains a learner and recommends by its policy.
+
+    Args:
+        problem: Data and simulator.
+        name: In results.
+        config: Of the policy's encoder: which item embedding training starts from.
+        learner: What is trained.
+        world: What it reads on the device.
+        run: Seed and episodes of a training step.
+    """
+
+    def pretrain(state: ReplayState) -> ReplayState:
+        if config.embedding == "random":
+            return state
+        return learner.with_item_embedding(state, pretrained_embedding(problem, config, run.seed))
+
+    row = jax.eval_shape(learner.init, jax.random.key(0)).replay.bytes_per_row
+    return Method(
+        name,
+        Agent(lambda key, world: learner.init(key), pretrain, learner.train_step, world, run.episodes_per_step),
+        learner.as_policy(),
+        lambda state: learner.policy_params(state, world),
+        False,
+        f"{name}: replay of {learner.config.replay_episodes:,} episodes, {row} bytes each",
+    )

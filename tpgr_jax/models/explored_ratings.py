@@ -36,7 +36,7 @@ def collect_answers(
         episodes_per_user: How often.
         seed: Of the recommendations.
     """
-    policy = random_policy(env.num_items, env.allow_repeats)
+    policy = random_policy(env.num_items)
     play = jax.jit(lambda env_params, users, key: rollout(env, env_params, policy, None, users, key, explore=True))
     rows = np.tile(np.arange(len(users)), episodes_per_user)
     found: list[tuple[np.ndarray, np.ndarray]] = []

@@ -12,7 +12,9 @@ import numpy as np
 
 from harness.settings import Count
 from sim.envs.rating_env import STATUS_SIZE
+from tpgr_jax.models.matrix_factorisation import stored_factor_vectors
 from tpgr_jax.networks.sru import sru_states, sru_step
+from tpgr_jax.problem import Problem
 
 REWARD_BINS = 10
 REWARD_RANGE = (-1.0, 1.0)  # (a, b] of empirical rewards; sequential rewards outside it go into the outer bins
@@ -143,6 +145,18 @@ def make_encoder(config: EncoderConfig, num_items: int) -> Encoder:
         hidden_size=config.state_hidden,
         status_in_rnn=config.status_in_rnn,
         train_embedding=config.train_embedding,
+    )
+
+
+def pretrained_embedding(problem: Problem, config: EncoderConfig, seed: int) -> np.ndarray:
+    """Returns the [I, E] item embedding that an encoder starts from where its settings say `mf`."""
+    return stored_factor_vectors(
+        problem.data_settings.cache_folder,
+        problem.data,
+        problem.train_users,
+        config.embedding_size,
+        config.embedding_epochs,
+        seed,
     )
 
 

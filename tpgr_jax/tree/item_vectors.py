@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.runs.run_folder import RunFolder
+from harness.errors import UserError
+from harness.runs.run_folder import RunFolder, write_atomically
 from sim.tables.ratings import RatingData
 from tpgr_jax.models.matrix_factorisation import factor_vectors
 from tpgr_jax.tree.clustering import Vectors
-from tpgr_jax.tree.item_tree import ItemTree, TreeConfig, build_tree, make_clustering
+from tpgr_jax.tree.item_tree import ItemTree, TreeConfig, build_tree, load_tree, make_clustering
 from tpgr_jax.tree.item_vae import vae_vectors
 
 
@@ -34,6 +35,33 @@ def build_item_tree(config: TreeConfig, data: RatingData, users: np.ndarray) -> 
     """Builds the tree that a configuration asks for from the ratings of the training users."""
     vectors = None if config.clustering == "random" else item_vectors(config, data, users)
     return build_tree(data.num_items, config.depth, make_clustering(config.clustering, vectors, config.seed))
+
+
+def stored_item_tree(config: TreeConfig, data: RatingData, users: np.ndarray, folder: RunFolder) -> ItemTree:
+    """Takes the tree from the run folder, or builds and saves it there.
+
+    Args:
+        config: Which tree.
+        data: Ratings.
+        users: [n] training users, ascending.
+        folder: Of the run.
+
+    Raises:
+        UserError: The saved tree is damaged or of another catalogue.
+    """
+    path = tree_path(folder)
+    if not path.exists():
+        tree = build_item_tree(config, data, users)
+        write_atomically(path, tree.save)
+        return tree
+    tree = load_tree(path)
+    if tree.num_items != data.num_items:
+        raise UserError(
+            f"the tree is over {tree.num_items:,} items, {data.name} has {data.num_items:,}",
+            where=str(path),
+            do="Use the data set that the run was trained on.",
+        )
+    return tree
 
 
 def tree_path(folder: RunFolder) -> Path:

@@ -11,10 +11,10 @@ from sim.envs.fixed_policies import fixed_list_policy, random_policy, rank_items
 from sim.envs.policy import recommend_best
 from sim.envs.rating_env import Observation, empirical_rewards
 
-RANDOM_15, RANDOM_7, FIXED_LIST = random_policy(15), random_policy(7), fixed_list_policy()
+RANDOM_15, RANDOM_7, RANDOM_3, FIXED_LIST = random_policy(15), random_policy(7), random_policy(3), fixed_list_policy()
 
 
-def observe(recommended, length):
+def observe(recommended, length, allow_repeats=False):
     """A batch of observations in which each row of items has been recommended."""
     recommended = np.asarray(recommended, np.int32)
     batch, step = recommended.shape
@@ -22,7 +22,7 @@ def observe(recommended, length):
     padded[:, :step] = recommended
     return Observation(
         step=jnp.full(batch, step, jnp.int32),
-        recommended=jnp.asarray(padded),
+        recommended=jnp.asarray(padded[:, :0] if allow_repeats else padded),
         last_item=jnp.asarray(padded[:, step - 1]),  # -1 before the first step
         last_reward=jnp.zeros(batch),
         last_empirical=jnp.zeros(batch),
@@ -30,15 +30,14 @@ def observe(recommended, length):
     )
 
 
-def play(policy, params, length, batch, explore, seed=0):
+def play(policy, params, length, batch, explore, seed=0, allow_repeats=False):
     """All items of a batch of episodes, [B, T], and their log-probabilities."""
     act = jax.jit(policy.act, static_argnums=4)
     carry = policy.initial_carry(params, batch)
     items, log_probs = np.zeros((batch, 0), np.int32), []
     for t in range(length):
-        carry, decision = act(
-            params, carry, observe(items, length), jax.random.fold_in(jax.random.key(seed), t), explore
-        )
+        observation = observe(items, length, allow_repeats)
+        carry, decision = act(params, carry, observation, jax.random.fold_in(jax.random.key(seed), t), explore)
         items = np.concatenate([items, np.asarray(decision.action)[:, None]], axis=1)
         log_probs.append(np.asarray(decision.log_prob))
     return items, np.stack(log_probs, axis=1)
@@ -161,7 +160,7 @@ def test_ranking_ties_that_rounding_would_break():
 
 
 def test_random_policy_may_repeat_where_repeats_are_allowed():
-    items, log_probs = play(random_policy(3, allow_repeats=True), None, 8, 200, True)
+    items, log_probs = play(RANDOM_3, None, 8, 200, True, allow_repeats=True)
     assert np.bincount(items.ravel(), minlength=3).min() > 400
     np.testing.assert_allclose(log_probs, -np.log(3), rtol=1e-6)
 
@@ -170,7 +169,7 @@ def test_random_policy_may_repeat_where_repeats_are_allowed():
 def test_the_best_item_is_one_not_recommended_yet_unless_repeats_are_allowed(allow_repeats, expected):
     score = jnp.array([[0.0, 9, 5, 4], [-8, -9, -9, -7], [3, 2, 3, 1]])  # the third row ties: the lower index
     recommended = jnp.array([[1, 3, -1], [0, 1, 2], [-1, -1, -1]])
-    decision = recommend_best(score, recommended, allow_repeats)
+    decision = recommend_best(score, recommended[:, :0] if allow_repeats else recommended)
     np.testing.assert_array_equal(decision.action, expected)
     assert decision.action.dtype == jnp.int32
     np.testing.assert_array_equal(decision.log_prob, [0, 0, 0])

@@ -129,7 +129,8 @@ def check_against_oracle(env, params, ratings, alpha, scale, low, users, actions
         np.testing.assert_allclose(observation.status[:, b], counts / length, rtol=1e-6)
         np.testing.assert_array_equal(observation.last_item[:, b], actions[b])
         so_far = np.where(np.tri(length, dtype=bool), actions[b], -1)
-        np.testing.assert_array_equal(observation.recommended[:, b], so_far)
+        carried = so_far[:, :0] if env.allow_repeats else so_far
+        np.testing.assert_array_equal(observation.recommended[:, b], carried)
         np.testing.assert_array_equal(state.user[:, b], np.full(length, user))
     np.testing.assert_array_equal(observation.last_reward, reward)
     np.testing.assert_array_equal(observation.last_empirical, info.empirical)
@@ -247,6 +248,22 @@ def test_a_repeat_pays_only_where_repeats_are_allowed(layout):
     np.testing.assert_allclose(reward, [1, 1.1, 1.2], atol=1e-6)
     np.testing.assert_array_equal(info.hit, [True, True, True])
     np.testing.assert_array_equal(info.repeated, [False, True, True])
+
+
+@pytest.mark.parametrize("allow_repeats", [False, True])
+def test_observations_carry_the_recommended_items_unless_they_may_come_again(allow_repeats):
+    data = make_data({(0, item): 3 for item in range(4)})
+    config = make_config(episode_length=3, allow_repeats=allow_repeats)
+    env, actions = make_rating_env(config, data), jnp.asarray([[2], [1], [3]])
+    params = make_env_params(config, data, np.array([0]), RELEVANT_ABOVE)
+    before = env.recommended_before(actions)
+    assert before.shape == (3, 1, 0 if allow_repeats else 3)
+    observation, state = env.reset_at(jnp.int32(0), params)
+    for t, action in enumerate(actions[:, 0]):
+        np.testing.assert_array_equal(observation.recommended, before[t, 0])
+        observation, state, *_ = env.step(jax.random.key(0), state, action, params)
+        assert observation.last_item == action
+    np.testing.assert_array_equal(env.recommended_before(actions, jnp.asarray([1])), before[1:2])
 
 
 def test_reset_draws_only_from_the_given_users():

@@ -55,7 +55,7 @@ def pretrain(data: RatingData, train_embedding: bool, steps: int) -> Pretrained:
         encoder_pretrain_steps=steps,
     )
     tree = build_tree(data.num_items, 2, make_clustering("random", None, 0))
-    policy = make_tree_policy(networks, data.num_items, tree.num_children, tree.depth, False)
+    policy = make_tree_policy(networks, data.num_items, tree.num_children, tree.depth)
     params = jax.jit(policy.init)(jax.random.key(0))
     before = jax.tree.map(lambda leaf: np.array(leaf, copy=True), params)
     after, losses = pretrain_encoder(

@@ -247,7 +247,7 @@ class Enumeration(NamedTuple):
 def tiny() -> Enumeration:
     tree = build_tree(7, 3, make_clustering("random", None, 2))
     model = Model(tree)
-    policy = make_tree_policy(policy_config(), 7, tree.num_children, tree.depth, False)
+    policy = make_tree_policy(policy_config(), 7, tree.num_children, tree.depth)
     generator = np.random.default_rng(4)
     shapes = jax.eval_shape(policy.init, jax.random.key(0))
     params = jax.tree.map(lambda leaf: jnp.asarray(generator.normal(0, 0.7, leaf.shape), jnp.float32), shapes)
@@ -312,7 +312,8 @@ def check_gradient(gradient: Params, function: Callable[[Params], float], theta:
 def test_enumerated_log_probs_agree_and_the_probabilities_sum_to_one(tiny: Enumeration) -> None:
     log_prob, _ = tiny.model.visits(tiny.theta)
     assert np.exp(log_prob.sum(0)).sum() == pytest.approx(1, abs=1e-12)
-    computed, _ = jax.jit(tiny.policy.path_log_probs)(PolicyParams(tiny.params, tiny.tables), tiny.trajectory)
+    path_log_probs = jax.jit(tiny.policy.path_log_probs, static_argnums=1)
+    computed, _ = path_log_probs(PolicyParams(tiny.params, tiny.tables), tiny.env, tiny.trajectory)
     np.testing.assert_allclose(computed, log_prob, atol=1e-5)
 
 
@@ -395,7 +396,7 @@ def test_update_is_adam_on_the_summed_or_on_each_steps_gradient(tiny: Enumeratio
     @jax.jit
     def gradient(params: Params, weight: jax.Array) -> Params:
         def loss(params: Params) -> jax.Array:
-            log_prob, _ = tiny.policy.path_log_probs(PolicyParams(params, tiny.tables), tiny.trajectory)
+            log_prob, _ = tiny.policy.path_log_probs(PolicyParams(params, tiny.tables), tiny.env, tiny.trajectory)
             return -jnp.sum(jnp.mean(log_prob * jnp.asarray(advantage, jnp.float32), 1) * weight)
 
         return jax.grad(loss)(params)
@@ -480,7 +481,7 @@ def problem() -> Problem:
     env = make_rating_env(config, data)
     tree = build_tree(27, 3, make_clustering("random", None, 0))
     assert (tree.num_children, tree.depth) == (3, 3)
-    policy = make_tree_policy(policy_config(hidden=[8]), 27, 3, 3, False)
+    policy = make_tree_policy(policy_config(hidden=[8]), 27, 3, 3)
     settings = learner_config(
         baseline="per_user",
         episodes_per_user=16,
@@ -541,6 +542,6 @@ def test_training_repeats_exactly_with_the_same_key_and_not_with_another(problem
 
 def test_l2_leaves_frozen_embeddings_alone(tiny: Enumeration) -> None:
     config = dataclasses.replace(policy_config(), train_embedding=False)
-    policy = make_tree_policy(config, 7, tiny.model.tree.num_children, tiny.model.tree.depth, False)
+    policy = make_tree_policy(config, 7, tiny.model.tree.num_children, tiny.model.tree.depth)
     params, _ = run_update(tiny._replace(policy=policy), learner_config(l2_weight=0.1))
     np.testing.assert_array_equal(params["encoder"]["item_embedding"], tiny.params["encoder"]["item_embedding"])

@@ -143,7 +143,7 @@ class Case:
         config = policy_config(
             hidden=list(shape.hidden), count_prior=shape.count_prior, status_in_rnn=shape.status_in_rnn
         )
-        self.policy = make_tree_policy(config, shape.items, self.tree.num_children, self.tree.depth, False)
+        self.policy = make_tree_policy(config, shape.items, self.tree.num_children, self.tree.depth)
         self.tables = make_tree_tables(self.tree)
         self.untrained = jax.jit(self.policy.init)(jax.random.key(0))
         self.network = randomised(self.untrained, seed=2)
@@ -167,7 +167,7 @@ class Case:
     def _log_probs_and_states(self, network: Any, trajectory: Trajectory) -> tuple[Any, jax.Array]:
         inputs = (trajectory.item, trajectory.reward, trajectory.status)
         states = self.policy.network.apply({"params": network}, *inputs, method=TreePolicyNetwork.encode)
-        return self.policy.path_log_probs(PolicyParams(network, self.tables), trajectory), states
+        return self.policy.path_log_probs(PolicyParams(network, self.tables), self.env, trajectory), states
 
     def path_log_probs(self, network: Any, trajectory: Trajectory) -> tuple[np.ndarray, list[np.ndarray]]:
         """[T, B] log-probabilities of the items and, per level, those of the children."""
@@ -291,9 +291,9 @@ def test_untrained_policy_with_count_prior_is_uniform_over_the_items_left(case: 
 
 
 def test_untrained_policy_without_count_prior_is_uniform_over_the_children_left(padded: Case) -> None:
-    policy = TreePolicy(padded.policy.network, count_prior=False, mask_recommended=True)
+    policy = TreePolicy(padded.policy.network, count_prior=False)
     log_prob, _ = jax.jit(
-        lambda trajectory: policy.path_log_probs(PolicyParams(padded.untrained, padded.tables), trajectory)
+        lambda trajectory: policy.path_log_probs(PolicyParams(padded.untrained, padded.tables), padded.env, trajectory)
     )(padded.sampled)
     items, paths = np.asarray(padded.sampled.item), padded.tree.item_paths
     expected = np.zeros(items.shape)
@@ -383,7 +383,7 @@ def test_sample_finds_what_a_search_in_the_distribution_function_finds(children:
 
 def test_where_repeats_are_allowed_nothing_is_masked() -> None:
     tree = build_tree(3, 2, make_clustering("random", None, 0))
-    policy = make_tree_policy(policy_config(), 3, tree.num_children, tree.depth, allow_repeats=True)
+    policy = make_tree_policy(policy_config(), 3, tree.num_children, tree.depth)
     data = make_data(3)
     env = make_rating_env(env_config(episode_length=8, allow_repeats=True), data)
     params = PolicyParams(randomised(jax.eval_shape(policy.init, jax.random.key(0)), 3), make_tree_tables(tree))
@@ -392,7 +392,7 @@ def test_where_repeats_are_allowed_nothing_is_masked() -> None:
     def play(key: jax.Array) -> tuple[Trajectory, jax.Array]:
         env_params = make_env_params(env_config(), data, np.arange(4), 3)
         trajectory = rollout(env, env_params, policy.as_policy(), params, jnp.zeros((BATCH,), jnp.int32), key, True)
-        return trajectory, policy.path_log_probs(params, trajectory)[0]
+        return trajectory, policy.path_log_probs(params, env, trajectory)[0]
 
     trajectory, log_prob = play(jax.random.key(0))
     assert np.any(trajectory.repeated)
@@ -418,7 +418,7 @@ def training_step(
     config = env_config(episode_length=length, rating_layout=layout)
     data = make_data(items, num_users=3)
     tree = build_tree(items, depth, make_clustering("random", None, 0))
-    policy = make_tree_policy(policy_config(hidden=[4]), items, tree.num_children, tree.depth, False)
+    policy = make_tree_policy(policy_config(hidden=[4]), items, tree.num_children, tree.depth)
     learner_config = LearnerConfig(
         discount=0.6,
         baseline="per_step",

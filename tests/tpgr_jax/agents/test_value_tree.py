@@ -28,7 +28,7 @@ from sim.envs.fixed_policies import fixed_list_policy
 from sim.envs.rating_env import statuses
 from sim.envs.rollout import rollout
 from tpgr_jax.agents.reinforce import World
-from tpgr_jax.agents.tree_ops import MASKED_LOGIT, make_tree_tables
+from tpgr_jax.agents.tree_ops import MASKED_LOGIT, make_tree_tables, past_leaves_of
 from tpgr_jax.agents.value_learner import ValueLearner, ValueLearnerConfig
 from tpgr_jax.agents.value_tree import ValueTreeConfig, ValueTreeParams, make_value_tree
 from tpgr_jax.models.reward_moments import reward_matrix
@@ -59,7 +59,7 @@ def problem(depth=2, alpha=ALPHA, repeats=False, beam=12):
     env, env_params, reward_of_code = make_simulator(data, alpha=alpha, allow_repeats=repeats)
     tree = build_tree(NUM_ITEMS, depth, make_clustering("random", None, 1))
     config = policy_config(beam=beam)
-    policy = make_value_tree(config, NUM_ITEMS, tree.num_children, tree.depth, LENGTH, alpha, repeats)
+    policy = make_value_tree(config, NUM_ITEMS, tree.num_children, tree.depth, LENGTH, alpha)
     learner = ValueLearner(env, policy, learner_config(), 16)
     state = learner.init(jax.random.key(0))
     answers = fit_answer_model(config, reward_matrix(data, TRAIN_USERS, reward_of_code), 0)
@@ -186,7 +186,7 @@ def test_values_of_many_nodes_are_those_of_each_alone_without_what_was_recommend
     node = np.stack([generator.permutation(leaf_nodes)[:3] for _ in range(users)]).astype(np.int32)
     recommended = np.stack([generator.permutation(tree.num_items)[:LENGTH] for _ in range(users)])
     recommended = np.where(np.arange(LENGTH) < np.arange(users)[:, None] * 2, recommended, -1)
-    found = np.asarray(policy.item_values(params, state, node, policy.past_leaves(world.tree, recommended)))
+    found = np.asarray(policy.item_values(params, state, node, past_leaves_of(world.tree, recommended)))
     weight = np.asarray(state.streak_weight, np.float64)
     kernel = np.asarray(params.learned.leaf_kernel, np.float64)
     hidden = 0
@@ -245,7 +245,7 @@ def test_paths_to_one_node_learn_the_same():
     nothing = jnp.full((1, LENGTH), -1)
     values = np.asarray(policy.item_values(params, user, jnp.asarray([[1]]), nothing))[0, 0]
     best = tree.leaf_items[tree.num_children + np.argmax(values)]
-    past = policy.past_leaves(world.tree, nothing.at[0, 0].set(int(best)))
+    past = past_leaves_of(world.tree, nothing.at[0, 0].set(int(best)))
     once, twice = (learner._backup_loss(params, user, jnp.asarray([node]), past) for node in ([1], [1, 1]))
     assert float(once) == pytest.approx(float(twice), rel=1e-5)
     assert float(once) != pytest.approx(float(learner._backup_loss(params, user, jnp.asarray([[1]]), nothing)))

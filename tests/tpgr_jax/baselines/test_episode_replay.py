@@ -15,7 +15,7 @@ from hand_made import hand_made_ratings
 from sim.envs.fixed_policies import random_policy
 from sim.envs.rating_env import EnvConfig, Trajectory, make_env_params, make_rating_env, statuses
 from sim.envs.rollout import rollout
-from tpgr_jax.baselines.episode_replay import add_episodes, earlier_items, make_episode_replay, sample_episodes
+from tpgr_jax.baselines.episode_replay import add_episodes, make_episode_replay, sample_episodes
 
 T = 6
 
@@ -62,12 +62,6 @@ def test_the_oldest_episodes_give_way(trajectory: Trajectory) -> None:
 
 def test_an_episode_takes_few_bytes() -> None:
     assert make_episode_replay(32, 10).bytes_per_row == 287
-
-
-def test_earlier_items_by_hand() -> None:
-    found = earlier_items(jnp.asarray([[4, 7], [5, 8], [6, 9]]))
-    expected = [[[-1, -1, -1], [-1, -1, -1]], [[4, -1, -1], [7, -1, -1]], [[4, 5, -1], [7, 8, -1]]]
-    np.testing.assert_array_equal(found, expected)
 
 
 @hypothesis.given(st.lists(st.sampled_from([-0.6, 0.0, 1.0]), min_size=T - 1, max_size=T - 1))

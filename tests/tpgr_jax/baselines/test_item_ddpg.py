@@ -26,15 +26,14 @@ from sim.envs import nearest_items as nearest
 from sim.envs.rating_env import EnvConfig, RatingEnv, Trajectory, empirical_rewards, make_env_params, make_rating_env
 from sim.envs.rollout import rollout
 from sim.generators.ratings import generate
+from tpgr_jax.baselines.ddpg_knn import DdpgKnnPolicyConfig, make_ddpg_knn
+from tpgr_jax.baselines.ddpg_r import make_ddpg_r
 from tpgr_jax.baselines.episode_replay import Episodes
 from tpgr_jax.baselines.item_ddpg import (
-    DdpgKnnPolicyConfig,
     ItemDdpg,
     ItemDdpgConfig,
     ItemDdpgPolicyConfig,
     bring_back,
-    make_ddpg_knn,
-    make_ddpg_r,
 )
 from tpgr_jax.baselines.replay_learner import ActingParams, World
 from tpgr_jax.models.item_actions import reward_vectors, scaled_vectors

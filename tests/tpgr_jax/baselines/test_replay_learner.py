@@ -16,8 +16,9 @@ from three_items import make_three_items
 from harness.errors import UserError
 from harness.settings import read_settings
 from sim.envs.rating_env import Observation
+from tpgr_jax.baselines.ddpg_knn import DdpgKnnPolicyConfig
 from tpgr_jax.baselines.dqn_r import DqnConfig, DqnR, QPolicyConfig, make_dqn_r
-from tpgr_jax.baselines.item_ddpg import DdpgKnnPolicyConfig, ItemDdpgConfig, ItemDdpgPolicyConfig
+from tpgr_jax.baselines.item_ddpg import ItemDdpgConfig, ItemDdpgPolicyConfig
 from tpgr_jax.baselines.replay_learner import ReplayState, World, epsilon_greedy, regression_loss, td_targets
 
 
@@ -40,14 +41,14 @@ def test_exploration_takes_a_share_of_random_available_items(epsilon: float, all
     number, items, past = 20_000, 5, [3, 1]
     observation = Observation(
         step=jnp.full(number, 2),
-        recommended=jnp.tile(jnp.asarray([*past, -1]), (number, 1)),
+        recommended=jnp.tile(jnp.asarray([] if allow_repeats else [*past, -1], jnp.int32), (number, 1)),
         last_item=jnp.full(number, 1),
         last_reward=jnp.zeros(number),
         last_empirical=jnp.zeros(number),
         status=jnp.zeros((number, 9)),
     )
     greedy = jnp.full(number, 4)
-    found = epsilon_greedy(jax.random.key(0), jnp.float32(epsilon), greedy, observation, items, allow_repeats)
+    found = epsilon_greedy(jax.random.key(0), jnp.float32(epsilon), greedy, observation, items)
     left = [item for item in range(items) if allow_repeats or item not in past]
     share = np.bincount(found, minlength=items) / number
     expected = np.isin(np.arange(items), left) * epsilon / len(left) + (1 - epsilon) * (np.arange(items) == 4)

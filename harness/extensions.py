@@ -1,0 +1,95 @@
+"""Code of the user's own: modules that a configuration names by their dotted path, beside those of the packages."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
+from typing import Any
+
+from harness.errors import UserError
+from harness.settings import ByName
+
+SETTINGS = "Settings"
+"""Name of the dataclass of settings in every such module."""
+
+
+def load_module(path: str, key: str, names: Sequence[str]) -> Any:
+    """Imports the module that the setting `key` names.
+
+    Args:
+        path: Dotted path, as in an import statement.
+        key: The setting, for messages.
+        names: What the module must define.
+
+    Raises:
+        UserError: There is no such module, it cannot be imported, or it does not define all names.
+    """
+    if not (isinstance(path, str) and all(part.isidentifier() for part in path.split("."))):
+        raise UserError(f"{key} is {path!r}", do="Give a module's dotted path, as in my_package.my_module.")
+    try:
+        module = importlib.import_module(path)
+    except ImportError as error:
+        raise UserError(
+            f"{path} cannot be imported ({error})",
+            where=key,
+            do="Install its package, start in the folder that holds it, or add that folder to PYTHONPATH.",
+        ) from None
+    if missing := [name for name in names if not hasattr(module, name)]:
+        raise UserError(
+            f"{path} does not define {' and '.join(missing)}",
+            where=key,
+            do=f"A module named by {key} defines {' and '.join(names)}; docs/extending.md shows one.",
+        )
+    return module
+
+
+class ByModule(ByName):
+    """For the annotation of a field: which dataclass a group of keys is, namely `Settings` of a module.
+
+    The key `module` names a module of the user's own; without it, the key `name` tells which of ours.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        base: type,
+        names: Sequence[str],
+        modules: Mapping[str, str] | None = None,
+        default: str | None = None,
+    ) -> None:
+        """Takes what describes the modules.
+
+        Args:
+            group: The group of keys, for messages.
+            base: What `Settings` must inherit from.
+            names: What a module of the user's own must define beside `Settings`.
+            modules: Dotted paths of our own modules by name; they are imported when they are asked for.
+            default: Dotted path of our own module for all other names; None: there are no others.
+        """
+        modules = dict(modules or {})
+        super().__init__(dict.fromkeys(modules, base), None if default is None else base)
+        self._group, self._base, self._names, self._modules, self._default = group, base, names, modules, default
+
+    def kind(self, value: Mapping[str, Any]) -> type | None:
+        """Returns the dataclass of a group of keys; None: its name is not allowed.
+
+        Raises:
+            UserError: The module cannot be used.
+        """
+        key, path = f"{self._group}.module", value.get("module")
+        if path is not None:
+            settings = load_module(path, key, (SETTINGS, *self._names)).Settings
+        elif super().kind(value) is None:
+            return None
+        else:
+            path = self._modules.get(str(value.get("name"))) or self._default
+            settings = load_module(str(path), key, (SETTINGS,)).Settings
+        if not (isinstance(settings, type) and issubclass(settings, self._base) and is_dataclass(settings)):
+            raise UserError(
+                f"{path}.{SETTINGS} is not a dataclass that inherits from "
+                f"{self._base.__module__}.{self._base.__name__}",
+                where=key,
+                do="docs/extending.md shows one.",
+            )
+        return settings

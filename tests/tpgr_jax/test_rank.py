@@ -1,0 +1,163 @@
+"""Rankings of every policy without a tree, against its own decisions with what must not come marked as recommended."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from bandit_problem import LENGTH, NUM_ITEMS, TRAIN_USERS, make_data, make_simulator, make_table
+
+from harness.runs.composition import composed_values
+from harness.settings import read_settings
+from sim.envs.policy import Policy
+from sim.envs.rollout import advance, begin
+from tpgr_jax.baselines.item_ddpg import Critic, ItemPolicy
+from tpgr_jax.methods import Method, RunContext
+from tpgr_jax.problem import Problem
+from tpgr_jax.registry import build_method
+from tpgr_jax.settings import RunConfig
+
+USERS = np.arange(4)
+SMALL = ["agent.policy.embedding=random", "agent.policy.state_hidden=4", "agent.policy.embedding_size=4"]
+DDPG = ["agent=ddpg_knn", *SMALL, "agent.policy.vector_size=4"]
+METHODS = {
+    "popularity": ["agent=popularity"],
+    "greedy_svd": ["agent=greedy_svd", "agent.policy.factors=3"],
+    "linear_ucb": ["agent=linear_ucb", "agent.policy.feature_size=3"],
+    "hlinear_ucb": ["agent=hlinear_ucb", "agent.policy.feature_size=3", "agent.policy.rounds=1"],
+    "gaussian_posterior": ["agent=gaussian_posterior"],
+    "gaussian_posterior, factors": ["agent=gaussian_posterior", "agent.policy.factors=3"],
+    "dqn_r": ["agent=dqn_r", *SMALL],
+    "ddpg_knn, k 1": [*DDPG, "agent.policy.k=1", "agent.policy.k_fraction=null"],
+    "ddpg_knn, all": [*DDPG, "agent.policy.k_fraction=1"],
+    "ddpg_r": ["agent=ddpg_r", *SMALL, "agent.policy.vector_size=4"],
+}
+SOME_NEIGHBOURS = [*DDPG, "agent.policy.k=3", "agent.policy.k_fraction=null", "agent.policy.measure=inner"]
+
+
+def make_problem() -> Problem:
+    config = read_settings(RunConfig, composed_values("train", [f"env.episode_length={LENGTH}"]))
+    data = make_data(make_table())
+    env, env_params, reward_of_code = make_simulator(data)
+    relevant = np.ones(data.num_users, int)
+    return Problem(data, TRAIN_USERS, USERS, relevant, env, env_params, reward_of_code, config.data, config.env)
+
+
+def build(overrides: list[str]) -> tuple[Problem, Method, Any]:
+    """A problem, a method and random parameters of its policy: what is untrained scores many items alike."""
+    problem = make_problem()
+    config = read_settings(RunConfig, composed_values("train", overrides))
+
+    def no_tree() -> Any:
+        raise AssertionError("an agent without a tree asks for one")
+
+    method = build_method(problem, config.agent, RunContext(0, 4, no_tree))
+    if method.agent is None:
+        return problem, method, method.policy_params(None)
+    state = method.agent.init(jax.random.key(0), method.agent.world)
+    generator = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: jnp.asarray(generator.normal(0, 0.5, leaf.shape), jnp.float32), state.params)
+    return problem, method, method.policy_params(state.replace(params=params))
+
+
+def after_some_steps(problem: Problem, policy: Policy, params: Any, steps: int) -> tuple[Any, Any]:
+    """Carry and observation of running episodes."""
+    episodes = begin(problem.env, problem.env_params, policy, params, jnp.asarray(USERS, jnp.int32))
+    for t in range(steps):
+        episodes, _ = advance(
+            problem.env, problem.env_params, policy, params, episodes, jax.random.key(t), explore=False
+        )
+    return episodes.carry, episodes.observation
+
+
+def ranking_by_decisions(act: Callable[..., Any], observation: Any, available: np.ndarray, k: int) -> np.ndarray:
+    """[B, k] items that the policy decides for in turn, each marked as recommended before it decides again."""
+    recommended = [set(row[row >= 0].tolist()) for row in np.asarray(observation.recommended)]
+    rows, columns = np.arange(len(available))[:, None], np.arange(NUM_ITEMS)
+    barred = np.where(available, -1, columns)
+    barred = np.concatenate([barred, observation.recommended, np.full((len(available), k), -1)], 1)
+    found = np.full((len(available), k), -1)
+    for place in range(k):
+        decided = np.asarray(act(observation.replace(recommended=jnp.asarray(barred, jnp.int32))))
+        for row, item in enumerate(decided):
+            left = set(columns[available[row]]) - recommended[row] - set(found[row].tolist())
+            found[row, place] = item if left else -1
+        barred[rows[:, 0], barred.shape[1] - k + place] = found[:, place]
+    return found
+
+
+def masks(kind: str) -> np.ndarray:
+    """[B, I] what a caller allows: everything, half the catalogue, or fewer items than are asked for."""
+    share = {"all": 1.0, "half": 0.5, "few": 0.2}[kind]
+    return np.random.default_rng(3).random((len(USERS), NUM_ITEMS)) < share
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def played(request):
+    problem, method, params = build(METHODS[request.param])
+    return request.param, method.policy, params, *after_some_steps(problem, method.policy, params, 2)
+
+
+@pytest.mark.parametrize("kind", ["all", "half", "few"])
+def test_a_ranking_is_what_the_policy_decides_for_in_turn(played, kind):
+    name, policy, params, carry, observation = played
+    k, available = 5, masks(kind)
+    ranking = jax.jit(policy.rank, static_argnums=3)(params, carry, observation, k, jnp.asarray(available))
+    items, scores = np.asarray(ranking.items), np.asarray(ranking.scores)
+    if name == "popularity":
+        expected = ranking_of_the_list(np.asarray(params), observation, available, k)
+    else:
+        act = jax.jit(lambda seen: policy.act(params, carry, seen, jax.random.key(0), False)[1].action)
+        expected = ranking_by_decisions(act, observation, available, k)
+    np.testing.assert_array_equal(items, expected)
+    np.testing.assert_array_equal(scores == -np.inf, items < 0)
+    assert kind != "few" or (items < 0).any()
+    for row in scores:
+        assert np.all(np.diff(row[row > -np.inf]) <= 0)
+
+
+def ranking_of_the_list(order: np.ndarray, observation: Any, available: np.ndarray, k: int) -> np.ndarray:
+    """A fixed list, whose carry and not the observation says what was recommended: its ranking by hand."""
+    found = np.full((len(available), k), -1)
+    for row in range(len(available)):
+        gone = set(np.asarray(observation.recommended[row]).tolist())
+        left = [item for item in order if item not in gone and available[row, item]][:k]
+        found[row, : len(left)] = left
+    return found
+
+
+def test_one_mask_serves_all_episodes_and_the_first_item_is_the_decision(played):
+    _, policy, params, carry, observation = played
+    everything = jnp.ones(NUM_ITEMS, bool)
+    ranking = policy.rank(params, carry, observation, 3, everything)
+    decision = policy.act(params, carry, observation, jax.random.key(0), False)[1]
+    np.testing.assert_array_equal(ranking.items[:, 0], decision.action)
+    some = jnp.asarray(masks("half")[0])
+    one = policy.rank(params, carry, observation, 3, some)
+    each = policy.rank(params, carry, observation, 3, jnp.tile(some, (len(USERS), 1)))
+    jax.tree.map(np.testing.assert_array_equal, one, each)
+
+
+@pytest.mark.parametrize("kind", ["all", "half", "few"])
+@pytest.mark.parametrize("k", [2, 6])
+def test_neighbours_come_first_in_the_critics_order_and_then_the_others_by_nearness(kind, k):
+    problem, method, params = build(SOME_NEIGHBOURS)
+    policy: ItemPolicy = method.policy.act.__self__
+    carry, observation = after_some_steps(problem, method.policy, params, 2)
+    available = masks(kind)
+    ranking = method.policy.rank(params, carry, observation, k, jnp.asarray(available))
+    _, state = policy._encode(params, carry, observation)
+    vectors = np.asarray(params.item_vectors)
+    nearness = np.asarray(policy.propose(params.network, state)) @ vectors.T
+    for row in range(len(USERS)):
+        gone = set(np.asarray(observation.recommended[row]).tolist())
+        left = [item for item in np.argsort(-nearness[row]) if item not in gone and available[row, item]]
+        value = policy._critic(Critic.__call__, params.network, jnp.tile(state[row], (NUM_ITEMS, 1)), vectors)
+        expected = [*sorted(left[:3], key=lambda item: -float(value[item])), *left[3:]][:k]
+        assert ranking.items[row].tolist() == [*expected, *[-1] * (k - len(expected))]
+        scores = np.asarray(ranking.scores[row])
+        np.testing.assert_allclose(scores[: min(3, len(expected))], np.asarray(value)[expected[:3]], atol=1e-5)
+        assert np.all(np.diff(scores[: len(expected)]) <= 0)
+        assert np.all(scores[len(expected) :] == -np.inf)

@@ -1,0 +1,101 @@
+"""TPGR, the paper's agent: a softmax policy at every inner node of the item tree, trained by REINFORCE."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import UserError
+from harness.training.agent import Agent
+from tpgr_jax.agents.encoder_pretraining import pretrain_encoder
+from tpgr_jax.agents.reinforce import LearnerConfig, LearnerState, Reinforce, World
+from tpgr_jax.agents.tree_ops import make_tree_tables
+from tpgr_jax.agents.tree_policy import PolicyConfig, PolicyParams, make_tree_policy
+from tpgr_jax.methods import AgentSettings, Method, RunContext
+from tpgr_jax.networks.encoder import pretrained_embedding, with_item_embedding
+from tpgr_jax.problem import Problem
+from tpgr_jax.tree.item_tree import ItemTree
+
+PRETRAINING_EPISODES = 256
+
+
+@dataclass(frozen=True)
+class Settings(AgentSettings):
+    """What `conf/agent/tpgr.yaml` holds."""
+
+    policy: PolicyConfig
+    learner: LearnerConfig
+
+    @property
+    def on_a_tree(self) -> bool:
+        """It is."""
+        return True
+
+    @property
+    def node_shards(self) -> int:
+        """Devices that hold different nodes' networks."""
+        return self.policy.head_shards
+
+    def check(self, episodes_per_step: int) -> None:
+        """Refuses a training step that would cut a user's group of episodes."""
+        group = self.learner.episodes_per_user
+        if episodes_per_step % group:
+            raise UserError(
+                f"train.episodes_per_step is {episodes_per_step}, not a multiple of "
+                f"agent.learner.episodes_per_user ({group})",
+                do=f"Use for instance {max(1, episodes_per_step // group) * group}.",
+            )
+
+
+def make_learner(
+    problem: Problem, settings: Settings, tree: ItemTree, episodes_per_step: int
+) -> tuple[Reinforce, World]:
+    """Builds the learner and the tables that it reads on the device."""
+    policy = make_tree_policy(settings.policy, tree.num_items, tree.num_children, tree.depth)
+    learner = Reinforce(problem.env, policy, settings.learner, episodes_per_step)
+    return learner, World(problem.env_params, make_tree_tables(tree))
+
+
+def build(problem: Problem, settings: Settings, run: RunContext) -> Method:
+    """Builds the method (see `tpgr_jax.registry`)."""
+    tree = run.tree()
+    learner, world = make_learner(problem, settings, tree, run.episodes_per_step)
+
+    def pretrain(state: LearnerState) -> LearnerState:
+        return dataclasses.replace(state, params=_pretrained(problem, settings.policy, learner, state.params, run.seed))
+
+    return Method(
+        settings.result_name,
+        Agent(
+            lambda key, world: learner.init(key),
+            pretrain,
+            learner.train_step,
+            world,
+            run.episodes_per_step,
+            partition=learner.policy.partition,
+        ),
+        learner.policy.as_policy(),
+        lambda state: PolicyParams(state.params, world.tree),
+        True,
+        f"tree: depth {tree.depth}, {tree.num_children} children, {tree.num_internal:,} policy networks",
+    )
+
+
+def _pretrained(problem: Problem, settings: PolicyConfig, learner: Reinforce, network: Any, seed: int) -> Any:
+    """Replaces freshly drawn network parameters by pre-trained ones where the settings ask for it."""
+    if settings.embedding == "mf":
+        network = with_item_embedding(network, pretrained_embedding(problem, settings, seed))
+    if settings.encoder_pretrain_steps:
+        network, _ = pretrain_encoder(
+            learner.policy.network,
+            network,
+            problem.env,
+            problem.env_params,
+            problem.data,
+            problem.train_users,
+            settings.encoder_pretrain_steps,
+            PRETRAINING_EPISODES,
+            seed,
+        )
+    return network
