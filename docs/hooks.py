@@ -112,7 +112,12 @@ def _example_page(script: Path, output: str) -> str:
     title, _, introduction = _docstring(script).partition("\n")
     body = script.read_text("utf-8").split('"""', 2)[2]
     imports, *cells = body.split("\n# %% ")
-    parts = [f"# {title.rstrip('.')}", introduction.strip(), f"Run it: `python docs/examples/{script.name}`", _code(imports)]
+    parts = [
+        f"# {title.rstrip('.')}",
+        introduction.strip(),
+        f"Run it: `python docs/examples/{script.name}`",
+        _code(imports),
+    ]
     for cell in cells:
         heading, *lines = cell.splitlines()
         prose = list(takewhile(lambda line: line.startswith("#"), lines))

@@ -20,7 +20,9 @@ with open("ratings.csv", "w", newline="") as file:
         genre = user % 3
         for book in random.choice(90, 30, replace=False):
             liked = book % 3 == genre
-            writer.writerow([f"reader-{user}", f"book-{book}", int(random.integers(4, 6) if liked else random.integers(1, 4))])
+            writer.writerow(
+                [f"reader-{user}", f"book-{book}", int(random.integers(4, 6) if liked else random.integers(1, 4))]
+            )
 
 # %% Look at what is read
 # The same `data.*` settings work for every command. A wrong line is reported with its number; nothing is dropped
