@@ -156,7 +156,7 @@ CASES = [
     Case(
         "newest checkpoint: its files missing", _checkpoints(True, Path.unlink), RESUME, "unreadable checkpoint", True
     ),
-    Case("newest checkpoint: its arrays spoilt", _checkpoints(True, _spoil), RESUME, "unreadable checkpoint", True),
+    Case("newest checkpoint: its arrays damaged", _checkpoints(True, _spoil), RESUME, "unreadable checkpoint", True),
     Case(
         "newest checkpoint half-written when the run was killed", _half_written, RESUME, "resuming after step 3", True
     ),
@@ -172,7 +172,7 @@ CASES = [
     Case("`tree.npz` cut in half", _cut("tree.npz"), RESUME, "tree.npz"),
     Case("`tree.npz` holds no tree (items in two places)", _other_tree, EVALUATE, "tree.npz"),
     Case("half a row at the end of `metrics.jsonl`", _append_half_a_row, RESUME, "resuming after step 3", True),
-    Case("a spoilt row within `metrics.jsonl`", _spoil_a_row, RESUME, "metrics.jsonl"),
+    Case("a damaged row within `metrics.jsonl`", _spoil_a_row, RESUME, "metrics.jsonl"),
     Case("the ratings have changed since", _other_ratings, RESUME, "was trained on"),
     Case("the same, when evaluating", _other_ratings, EVALUATE, "was trained on"),
     Case("the ratings hold a repetition now", _repeated_rating, RESUME, "more than once"),

@@ -16,7 +16,7 @@ from harness.settings import read_settings
 from tpgr_jax.registry import AGENTS
 from tpgr_jax.settings import RunConfig
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "own_parts"
+EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "own_parts"
 COMMAND = ("--config-dir", "conf", "agent=toy", "data=toy", "env=toy")
 SHORT = ("train.episodes_per_step=32", *(f"train.{each}_every=10" for each in ("log", "evaluate", "checkpoint")))
 
