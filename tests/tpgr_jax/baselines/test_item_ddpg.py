@@ -273,7 +273,7 @@ def test_targets_are_the_primed_values_of_the_primed_action(target_action: str, 
             past = np.asarray(episodes.item)[: t + 1, n].tolist()
             item = chosen(target, vectors, state[t, n], action[t, n], past, k, "euclidean")
             action[t, n] = vectors[item]
-    found = jax.jit(learner.following_values)(target, jnp.asarray(vectors), episodes)
+    found = jax.jit(learner.next_values)(target, jnp.asarray(vectors), episodes)
     np.testing.assert_allclose(found, values_of(target, state, action), atol=1e-4)
 
 
