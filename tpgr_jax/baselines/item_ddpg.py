@@ -70,7 +70,7 @@ class Actor(nn.Module):
     Attributes:
         hidden: Widths.
         vector_size: E.
-        length: See `bring_back`.
+        length: See `project`.
     """
 
     hidden: Sequence[int]
@@ -82,10 +82,10 @@ class Actor(nn.Module):
         """Returns [..., E] for states [..., F]."""
         for width in self.hidden:
             state = nn.relu(nn.Dense(width)(state))
-        return bring_back(nn.Dense(self.vector_size)(state), self.length)
+        return project(nn.Dense(self.vector_size)(state), self.length)
 
 
-def bring_back(vector: jax.Array, length: str) -> jax.Array:
+def project(vector: jax.Array, length: str) -> jax.Array:
     """Returns vectors [..., E] of norm 1 ("unit"), or shortened to at most that ("at_most_one")."""
     if length == "unit":
         return unit(vector)
@@ -310,7 +310,7 @@ class ItemPolicy:
         noise_key, epsilon_key = jax.random.split(key)
         if explore:
             noise = self.action_noise * jax.random.normal(noise_key, proto.shape)
-            proto = bring_back(proto + noise, self.networks.actor.length)
+            proto = project(proto + noise, self.networks.actor.length)
         assert params.item_vectors is not None
         item = self.choose(network, params.item_vectors, state, proto, observation.recommended)
         if explore:
@@ -360,9 +360,9 @@ class ItemDdpg(ReplayLearner):
         state = self.policy.encode(params, episodes)
         q = self.policy.value(params, state, item_vectors[episodes.item])
         critic_loss = regression_loss(q, targets, self.config.loss)
-        held = {"critic": jax.lax.stop_gradient(params["critic"])}
+        frozen = {"critic": jax.lax.stop_gradient(params["critic"])}
         state = jax.lax.stop_gradient(state)
-        proposed = self.policy.value(held, state, self.policy.propose(params, state))
+        proposed = self.policy.value(frozen, state, self.policy.propose(params, state))
         metrics = {"loss": critic_loss, "q": jnp.mean(q), "q_of_actor": jnp.mean(proposed)}
         return critic_loss - jnp.mean(proposed), metrics
 
