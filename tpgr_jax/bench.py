@@ -465,9 +465,9 @@ def bench_table3(smoke: bool) -> list[Line]:
     TPGR is timed again beside every method, in turns, so that a ratio compares what the machine did at the same time.
     """
     lines = []
-    for place, (catalogue, items) in enumerate((("tiny", 50),) if smoke else TABLE_3_CATALOGUES):
+    for column, (catalogue, items) in enumerate((("tiny", 50),) if smoke else TABLE_3_CATALOGUES):
         tree_runs, played = _table3_runs("tpgr", items, smoke)
-        own = alternating_seconds(tree_runs, 1 if smoke else 7)
+        alone = alternating_seconds(tree_runs, 1 if smoke else 7)
         for agent, papers in TABLE_3.items():
             if smoke and agent not in ("tpgr", "dqn_r"):
                 continue
@@ -476,9 +476,9 @@ def bench_table3(smoke: bool) -> list[Line]:
             seconds = alternating_seconds(both, 1 if smoke else 3) if agent != "tpgr" else {}
             for number, what in enumerate(("step", "decisions")):
                 name, unit = ("step", EPISODES) if what == "step" else ("10^6 decisions", 10**6 / EPISODE_LENGTH)
-                tree = seconds.get(("tpgr", what), own[what]) * unit / played
-                ours = seconds.get((agent, what), own[what]) * unit / episodes
-                paper, papers_tree = papers[number][place], TABLE_3["tpgr"][number][place]
+                tree = seconds.get(("tpgr", what), alone[what]) * unit / played
+                ours = seconds.get((agent, what), alone[what]) * unit / episodes
+                paper, papers_tree = papers[number][column], TABLE_3["tpgr"][number][column]
                 note = f"{ours / tree:.2f} x TPGR's {tree:.3g} s; paper {paper:,g} s, {paper / papers_tree:.2f} x TPGR"
                 lines.append(Line(f"{agent}, {catalogue}: {name}", ours, "s", note=f"{note}; {episodes} episodes"))
     return lines
@@ -534,10 +534,12 @@ def bench_seeds(smoke: bool) -> list[Line]:
                 raise UserError(f"{' '.join(command[2:])} failed:\n{finished.stderr[-2000:]}")
             return time.perf_counter() - started
 
+        # Only that the command works.
         if smoke:
             return [
                 Line(f"{seeds} seeds together", seconds("group", seeds), "s", note="whole command, nothing to train")
             ]
+        # Twice each: the first compiles.
         for run, number in (("first", 1), ("first_group", seeds)):
             seconds(run, number)
         single, together = seconds("single", 1), seconds("group", seeds)
@@ -557,8 +559,15 @@ def _train_command(folder: Path, run: str, smoke: bool, overrides: Sequence[str]
     data = "data=movielens_1m" if _has_movielens() else "data.size=movielens_1m"
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     environment["TPGR_JAX_CACHE"] = str(folder / "cache")
-    place = f"hydra.run.dir={folder / run}"
-    return [sys.executable, "-m", "tpgr_jax.train", "data.size=tiny" if smoke else data, place, *overrides], environment
+    run_folder = f"hydra.run.dir={folder / run}"
+    return [
+        sys.executable,
+        "-m",
+        "tpgr_jax.train",
+        "data.size=tiny" if smoke else data,
+        run_folder,
+        *overrides,
+    ], environment
 
 
 def _first_update(folder: Path, run: str, smoke: bool) -> float:
@@ -583,6 +592,7 @@ def bench_decisions(smoke: bool) -> list[Line]:
     state = jax.jit(learner.init)(jax.random.key(0))
     on_gpu = jax.devices()[0].platform == "gpu"
     lines = []
+    # The policy, and a random one, whose time is the simulator's own.
     for episodes in (64,) if smoke else (1_024, 8_192, *((65_536, 262_144, 1_048_576) if on_gpu else ())):
         users = jnp.resize(world.env.users, (episodes,))
 

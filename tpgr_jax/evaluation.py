@@ -30,9 +30,6 @@ def make_evaluate(
     """Returns `state -> Evaluation` of a method on the test users, compiled once.
 
     Args:
-        problem: Data and simulator.
-        method: What is evaluated.
-        seed: Of the run.
         explore: True samples, False decides greedily.
         users_per_batch: Users played at a time.
     """
@@ -104,15 +101,11 @@ def write_evaluation(
     """Writes means (`NAME.json`) and per-user arrays (`NAME.npz`), from which anyone can recompute them.
 
     Args:
-        folder: Run folder.
-        problem: Data and simulator.
-        seed: Of the run.
         step: Of the evaluated checkpoint.
         policies: By name; the run's own method comes first.
-        name: Of the files.
     """
     data, settings = problem.data, problem.data_settings
-    own = next(iter(policies))
+    method = next(iter(policies))
     # What the numbers depend on, beside the policy.
     protocol = {
         **problem.env_settings.protocol,
@@ -122,9 +115,9 @@ def write_evaluation(
         "validation": settings.validation,
         "seed": seed,
         "decision": "greedy",
-        "decision_of": {name: "sample" for name in ("random", f"{own}_sampled") if name in policies},
+        "decision_of": {name: "sample" for name in ("random", f"{method}_sampled") if name in policies},
     }
-    # One row per test user, the method's own columns without a prefix.
+    # One row per test user, the method's columns without a prefix.
     arrays = {
         "user": np.asarray(data.user_ids[problem.test_users]),
         "train_users": np.asarray(data.user_ids[problem.train_users]),
@@ -132,7 +125,7 @@ def write_evaluation(
         "synthetic": np.asarray(data.synthetic),
     }
     for policy, evaluation in policies.items():
-        prefix = "" if policy == own else f"{policy}_"
+        prefix = "" if policy == method else f"{policy}_"
         arrays[f"{prefix}items"] = np.asarray(data.item_ids[evaluation.items])
     header = {"data": describe_data(problem), "protocol": protocol, "step": step}
     results = {policy: by_name(evaluation) for policy, evaluation in policies.items()}

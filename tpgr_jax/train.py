@@ -57,7 +57,7 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
     with phases.phase("data"):
         problem = make_problem(config.data, config.env)
     if not resume:
-        runs = [Run(_settled(run.values, config, problem), run.folder) for run in runs]
+        runs = [Run(_with_found_data(run.values, config, problem), run.folder) for run in runs]
     configs = [read_settings(RunConfig, run.values) for run in runs]
     origin = partial(record_origin, problem), partial(check_same_origin, problem)
     with devices_of(config, problem.data.num_items), opened_runs(runs, resume, config.train, *origin, phases) as begin:
@@ -108,7 +108,7 @@ def _test(problem: Problem, method: Method, seed: int) -> Callable[[Any], dict[s
     return lambda state: {f"test_{name}": value for name, value in means(by_name(greedy(state))).items()}
 
 
-def _settled(values: dict[str, Any], config: RunConfig, problem: Problem) -> dict[str, Any]:
+def _with_found_data(values: dict[str, Any], config: RunConfig, problem: Problem) -> dict[str, Any]:
     """Returns the configuration with the data that were found, so that the run can be repeated when more is there."""
     data = {**with_absolute_places(values["data"]), "offline_fallback": False}
     if problem.data.synthetic and config.data.falls_back:

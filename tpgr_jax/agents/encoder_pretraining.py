@@ -37,8 +37,6 @@ def pretrain_encoder(
     Args:
         network: The policy's network.
         params: Its parameters; only those of the encoder change.
-        env: The simulator.
-        env_params: Its tables.
         data: Ratings, to draw items from.
         users: [n] training users.
         steps: Updates.

@@ -66,8 +66,8 @@ class LearnerState:
 def discounted_returns(reward: jax.Array, discount: float) -> jax.Array:
     """Returns [T, B] sum_{i >= t} discount^(i - t) r_i (Algorithm 1, line 13), for rewards [T, B]."""
 
-    def backward(following: jax.Array, r_t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return_t = r_t + discount * following
+    def backward(next_return: jax.Array, r_t: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return_t = r_t + discount * next_return
         return return_t, return_t
 
     return jax.lax.scan(backward, jnp.zeros_like(reward[0]), reward, reverse=True)[1]
@@ -121,9 +121,7 @@ def policy_loss(
     """The REINFORCE loss: minus the mean over episodes of sum_t log pi(a_t | s_t) A_t, less the exploration bonus.
 
     Args:
-        env: The simulator.
         policy: The tree policy.
-        config: Learner settings.
         network: Its network parameters, to differentiate.
         tree: The tree.
         trajectory: [T, B] episodes sampled from it.
@@ -239,18 +237,18 @@ class Reinforce:
         Many devices take each the gradient for their episodes, and exchange nothing else.
 
         Args:
-            network: Network parameters.
             tree: The tree.
             trajectory: [T, B] episodes.
             advantage: [T, B].
             steps: [n] time steps that the sum runs over (None = all of them).
             entropy_weight: Scalar weight of the exploration bonus.
         """
+        # Each device: the gradient for its episodes, averaged over all of them.
         policy, trainable = self.policy, self.policy.trainable(network)
         layout = policy.partition(trainable)
         along = PartitionSpec(None, EPISODES)
 
-        def own(
+        def local_gradient(
             trainable: Any,
             network: Any,
             tree: TreeTables,
@@ -269,12 +267,14 @@ class Reinforce:
             return mean_over_devices(gradient, layout), mean_over_devices({"loss": loss, **metrics})
 
         spread = per_device(
-            own,
+            local_gradient,
             (layout, policy.partition(network), EVERYWHERE, along, along, EVERYWHERE, EVERYWHERE),
             (layout, EVERYWHERE),
             trajectory.item.shape[1],
         )
         gradient, metrics = spread(trainable, network, tree, trajectory, advantage, steps, entropy_weight)
+
+        # The penalty is the same everywhere.
         weight = self.config.l2_weight
         if weight > 0:
             gradient = jax.tree.map(lambda slope, leaf: slope + weight * leaf, gradient, trainable)

@@ -11,9 +11,9 @@ from tpgr_jax.agents.tree_ops import make_tree_tables
 from tpgr_jax.agents.value_learner import EPISODES, ValueLearner, ValueLearnerConfig
 from tpgr_jax.agents.value_tree import ValueTreeConfig, ValueTreeParams, make_value_tree
 from tpgr_jax.methods import AgentSettings, Method, RunContext
-from tpgr_jax.models.explored_ratings import collect_answers
+from tpgr_jax.models.explored_ratings import explore_ratings
 from tpgr_jax.models.reward_moments import reward_matrix
-from tpgr_jax.models.user_response_model import FittedAnswers, fit_answer_model
+from tpgr_jax.models.user_response_model import FittedResponses, fit_response_model
 from tpgr_jax.problem import Problem
 from tpgr_jax.tree.item_tree import ItemTree
 
@@ -65,10 +65,10 @@ def build(problem: Problem, settings: Settings, run: RunContext) -> Method:
     )
 
 
-def _fitted(problem: Problem, settings: Settings, seed: int) -> FittedAnswers:
+def _fitted(problem: Problem, settings: Settings, seed: int) -> FittedResponses:
     """Fits the model of users' answers to all training ratings, or to what random episodes tell of them."""
     if settings.learner.fit_to == EPISODES:
         env, episodes = problem.rating_env(settings.name), settings.learner.fit_episodes
-        log = collect_answers(env, problem.env_params, problem.train_users, episodes, seed)
-        return fit_answer_model(settings.policy, log.rewards, seed, log.seen)
-    return fit_answer_model(settings.policy, reward_matrix(*problem.training_ratings), seed)
+        log = explore_ratings(env, problem.env_params, problem.train_users, episodes, seed)
+        return fit_response_model(settings.policy, log.rewards, seed, log.seen)
+    return fit_response_model(settings.policy, reward_matrix(*problem.training_ratings), seed)

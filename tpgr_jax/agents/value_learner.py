@@ -158,7 +158,6 @@ class ValueLearner:
         """Returns the mean squared distance of the inner heads' estimates along paths to what lies below.
 
         Args:
-            params: Parameters.
             state: [S], constants.
             node: [S, P] the deepest inner nodes of the paths.
             past_leaves: [S, T] leaf slots recommended before.

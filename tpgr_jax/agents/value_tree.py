@@ -33,14 +33,14 @@ from tpgr_jax.agents.tree_ops import (
     place_of_largest,
     sample_child,
 )
-from tpgr_jax.models.kalman import LinearPosterior
+from tpgr_jax.models.kalman import KalmanState
 from tpgr_jax.models.user_response_model import (
     POSITIVE,
     REWARD,
-    AnswerModel,
-    AnswerModelConfig,
-    FittedAnswers,
-    empty_answer_model,
+    FittedResponses,
+    UserResponseModel,
+    UserResponseModelConfig,
+    empty_response_model,
 )
 from tpgr_jax.networks.node_heads import NodeHeads, node_logits
 
@@ -48,7 +48,7 @@ _LARGEST_PERSISTENCE = 0.97  # beyond it, the worth of an unbroken streak would 
 
 
 @dataclass(frozen=True)
-class ValueTreeConfig(AnswerModelConfig):
+class ValueTreeConfig(UserResponseModelConfig):
     """The policy's parts (`conf/agent/tpgr_plus.yaml`)."""
 
     hidden: list[Count]
@@ -122,7 +122,7 @@ class Learned:
     """
 
     network: Any
-    answers: AnswerModel
+    answers: UserResponseModel
     leaf_kernel: jax.Array
 
 
@@ -157,11 +157,11 @@ class ValueTree:
         network = self.network.init(key, jnp.zeros((1, self._estimate_size)), jnp.zeros((1, self._feature_size)))
         return Learned(
             network["params"],
-            empty_answer_model(self.num_items, self.config),
+            empty_response_model(self.num_items, self.config),
             jnp.zeros((self._leaf_nodes, 2 * (self.config.factors + 1), self.network.num_children)),
         )
 
-    def with_fitted(self, learned: Learned, fitted: FittedAnswers, leaf_items: np.ndarray) -> Learned:
+    def with_fitted(self, learned: Learned, fitted: FittedResponses, leaf_items: np.ndarray) -> Learned:
         """Puts a fitted model into the filter and the deepest heads, and the best mean rewards into the other heads.
 
         Args:
@@ -193,17 +193,17 @@ class ValueTree:
         )
 
     def as_policy(self) -> Policy:
-        """Returns the two functions that the rollout needs; the carry is the filter's `LinearPosterior`."""
+        """Returns the two functions that the rollout needs; the carry is the filter's `KalmanState`."""
         return Policy(lambda params, batch_size: params.learned.answers.initial(batch_size), self._act)
 
     def _act(
         self,
         params: ValueTreeParams,
-        posterior: LinearPosterior,
+        posterior: KalmanState,
         observation: Observation,
         key: jax.Array,
         explore: bool,
-    ) -> tuple[LinearPosterior, Decision]:
+    ) -> tuple[KalmanState, Decision]:
         tables = params.tables
         posterior = params.learned.answers.after_last(posterior, observation)
         state = self.user_state(params.learned, *filter_estimate(posterior), observation.status)
@@ -317,7 +317,7 @@ class ValueTree:
         return self._estimate_size + 1 + self.network.num_children
 
 
-def filter_estimate(posterior: LinearPosterior) -> tuple[jax.Array, jax.Array]:
+def filter_estimate(posterior: KalmanState) -> tuple[jax.Array, jax.Array]:
     """Returns the filter's [S, K] mean and [S] mean variance."""
     samples, size = posterior.mean.shape
     diagonal = posterior.covariance.reshape(samples, -1)[:, :: size + 1]

@@ -149,7 +149,6 @@ class QPolicy:
         """Returns [S] int32 the available items of the highest Q-value.
 
         Args:
-            params: Network parameters.
             features: [S, F] of the states.
             recommended: [S, T] int32 items recommended before, padded with -1.
         """
@@ -209,7 +208,7 @@ class DqnR(ReplayLearner):
         """See `ReplayLearner`."""
         return self.optimizer.init(params)
 
-    def following_values(self, params: Any, target: Any, episodes: Episodes) -> jax.Array:
+    def next_values(self, params: Any, target: Any, episodes: Episodes) -> jax.Array:
         """Returns [T - 1, n] Q'(s', a*), a* the best available item in s' by Q' (or, `double`, by Q itself)."""
         stored = (episodes.item, episodes.reward, episodes.status)
         target_features = self.policy.apply(QNetwork.encode, target, *stored)[1:]
@@ -230,8 +229,8 @@ class DqnR(ReplayLearner):
 
     def update(self, learned: Learned, world: World, episodes: Episodes) -> tuple[Learned, dict[str, jax.Array]]:
         """One step of Adam on all steps of n episodes; see `ReplayLearner`."""
-        following = self.following_values(learned.params, learned.target, episodes)
-        targets = td_targets(episodes.reward, following, self.config.discount)
+        next_value = self.next_values(learned.params, learned.target, episodes)
+        targets = td_targets(episodes.reward, next_value, self.config.discount)
         (loss, metrics), gradient = jax.value_and_grad(self.loss, has_aux=True)(learned.params, episodes, targets)
         params, opt_state, norm = descend(self.optimizer, gradient, learned.opt_state, learned.params)
         target = soft_update(learned.target, params, self.config.target_rate)

@@ -22,7 +22,7 @@ from sim.envs.policy import Policy, scoring_policy
 from sim.envs.rating_env import Observation
 from sim.tables.ratings import RatingData
 from tpgr_jax.methods import AgentSettings, Method, RunContext, fitted_method
-from tpgr_jax.models.kalman import LinearPosterior, linear_prior, observe, predict
+from tpgr_jax.models.kalman import KalmanState, predict
 from tpgr_jax.models.reward_moments import mean_rewards, principal_axes, reward_covariance, reward_matrix
 from tpgr_jax.problem import Problem
 
@@ -91,12 +91,12 @@ class FullCovariance:
         border = newest - regression
         unexplained = self.covariance[item, item] - jnp.sum(covariance * regression, -1)
         spread = jnp.maximum(unexplained, 0) + self.noise  # rounding must not make a variance negative
-        surprise = observation.last_empirical - self.mean[item] - jnp.sum(covariance * answers.weight, -1)
+        innovation = observation.last_empirical - self.mean[item] - jnp.sum(covariance * answers.weight, -1)
         scaled = jnp.where(observation.step > 0, 1 / spread, 0)[:, None] * border
         return Answers(
             jnp.where(newest > 0, item[:, None], answers.item),
             answers.precision + border[:, :, None] * scaled[:, None, :],
-            answers.weight + surprise[:, None] * scaled,
+            answers.weight + innovation[:, None] * scaled,
         )
 
     def conditional_mean(self, answers: Answers, observation: Observation) -> jax.Array:
@@ -127,17 +127,17 @@ class FactorCovariance:
     loadings: jax.Array
     noise: jax.Array
 
-    def initial(self, batch_size: int, episode_length: int) -> LinearPosterior:
+    def initial(self, batch_size: int, episode_length: int) -> KalmanState:
         """Returns what is known of B users' factors before the first answer: N(0, identity)."""
-        return linear_prior(jnp.zeros(self.loadings.shape[1]), jnp.float32(1), batch_size)
+        return KalmanState.initial(jnp.zeros(self.loadings.shape[1]), jnp.float32(1), batch_size)
 
-    def update(self, posterior: LinearPosterior, observation: Observation) -> LinearPosterior:
+    def update(self, posterior: KalmanState, observation: Observation) -> KalmanState:
         """Takes in the answers to the last items (nothing before the first step)."""
         item = jnp.maximum(observation.last_item, 0)
         centred = observation.last_empirical - self.mean[item]
-        return observe(posterior, self.loadings[item], centred, self.noise[item], observation.step > 0)[0]
+        return posterior.update(self.loadings[item], centred, self.noise[item], observation.step > 0)[0]
 
-    def conditional_mean(self, posterior: LinearPosterior, observation: Observation) -> jax.Array:
+    def conditional_mean(self, posterior: KalmanState, observation: Observation) -> jax.Array:
         """Returns [B, I] the mean reward of each item that was not observed, given the answers."""
         return self.mean + predict(self.loadings, posterior.mean)
 
@@ -155,7 +155,6 @@ def fit_gaussian_posterior(
     """Estimates mean and covariance of the training users' reward vectors.
 
     Args:
-        config: Settings.
         data: Ratings of all users.
         train_users: [n] users to learn from, ascending.
         reward_of_code: [V + 1] empirical reward of each rating code.

@@ -20,7 +20,7 @@ from sim.envs.policy import Policy, scoring_policy
 from sim.envs.rating_env import Observation
 from sim.tables.ratings import RatingData
 from tpgr_jax.methods import AgentSettings, Method, RunContext, fitted_method
-from tpgr_jax.models.kalman import LinearPosterior, linear_prior, observe, predict
+from tpgr_jax.models.kalman import KalmanState, predict
 from tpgr_jax.models.matrix_factorisation import factorise
 from tpgr_jax.models.reward_moments import mean_rewards, principal_axes, reward_matrix
 from tpgr_jax.problem import Problem
@@ -72,7 +72,6 @@ def fit_greedy_svd(
     value decomposition of the empirical rewards, not rated = 0.
 
     Args:
-        config: Settings.
         data: Ratings of all users.
         train_users: [n] users to learn from, ascending.
         reward_of_code: [V + 1] empirical reward of each rating code.
@@ -110,16 +109,14 @@ def greedy_svd_policy() -> Policy:
     return scoring_policy(_initial_carry, _score)
 
 
-def _initial_carry(params: GreedySVDParams, batch_size: int) -> LinearPosterior:
-    return linear_prior(jnp.zeros(params.features.shape[1]), 1 / params.ridge, batch_size)
+def _initial_carry(params: GreedySVDParams, batch_size: int) -> KalmanState:
+    return KalmanState.initial(jnp.zeros(params.features.shape[1]), 1 / params.ridge, batch_size)
 
 
-def _score(
-    params: GreedySVDParams, posterior: LinearPosterior, observation: Observation
-) -> tuple[LinearPosterior, jax.Array]:
+def _score(params: GreedySVDParams, posterior: KalmanState, observation: Observation) -> tuple[KalmanState, jax.Array]:
     item, answer = jnp.maximum(observation.last_item, 0), observation.last_empirical
     observed = (observation.step > 0) & ((answer != 0) | params.unrated_answers)
-    posterior, _ = observe(posterior, params.features[item], answer - params.base[item], jnp.float32(1), observed)
+    posterior, _ = posterior.update(params.features[item], answer - params.base[item], jnp.float32(1), observed)
     return posterior, params.base + predict(params.features, posterior.mean)
 
 

@@ -107,7 +107,6 @@ def add_interactions(
     """Adds S interactions to C_a and d_a.
 
     Args:
-        statistics: Before.
         features: [I, E] observed features of the items.
         item: [S] int32.
         user_vector: [S, E + H] theta_u, after the interaction.
@@ -149,13 +148,11 @@ def fit_hlinear_ucb(
     """Makes the observed features from the training users' ratings, and learns the hidden ones by playing with them.
 
     Args:
-        config: Settings.
         data: Ratings of all users.
         train_users: [n] users to learn from, ascending.
         reward_of_code: [V + 1] empirical reward of each rating code.
         seed: Of the features, of the start and of the episodes' users.
         env: The simulator, in which a start is a user.
-        env_params: Its tables.
 
     Raises:
         UserError: More factors of rewards than items.

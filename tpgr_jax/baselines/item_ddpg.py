@@ -70,7 +70,7 @@ class Actor(nn.Module):
     Attributes:
         hidden: Widths.
         vector_size: E.
-        length: See `bring_back`.
+        length: See `project`.
     """
 
     hidden: Sequence[int]
@@ -82,10 +82,10 @@ class Actor(nn.Module):
         """Returns [..., E] for states [..., F]."""
         for width in self.hidden:
             state = nn.relu(nn.Dense(width)(state))
-        return bring_back(nn.Dense(self.vector_size)(state), self.length)
+        return project(nn.Dense(self.vector_size)(state), self.length)
 
 
-def bring_back(vector: jax.Array, length: str) -> jax.Array:
+def project(vector: jax.Array, length: str) -> jax.Array:
     """Returns vectors [..., E] of norm 1 ("unit"), or shortened to at most that ("at_most_one")."""
     if length == "unit":
         return unit(vector)
@@ -196,7 +196,6 @@ class ItemPolicy:
         """Returns [S] int32 items: of the K available ones nearest to the proto-action, the critic's favourite.
 
         Args:
-            params: Network parameters.
             item_vectors: [I, E].
             state: [S, F].
             proto: [S, E].
@@ -245,7 +244,6 @@ class ItemPolicy:
         less near. With K = 1 all scores are nearness.
 
         Args:
-            params: Network parameters.
             item_vectors: [I, E].
             state: [S, F].
             proto: [S, E].
@@ -257,6 +255,7 @@ class ItemPolicy:
         item_part = self._critic(Critic.vector_part, params, item_vectors)
         state_part = self._critic(Critic.state_part, params, state)
 
+        # Three ways to rank one row, as there are three ways to choose.
         def by_nearness(row: tuple[jax.Array, ...]) -> Ranking:
             _, proto, recommended, available = row
             return rank_best(similarity(proto, item_vectors, self.measure), recommended, k, available)
@@ -269,13 +268,13 @@ class ItemPolicy:
             state_part, proto, recommended, available = row
             number = max(self.neighbours, k)
             near = rank_best(similarity(proto, item_vectors, self.measure), recommended, number, available)
-            there = near.items >= 0
+            exists = near.items >= 0
             value = self._critic(Critic.combine, params, state_part, item_part[near.items])
-            candidate = there & (jnp.arange(number) < self.neighbours)
+            candidate = exists & (jnp.arange(number) < self.neighbours)
             lowest = jnp.min(jnp.where(candidate, value, jnp.inf))
             below = lowest + near.scores - near.scores[self.neighbours - 1]
-            scores, places = jax.lax.top_k(jnp.where(there, jnp.where(candidate, value, below), -jnp.inf), k)
-            return Ranking(near.items[places], scores)
+            scores, index = jax.lax.top_k(jnp.where(exists, jnp.where(candidate, value, below), -jnp.inf), k)
+            return Ranking(near.items[index], scores)
 
         rank = by_nearness if self.neighbours == 1 else by_value if self.neighbours >= num_items else candidates_first
         largest = max(max(self.neighbours, k) * max(self.networks.critic.hidden), num_items)
@@ -311,7 +310,7 @@ class ItemPolicy:
         noise_key, epsilon_key = jax.random.split(key)
         if explore:
             noise = self.action_noise * jax.random.normal(noise_key, proto.shape)
-            proto = bring_back(proto + noise, self.networks.actor.length)
+            proto = project(proto + noise, self.networks.actor.length)
         assert params.item_vectors is not None
         item = self.choose(network, params.item_vectors, state, proto, observation.recommended)
         if explore:
@@ -338,7 +337,7 @@ class ItemDdpg(ReplayLearner):
         actor, critic = self.optimizers
         return actor.init(params["actor"]), critic.init(_critic_side(params))
 
-    def following_values(self, target: Any, item_vectors: jax.Array, episodes: Episodes) -> jax.Array:
+    def next_values(self, target: Any, item_vectors: jax.Array, episodes: Episodes) -> jax.Array:
         """Returns [T - 1, n] Q'(s', a'): a' is what the target policy does in s' (`item`), or its proto-action."""
         state = self.policy.encode(target, episodes)[1:]
         action = self.policy.propose(target, state)
@@ -361,18 +360,20 @@ class ItemDdpg(ReplayLearner):
         state = self.policy.encode(params, episodes)
         q = self.policy.value(params, state, item_vectors[episodes.item])
         critic_loss = regression_loss(q, targets, self.config.loss)
-        held = {"critic": jax.lax.stop_gradient(params["critic"])}
+        frozen = {"critic": jax.lax.stop_gradient(params["critic"])}
         state = jax.lax.stop_gradient(state)
-        proposed = self.policy.value(held, state, self.policy.propose(params, state))
+        proposed = self.policy.value(frozen, state, self.policy.propose(params, state))
         metrics = {"loss": critic_loss, "q": jnp.mean(q), "q_of_actor": jnp.mean(proposed)}
         return critic_loss - jnp.mean(proposed), metrics
 
     def update(self, learned: Learned, world: World, episodes: Episodes) -> tuple[Learned, dict[str, jax.Array]]:
         """One step of Adam for the critic and one for the actor on all steps of n episodes; see `ReplayLearner`."""
         assert world.item_vectors is not None
-        following = self.following_values(learned.target, world.item_vectors, episodes)
-        targets = td_targets(episodes.reward, following, self.config.discount)
+        next_value = self.next_values(learned.target, world.item_vectors, episodes)
+        targets = td_targets(episodes.reward, next_value, self.config.discount)
         gradient, metrics = jax.grad(self.losses, has_aux=True)(learned.params, episodes, targets, world.item_vectors)
+
+        # Actor, and critic with encoder, each with an optimiser of its own.
         (actor_optimizer, critic_optimizer), (actor_state, critic_state) = self.optimizers, learned.opt_state
         actor, actor_state, actor_norm = descend(
             actor_optimizer, gradient["actor"], actor_state, learned.params["actor"]

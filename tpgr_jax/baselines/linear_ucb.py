@@ -21,7 +21,7 @@ from sim.envs.policy import Policy, scoring_policy
 from sim.envs.rating_env import Observation
 from sim.tables.ratings import RatingData
 from tpgr_jax.methods import AgentSettings, Method, RunContext, fitted_method
-from tpgr_jax.models.kalman import LinearPosterior, linear_prior, observe, predict
+from tpgr_jax.models.kalman import KalmanState, predict
 from tpgr_jax.models.matrix_factorisation import factor_vectors
 from tpgr_jax.models.reward_moments import mean_rewards, principal_axes, reward_matrix
 from tpgr_jax.problem import Problem
@@ -72,7 +72,7 @@ class UserModel:
         variance: [B, I] x^T A^-1 x of all items, kept up to date in O(K) per item instead of computed in O(K^2).
     """
 
-    posterior: LinearPosterior
+    posterior: KalmanState
     variance: jax.Array
 
 
@@ -112,7 +112,6 @@ def fit_linear_ucb(
     """Makes the items' features and the prior from the training users' ratings.
 
     Args:
-        config: Settings.
         data: Ratings of all users.
         train_users: [n] users to learn from, ascending.
         reward_of_code: [V + 1] empirical reward of each rating code.
@@ -146,7 +145,7 @@ def initial_user_model(params: LinearUCBParams, batch_size: int) -> UserModel:
     """Returns what is known of B users before the first answer."""
     variance = jnp.sum(params.features**2, axis=-1) / params.ridge
     return UserModel(
-        linear_prior(params.prior, 1 / params.ridge, batch_size),
+        KalmanState.initial(params.prior, 1 / params.ridge, batch_size),
         jnp.broadcast_to(variance, (batch_size, *variance.shape)),
     )
 
@@ -154,8 +153,8 @@ def initial_user_model(params: LinearUCBParams, batch_size: int) -> UserModel:
 def update_user_model(params: LinearUCBParams, user: UserModel, observation: Observation) -> UserModel:
     """Takes in the answers to the last items (nothing before the first step)."""
     features = params.features[jnp.maximum(observation.last_item, 0)]
-    posterior, direction = observe(
-        user.posterior, features, observation.last_empirical, jnp.float32(1), observation.step > 0
+    posterior, direction = user.posterior.update(
+        features, observation.last_empirical, jnp.float32(1), observation.step > 0
     )
     return UserModel(posterior, user.variance - predict(params.features, direction) ** 2)
 

@@ -110,18 +110,18 @@ class NetworkPolicy(Protocol):
         """Draws initial network parameters."""
 
     def as_policy(self) -> Policy:
-        """Returns the two functions that the rollout needs, of `ActingParams`."""
+        """Returns the functions of `Policy`, of `ActingParams`."""
 
 
-def td_targets(reward: jax.Array, following: jax.Array, discount: float) -> jax.Array:
+def td_targets(reward: jax.Array, next_value: jax.Array, discount: float) -> jax.Array:
     """Returns [T, n] y_t = r_t + discount * v_{t+1}, with v = 0 after the last step: what counts is the episode's sum.
 
     Args:
         reward: [T, n] r_t.
-        following: [T - 1, n] values v_1 to v_{T-1} of the states after the first T - 1 steps.
+        next_value: [T - 1, n] values v_1 to v_{T-1} of the states after the first T - 1 steps.
         discount: In [0, 1].
     """
-    return reward + discount * jnp.concatenate([following, jnp.zeros_like(reward[:1])])
+    return reward + discount * jnp.concatenate([next_value, jnp.zeros_like(reward[:1])])
 
 
 def regression_loss(value: jax.Array, target: jax.Array, kind: str) -> jax.Array:
@@ -210,12 +210,14 @@ class ReplayLearner(ABC):
             The next state and scalar metrics: reward (mean per recommendation), precision and epsilon of the episodes
             played; means of the metrics of the updates.
         """
+        # Play, and remember.
         user_key, rollout_key, update_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
         users = self.env.draw_starts(user_key, world.env, self.episodes_per_step)
         acting = self.policy_params(state, world)
         trajectory = rollout(self.env, world.env, self.as_policy(), acting, users, rollout_key, explore=True)
         replay = add_episodes(state.replay, trajectory)
 
+        # Learn from remembered episodes.
         def update(learned: Learned, key: jax.Array) -> tuple[Learned, dict[str, jax.Array]]:
             return self.update(learned, world, sample_episodes(replay, key, self.config.batch_episodes))
 
@@ -240,7 +242,6 @@ def replay_method(
     """Returns the method that trains a learner and recommends by its policy.
 
     Args:
-        problem: Data and simulator.
         name: In results.
         config: Of the policy's encoder: which item embedding training starts from.
         learner: What is trained.

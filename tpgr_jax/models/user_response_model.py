@@ -19,7 +19,7 @@ import scipy.sparse
 
 from harness.settings import Count, Positive
 from sim.envs.rating_env import Observation
-from tpgr_jax.models.kalman import LinearPosterior, linear_prior, observe_all
+from tpgr_jax.models.kalman import KalmanState
 from tpgr_jax.models.reward_moments import principal_axes
 
 RATED, POSITIVE, REWARD = 0, 1, 2
@@ -28,7 +28,7 @@ _COMBINATIONS = 2  # of the channels that are observed: what the third would add
 
 
 @dataclass(frozen=True)
-class AnswerModelConfig:
+class UserResponseModelConfig:
     """What the model keeps (`conf/agent/tpgr_plus.yaml`)."""
 
     factors: Count
@@ -37,7 +37,7 @@ class AnswerModelConfig:
 
 
 @flax.struct.dataclass
-class AnswerModel:
+class UserResponseModel:
     """What the filter reads.
 
     Attributes:
@@ -51,61 +51,58 @@ class AnswerModel:
     whitening: jax.Array
     loadings: jax.Array
 
-    def initial(self, batch_size: int) -> LinearPosterior:
+    def initial(self, batch_size: int) -> KalmanState:
         """Returns what is known of B users' factors before the first answer: N(0, identity)."""
-        return linear_prior(jnp.zeros(self.loadings.shape[-1]), jnp.float32(1), batch_size)
+        return KalmanState.initial(jnp.zeros(self.loadings.shape[-1]), jnp.float32(1), batch_size)
 
-    def update(
-        self, posterior: LinearPosterior, item: jax.Array, empirical: jax.Array, observed: jax.Array
-    ) -> LinearPosterior:
+    def update(self, posterior: KalmanState, item: jax.Array, empirical: jax.Array, observed: jax.Array) -> KalmanState:
         """Takes in one answer per episode.
 
         Args:
-            posterior: Before.
             item: [B] int32 recommended items.
             empirical: [B] their empirical rewards.
             observed: [B] bool; where false nothing changes.
         """
-        surprise = answer(empirical) - self.mean[item]
-        whitened = jnp.sum(self.whitening[item] * surprise[:, None, :], -1)
-        return observe_all(posterior, self.loadings[item], whitened, 1.0, observed)[0]
+        innovation = channels_of(empirical) - self.mean[item]
+        whitened = jnp.sum(self.whitening[item] * innovation[:, None, :], -1)
+        return posterior.update_many(self.loadings[item], whitened, 1.0, observed)[0]
 
-    def after_last(self, posterior: LinearPosterior, observation: Observation) -> LinearPosterior:
+    def after_last(self, posterior: KalmanState, observation: Observation) -> KalmanState:
         """Takes in the answers to the last items (nothing before the first step)."""
         item = jnp.maximum(observation.last_item, 0)
         return self.update(posterior, item, observation.last_empirical, observation.step > 0)
 
 
-def answer(empirical: jax.Array) -> jax.Array:
+def channels_of(empirical: jax.Array) -> jax.Array:
     """Returns the [..., 3] float32 channels of empirical rewards; a reward of exactly 0 counts as not rated."""
     return jnp.stack([empirical != 0, empirical > 0, empirical], -1).astype(jnp.float32)
 
 
-class FittedAnswers(NamedTuple):
+class FittedResponses(NamedTuple):
     """The model on the host: `model` as the filter reads it, `mean` [I, 3] and `loadings` [I, 3, K] of the channels."""
 
-    model: AnswerModel
+    model: UserResponseModel
     mean: np.ndarray
     loadings: np.ndarray
 
 
-def empty_answer_model(num_items: int, config: AnswerModelConfig) -> AnswerModel:
+def empty_response_model(num_items: int, config: UserResponseModelConfig) -> UserResponseModel:
     """Returns a model of the given shape that knows nothing."""
     observed = _observed(config)
-    return AnswerModel(
+    return UserResponseModel(
         jnp.zeros((num_items, CHANNELS)),
         jnp.zeros((num_items, observed, CHANNELS)),
         jnp.zeros((num_items, observed, config.factors)),
     )
 
 
-def _observed(config: AnswerModelConfig) -> int:
+def _observed(config: UserResponseModelConfig) -> int:
     return _COMBINATIONS if config.channels == "all" else 1
 
 
-def fit_answer_model(
-    config: AnswerModelConfig, rewards: scipy.sparse.csr_array, seed: int, seen: float = 1.0
-) -> FittedAnswers:
+def fit_response_model(
+    config: UserResponseModelConfig, rewards: scipy.sparse.csr_array, seed: int, seen: float = 1.0
+) -> FittedResponses:
     """Estimates the model from users' empirical rewards, in closed form.
 
     Factors are principal components of the stacked channels over users. With few users these overfit, so each
@@ -113,7 +110,6 @@ def fit_answer_model(
     number of users (Marchenko and Pastur 1967).
 
     Args:
-        config: Settings.
         rewards: Sparse [n, I] empirical rewards of the training users; a user's entry that is missing counts as 0.
         seed: Of the iteration that finds the factors.
         seen: Share of the users' answers that the matrix holds, the others missing at random; 1 for all of them.
@@ -121,6 +117,7 @@ def fit_answer_model(
     Raises:
         UserError: More factors than channels of items.
     """
+    # Principal components of the channels, and how much of their variance is noise.
     num_users = rewards.shape[0]
     channels = [_with_data(rewards, rewards.data != 0), _with_data(rewards, rewards.data > 0), rewards]
     used = channels if config.channels == "all" else [rewards]
@@ -129,25 +126,30 @@ def fit_answer_model(
     values, vectors = principal_axes(stacked, config.factors, True, seed)
     total = float(stacked.data @ stacked.data / num_users - np.sum(_mean(stacked) ** 2))
     noise_level = max(total - float(values.sum()), 0.0) / num_users
+
     # How every channel, whether observed or not, varies with each component.
     components = stacked @ vectors - _mean(stacked) @ vectors
     slopes = np.stack([(channel.T @ components) / (seen * num_users) for channel in channels], 1)
+
     # Missing answers make each item seem to vary more by itself, though not with others: that is taken off again.
     moments = _channel_moments(channels) / seen
     observed = slice(None) if config.channels == "all" else slice(REWARD, None)
-    own = np.moveaxis(vectors.reshape(len(used), -1, config.factors), 0, 1)
-    excess = (1 / seen - 1) * np.einsum("icd,idk->ick", moments[:, :, observed], own)
-    values = np.maximum(values - np.sum(own * excess[:, observed], (0, 1)), 1e-12)
+    axes = np.moveaxis(vectors.reshape(len(used), -1, config.factors), 0, 1)
+    excess = (1 / seen - 1) * np.einsum("icd,idk->ick", moments[:, :, observed], axes)
+    values = np.maximum(values - np.sum(axes * excess[:, observed], (0, 1)), 1e-12)
     loadings = (slopes - excess) * np.sqrt(np.maximum(values - noise_level, 0)) / values
+
+    # What the factors leave unexplained of each item's channels, and the combinations that whiten it.
     mean = np.stack([_mean(channel) / seen for channel in channels], 1)
     covariance = moments - mean[:, :, None] * mean[:, None, :]
     residual = covariance - np.einsum("ick,idk->icd", loadings, loadings)
     whitening = _whitening(residual, config.noise, config.channels == "all")
     combined = np.einsum("icd,idk->ick", whitening, loadings)
+
     # Rotated so that the first combinations carry the most.
     rotation = np.swapaxes(np.linalg.svd(combined, full_matrices=False)[0], 1, 2)[:, : _observed(config)]
-    model = AnswerModel(_float32(mean), _float32(rotation @ whitening), _float32(rotation @ combined))
-    return FittedAnswers(model, mean, loadings)
+    model = UserResponseModel(_float32(mean), _float32(rotation @ whitening), _float32(rotation @ combined))
+    return FittedResponses(model, mean, loadings)
 
 
 def _with_data(matrix: scipy.sparse.csr_array, data: np.ndarray) -> scipy.sparse.csr_array:

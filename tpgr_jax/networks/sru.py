@@ -51,8 +51,8 @@ def _forward(inputs: jax.Array, kernel: jax.Array, bias: jax.Array) -> tuple[jax
     """Returns h and the cells before each step, [T, B, H] each."""
 
     def step(cell: jax.Array, inputs_t: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        following, hidden = sru_step(cell, inputs_t, kernel, bias)
-        return following, (hidden, cell)
+        next_cell, hidden = sru_step(cell, inputs_t, kernel, bias)
+        return next_cell, (hidden, cell)
 
     start = jnp.zeros((inputs.shape[1], kernel.shape[1] // 4), inputs.dtype)
     states: tuple[jax.Array, jax.Array] = jax.lax.scan(step, start, inputs)[1]
@@ -70,19 +70,20 @@ def _backward(kept: Any, d_states: jax.Array) -> tuple[jax.Array, jax.Array, jax
     def step(carry: Any, step_t: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
         d_cell, d_kernel, d_bias = carry
         inputs_t, cell, d_hidden = step_t
+        # The gates again, then their gradients, then what they add to the weights'.
         candidate, forget, reset, skip = _gates(inputs_t, kernel, bias)
         squashed = jnp.tanh(candidate + forget * (cell - candidate))
-        d_following = d_cell + d_hidden * reset * (1 - squashed**2)
+        d_next_cell = d_cell + d_hidden * reset * (1 - squashed**2)
         d_gates = jnp.concatenate(
             [
-                d_following * (1 - forget),
-                d_following * (cell - candidate) * forget * (1 - forget),
+                d_next_cell * (1 - forget),
+                d_next_cell * (cell - candidate) * forget * (1 - forget),
                 d_hidden * (squashed - skip) * reset * (1 - reset),
                 d_hidden * (1 - reset),
             ],
             -1,
         )
-        carry = (d_following * forget, d_kernel + inputs_t.T @ d_gates, d_bias + jnp.sum(d_gates, 0))
+        carry = (d_next_cell * forget, d_kernel + inputs_t.T @ d_gates, d_bias + jnp.sum(d_gates, 0))
         return carry, d_gates @ kernel.T
 
     start = (jnp.zeros_like(cells[0]), jnp.zeros_like(kernel), jnp.zeros_like(bias))

@@ -108,7 +108,7 @@ def test_targets_take_the_best_available_item_of_the_next_state(dueling: bool, d
             choosing[past] = -np.inf
             expected[t - 1, n] = primed[t, n, choosing.argmax()]
     assert masked > 0
-    found = jax.jit(learner.following_values)(params, target, episodes)
+    found = jax.jit(learner.next_values)(params, target, episodes)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 

@@ -33,7 +33,7 @@ from tpgr_jax.baselines.item_ddpg import (
     ItemDdpg,
     ItemDdpgConfig,
     ItemDdpgPolicyConfig,
-    bring_back,
+    project,
 )
 from tpgr_jax.baselines.replay_learner import ActingParams, World
 from tpgr_jax.models.item_actions import reward_vectors, scaled_vectors
@@ -252,10 +252,10 @@ def test_wrong_learner_settings_are_refused_by_name(key: str, value: Any) -> Non
 
 def test_actions_are_brought_back_into_the_unit_ball() -> None:
     on_device = jnp.asarray([[3.0, 4.0], [0.0, 0.0], [0.6, 0.0]])
-    np.testing.assert_allclose(bring_back(on_device, "unit"), [[0.6, 0.8], [0, 0], [1, 0]], atol=1e-6)
-    np.testing.assert_allclose(bring_back(on_device, "at_most_one"), [[0.6, 0.8], [0, 0], [0.6, 0]], atol=1e-6)
+    np.testing.assert_allclose(project(on_device, "unit"), [[0.6, 0.8], [0, 0], [1, 0]], atol=1e-6)
+    np.testing.assert_allclose(project(on_device, "at_most_one"), [[0.6, 0.8], [0, 0], [0.6, 0]], atol=1e-6)
     for length in ("unit", "at_most_one"):
-        slope = jax.grad(lambda x, length=length: jnp.sum(bring_back(x, length)))(jnp.zeros(2))
+        slope = jax.grad(lambda x, length=length: jnp.sum(project(x, length)))(jnp.zeros(2))
         assert np.isfinite(slope).all()
 
 
@@ -273,7 +273,7 @@ def test_targets_are_the_primed_values_of_the_primed_action(target_action: str, 
             past = np.asarray(episodes.item)[: t + 1, n].tolist()
             item = chosen(target, vectors, state[t, n], action[t, n], past, k, "euclidean")
             action[t, n] = vectors[item]
-    found = jax.jit(learner.following_values)(target, jnp.asarray(vectors), episodes)
+    found = jax.jit(learner.next_values)(target, jnp.asarray(vectors), episodes)
     np.testing.assert_allclose(found, values_of(target, state, action), atol=1e-4)
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from harness.errors import UserError
 from harness.settings import read_settings
 from tpgr_jax.baselines.linear_ucb import LinearUCBConfig, fit_linear_ucb, linear_ucb_policy, upper_bound
-from tpgr_jax.models.kalman import LinearPosterior, linear_prior, observe
+from tpgr_jax.models.kalman import KalmanState
 
 
 def make_config(**changes):
@@ -73,8 +73,8 @@ def test_every_step_has_the_bounds_of_the_closed_form(problem, prior, ridge):
 
 def test_one_answer_by_hand():
     # x = (1, 0), r = 1, ridge 1: A = diag(2, 1), theta = (1/2, 0). Unit noise, prior variance 1 / ridge.
-    belief = linear_prior(np.zeros(2), 1.0, 1)
-    belief, direction = observe(belief, np.array([[1.0, 0]]), np.array([1.0]), 1.0, np.array([True]))
+    belief = KalmanState.initial(np.zeros(2), 1.0, 1)
+    belief, direction = belief.update(np.array([[1.0, 0]]), np.array([1.0]), 1.0, np.array([True]))
     np.testing.assert_allclose(belief.mean, [[0.5, 0]], atol=1e-6)
     np.testing.assert_allclose(belief.covariance, [[[0.5, 0], [0, 1]]], atol=1e-6)
     np.testing.assert_allclose(direction, [[np.sqrt(0.5), 0]], atol=1e-6)
@@ -86,15 +86,15 @@ def test_a_posterior_is_that_of_the_observations_that_count(seed, noise, counts)
     generator = np.random.default_rng(seed)
     features, targets = generator.normal(size=(len(counts), 3)), generator.normal(size=len(counts))
     mean, variance = generator.normal(size=3), 0.7
-    belief = linear_prior(np.float32(mean), np.float32(variance), 1)
+    belief = KalmanState.initial(np.float32(mean), np.float32(variance), 1)
     for row, target, counted in zip(features, targets, counts, strict=True):
-        belief, _ = observe(belief, np.float32(row[None]), np.float32([target]), np.float32(noise), np.array([counted]))
+        belief, _ = belief.update(np.float32(row[None]), np.float32([target]), np.float32(noise), np.array([counted]))
     kept = features[counts]
     precision = np.eye(3) / variance + kept.T @ kept / noise
     expected = np.linalg.solve(precision, mean / variance + kept.T @ targets[counts] / noise)
     np.testing.assert_allclose(belief.mean[0], expected, atol=1e-4)
     np.testing.assert_allclose(belief.covariance[0], np.linalg.inv(precision), atol=1e-4)
-    assert isinstance(belief, LinearPosterior)
+    assert isinstance(belief, KalmanState)
 
 
 @pytest.mark.parametrize("kind", ["svd", "mf"])

@@ -11,13 +11,20 @@ from hypothesis import strategies as st
 
 from harness.errors import UserError
 from harness.settings import read_settings
-from tpgr_jax.models.explored_ratings import collect_answers
-from tpgr_jax.models.kalman import linear_prior, observe, observe_all
-from tpgr_jax.models.user_response_model import AnswerModel, AnswerModelConfig, answer, fit_answer_model
+from tpgr_jax.models.explored_ratings import explore_ratings
+from tpgr_jax.models.kalman import KalmanState
+from tpgr_jax.models.user_response_model import (
+    UserResponseModel,
+    UserResponseModelConfig,
+    channels_of,
+    fit_response_model,
+)
 
 
 def make_config(**changes):
-    return read_settings(AnswerModelConfig, {"factors": 4, "noise": 0.02, "channels": "all"} | changes, "agent.policy")
+    return read_settings(
+        UserResponseModelConfig, {"factors": 4, "noise": 0.02, "channels": "all"} | changes, "agent.policy"
+    )
 
 
 def sparse_rewards(seed=0, users=40, items=9):
@@ -32,11 +39,11 @@ def test_several_observations_at_once_are_what_they_are_one_after_the_other(seed
     generator = np.random.default_rng(seed)
     features, targets = generator.normal(size=(3, 2, 5)), generator.normal(size=(3, 2))
     observed = jnp.asarray([True, False, True])
-    start = linear_prior(jnp.zeros(5), jnp.float32(1), 3)
-    together, directions = observe_all(start, jnp.asarray(features, jnp.float32), jnp.asarray(targets), 0.5, observed)
+    start = KalmanState.initial(jnp.zeros(5), jnp.float32(1), 3)
+    together, directions = start.update_many(jnp.asarray(features, jnp.float32), jnp.asarray(targets), 0.5, observed)
     apart = start
     for number in range(2):
-        apart, direction = observe(apart, jnp.asarray(features[:, number]), targets[:, number], 0.5, observed)
+        apart, direction = apart.update(jnp.asarray(features[:, number]), targets[:, number], 0.5, observed)
         np.testing.assert_allclose(directions[:, number], direction, atol=1e-5)
     np.testing.assert_allclose(together.mean, apart.mean, atol=1e-5)
     np.testing.assert_allclose(together.covariance, apart.covariance, atol=1e-5)
@@ -49,7 +56,7 @@ def test_filter_is_conditioning_on_all_answers(seed):
     generator = np.random.default_rng(seed)
     mean, whitening = generator.uniform(0, 0.5, (9, 3)), generator.normal(size=(9, 2, 3))
     loadings = generator.normal(size=(9, 2, 4))
-    model = AnswerModel(*(jnp.asarray(array, jnp.float32) for array in (mean, whitening, loadings)))
+    model = UserResponseModel(*(jnp.asarray(array, jnp.float32) for array in (mean, whitening, loadings)))
     items = generator.permutation(9)[:5]
     rewards = generator.choice([-0.6, 0, 0.2, 1.0], 5)
     posterior = model.initial(1)
@@ -65,7 +72,7 @@ def test_filter_is_conditioning_on_all_answers(seed):
 
 def test_channels_of_an_answer_by_hand():
     expected = [[1, 1, 0.6], [1, 0, -0.2], [0, 0, 0]]
-    np.testing.assert_allclose(answer(jnp.asarray([0.6, -0.2, 0.0])), expected, atol=1e-6)
+    np.testing.assert_allclose(channels_of(jnp.asarray([0.6, -0.2, 0.0])), expected, atol=1e-6)
 
 
 def dense_fit(table, factors, noise):
@@ -84,7 +91,7 @@ def dense_fit(table, factors, noise):
 
 def test_fit_against_dense_numpy():
     rewards = sparse_rewards()
-    fitted = fit_answer_model(make_config(), rewards, 0)
+    fitted = fit_response_model(make_config(), rewards, 0)
     mean, loadings, residual = dense_fit(rewards.toarray(), 4, 0.02)
     np.testing.assert_allclose(fitted.mean, mean, atol=1e-12)
     # Factors are known up to their signs.
@@ -103,7 +110,7 @@ def test_fit_against_dense_numpy():
 
 
 def test_reward_alone():
-    fitted = fit_answer_model(make_config(channels="reward"), sparse_rewards(), 0)
+    fitted = fit_response_model(make_config(channels="reward"), sparse_rewards(), 0)
     assert fitted.model.whitening.shape == (9, 1, 3)
     np.testing.assert_array_equal(fitted.model.whitening[:, 0, :2], 0)
     assert fitted.loadings.shape == (9, 3, 4)
@@ -111,29 +118,29 @@ def test_reward_alone():
 
 def test_pure_noise_teaches_nothing_where_many_items_meet_few_users():
     table = np.random.default_rng(0).choice([-0.6, 0, 1.0], (20, 400))
-    noise = fit_answer_model(make_config(factors=2), scipy.sparse.csr_array(table), 0).loadings
+    noise = fit_response_model(make_config(factors=2), scipy.sparse.csr_array(table), 0).loadings
     tastes = np.where(np.arange(20)[:, None] % 2 == np.arange(400) % 2, 1.0, -0.6)
-    real = fit_answer_model(make_config(factors=2), scipy.sparse.csr_array(tastes), 0).loadings
+    real = fit_response_model(make_config(factors=2), scipy.sparse.csr_array(tastes), 0).loadings
     assert (noise**2).sum() < 0.2 * (real**2).sum()
 
 
 def test_more_factors_than_there_are_is_a_message():
     with pytest.raises(UserError, match="factors"):
-        fit_answer_model(make_config(factors=28), sparse_rewards(), 0)
+        fit_response_model(make_config(factors=28), sparse_rewards(), 0)
 
 
 def test_answers_of_random_episodes_are_the_users_own():
     table = make_table()
     env, env_params, _ = make_simulator(make_data(table))
     rewards = reward_table(table)[TRAIN_USERS]
-    some = collect_answers(env, env_params, TRAIN_USERS, 1, 0)
+    some = explore_ratings(env, env_params, TRAIN_USERS, 1, 0)
     assert some.seen == pytest.approx(LENGTH / NUM_ITEMS)
     found = some.rewards.toarray()
     assert 0 < np.count_nonzero(found) < np.count_nonzero(rewards)
     np.testing.assert_allclose(found[found != 0], rewards[found != 0], atol=1e-5)
-    again = collect_answers(make_simulator(make_data(table), allow_repeats=True)[0], env_params, TRAIN_USERS, 2, 0)
+    again = explore_ratings(make_simulator(make_data(table), allow_repeats=True)[0], env_params, TRAIN_USERS, 2, 0)
     assert again.seen == pytest.approx(1 - (1 - 1 / NUM_ITEMS) ** (2 * LENGTH))
-    everything = collect_answers(env, env_params, TRAIN_USERS, 40, 0)
+    everything = explore_ratings(env, env_params, TRAIN_USERS, 40, 0)
     np.testing.assert_allclose(everything.rewards.toarray(), rewards, atol=1e-5)
 
 
@@ -143,8 +150,8 @@ def test_a_share_of_the_answers_gives_the_same_means_and_covariances_on_average(
     rated = generator.random((4000, 9)) < np.where(liked == (np.arange(9) % 2 == 0), 0.7, 0.2)
     rewards = scipy.sparse.csr_array(np.where(rated, 0.6, 0.0))
     thinned = scipy.sparse.csr_array(rewards.toarray() * (generator.random(rewards.shape) < 0.7))
-    full = fit_answer_model(make_config(factors=1), rewards, 0)
-    part = fit_answer_model(make_config(factors=1), thinned, 0, seen=0.7)
+    full = fit_response_model(make_config(factors=1), rewards, 0)
+    part = fit_response_model(make_config(factors=1), thinned, 0, seen=0.7)
     np.testing.assert_allclose(part.mean, full.mean, atol=0.03)
     moments = [np.einsum("ick,jdk->icjd", fitted.loadings, fitted.loadings) for fitted in (full, part)]
     assert np.abs(moments[0]).min() > 0.01
@@ -152,7 +159,7 @@ def test_a_share_of_the_answers_gives_the_same_means_and_covariances_on_average(
 
 
 def test_nothing_is_taken_in_before_the_first_step():
-    model = fit_answer_model(make_config(), sparse_rewards(), 0).model
+    model = fit_response_model(make_config(), sparse_rewards(), 0).model
     start = model.initial(2)
     same = model.update(start, jnp.zeros(2, jnp.int32), jnp.ones(2), jnp.zeros(2, bool))
     jax.tree.map(np.testing.assert_array_equal, same, start)
