@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import hydra
 from omegaconf import DictConfig
@@ -15,27 +16,16 @@ from harness.reports.run_list import RunListConfig, list_runs
 from tpgr_jax.reports.curves import CurvesConfig, report_curves
 from tpgr_jax.reports.figure3 import Figure3Config, report_figure3
 from tpgr_jax.reports.figure4 import Figure4Config, report_figure4
-from tpgr_jax.reports.results import method_label, tpgr_runs
-from tpgr_jax.reports.table2 import Table2Config, report_table2
-
-
-def report_runs(config: RunListConfig) -> None:
-    """Prints all runs with their status and rewards.
-
-    Raises:
-        UserError: A folder that was named does not exist, or there are no runs.
-    """
-    columns = {"method": method_label, "alpha": lambda run: f"{run.settings['env.alpha']:g}"}
-    list_runs(config, tpgr_runs, columns, "test_reward")
-
+from tpgr_jax.reports.results import SYSTEM, TpgrRunsConfig
+from tpgr_jax.reports.table2 import report_table2
 
 MODULE = "tpgr_jax.report"
 REPORTS = {
-    "table2": Report(Table2Config, report_table2),
+    "table2": Report(TpgrRunsConfig, report_table2),
     "figure3": Report(Figure3Config, report_figure3),
     "figure4": Report(Figure4Config, report_figure4),
     "curves": Report(CurvesConfig, report_curves),
-    "runs": Report(RunListConfig, report_runs),
+    "runs": Report(RunListConfig, partial(list_runs, find=SYSTEM.runs, system=SYSTEM)),
 }
 
 
