@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,22 +36,20 @@ class MethodResult:
     """What a method, or an opponent that runs were tested beside, reached in one test.
 
     Attributes:
-        label: See `MethodRuns`.
+        label: See `MethodRuns`, as for `name` and `distinction`.
         runs: One per seed; none for an opponent, which is no run of its own.
         values: [S, n] per metric, one value per episode: a row per seed, or a single one where all seeds have the same
             result.
-        name: See `MethodRuns`.
-        distinction: See `MethodRuns`.
         seed_has_effect: Whether another seed could have led to another result, as far as is known of the method.
         beside: The rows of the long table (`system_results.read_results`) that come from its runs, or, for an
             opponent, from the run that it was read from.
     """
 
     label: str
+    name: str
+    distinction: Mapping[str, Any]
     runs: Sequence[RunRecord]
     values: Mapping[str, np.ndarray]
-    name: str = ""
-    distinction: Mapping[str, Any] = field(default_factory=dict)
     seed_has_effect: bool = True
     beside: pl.DataFrame | None = None
 

@@ -77,11 +77,11 @@ def write_results(
         unit: What an episode is: "users" or "sessions".
         arrays: More arrays, one row per episode, with their full names.
     """
-    found = dict(arrays)
+    everything = dict(arrays)
     for number, (policy, metrics) in enumerate(policies.items()):
         prefix = f"{policy}_" if number else ""
-        found |= {f"{prefix}{metric}": values for metric, values in metrics.items()}
-    write_arrays(folder.path / f"{name}.npz", found)
+        everything |= {f"{prefix}{metric}": values for metric, values in metrics.items()}
+    write_arrays(folder.path / f"{name}.npz", everything)
     summaries = {policy: summarise(metrics, unit) for policy, metrics in policies.items()}
     write_json(folder.path / f"{name}.json", {**header, "policies": summaries})
 

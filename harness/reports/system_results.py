@@ -19,13 +19,14 @@ from harness.runs.index import (
     RunRecord,
     RunsFound,
     Status,
-    comparable_runs,
+    check_comparable,
     difference_from,
+    find_runs,
     finished,
     group_by_settings,
     label_of,
     newest_of_each_seed,
-    runs_of_system,
+    searched,
 )
 from harness.runs.run_folder import read_arrays
 
@@ -111,7 +112,7 @@ class System:
         experiment: Makes runs for whoever has none.
         result: JSON file that a finished run leaves.
         belongs: Whether a run is the system's.
-        types: Types that settings, in dots, must have.
+        types: Types that settings, in dots, must have; a run where one has not is unreadable.
         data_facts: What a CSV says about the data: its head by key of the run's description.
         labels: Methods and opponents by name, as tables write them and in their order; other names stay as they are.
         name_of: The name of a run's method.
@@ -156,7 +157,15 @@ class System:
         Raises:
             UserError: A folder that was named does not exist.
         """
-        return runs_of_system(folders, self.result, self.belongs, self.types)
+        found = find_runs(folders, self.result)
+        runs, unreadable = [], list(found.unreadable)
+        for run in filter(self.belongs, found.runs):
+            wrong = [key for key, kinds in self.types.items() if type(run.settings.get(key)) not in kinds]
+            if wrong:
+                unreadable.append(f"{run.folder.config}: {wrong[0]} is {run.settings.get(wrong[0])!r}")
+            else:
+                runs.append(run)
+        return RunsFound(runs, unreadable)
 
     def comparable(
         self, config: RunsConfig, found: RunsFound, same: Sequence[str], unless: Mapping[str, str] | None = None
@@ -166,12 +175,15 @@ class System:
         Raises:
             UserError: No runs, or runs whose results cannot be mixed.
         """
-        make_them = f"python -m {self.train} -m +experiment={self.experiment_for(config.report)}"
-        return comparable_runs(found, config.runs, config.data_name, same, make_them, unless)
-
-    def experiment_for(self, report: str) -> str:
-        """Returns the experiment that makes the runs of a report: the one of its name, if there is one."""
-        return report if is_configuration("experiment", report) else self.experiment
+        runs = [run for run in found.runs if config.data_name in (None, run.data_name)]
+        if not runs:
+            experiment = config.report if is_configuration("experiment", config.report) else self.experiment
+            raise UserError(
+                f"no runs{'' if config.data_name is None else f' on {config.data_name}'} below {searched(config.runs)}",
+                do=f"Make them, for instance with: python -m {self.train} -m +experiment={experiment}",
+            )
+        check_comparable([run for run in runs if run.data], same, unless)
+        return RunsFound(runs, found.unreadable)
 
     def label(self, run: RunRecord) -> str:
         """Returns the name of a run's method as tables write it."""
@@ -228,38 +240,27 @@ class System:
         # One long table, from which all else is taken.
         parts = [self._table(number, own, test) for number, (_, own) in enumerate(tested)]
         table = pl.concat([pl.DataFrame(schema=_LONG_TABLE), *parts])
+
+        def result(method: MethodRuns, rows: pl.DataFrame, beside: pl.DataFrame) -> MethodResult:
+            values = {metric: _stacked(rows.filter(pl.col("metric") == metric)) for metric in test.metrics}
+            return MethodResult(*method, values_of_seeds(values), method.name not in self.seedless, beside)
+
         results = []
         for number, (method, own) in enumerate(tested):
             part = table.filter(pl.col("method") == number)
-            values = {metric: _stacked(part.filter("own", pl.col("metric") == metric)) for metric in test.metrics}
             if own:
-                runs = [run for run, _ in own]
-                results.append(self._result(method.label, runs, method.name, method.distinction, values, part))
+                results.append(result(method._replace(runs=[run for run, _ in own]), part.filter("own"), part))
         # Opponents: each once, from the first run that was tested beside it.
-        others, opponents, warnings = table.filter(~pl.col("own")), [], []
+        opponents, warnings = [], []
+        others = table.filter(~pl.col("own"))
         for name in sorted(others["policy"].unique(), key=self.order):
             beside = others.filter(pl.col("policy") == name)
             warnings += self._unequal(name, beside, test)
-            if name not in {result.name for result in results}:
-                of_run = pl.col("run") == beside["run"][0]
-                values = {
-                    metric: _stacked(beside.filter(of_run, pl.col("metric") == metric)) for metric in test.metrics
-                }
-                label = self.labels.get(name, name)
-                opponents.append(self._result(label, [], name, {}, values, table.filter(of_run)))
+            if name not in {one.name for one in results}:
+                first = pl.col("run") == beside["run"][0]
+                method = MethodRuns(self.labels.get(name, name), name, {}, [])
+                opponents.append(result(method, beside.filter(first), table.filter(first)))
         return Collected(results, opponents, left_out, warnings)
-
-    def _result(
-        self,
-        label: str,
-        runs: Sequence[RunRecord],
-        name: str,
-        distinction: Mapping[str, Any],
-        values: Mapping[str, np.ndarray],
-        table: pl.DataFrame,
-    ) -> MethodResult:
-        has_effect = name not in self.seedless
-        return MethodResult(label, runs, values_of_seeds(values), name, distinction, has_effect, table)
 
     def _tested(self, runs: Sequence[RunRecord], test: ComparedTest, left_out: list[str]) -> list[Tested]:
         """Returns the newest finished run of each seed with its arrays; adds to `left_out` why others do not count."""
@@ -475,5 +476,4 @@ def _stacked(rows: pl.DataFrame) -> np.ndarray:
 
 def _tidy(lines: Sequence[str]) -> list[str]:
     """Returns Markdown with one empty line where there were several, and none at the end."""
-    kept = [line for line, next_line in zip(lines, [*lines[1:], ""], strict=True) if line or next_line]
-    return kept
+    return [line for line, next_line in zip(lines, [*lines[1:], ""], strict=True) if line or next_line]

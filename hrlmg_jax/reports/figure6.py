@@ -15,8 +15,8 @@ from harness.reports.method_results import MethodResult, MethodRuns
 from harness.reports.system_results import RunsConfig, preset, title_of
 from harness.reports.tables import markdown_text
 from harness.runs.index import RunRecord, RunsFound, newest_of_each_seed
+from hrlmg_jax.reports import results as hrl_mg
 from hrlmg_jax.reports.ranking import baselines, ranking_table
-from hrlmg_jax.reports.results import ONLINE, SYSTEM, comparable_runs, describe_problem, missing_methods
 
 REWARDS = {"validation_reward": "reward, held-out users", "reward": "reward, training sessions"}
 METRICS = {
@@ -46,7 +46,7 @@ def report_figure6(config: Figure6Config) -> None:
     Raises:
         UserError: No runs with metrics, runs on different logs or simulators, or files that cannot be read or written.
     """
-    found = comparable_runs(config, ("evaluation.validation_sessions",))
+    found = hrl_mg.comparable_runs(config, ("evaluation.validation_sessions",))
     wanted = [run for run in found.runs if config.agents is None or run.settings["agent.name"] in config.agents]
     left_out: list[str] = []
     methods = _drawn([run for run in wanted if run.folder.metrics.exists()], config.variants, left_out)
@@ -59,9 +59,9 @@ def report_figure6(config: Figure6Config) -> None:
     references = dict.fromkeys(REWARDS, _references(wanted))
     plot_learning_curves(Path(config.out) / "figure6.png", title, curves, panels, STEP, references)
     lines = _last_common_points(methods, curves)
-    missing = missing_methods(SYSTEM.methods(found.runs), config.report)
+    missing = hrl_mg.missing_methods(hrl_mg.SYSTEM.methods(found.runs), config.report)
     shown = RunsFound(wanted, found.unreadable)
-    SYSTEM.write(config, title, shown, lines, curves_table(curves), ["figure6.png"], left_out, missing=missing)
+    hrl_mg.SYSTEM.write(config, title, shown, lines, curves_table(curves), ["figure6.png"], left_out, missing=missing)
 
 
 def last_common_step(methods: Sequence[MethodRuns], points: pl.DataFrame) -> int | None:
@@ -74,7 +74,7 @@ def last_common_step(methods: Sequence[MethodRuns], points: pl.DataFrame) -> int
 
 def _drawn(runs: Sequence[RunRecord], variants: bool, left_out: list[str]) -> list[MethodRuns]:
     """Returns methods with the newest run of each seed; adds to `left_out` why the others do not count."""
-    methods, kept = SYSTEM.methods(runs), []
+    methods, kept = hrl_mg.SYSTEM.methods(runs), []
     for method in methods:
         if not variants and method is not preset(methods, method.name):
             left_out.append(f"{method.label}: a variant; variants=true draws it")
@@ -89,13 +89,13 @@ def _references(runs: Sequence[RunRecord]) -> Mapping[str, float]:
     """Returns what the baselines got in the online test, if its sessions are as long as those of training."""
     if any(run.settings.get("env.episode_length") != run.settings.get("evaluation.long") for run in runs):
         return {}
-    return baselines(SYSTEM.read(SYSTEM.methods(runs), ONLINE), "long_reward")
+    return baselines(hrl_mg.SYSTEM.read(hrl_mg.SYSTEM.methods(runs), hrl_mg.ONLINE), "long_reward")
 
 
 def _last_common_points(methods: Sequence[MethodRuns], curves: pl.DataFrame) -> list[str]:
     """Returns Markdown with the rewards at the last step that all runs have, methods in their order."""
     lines = [
-        markdown_text(describe_problem([run for method in methods for run in method.runs])),
+        markdown_text(hrl_mg.describe_problem([run for method in methods for run in method.runs])),
         "",
         "Means over seeds with 95 % t-intervals over seeds, where there is more than one; p: Welch's test over seeds, "
         "not corrected. Training sessions explore, held-out users are served greedily.",
@@ -107,9 +107,6 @@ def _last_common_points(methods: Sequence[MethodRuns], curves: pl.DataFrame) -> 
             lines += ["", f"No step at which all runs have: {head}."]
             continue
         at_step = dict(points.filter(pl.col(STEP) == step).select("runs", "values").iter_rows())
-        results = [
-            MethodResult(label, runs, {metric: np.array(at_step[label])[:, None]}, name, distinction)
-            for label, name, distinction, runs in methods
-        ]
+        results = [MethodResult(*method, {metric: np.array(at_step[method.label])[:, None]}) for method in methods]
         lines += ["", f"## After {step:,} training steps: {head}", "", *ranking_table(results, {metric: head}, 3)]
     return lines

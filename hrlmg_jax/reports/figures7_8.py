@@ -10,6 +10,7 @@ from harness.reports.method_results import MethodResult
 from harness.reports.plots import Bars, plot_bars
 from harness.reports.system_results import Collected, ComparedTest, RunsConfig, title_of
 from harness.reports.tables import Table, markdown_text
+from hrlmg_jax.reports import results as hrl_mg
 from hrlmg_jax.reports.ranking import (
     NOTES,
     RANKING_HEADS,
@@ -18,18 +19,6 @@ from hrlmg_jax.reports.ranking import (
     ranking_rows,
     ranking_table,
     ratio_table,
-)
-from hrlmg_jax.reports.results import (
-    LENGTHS,
-    OFFLINE,
-    ONLINE_TESTS,
-    ONLINE_TRUTH,
-    SYSTEM,
-    comparable_runs,
-    describe_problem,
-    metrics_of,
-    missing_methods,
-    users_of,
 )
 
 
@@ -59,7 +48,7 @@ def report_figure7(config: RunsConfig) -> None:
     Raises:
         UserError: No runs, runs that cannot be compared, or files that cannot be read or written.
     """
-    _report(config, "Figure 7, offline test", [OFFLINE])
+    _report(config, "Figure 7, offline test", [hrl_mg.OFFLINE])
 
 
 def report_figure8(config: RunsConfig) -> None:
@@ -71,18 +60,18 @@ def report_figure8(config: RunsConfig) -> None:
     Raises:
         UserError: No runs, runs that cannot be compared, or files that cannot be read or written.
     """
-    _report(config, "Figure 8, online test", ONLINE_TESTS)
+    _report(config, "Figure 8, online test", hrl_mg.ONLINE_TESTS)
 
 
 def _report(config: RunsConfig, figure: str, tests: Sequence[ComparedTest]) -> None:
     # What there is.
-    found = comparable_runs(config, tests[0].same)
-    methods = SYSTEM.methods(found.runs)
-    read = [(test, SYSTEM.read(methods, test)) for test in tests]
+    found = hrl_mg.comparable_runs(config, tests[0].same)
+    methods = hrl_mg.SYSTEM.methods(found.runs)
+    read = [(test, hrl_mg.SYSTEM.read(methods, test)) for test in tests]
     sections = [section for test, collected in read if collected.results for section in _sections(test, collected)]
     # A section, and a picture, for each comparison.
     title = title_of(figure, found.runs)
-    lines = [markdown_text(describe_problem(found.runs)), "", markdown_text(NOTES)] if sections else []
+    lines = [markdown_text(hrl_mg.describe_problem(found.runs)), "", markdown_text(NOTES)] if sections else []
     for section in sections:
         order = [place.result for place in ranked(section.results, next(iter(section.metrics)))]
         panels = [
@@ -93,24 +82,24 @@ def _report(config: RunsConfig, figure: str, tests: Sequence[ComparedTest]) -> N
         lines += _section_lines(section)
     rows = [row for section in sections for row in ranking_rows(section.results, list(section.metrics), section.users)]
     # What is not in it.
-    left_out = [line for test, one in read if one.results or test is OFFLINE for line in one.left_out]
+    left_out = [line for test, one in read if one.results or test is hrl_mg.OFFLINE for line in one.left_out]
     warnings = [line for _, one in read for line in one.warnings]
-    pictures, missing = [section.picture for section in sections], missing_methods(methods, config.report)
-    SYSTEM.write(config, title, found, lines, Table(RANKING_HEADS, rows), pictures, left_out, warnings, missing)
+    pictures, missing = [section.picture for section in sections], hrl_mg.missing_methods(methods, config.report)
+    hrl_mg.SYSTEM.write(config, title, found, lines, Table(RANKING_HEADS, rows), pictures, left_out, warnings, missing)
 
 
 def _sections(test: ComparedTest, collected: Collected) -> list[Section]:
     results = [*collected.results, *collected.opponents]
-    if test is OFFLINE:
+    if test is hrl_mg.OFFLINE:
         title = f"{results[0].values['map'].shape[1]:,} logged test sessions, ranked again"
         return [Section(title, "figure7.png", "the log", test.metrics, test.digits, results)]
     run = collected.results[0].runs[0]
-    users, sections = users_of(run, test), []
-    for length in LENGTHS:
+    users, sections = hrl_mg.users_of(run, test), []
+    for length in hrl_mg.LENGTHS:
         number = run.settings.get(f"evaluation.{length}")
         title = f"{length.capitalize()} sessions ({number} recommendations), users: {users}"
-        picture = f"figure8_{'truth_' if test is ONLINE_TRUTH else ''}{length}.png"
-        sections.append(Section(title, picture, users, metrics_of(length), test.digits, results))
+        picture = f"figure8_{'truth_' if test is hrl_mg.ONLINE_TRUTH else ''}{length}.png"
+        sections.append(Section(title, picture, users, hrl_mg.metrics_of(length), test.digits, results))
     return sections
 
 

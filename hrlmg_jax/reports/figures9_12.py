@@ -14,23 +14,8 @@ from harness.reports.system_results import Collected, ComparedTest, Rerun, RunsC
 from harness.reports.tables import Cell, Table, markdown_list, markdown_table, markdown_text
 from harness.runs.composition import sweep_of
 from harness.runs.index import RunRecord, RunsFound, group_by_settings, label_of
+from hrlmg_jax.reports import results as hrl_mg
 from hrlmg_jax.reports.ranking import NOTES, RANKING_HEADS, baselines, describe_p, ranked, ranking_rows
-from hrlmg_jax.reports.results import (
-    COUNT,
-    LABELS,
-    LENGTHS,
-    ONLINE,
-    ONLINE_TESTS,
-    ONLINE_TRUTH,
-    SYSTEM,
-    WEIGHT,
-    comparable_runs,
-    describe_problem,
-    has_goals,
-    metrics_of,
-    missing_seeds,
-    users_of,
-)
 
 
 @dataclass(frozen=True)
@@ -58,8 +43,12 @@ class Parameter(NamedTuple):
     same_method: Mapping[str, str]
 
 
-ALPHA = Parameter("Figures 9 and 11, weight of the intrinsic reward", "alpha", WEIGHT, 0.5, {"hrl_mg": "hrl_mg_alpha0"})
-GOALS = Parameter("Figures 10 and 12, number of goals", "M", COUNT, 2, {"hrl_mg": "hrl", "hrl_mg_paper": "hrl_paper"})
+ALPHA = Parameter(
+    "Figures 9 and 11, weight of the intrinsic reward", "alpha", hrl_mg.WEIGHT, 0.5, {"hrl_mg": "hrl_mg_alpha0"}
+)
+GOALS = Parameter(
+    "Figures 10 and 12, number of goals", "M", hrl_mg.COUNT, 2, {"hrl_mg": "hrl", "hrl_mg_paper": "hrl_paper"}
+)
 
 
 def report_alpha(config: SensitivityConfig) -> None:
@@ -79,22 +68,22 @@ def report_parameter(config: SensitivityConfig, parameter: Parameter) -> None:
         UserError: No runs, runs that cannot be compared, or files that cannot be read or written.
     """
     # Runs that differ in nothing but the parameter.
-    found, left_out = comparable_runs(config, ONLINE.same), list[str]()
+    found, left_out = hrl_mg.comparable_runs(config, hrl_mg.ONLINE.same), list[str]()
     methods = compare(found.runs, parameter, config.agent, left_out)
     runs = [run for method in methods for run in method.runs]
     title = title_of(f"{parameter.figures} ({parameter.symbol})", runs)
     # A section, and a picture of long and one of short sessions, for each kind of users.
     lines, warnings, pictures = list[str](), list[str](), list[str]()
     rows: list[list[Cell]] = []
-    for test in ONLINE_TESTS:
-        collected = SYSTEM.read(methods, test)
+    for test in hrl_mg.ONLINE_TESTS:
+        collected = hrl_mg.SYSTEM.read(methods, test)
         if not (results := collected.results):
             continue
-        users = users_of(runs[0], test)
+        users = hrl_mg.users_of(runs[0], test)
         lines += ["", f"## Users: {users}", "", *_value_table(results, parameter, test)]
         lines += ["", *_best_values(results, parameter, test)]
-        for length in LENGTHS:
-            pictures.append(f"{config.report}_{'truth_' if test is ONLINE_TRUTH else ''}{length}.png")
+        for length in hrl_mg.LENGTHS:
+            pictures.append(f"{config.report}_{'truth_' if test is hrl_mg.ONLINE_TRUTH else ''}{length}.png")
             horizontal = f"{parameter.symbol} ({length} sessions, users: {users})"
             plot_points(Path(config.out) / pictures[-1], title, horizontal, _panels(collected, parameter, length))
         for metric in test.metrics:  # best first, with the value in front of each
@@ -103,10 +92,10 @@ def report_parameter(config: SensitivityConfig, parameter: Parameter) -> None:
             rows += [[value, *row] for value, row in zip(values, ranking, strict=True)]
         left_out += collected.left_out
         warnings += collected.warnings
-    introduction = [markdown_text(describe_problem(runs)), "", markdown_text(NOTES)] if pictures else []
+    introduction = [markdown_text(hrl_mg.describe_problem(runs)), "", markdown_text(NOTES)] if pictures else []
     table, missing = Table([parameter.key, *RANKING_HEADS], rows), missing_values(methods, parameter, config)
     shown = RunsFound(runs, found.unreadable)
-    SYSTEM.write(config, title, shown, [*introduction, *lines], table, pictures, left_out, warnings, missing)
+    hrl_mg.SYSTEM.write(config, title, shown, [*introduction, *lines], table, pictures, left_out, warnings, missing)
 
 
 def compare(runs: Sequence[RunRecord], parameter: Parameter, agent: str, left_out: list[str]) -> list[MethodRuns]:
@@ -125,7 +114,7 @@ def compare(runs: Sequence[RunRecord], parameter: Parameter, agent: str, left_ou
         UserError: There are none.
     """
     names = [agent, *([parameter.same_method[agent]] if agent in parameter.same_method else [])]
-    candidates = [run for run in runs if run.settings["agent.name"] in names and has_goals(run)]
+    candidates = [run for run in runs if run.settings["agent.name"] in names and hrl_mg.has_goals(run)]
     if not candidates:
         raise UserError(
             f"no run has goals and agent.name {' or '.join(names)}",
@@ -133,14 +122,14 @@ def compare(runs: Sequence[RunRecord], parameter: Parameter, agent: str, left_ou
         )
 
     def ignored(key: str) -> bool:
-        return SYSTEM.has_no_effect(key) or key == parameter.key or (len(names) > 1 and key == "agent.name")
+        return hrl_mg.SYSTEM.has_no_effect(key) or key == parameter.key or (len(names) > 1 and key == "agent.name")
 
     groups = group_by_settings(candidates, ignored)
     alike = most_runs(
-        groups, left_out, lambda group: len(SYSTEM.unlike_preset(agent, group.distinction, group.runs[0]))
+        groups, left_out, lambda group: len(hrl_mg.SYSTEM.unlike_preset(agent, group.distinction, group.runs[0]))
     )
     by_value = by(alike, lambda run: float(run.settings[parameter.key]))
-    label = LABELS.get(agent, agent)
+    label = hrl_mg.LABELS.get(agent, agent)
     return [
         MethodRuns(label_of(label, {parameter.key: f"{value:g}"}), agent, {parameter.key: value}, by_value[value])
         for value in sorted(by_value)
@@ -155,7 +144,7 @@ def missing_values(methods: Sequence[MethodRuns], parameter: Parameter, config: 
     missing = []
     for value in swept[parameter.key]:
         own = [run for run in runs if run.settings[parameter.key] == value]
-        if last := missing_seeds(own, swept["seed"]):
+        if last := hrl_mg.missing_seeds(own, swept["seed"]):
             chosen = [f"{parameter.key}={value}"]
             missing.append(Rerun(config.agent, reference or runs[0], chosen, last, reference is not None))
     return missing
@@ -188,7 +177,7 @@ def _best_values(results: Sequence[MethodResult], parameter: Parameter, test: Co
 
 def _panels(collected: Collected, parameter: Parameter, length: str) -> list[PointsPanel]:
     results, panels = collected.results, []
-    for metric, head in metrics_of(length).items():
+    for metric, head in hrl_mg.metrics_of(length).items():
         best = ranked(results, metric)[0].result
         lines = [
             Points(

@@ -11,7 +11,7 @@ from harness.reports.method_results import Difference, MethodResult, difference
 from harness.reports.results import p_text
 from harness.reports.system_results import Collected, preset
 from harness.reports.tables import Cell, markdown_list, markdown_table, markdown_text
-from hrlmg_jax.reports.results import BASELINES, LABELS, POPULARITY
+from hrlmg_jax.reports import results as hrl_mg
 
 PAPER_ORDER = ("dnn", "ddpg", "hrl", "hrl_mg")
 """In every figure of the paper, ascending (but for clicks online, where HRL is above HRL-MG)."""
@@ -56,7 +56,7 @@ def ranked(results: Sequence[MethodResult], metric: str) -> list[Ranked]:
 def baselines(collected: Collected, metric: str) -> dict[str, float]:
     """Returns the means of the opponents that know no user, by label."""
     results = [*collected.opponents, *collected.results]
-    return {result.label: result.mean(metric) for result in results if result.name in BASELINES}
+    return {result.label: result.mean(metric) for result in results if result.name in hrl_mg.BASELINES}
 
 
 def describe_p(between: Difference) -> str:
@@ -105,8 +105,8 @@ def order_table(results: Sequence[MethodResult], metrics: Mapping[str, str], dig
         for metric in metrics:
             between = difference(of_name[higher], of_name[lower], metric)
             cells.append(", ".join(filter(None, [f"{between.mean:+.{digits}f}", describe_p(between)])))
-        rows.append([f"{LABELS[higher]} - {LABELS[lower]}", *cells])
-    paper = " < ".join(LABELS[name] for name in PAPER_ORDER)
+        rows.append([f"{hrl_mg.LABELS[higher]} - {hrl_mg.LABELS[lower]}", *cells])
+    paper = " < ".join(hrl_mg.LABELS[name] for name in PAPER_ORDER)
     chosen = [result.label for result in of_name.values() if result.distinction]
     variants = (
         ["", "Of several variants, those nearest to their presets:", "", *markdown_list(chosen)] if chosen else []
@@ -121,7 +121,7 @@ def order_table(results: Sequence[MethodResult], metrics: Mapping[str, str], dig
 
 def ratio_table(results: Sequence[MethodResult], metric: str) -> list[str]:
     """Returns a Markdown table of each run's mean in units of popularity's, by seed; none without runs beside it."""
-    all_ratios = {id(result): result.ratios(POPULARITY, metric) for result in results}
+    all_ratios = {id(result): result.ratios(hrl_mg.POPULARITY, metric) for result in results}
     of_runs = [result for result in results if result.runs and not all(map(math.isnan, all_ratios[id(result)]))]
     seeds = sorted({seed for result in of_runs for seed in result.seeds})
     rows = []
@@ -155,7 +155,7 @@ def ranking_rows(results: Sequence[MethodResult], metrics: Sequence[str], users:
 
 
 def _ratios(result: MethodResult, metric: str) -> list[Cell]:
-    ratios = result.ratios(POPULARITY, metric)
+    ratios = result.ratios(hrl_mg.POPULARITY, metric)
     known = ratios and not any(map(math.isnan, ratios))
     return [sum(ratios) / len(ratios), min(ratios)] if known else [None, None]
 

@@ -5,7 +5,8 @@ from command_lines import assert_one_message
 from run_folders import make_run
 
 from harness.errors import UserError
-from tpgr_jax.report import hydra_arguments
+from harness.reports import command
+from tpgr_jax.report import MODULE, REPORTS
 
 REPORT = "tpgr_jax.report"
 ROWS = [{"step": step, "episodes": 8 * step, "seconds": 1.0 * step, "test_reward": step / 10} for step in (2, 4)]
@@ -16,6 +17,9 @@ RATINGS = "user,item,rating,time\n" + "\n".join(
 
 
 def test_words_and_folders_become_overrides():
+    def hydra_arguments(arguments):
+        return command.hydra_arguments(MODULE, REPORTS, arguments)
+
     assert hydra_arguments(["table2"]) == ["report=table2"]
     assert hydra_arguments(["curves", "runs=a,b c", "out=x"]) == ["report=curves", 'runs=[a,"b c"]', "out=x"]
     assert hydra_arguments(["runs", "a", "b,c", "--cfg", "job"]) == ["report=runs", 'runs=[a,"b,c"]', "--cfg", "job"]

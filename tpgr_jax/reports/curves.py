@@ -20,23 +20,14 @@ from harness.reports.learning_curves import (
 from harness.reports.system_results import by, title_of
 from harness.reports.tables import markdown_table
 from harness.runs.index import RunRecord, newest_of_each_seed
-from tpgr_jax.reports.results import (
-    OPPONENTS,
-    SPLIT_SEED,
-    SYSTEM,
-    TEST,
-    TpgrRunsConfig,
-    alpha_of,
-    comparable_runs,
-    opponent,
-)
+from tpgr_jax.reports import results as tpgr
 
 METRICS = {"test_reward": "reward, test users", "reward": "reward, training episodes"}
 """What is drawn: names in metrics.jsonl, and their labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CurvesConfig(TpgrRunsConfig):
+class CurvesConfig(tpgr.TpgrRunsConfig):
     """Which runs to draw (`conf/report/curves.yaml`)."""
 
     over: Literal["episodes", "step", "seconds"] = "episodes"
@@ -45,8 +36,8 @@ class CurvesConfig(TpgrRunsConfig):
 def group_runs(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     """Returns runs that are equal but for their seed by label, the newest one of each seed."""
     return {
-        method.label: newest_of_each_seed(method.runs, "metrics.jsonl", SPLIT_SEED)[0]
-        for method in SYSTEM.methods(runs)
+        method.label: newest_of_each_seed(method.runs, "metrics.jsonl", tpgr.SPLIT_SEED)[0]
+        for method in tpgr.SYSTEM.methods(runs)
     }
 
 
@@ -56,40 +47,42 @@ def report_curves(config: CurvesConfig) -> None:
     Raises:
         UserError: No runs with metrics, runs on different data or simulators, or files that cannot be read or written.
     """
-    found = comparable_runs(config)
+    # Runs and their curves.
+    found = tpgr.comparable_runs(config)
     runs = [run for run in found.runs if run.folder.metrics.exists()]
     if not runs:
         raise UserError("no run has metrics yet", do="Wait for the first log point of a run.")
     groups = group_runs(runs)
     curves = read_curves(groups, list(METRICS))
+    # The picture.
     title = title_of("Learning curves", runs)
     references = dict.fromkeys(METRICS, _references(found.runs))
     plot_learning_curves(Path(config.out) / "curves.png", title, curves, METRICS, config.over, references)
+    # The table: the last and the best evaluation of each label.
+    heads = ["runs", "seeds", "last evaluation: step", "reward, test users", "best: step", "reward, test users"]
     rows = []
     for label, own in groups.items():
         points = curve(curves, "test_reward", label)
-        last_and_best = [points.tail(1), points.filter(pl.col("mean") == points["mean"].max()).head(1)]
-        cells = [
-            cell
-            for one in last_and_best
-            for cell in ([str(one["step"][0]), str(point_estimate(one))] if len(one) else ["", ""])
-        ]
-        rows.append([label, " ".join(str(run.settings["seed"]) for run in own), *cells])
-    heads = ["runs", "seeds", "last evaluation: step", "reward, test users", "best: step", "reward, test users"]
+        row = [label, " ".join(str(run.settings["seed"]) for run in own)]
+        for one in (points.tail(1), points.filter(pl.col("mean") == points["mean"].max()).head(1)):
+            row += [str(one["step"][0]), str(point_estimate(one))] if len(one) else ["", ""]
+        rows.append(row)
     lines = [
         "Means over seeds with 95 % t-intervals over seeds, where there is more than one. The best step was chosen by "
         "the test users' own rewards: read it as a description, not as a result.",
         "",
         *markdown_table(heads, rows),
     ]
-    SYSTEM.write(config, title, found, lines, curves_table(curves), ["curves.png"])
+    tpgr.SYSTEM.write(config, title, found, lines, curves_table(curves), ["curves.png"])
 
 
 def _references(runs: Sequence[RunRecord]) -> dict[str, float]:
     """Returns what lists and chance get from the test users, at each alpha."""
-    results = by(SYSTEM.read(SYSTEM.methods(runs), TEST).results, lambda result: alpha_of(result.runs[0]))
+    by_alpha = by(
+        tpgr.SYSTEM.read(tpgr.SYSTEM.methods(runs), tpgr.TEST).results, lambda one: tpgr.alpha_of(one.runs[0])
+    )
     return {
-        f"{label}, alpha {alpha:g}" if len(results) > 1 else label: opponent(own[0], policy, "reward").mean
-        for alpha, own in sorted(results.items())
-        for policy, label in OPPONENTS.items()
+        f"{label}, alpha {alpha:g}" if len(by_alpha) > 1 else label: mean
+        for alpha, results in sorted(by_alpha.items())
+        for label, mean in tpgr.baselines(results[0]).items()
     }

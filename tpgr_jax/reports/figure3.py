@@ -215,17 +215,5 @@ def _lines(
 
 def _table(data: RatingData, points: Sequence[AverageRating]) -> Table:
     heads = ["data", "synthetic", "checksum", "sign", "count", "average", "low", "high", "ratings", "users"]
-    rows: list[list[Cell]] = [
-        [
-            data.name,
-            data.synthetic,
-            data.checksum,
-            point.sign,
-            point.count,
-            *point.average,
-            point.ratings,
-            point.users,
-        ]
-        for point in points
-    ]
-    return Table(heads, rows)
+    about: list[Cell] = [data.name, data.synthetic, data.checksum]
+    return Table(heads, [[*about, one.sign, one.count, *one.average, one.ratings, one.users] for one in points])

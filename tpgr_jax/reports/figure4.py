@@ -19,20 +19,7 @@ from harness.reports.tables import Cell, Table, markdown_table, markdown_text
 from harness.runs.index import RunRecord, finished, group_by_settings
 from harness.runs.metric_writer import read_rows
 from harness.settings import NotNegative
-from tpgr_jax.reports.results import (
-    OPPONENTS,
-    SYSTEM,
-    TEST,
-    TPGR,
-    TpgrRunsConfig,
-    alpha_of,
-    comparable_runs,
-    describe_problem,
-    method_name,
-    opponent,
-    ratio,
-    seeds_of,
-)
+from tpgr_jax.reports import results as tpgr
 
 DEPTHS = (1, 2, 3, 4)
 PAPER_DEPTH = 2
@@ -42,7 +29,7 @@ _OF_VECTORS = ("tree.vectors", "tree.vector_size", "tree.vector_epochs")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure4Config(TpgrRunsConfig):
+class Figure4Config(tpgr.TpgrRunsConfig):
     """Which runs to compare (`conf/report/figure4.yaml`)."""
 
     alpha: NotNegative
@@ -129,10 +116,10 @@ def compare(runs: Sequence[RunRecord], alpha: float) -> Compared:
     """
 
     def ignored(key: str) -> bool:
-        return SYSTEM.has_no_effect(key) or key in ("env.alpha", "tree.clustering", "tree.depth", *_OF_VECTORS)
+        return tpgr.SYSTEM.has_no_effect(key) or key in ("env.alpha", "tree.clustering", "tree.depth", *_OF_VECTORS)
 
     # Runs that differ in nothing but the tree.
-    candidates = [run for run in finished(runs) if method_name(run) == TPGR and alpha_of(run) == alpha]
+    candidates = [run for run in finished(runs) if tpgr.method_name(run) == tpgr.TPGR and tpgr.alpha_of(run) == alpha]
     left_out: list[str] = []
     by_arm = by(most_runs(group_by_settings(candidates, ignored), left_out), arm_of)
     # Within a tree, runs that differ in nothing; the size of vectors counts only for vectors that have one.
@@ -140,9 +127,9 @@ def compare(runs: Sequence[RunRecord], alpha: float) -> Compared:
     for arm, own in by_arm.items():
         kept = _OF_VECTORS if arm.vectors not in (None, "rating") else ()
         alike = most_runs(group_by_settings(own, lambda key: ignored(key) and key not in kept), left_out)  # noqa: B023
-        methods.append(MethodRuns(arm.label, TPGR, {}, alike))
+        methods.append(MethodRuns(arm.label, tpgr.TPGR, {}, alike))
     # Their results and times.
-    collected = SYSTEM.read(methods, TEST)
+    collected = tpgr.SYSTEM.read(methods, tpgr.TEST)
     arms = {}
     for result in collected.results:
         seconds = [time for run in result.runs if (time := seconds_per_step(run)) is not None]
@@ -154,8 +141,8 @@ def missing_runs(compared: Compared, alpha: float) -> list[Rerun]:
     """Returns each tree of the paper's figure (and the random one) that has no run."""
     runs = [run for arm in compared.arms.values() for run in arm.result.runs]
     wanted = [arm for arm in dict.fromkeys((*CLUSTERING_ARMS, *DEPTH_ARMS)) if arm not in compared.arms]
-    last, reference = [f"env.alpha={alpha:g}", seeds_of(runs)], next(iter(runs), None)
-    return [Rerun(TPGR, reference, arm.overrides, last, reference is not None) for arm in wanted]
+    last, reference = [f"env.alpha={alpha:g}", tpgr.seeds_of(runs)], next(iter(runs), None)
+    return [Rerun(tpgr.TPGR, reference, arm.overrides, last, reference is not None) for arm in wanted]
 
 
 def report_figure4(config: Figure4Config) -> None:
@@ -164,7 +151,7 @@ def report_figure4(config: Figure4Config) -> None:
     Raises:
         UserError: No runs, runs that cannot be compared, or files that cannot be read or written.
     """
-    found = comparable_runs(config)
+    found = tpgr.comparable_runs(config)
     compared = compare(found.runs, config.alpha)
     arms, folder = compared.arms, Path(config.out)
     # Trees of the paper's depth in the paper's order, then others of that depth; depths in order.
@@ -173,7 +160,7 @@ def report_figure4(config: Figure4Config) -> None:
     depth = {arm: arms[arm] for arm in DEPTH_ARMS if arm in arms}
     results = [arm.result for arm in arms.values()]
     title = f"{title_of('Figure 4', results[0].runs if results else [])}, alpha {config.alpha:g}"
-    references = {label: opponent(results[0], policy, "reward").mean for policy, label in OPPONENTS.items() if results}
+    references = tpgr.baselines(results[0]) if results else {}
     lines, pictures = _introduction(results), []
     if clustering:
         lines += ["", "## Clustering", "", *_arm_table(clustering)]
@@ -188,7 +175,9 @@ def report_figure4(config: Figure4Config) -> None:
         plot_points(folder / pictures[-1], title, "depth of the tree", _depth_panels(depth, references))
     left_out, warnings = compared.left_out, compared.warnings
     missing = missing_runs(compared, config.alpha)
-    SYSTEM.write(config, title, found, lines, _table(compared, config.alpha), pictures, left_out, warnings, missing)
+    tpgr.SYSTEM.write(
+        config, title, found, lines, _table(compared, config.alpha), pictures, left_out, warnings, missing
+    )
 
 
 def _introduction(results: Sequence[MethodResult]) -> list[str]:
@@ -196,7 +185,7 @@ def _introduction(results: Sequence[MethodResult]) -> list[str]:
         return []
     episodes = results[0].runs[0].settings.get("train.episodes_per_step")
     return [
-        f"{markdown_text(describe_problem(results[0]))}; {episodes} episodes per training step. 95 % t-intervals: "
+        f"{markdown_text(tpgr.describe_problem(results[0]))}; {episodes} episodes per training step. 95 % t-intervals: "
         "over seeds where seeds differ, else over users. Seconds per training step: median over log points but "
         "the first, which includes compilation; runs whose seeds trained in one program have none."
     ]
@@ -215,7 +204,7 @@ def _arm_table(arms: Mapping[Arm, ArmResult]) -> list[str]:
     heads = ["clustering", "depth", "reward", "reward / best list", "seconds per step", "seeds"]
     rows = []
     for arm, (result, seconds) in arms.items():
-        cells = [str(result.estimate("reward")), f"{ratio(result):.3f}", str(seconds or "")]
+        cells = [str(result.estimate("reward")), f"{tpgr.ratio(result):.3f}", str(seconds or "")]
         rows.append([arm.label, str(arm.depth), *cells, str(len(result.runs))])
     return markdown_table(heads, rows)
 
@@ -226,5 +215,5 @@ def _table(compared: Compared, alpha: float) -> Table:
     rows: list[list[Cell]] = []
     for arm, (result, seconds) in compared.arms.items():
         row: list[Cell] = [alpha, *arm, " ".join(map(str, result.seeds)), result.interval_over("users")]
-        rows.append([*row, *result.estimate("reward"), ratio(result), *(seconds or (None, None, None))])
+        rows.append([*row, *result.estimate("reward"), tpgr.ratio(result), *(seconds or (None, None, None))])
     return Table(heads, rows)

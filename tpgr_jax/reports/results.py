@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from harness.reports.method_results import MethodResult
-from harness.reports.results import Estimate, estimate
 from harness.reports.system_results import ComparedTest, RunsConfig, System
 from harness.reports.tables import kind_of
 from harness.runs.composition import is_configuration
@@ -134,20 +133,25 @@ def comparable_runs(config: TpgrRunsConfig) -> RunsFound:
     return SYSTEM.comparable(config, SYSTEM.runs(config.runs), same, unless)
 
 
-def opponent(result: MethodResult, policy: str, metric: str) -> Estimate:
-    """Returns the mean over users of an opponent with its interval, on the test users of a result."""
-    return estimate(_opponent_values(result, policy, metric))
-
-
-def opponent_result(result: MethodResult, policy: str) -> MethodResult:
+def opponent(result: MethodResult, policy: str) -> MethodResult:
     """Returns an opponent on the test users of a result; those of all splits in a row where there are several."""
-    values = {metric: _opponent_values(result, policy, metric)[None] for metric in TEST.metrics}
-    return MethodResult(OPPONENTS.get(policy, policy), [], values, policy, beside=result.beside)
+    firsts = {run.settings.get(SPLIT_SEED): place for place, run in reversed([*enumerate(result.runs)])}
+    values = {}
+    for metric in TEST.metrics:
+        beside = result.values_beside(policy, metric)
+        chosen = [own for place in sorted(firsts.values()) if (own := beside[place]) is not None]
+        values[metric] = np.concatenate(chosen)[None]
+    return MethodResult(OPPONENTS[policy], policy, {}, [], values)
 
 
-def ratio(result: MethodResult) -> float:
+def baselines(result: MethodResult) -> dict[str, float]:
+    """Returns the mean rewards of all opponents on the test users of a result, by label."""
+    return {label: opponent(result, policy).mean("reward") for policy, label in OPPONENTS.items()}
+
+
+def ratio(result: MethodResult, best_list: MethodResult | None = None) -> float:
     """Returns the mean reward in units of the best fixed list's on the same users; NaN where that is not positive."""
-    best = float(np.mean(_opponent_values(result, BEST_LIST, "reward")))
+    best = (best_list or opponent(result, BEST_LIST)).mean("reward")
     return result.mean("reward") / best if best > 0 else float("nan")
 
 
@@ -165,10 +169,3 @@ def describe_problem(result: MethodResult) -> str:
 def seeds_of(runs: Sequence[RunRecord]) -> str:
     """Returns the override that gives missing runs the seeds of those at hand."""
     return f"seed={','.join(map(str, sorted({run.settings['seed'] for run in runs}) or [0]))}"
-
-
-def _opponent_values(result: MethodResult, policy: str, metric: str) -> np.ndarray:
-    """Returns the values of an opponent beside the first run of each split, one after the other."""
-    firsts = {run.settings.get(SPLIT_SEED): place for place, run in reversed([*enumerate(result.runs)])}
-    values = result.values_beside(policy, metric)
-    return np.concatenate([chosen for place in sorted(firsts.values()) if (chosen := values[place]) is not None])

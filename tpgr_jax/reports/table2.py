@@ -12,23 +12,7 @@ from harness.reports.results import p_text
 from harness.reports.system_results import Collected, Rerun, by, title_of
 from harness.reports.tables import Cell, Table, markdown_table, markdown_text
 from harness.runs.index import RunRecord
-from tpgr_jax.reports.results import (
-    BEST_LIST,
-    METHODS,
-    ON_A_TREE,
-    OPPONENTS,
-    SYSTEM,
-    TEST,
-    TpgrRunsConfig,
-    alpha_of,
-    comparable_runs,
-    describe_problem,
-    method_name,
-    opponent,
-    opponent_result,
-    ratio,
-    seeds_of,
-)
+from tpgr_jax.reports import results as tpgr
 
 SIGNIFICANT = 1e-6
 """The paper's level; smaller p-values get a star."""
@@ -57,9 +41,9 @@ def collect(runs: Sequence[RunRecord]) -> Collected:
     """
 
     def ignored(name: str, key: str) -> bool:
-        return key == "env.alpha" or (name not in ON_A_TREE and key.startswith("tree."))
+        return key == "env.alpha" or (name not in tpgr.ON_A_TREE and key.startswith("tree."))
 
-    return SYSTEM.read(SYSTEM.methods(runs, ignored, apart=alpha_of), TEST)
+    return tpgr.SYSTEM.read(tpgr.SYSTEM.methods(runs, ignored, apart=tpgr.alpha_of), tpgr.TEST)
 
 
 def star(result: MethodResult, results: Sequence[MethodResult], metric: str) -> Star | None:
@@ -75,10 +59,10 @@ def star(result: MethodResult, results: Sequence[MethodResult], metric: str) -> 
     Returns:
         The comparison; None for other methods, or where there is none.
     """
-    if result.name not in ON_A_TREE:
+    if result.name not in tpgr.ON_A_TREE:
         return None
-    alpha = alpha_of(result.runs[0])
-    others = [other for other in results if other.name not in ON_A_TREE and alpha_of(other.runs[0]) == alpha]
+    alpha = tpgr.alpha_of(result.runs[0])
+    others = [other for other in results if other.name not in tpgr.ON_A_TREE and tpgr.alpha_of(other.runs[0]) == alpha]
     if not others:
         return None
     best = max(others, key=lambda other: other.mean(metric))
@@ -90,35 +74,39 @@ def star(result: MethodResult, results: Sequence[MethodResult], metric: str) -> 
 
 def missing_runs(runs: Sequence[RunRecord]) -> list[Rerun]:
     """Returns the methods that have no run at an alpha of the runs at hand; their seeds, too, are those at hand."""
-    alphas, missing = sorted({alpha_of(run) for run in runs}), []
-    for name in METHODS:
-        own = [run for run in runs if method_name(run) == name]
-        absent = [f"{alpha:g}" for alpha in alphas if alpha not in {alpha_of(run) for run in own}]
+    alphas, missing = sorted({tpgr.alpha_of(run) for run in runs}), []
+    for name in tpgr.METHODS:
+        own = [run for run in runs if tpgr.method_name(run) == name]
+        absent = [f"{alpha:g}" for alpha in alphas if alpha not in {tpgr.alpha_of(run) for run in own}]
         if absent:
-            last = [f"env.alpha={','.join(absent)}", seeds_of(runs)]
+            last = [f"env.alpha={','.join(absent)}", tpgr.seeds_of(runs)]
             missing.append(Rerun(name, (own or runs)[0], [], last, like_reference=bool(own)))
     return missing
 
 
-def report_table2(config: TpgrRunsConfig) -> None:
+def report_table2(config: tpgr.TpgrRunsConfig) -> None:
     """Prints and writes `table2.md`, `.csv` and `.png`.
 
     Raises:
         UserError: No runs, runs that cannot be compared, or files that cannot be read or written.
     """
-    found = comparable_runs(config)
+    found = tpgr.comparable_runs(config)
     collected = collect(found.runs)
-    at_alphas = by(collected.results, lambda result: alpha_of(result.runs[0]))
+    at_alphas = by(collected.results, lambda result: tpgr.alpha_of(result.runs[0]))
     title, pictures = title_of("Table 2", found.runs), []
-    lines = [markdown_text(describe_problem(collected.results[0])) + ".", "", _NOTES] if at_alphas else []
+    lines = [markdown_text(tpgr.describe_problem(collected.results[0])) + ".", "", _NOTES] if at_alphas else []
     for alpha, results in sorted(at_alphas.items()):
         lines += ["", f"## alpha = {alpha:g}", "", *_alpha_table(results), "", *_comparisons(results)]
     if at_alphas:
         path = Path(config.out) / "table2.png"
-        plot_bars(path, title, "reward per recommendation, 95 % interval", _panels(at_alphas))
+        panels = [
+            Bars(f"alpha = {alpha:g}", {one.label: one.estimate("reward") for one in own}, tpgr.baselines(own[0]))
+            for alpha, own in sorted(at_alphas.items())
+        ]
+        plot_bars(path, title, "reward per recommendation, 95 % interval", panels)
         pictures = [path.name]
     missing = missing_runs(found.runs)
-    SYSTEM.write(
+    tpgr.SYSTEM.write(
         config, title, found, lines, _table(at_alphas), pictures, collected.left_out, collected.warnings, missing
     )
 
@@ -127,20 +115,17 @@ def _alpha_table(results: Sequence[MethodResult]) -> list[str]:
     length = results[0].runs[0].settings.get("env.episode_length")
     heads = ["method", *(head.format(length) for head in ("reward", "precision@{}", "recall@{}", "F1@{}"))]
     rows = []
-    for result in [*results, *(opponent_result(results[0], policy) for policy in OPPONENTS)]:
-        cells = []
-        for metric in TEST.metrics:
-            compared = star(result, results, metric)
-            cells.append(f"{result.estimate(metric)}{' *' if compared and compared.significant else ''}")
-        rows.append([result.label, *cells, f"{_ratio(result, results):.3f}", result.seeds_text])
+    for result in results:
+        rows.append([result.label, *_starred(result, results), f"{tpgr.ratio(result):.3f}", result.seeds_text])
+    best_list = tpgr.opponent(results[0], tpgr.BEST_LIST)
+    for other in (tpgr.opponent(results[0], policy) for policy in tpgr.OPPONENTS):
+        rows.append([other.label, *_starred(other, results), f"{tpgr.ratio(other, best_list):.3f}", ""])
     return markdown_table([*heads, "reward / best list", "seeds"], rows)
 
 
-def _ratio(result: MethodResult, results: Sequence[MethodResult]) -> float:
-    if result.runs:
-        return ratio(result)
-    best = opponent(results[0], BEST_LIST, "reward").mean
-    return result.mean("reward") / best if best > 0 else float("nan")
+def _starred(result: MethodResult, results: Sequence[MethodResult]) -> list[str]:
+    stars = {metric: star(result, results, metric) for metric in tpgr.TEST.metrics}
+    return [f"{result.estimate(metric)}{' *' if one and one.significant else ''}" for metric, one in stars.items()]
 
 
 def _comparisons(results: Sequence[MethodResult]) -> list[str]:
@@ -148,7 +133,7 @@ def _comparisons(results: Sequence[MethodResult]) -> list[str]:
     lines = []
     for result in results:
         others = [other for other in results if other.name != result.name]
-        others = [*others, opponent_result(result, BEST_LIST)] if result.name in ON_A_TREE else []
+        others = [*others, tpgr.opponent(result, tpgr.BEST_LIST)] if result.name in tpgr.ON_A_TREE else []
         p_values = [(other.label, pooled_p_value(result, other, "reward")) for other in others]
         parts = [f"{label} {p_text(p_value)}" for label, p_value in p_values if p_value is not None]
         if parts:
@@ -158,28 +143,19 @@ def _comparisons(results: Sequence[MethodResult]) -> list[str]:
 
 def _table(at_alphas: Mapping[float, Sequence[MethodResult]]) -> Table:
     heads = ["alpha", "method", "seeds", "users", "interval_over"]
-    for metric in TEST.metrics:
+    for metric in tpgr.TEST.metrics:
         heads += [metric, f"{metric}_low", f"{metric}_high", f"{metric}_p", f"{metric}_star"]
     rows: list[list[Cell]] = []
     for alpha, results in at_alphas.items():
         for result in results:
             row: list[Cell] = [alpha, result.label, " ".join(map(str, result.seeds))]
             row += [result.values["reward"].shape[1], result.interval_over("users")]
-            for metric in TEST.metrics:
+            for metric in tpgr.TEST.metrics:
                 compared = star(result, results, metric)
                 row += [
                     *result.estimate(metric),
                     *((compared.p_value, compared.significant) if compared else (None, None)),
                 ]
             compared = star(result, results, "reward")
-            rows.append([*row, ratio(result), compared.opponent if compared else None])
+            rows.append([*row, tpgr.ratio(result), compared.opponent if compared else None])
     return Table([*heads, "ratio_to_best_list", "next_best"], rows)
-
-
-def _panels(at_alphas: Mapping[float, Sequence[MethodResult]]) -> list[Bars]:
-    panels = []
-    for alpha, results in sorted(at_alphas.items()):
-        references = {label: opponent(results[0], policy, "reward").mean for policy, label in OPPONENTS.items()}
-        bars = {result.label: result.estimate("reward") for result in results}
-        panels.append(Bars(f"alpha = {alpha:g}", bars, references))
-    return panels

@@ -10,7 +10,7 @@ from harness.reports.results import p_text
 
 def results(rows, runs=None):
     values = np.array(rows, float)
-    return MethodResult("x", [None] * len(values) if runs is None else runs, {"reward": values})
+    return MethodResult("x", "x", {}, [None] * len(values) if runs is None else runs, {"reward": values})
 
 
 def test_two_methods_with_seeds_are_tested_on_the_means_of_seeds():
@@ -73,7 +73,7 @@ def test_equal_seeds_are_one_row():
 
 
 def test_a_single_run_of_a_method_without_seeds_is_known_to_be_like_the_others():
-    single = MethodResult("x", [None], {"reward": np.ones((1, 3))}, seed_has_effect=False)
+    single = MethodResult("x", "x", {}, [None], {"reward": np.ones((1, 3))}, seed_has_effect=False)
     assert single.seedless
     assert (single.seeds_text, results(np.ones((1, 3)), [None, None]).seeds_text) == ("1", "2 (equal)")
     assert (single.interval_over("users"), results([[1], [2]]).interval_over("users")) == ("users", "seeds")

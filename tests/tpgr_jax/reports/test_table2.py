@@ -11,6 +11,7 @@ from run_folders import make_run
 from harness.errors import UserError
 from harness.reports.system_results import Rerun
 from harness.runs.index import find_runs
+from tpgr_jax.reports.curves import _references
 from tpgr_jax.reports.results import METHODS, SYSTEM, TpgrRunsConfig, comparable_runs, ratio
 from tpgr_jax.reports.table2 import collect, missing_runs, report_table2, star
 
@@ -261,3 +262,14 @@ def test_the_table_of_unfinished_runs_is_a_list_of_what_to_do(tmp_path):
     (missing,) = [line for line in text.splitlines() if "agent=" in line]
     assert f" agent={','.join(name for name in METHODS if name != 'tpgr')} env.alpha=0.1 seed=0" in missing
     assert not (tmp_path / "out" / "table2.png").exists()
+
+
+def test_curves_show_what_lists_get_at_each_alpha(tmp_path):
+    for alpha, best in ((0.0, 2.0), (0.1, 3.0)):
+        make_run(tmp_path / str(alpha), [1, 2], {"env.alpha": alpha}, best_list=[best, best])
+    runs = found_in(tmp_path)
+    shown = _references(runs)
+    assert shown["best fixed list, alpha 0"] == 2.0
+    assert shown["best fixed list, alpha 0.1"] == 3.0
+    assert list(_references(runs[:1])) == ["best fixed list", "random"]
+    assert _references([]) == {}
