@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -19,6 +19,7 @@ from harness.errors import UserError
 CONFIGURATION = str(Path(__file__).resolve().parents[1] / "conf")
 """The folder of configuration files, found by its place: by name, a user's own folder `conf` would hide it."""
 
+EXIT_BUG = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -26,7 +27,7 @@ EXIT_INTERRUPTED = 130
 def task(function: Callable[[Any], None]) -> Callable[[Any], None]:
     """Wraps a Hydra task function so that a user's mistake ends the process before Hydra reports it in its own way.
 
-    In a multirun the error goes to Hydra instead, which runs the remaining jobs first and then raises it.
+    In a sweep the error goes to Hydra instead, and to `harness.training.sweep`: the remaining jobs still run.
 
     Args:
         function: Takes the composed configuration.
@@ -51,31 +52,36 @@ def run_command(main: Callable[[], None]) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets Hydra's own errors through to here
     try:
         main()
-    except UserError as error:
-        _fail(str(error), EXIT_USER_ERROR)
-    except (HydraException, OmegaConfBaseException) as error:
-        causes = [str(error), *([str(error.__cause__)] if error.__cause__ else [])]
-        _fail("\n  ".join(line for cause in causes for line in cause.splitlines()), EXIT_USER_ERROR)
-    except MemoryError as error:
-        _fail(_memory_message(str(error)), EXIT_USER_ERROR)
-    except KeyboardInterrupt:
-        _fail("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output (such as `head`) has gone; Python would complain again while flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
-    except OSError as error:
-        _fail(f"{error.filename or 'a file'}: {error.strerror or error}", EXIT_USER_ERROR)
-    except RuntimeError as error:  # XLA reports a full device as a RuntimeError subclass
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        raise SystemExit(EXIT_BUG) from None
+    except (Exception, KeyboardInterrupt) as error:
+        described = describe_error(error)
+        if described is None:
             raise
-        _fail(_memory_message(str(error).splitlines()[0]), EXIT_USER_ERROR)
+        message, code = described
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        raise SystemExit(code) from None
+
+
+def describe_error(error: BaseException) -> tuple[str, int] | None:
+    """Returns the message and the exit code for an error that the user can mend; None for a bug."""
+    if isinstance(error, UserError):
+        return str(error), EXIT_USER_ERROR
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        causes = [str(error), *([str(error.__cause__)] if error.__cause__ else [])]
+        return "\n  ".join(line for cause in causes for line in cause.splitlines()), EXIT_USER_ERROR
+    if isinstance(error, MemoryError):
+        return _memory_message(str(error)), EXIT_USER_ERROR
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", EXIT_INTERRUPTED
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'}: {error.strerror or error}", EXIT_USER_ERROR
+    if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error):  # how XLA reports a full device
+        return _memory_message(str(error).splitlines()[0]), EXIT_USER_ERROR
+    return None
 
 
 def _memory_message(detail: str) -> str:
     return f"not enough memory: {detail}\n  Use smaller batches or a smaller data set."
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    raise SystemExit(code)

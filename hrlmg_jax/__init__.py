@@ -1,1 +1,34 @@
-"""The HRL-MG system (two-level actor-critic for clicks and orders); not part of this release yet."""
+"""HRL-MG in JAX: hierarchical reinforcement learning with multiple goals for clicks and orders (Zhao et al., 2019).
+
+A recommender plays sessions with simulated users, who were learned from an event log: it recommends an item, and the
+user skips, clicks or orders. A high level sets several goals for the next steps; a low level recommends items and is
+rewarded by the users and for approaching the goals. Both are actor-critics.
+
+Commands (each explains itself with --help):
+
+    python -m hrlmg_jax.train           train HRL-MG or a method that it is compared with (agent=ddpg, agent=hrl, ...)
+    python -m hrlmg_jax.evaluate        the online and the offline test of a run
+    python -m hrlmg_jax.report          figures from run folders: figure6, figure7, figure8, alpha, goals, runs
+    python -m hrlmg_jax.fit_simulator   learn the users of a log once for many runs
+    python -m hrlmg_jax.gate            whether a generated log is worth learning from
+    python -m hrlmg_jax.bench           speed and memory on this machine
+    python -m sim.data                  the statistics of a log
+
+First steps:
+
+    python -m hrlmg_jax.train                       a run on a generated log
+    python -m hrlmg_jax.train +experiment=jdata     a run on JData
+    python -m hrlmg_jax.report runs                 what each run is and what it reached
+
+Main functions and modules:
+
+    hrlmg_jax.problem.make_problem   log, learned users and simulator from a configuration
+    hrlmg_jax.methods.make_method    an agent for a problem
+    hrlmg_jax.agent                  networks, goals, learner, replay windows
+    hrlmg_jax.user_model             users learned from a log
+    hrlmg_jax.evaluation             online and offline test, and who takes part in them
+"""
+
+from importlib.metadata import version
+
+__version__ = version("tpgr-jax")

@@ -81,7 +81,8 @@ def make_run(
             arrays[f"best_fixed_list_{metric}"] = best / scale
             arrays[f"random_{metric}"] = np.linspace(0, 0.1, len(rewards)) / scale
         write_arrays(folder / "eval.npz", arrays)
-        write_json(folder / "eval.json", {"data": data, "step": step, "policies": {}})
+        policies = {"own": {metric: float(arrays[metric].mean()) for metric in METRICS}}
+        write_json(folder / "eval.json", {"data": data, "step": step, "policies": policies})
     return folder
 
 
@@ -137,7 +138,8 @@ def make_session_run(
                     for length, share in (("long", 1.0), ("short", 0.1)):
                         arrays[f"{prefix}{length}_{metric}"] = np.array(values, float) * scale * share
             write_arrays(folder / f"{file}.npz", arrays)
-            write_json(folder / f"{file}.json", {"data": data, "step": step, "policies": {}})
+            policies = {"own": {"long_reward": float(np.mean(own))}}
+            write_json(folder / f"{file}.json", {"data": data, "step": step, "policies": policies})
     if rewards is not None:
         others = {"popularity": [2.0] * len(rewards)} if opponents is None else opponents
         ranking = [

@@ -1,1 +1,32 @@
-"""The TPGR system (Chen et al., AAAI 2019): a balanced item tree, a policy at every inner node, REINFORCE."""
+"""TPGR in JAX: recommendation with a tree-structured policy trained by policy gradients (Chen et al., AAAI 2019).
+
+A recommender plays episodes with simulated users: it recommends an item, the user rates it, and the next item is chosen
+from the answers so far. TPGR arranges all items in a balanced tree with a small policy network at every inner node, so
+that a decision takes time in the depth of the tree and not in the number of items.
+
+Commands (each explains itself with --help):
+
+    python -m tpgr_jax.train      train TPGR or a method that it is compared with (agent=dqn_r, agent=tpgr_plus, ...)
+    python -m tpgr_jax.evaluate   the metrics of a run on the users that no training has seen
+    python -m tpgr_jax.report     tables and figures from run folders: table2, figure3, figure4, curves, runs
+    python -m tpgr_jax.bench      speed and memory on this machine
+    python -m sim.data            the statistics of a data set
+
+First steps:
+
+    python -m tpgr_jax.train                          a run on generated ratings
+    python -m tpgr_jax.train +experiment=movielens    a run on MovieLens-1M
+    python -m tpgr_jax.report runs                    what each run is and what it reached
+
+Main functions and modules:
+
+    tpgr_jax.problem.make_problem       ratings, split and simulator from a configuration
+    tpgr_jax.methods.make_method        an agent for a problem
+    tpgr_jax.evaluation.evaluate_method the metrics of a trained agent
+    tpgr_jax.tree, networks, models     the item tree, the policy networks, models of the ratings
+    tpgr_jax.agents, baselines          TPGR and TPGR+, and the methods of the comparison
+"""
+
+from importlib.metadata import version
+
+__version__ = version("tpgr-jax")

@@ -153,6 +153,7 @@ def run_benchmark(
         points: Functions that sections call in processes of their own (`measure_point`).
         arguments: Of the command line.
     """
+    # Arguments; the hidden ones make this process one section, or one point, of another.
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description="Measures speed and memory.")
     parser.add_argument("--smoke", action="store_true", help="smallest sizes: shows that every section runs")
     parser.add_argument(
@@ -170,6 +171,7 @@ def run_benchmark(
     if options.section:
         print(json.dumps([dataclasses.asdict(line) for line in sections[options.section](False)]))
         return
+    # Sections, each in its own process and with the share of time that others took from this machine.
     results: dict[str, list[Line]] = {}
     stolen = {}
     for name in options.only or sections:
@@ -186,6 +188,7 @@ def run_benchmark(
         cores_seconds = (time.monotonic() - started) * (os.cpu_count() or 1)
         share = (_stolen_seconds() - stolen_before) / cores_seconds
         stolen[name] = None if math.isnan(share) else share
+    # The record and its table.
     record = {
         "date": date.today().isoformat(),
         "smoke": options.smoke,
@@ -227,8 +230,8 @@ def format_table(record: Mapping[str, Any], results: Mapping[str, Sequence[Line]
         "| section | measurement | value | target | verdict | note |",
         "|---|---|---|---|---|---|",
     ]
-    for section, found in results.items():
-        for line in found:
+    for section, measured in results.items():
+        for line in measured:
             bound = "<=" if line.at_most else ">="
             target = "" if line.target is None else f"{bound} {line.target:,.4g} {line.unit}"
             value = "" if math.isnan(line.value) else f"{line.value:,.4g} {line.unit}"

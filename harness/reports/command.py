@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import hydra
 from omegaconf import DictConfig
 
+from harness.command import CONFIGURATION, run_command, task
 from harness.errors import UserError
 from harness.runs.composition import override_value
 from harness.settings import read_settings
@@ -17,6 +20,27 @@ class Report(NamedTuple):
 
     settings: type[Any]
     make: Callable[[Any], None]
+
+
+def run_report_command(module: str, config_name: str, reports: Mapping[str, Report]) -> None:
+    """Runs the command with the arguments of this process.
+
+    Args:
+        module: The command.
+        config_name: Of its configuration in `conf`.
+        reports: Its reports by name.
+    """
+
+    @hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name=config_name)
+    @task
+    def main(composed: DictConfig) -> None:
+        make_report(module, reports, composed)
+
+    def command() -> None:
+        sys.argv[1:] = hydra_arguments(module, reports, sys.argv[1:])
+        main()
+
+    run_command(command)
 
 
 def make_report(module: str, reports: Mapping[str, Report], composed: DictConfig) -> None:

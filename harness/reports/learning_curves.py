@@ -5,101 +5,99 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 
-from harness.reports.plots import Points, plot_points
+from harness.reports.plots import Points, PointsPanel, plot_points
 from harness.reports.results import Estimate, estimate
-from harness.reports.tables import Cell
+from harness.reports.tables import Table
 from harness.runs.index import RunRecord
 from harness.runs.metric_writer import read_rows
 
 EPISODES, STEP, SECONDS = "episodes", "step", "seconds"
-"""What a curve can be drawn over: attributes of its points."""
+_NUMBERS = ["runs", "metric", STEP, EPISODES, SECONDS, "mean", "low", "high", "seeds"]
 
 
-@dataclass(frozen=True)
-class CurvePoint:
-    """A metric at a training step.
-
-    Attributes:
-        step: Training steps done.
-        episodes: Episodes played until then.
-        seconds: Of training until then, a mean over the runs: without the first compilation, fitting, evaluation and
-            checkpoints. Seeds that train in one program have its time each; NaN where the rows have none.
-        values: [S] values of the runs that came this far.
-    """
-
-    step: int
-    episodes: float
-    seconds: float
-    values: np.ndarray
-
-    @property
-    def value(self) -> Estimate:
-        """Mean over seeds with its interval; without one for a single seed."""
-        return estimate(self.values)
-
-    @property
-    def seeds(self) -> int:
-        """Number of runs that came this far."""
-        return len(self.values)
-
-
-def learning_curve(runs: Sequence[RunRecord], metric: str) -> list[CurvePoint]:
-    """Returns the points of a metric, ascending by step, over the runs that have it there.
+def read_curves(runs: Mapping[str, Sequence[RunRecord]], metrics: Sequence[str]) -> pl.DataFrame:
+    """Returns a row per label of runs, metric and step: means over the runs that came this far.
 
     Args:
-        runs: Equal but for their seed.
-        metric: Its name in metrics.jsonl.
+        runs: By label, runs that are equal but for their seed.
+        metrics: Names in metrics.jsonl.
+
+    Returns:
+        Columns `runs` (the label), `metric`, `step`, `episodes` (played until then), `seconds` (of training until then,
+        a mean over the runs: without the first compilation, fitting, evaluation and checkpoints; seeds that train in
+        one program have its time each; NaN where the rows have none), `mean`, `low` and `high` (95 % interval over
+        seeds; none for a single one), `seeds` and `values` (of each run). Labels and metrics keep their order, steps
+        ascend.
 
     Raises:
         UserError: The rows are damaged.
     """
-    values: dict[int, list[tuple[float, float, float]]] = {}
-    for run in runs:
-        rows = read_rows(run.folder.metrics) if run.folder.metrics.exists() else []
-        for row in rows:
-            if metric in row and EPISODES in row:
-                found = row[EPISODES], row.get(SECONDS, math.nan), row[metric]
-                values.setdefault(row[STEP], []).append(found)
-    points = []
-    for step, rows_there in sorted(values.items()):
-        episodes, seconds, reached = zip(*rows_there, strict=True)
-        points.append(CurvePoint(step, episodes[0], statistics.fmean(seconds), np.array(reached)))
-    return points
+    # One long table: a row per run, metric and log point.
+    long = []
+    for label, alike in runs.items():
+        for run in alike:
+            for row in read_rows(run.folder.metrics) if run.folder.metrics.exists() else []:
+                about = (label, row.get(STEP), row.get(EPISODES), row.get(SECONDS, math.nan))
+                long += [(*about, metric, row[metric]) for metric in metrics if metric in row and EPISODES in row]
+    names: dict[str, Any] = {"runs": pl.Enum(list(runs)), "metric": pl.Enum(list(metrics))}  # they sort as given here
+    numbers: dict[str, Any] = {STEP: pl.Int64, EPISODES: pl.Int64, SECONDS: pl.Float64}
+    columns = {"runs": names["runs"], **numbers, "metric": names["metric"], "value": pl.Float64}
+    table = pl.DataFrame(long, columns, orient="row")
+    # Means and intervals over the runs.
+    points = table.group_by("runs", "metric", STEP, maintain_order=True).agg(pl.col(EPISODES).first(), SECONDS, "value")
+    rows = []
+    for label, metric, step, episodes, seconds, values in points.iter_rows():
+        estimated = estimate(np.array(values))
+        rows.append((label, metric, step, episodes, statistics.fmean(seconds), *estimated, len(values), values))
+    estimates: dict[str, Any] = dict.fromkeys(Estimate._fields, pl.Float64)
+    columns = {**names, **numbers, **estimates, "seeds": pl.Int64, "values": pl.List(pl.Float64)}
+    return pl.DataFrame(rows, columns, orient="row").sort("metric", "runs", STEP)
+
+
+def curve(curves: pl.DataFrame, metric: str, label: str | None = None) -> pl.DataFrame:
+    """Returns the points of a metric, of all runs or of those with a label."""
+    return curves.filter(pl.col("metric") == metric, pl.lit(True) if label is None else pl.col("runs") == label)
+
+
+def point_estimate(curves: pl.DataFrame, place: int = 0) -> Estimate:
+    """Returns the estimate in a row of `read_curves`."""
+    return Estimate(*curves.select(Estimate._fields).row(place))
 
 
 def plot_learning_curves(
     path: Path,
     title: str,
-    panels: Mapping[str, Mapping[str, Sequence[CurvePoint]]],
+    curves: pl.DataFrame,
+    panels: Mapping[str, str],
     over: str = EPISODES,
+    references: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:
     """Draws curves with their intervals as bands.
 
     Args:
         path: PNG to write.
         title: Of the picture.
-        panels: By label of the vertical axis, the curves by label.
+        curves: See `read_curves`.
+        panels: Labels of vertical axes by metric, from top to bottom.
         over: What the horizontal axis shows, `EPISODES`, `STEP` or `SECONDS`.
+        references: By metric, values of horizontal lines by label.
     """
-    drawn = {
-        label: [
-            Points(name, [getattr(point, over) for point in curve], [point.value for point in curve])
-            for name, curve in curves.items()
-        ]
-        for label, curves in panels.items()
-    }
+    drawn = []
+    for metric, head in panels.items():
+        lines = []
+        for (label,), points in curve(curves, metric).group_by("runs", maintain_order=True):
+            estimates = [point_estimate(points, place) for place in range(len(points))]
+            lines.append(Points(str(label), points[over].to_list(), estimates))
+        drawn.append(PointsPanel(head, lines, (references or {}).get(metric, {})))
     plot_points(path, title, "seconds of training" if over == SECONDS else over, drawn, bands=True)
 
 
-def curve_rows(metric: str, label: str, curve: Sequence[CurvePoint]) -> list[list[Cell]]:
-    """Returns rows for a CSV with the heads `CURVE_HEADS`."""
-    return [[label, metric, point.step, point.episodes, point.seconds, *point.value, point.seeds] for point in curve]
-
-
-CURVE_HEADS = ("runs", "metric", "step", "episodes", "seconds", "mean", "low", "high", "seeds")
-"""Of `curve_rows`."""
+def curves_table(curves: pl.DataFrame) -> Table:
+    """Returns the numbers of curves for a CSV."""
+    return Table(_NUMBERS, curves.select(_NUMBERS).rows())

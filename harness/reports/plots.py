@@ -1,17 +1,23 @@
-"""Pictures of a run."""
+"""Pictures of runs: curves of one, bars and points of several, the reliability of probabilities."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from harness.reports.results import Estimate
 from harness.reports.tables import printable
 from harness.runs.run_folder import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_LINE_STYLES = ("-", "--", "-.", ":")
 
 
 class Curve(NamedTuple):
@@ -31,43 +37,6 @@ class Panel(NamedTuple):
     height: float = 1.0
 
 
-def plot_curves(path: Path, rows: Sequence[dict[str, Any]], title: str, x: str, panels: Sequence[Panel]) -> None:
-    """Draws metrics of a run against one of them, in panels above each other.
-
-    Args:
-        path: PNG to write.
-        rows: Rows of metrics.jsonl; a curve consists of the rows that have its name.
-        title: Of the picture.
-        x: Name of the metric on the horizontal axis.
-        panels: From top to bottom.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    heights = [panel.height for panel in panels]
-    figure = Figure(figsize=(7, 2 * sum(heights)), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    all_axes = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
-    for axes, panel in zip(all_axes, panels, strict=True):
-        for curve in panel.curves:
-            points = [(row[x], row[curve.name]) for row in rows if curve.name in row]
-            if points:
-                axes.plot(*zip(*points, strict=True), label=curve.label, **curve.style)
-        for number, (name, value) in enumerate(panel.references.items(), len(panel.curves)):
-            axes.axhline(value, linestyle="--", linewidth=1, color=f"C{number}", label=name)
-        axes.set(ylabel=panel.label)
-        if axes.lines:
-            axes.legend(fontsize="small")
-    all_axes[0].set(title=_in_lines(title))
-    all_axes[-1].set(xlabel=x)
-    write_atomically(path, lambda temporary: canvas.print_figure(temporary, dpi=120))
-
-
-def _in_lines(title: str) -> str:
-    """Returns a title in lines that fit above a single panel."""
-    return textwrap.fill(title, 60)
-
-
 class Bars(NamedTuple):
     """One picture of horizontal bars with intervals, by label from top to bottom; vertical lines at `references`."""
 
@@ -85,12 +54,44 @@ class Points(NamedTuple):
     color: str | None = None
 
 
-_LINE_STYLES = ("-", "--", "-.", ":")
+class PointsPanel(NamedTuple):
+    """One picture of several lines of points.
+
+    Attributes:
+        label: Of the vertical axis.
+        lines: In order.
+        references: Values of horizontal lines by label.
+        limits: Of the vertical axis; None lets it begin at 0, so that differences are not exaggerated.
+    """
+
+    label: str
+    lines: Sequence[Points]
+    references: Mapping[str, float] = {}
+    limits: tuple[float, float] | None = None
 
 
-def literal(text: str) -> str:
-    """Returns text that matplotlib shows as it is, instead of reading formulas in it."""
-    return printable(text).replace("$", r"\$")
+def plot_curves(path: Path, rows: Sequence[dict[str, Any]], title: str, x: str, panels: Sequence[Panel]) -> None:
+    """Draws metrics of a run against one of them, in panels above each other.
+
+    Args:
+        path: PNG to write.
+        rows: Rows of metrics.jsonl; a curve consists of the rows that have its name.
+        title: Of the picture.
+        x: Name of the metric on the horizontal axis.
+        panels: From top to bottom.
+    """
+    heights = [panel.height for panel in panels]
+    with _figure(path, title, x, (7, 2 * sum(heights)), heights) as all_axes:
+        for axes, panel in zip(all_axes, panels, strict=True):
+            for curve in panel.curves:
+                points = [(row[x], row[curve.name]) for row in rows if curve.name in row]
+                if points:
+                    axes.plot(*zip(*points, strict=True), label=curve.label, **curve.style)
+            _draw_references(axes.axhline, panel.references, len(panel.curves))
+            axes.set(ylabel=panel.label)
+            if axes.lines:
+                _begin_at_zero(axes)
+                axes.legend(fontsize="small")
 
 
 def plot_bars(path: Path, title: str, x: str, panels: Sequence[Bars], same_scale: bool = True) -> None:
@@ -103,77 +104,58 @@ def plot_bars(path: Path, title: str, x: str, panels: Sequence[Bars], same_scale
         panels: From top to bottom.
         same_scale: Whether all panels measure the same.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     heights = [1.0 + len(panel.bars) for panel in panels]
-    figure = Figure(figsize=(8, 1.0 + 0.3 * sum(heights)), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    all_axes = figure.subplots(len(panels), 1, sharex=same_scale, height_ratios=heights, squeeze=False)[:, 0]
-    for axes, panel in zip(all_axes, panels, strict=True):
-        labels = [literal(label) for label in panel.bars]
-        places = np.arange(len(labels))
-        estimates = list(panel.bars.values())
-        axes.barh(places, [found.mean for found in estimates], xerr=_margins(estimates), capsize=2, color="C0")
-        axes.set_yticks(places, labels, fontsize="small")
-        axes.invert_yaxis()
-        for number, (name, value) in enumerate(panel.references.items(), 1):
-            axes.axvline(value, linestyle="--", linewidth=1, color=f"C{number}", label=literal(name))
-        if panel.references:
-            axes.legend(fontsize="small")
-        axes.set_title(literal(panel.title), fontsize="medium")
-    figure.suptitle(literal(title))
-    all_axes[-1].set(xlabel=literal(x))
-    write_atomically(path, lambda temporary: canvas.print_figure(temporary, dpi=120))
+    with _figure(path, title, x, (8, 1.0 + 0.3 * sum(heights)), heights, sharex=same_scale) as all_axes:
+        for axes, panel in zip(all_axes, panels, strict=True):
+            places, estimates = np.arange(len(panel.bars)), list(panel.bars.values())
+            axes.barh(places, [one.mean for one in estimates], xerr=_margins(estimates), capsize=2, color="C0")
+            axes.set_yticks(places, [literal(label) for label in panel.bars], fontsize="small")
+            axes.invert_yaxis()
+            _draw_references(axes.axvline, panel.references, 1)
+            if panel.references:
+                axes.legend(fontsize="small")
+            axes.set_title(literal(panel.title), fontsize="medium")
 
 
-def plot_points(path: Path, title: str, x: str, panels: Mapping[str, Sequence[Points]], bands: bool = False) -> None:
+def plot_points(path: Path, title: str, x: str, panels: Sequence[PointsPanel], bands: bool = False) -> None:
     """Draws estimates with their intervals, in panels above each other.
 
     Args:
         path: PNG to write.
         title: Of the picture.
         x: Label of the horizontal axis.
-        panels: By label of the vertical axis, from top to bottom.
+        panels: From top to bottom.
         bands: Whether intervals are drawn as bands, which suit many points, or as error bars with a tick at each point.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 1.0 + 3.5 * len(panels)), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    names = list(dict.fromkeys(line.label for lines in panels.values() for line in lines))
-    drawn = {}
-    for axes, (label, lines) in zip(all_axes, panels.items(), strict=True):
-        for line in lines:
-            means = [found.mean for found in line.estimates]
-            number = names.index(line.label)  # a line looks the same in all panels
-            style = {
-                "color": line.color or f"C{number % 10}",
-                "linestyle": _LINE_STYLES[number // 10 % 4],
-                "marker": ".",
-            }
-            if bands:
-                low, high = ([getattr(found, end) for found in line.estimates] for end in ("low", "high"))
-                axes.fill_between(line.x, low, high, alpha=0.2, linewidth=0, color=style["color"])
-                (drawn[line.label],) = axes.plot(line.x, means, **style)
-            else:
-                drawn[line.label] = axes.errorbar(line.x, means, yerr=_margins(line.estimates), capsize=2, **style)
-        axes.set(ylabel=literal(label))
-    if labels := [name for name in names if name]:
-        handles = [drawn[name] for name in labels]
-        figure.legend(handles, [literal(name) for name in labels], loc="outside lower center", fontsize="small")
-    if not bands:
-        all_axes[-1].set_xticks(sorted({x for lines in panels.values() for line in lines for x in line.x}))
-    figure.suptitle(literal(title))
-    all_axes[-1].set(xlabel=literal(x))
-    write_atomically(path, lambda temporary: canvas.print_figure(temporary, dpi=120))
-
-
-def _margins(estimates: Sequence[Estimate]) -> np.ndarray:
-    """Returns [2, n] distances from the mean to both ends of the interval."""
-    return np.array([[found.mean - found.low, found.high - found.mean] for found in estimates]).T.reshape(2, -1)
+    names = list(dict.fromkeys(line.label for panel in panels for line in panel.lines))
+    references = list(dict.fromkeys(name for panel in panels for name in panel.references))
+    drawn: dict[str, Any] = {}
+    with _figure(path, title, x, (8, 1.0 + 3.5 * len(panels)), [1.0] * len(panels)) as all_axes:
+        for axes, panel in zip(all_axes, panels, strict=True):
+            # Lines; one looks the same in all panels.
+            for line in panel.lines:
+                number, means = names.index(line.label), [one.mean for one in line.estimates]
+                color, style = line.color or f"C{number % 10}", _LINE_STYLES[number // 10 % 4]
+                if bands:
+                    low, high = ([getattr(one, end) for one in line.estimates] for end in ("low", "high"))
+                    axes.fill_between(line.x, low, high, alpha=0.2, linewidth=0, color=color)
+                margins = None if bands else _margins(line.estimates)
+                drawn[line.label] = axes.errorbar(
+                    line.x, means, yerr=margins, capsize=2, color=color, linestyle=style, marker="."
+                )
+            # Baselines, and an axis that does not exaggerate differences.
+            drawn |= _draw_references(axes.axhline, panel.references, 7)
+            axes.set(ylabel=literal(panel.label))
+            if panel.limits:
+                axes.set_ylim(panel.limits)
+            elif axes.lines:
+                _begin_at_zero(axes)
+        if labels := [name for name in (*names, *references) if name]:
+            figure = all_axes[0].figure
+            handles = [drawn[name] for name in labels]
+            figure.legend(handles, [literal(name) for name in labels], loc="outside lower center", fontsize="small")
+        if not bands:
+            all_axes[-1].set_xticks(sorted({x for panel in panels for line in panel.lines for x in line.x}))
 
 
 def plot_reliability(path: Path, curves: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> None:
@@ -184,19 +166,52 @@ def plot_reliability(path: Path, curves: Mapping[str, Mapping[str, Sequence[floa
         curves: By label, "predicted" and "observed" means of bins; bins without an event are left out.
         title: Of the picture.
     """
+    with _figure(path, title, "predicted probability", (6, 6), [1.0]) as (axes,):
+        low = 1.0
+        for label, curve in curves.items():
+            points = [point for point in zip(curve["predicted"], curve["observed"], strict=True) if min(point) > 0]
+            low = min([low, *(min(point) for point in points)])
+            axes.plot([x for x, _ in points], [y for _, y in points], marker=".", label=label)
+        axes.plot([low, 1], [low, 1], linestyle="--", color="black", linewidth=1, label="perfect")
+        axes.set(xscale="log", yscale="log", ylabel="observed rate")
+        axes.legend(fontsize="small")
+
+
+def literal(text: str) -> str:
+    """Returns text that matplotlib shows as it is, instead of reading formulas in it."""
+    return printable(text).replace("$", r"\$")
+
+
+@contextmanager
+def _figure(
+    path: Path, title: str, x: str, size: tuple[float, float], heights: Sequence[float], sharex: bool = True
+) -> Iterator[list[Axes]]:
+    """Yields axes above each other, to be drawn on, and writes the picture (PNG)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 6), layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    low = 1.0
-    for label, curve in curves.items():
-        points = [point for point in zip(curve["predicted"], curve["observed"], strict=True) if min(point) > 0]
-        low = min([low, *(min(point) for point in points)])
-        axes.plot([x for x, _ in points], [y for _, y in points], marker=".", label=label)
-    axes.plot([low, 1], [low, 1], linestyle="--", color="black", linewidth=1, label="perfect")
-    axes.set(xscale="log", yscale="log")
-    axes.set(xlabel="predicted probability", ylabel="observed rate", title=_in_lines(title))
-    axes.legend(fontsize="small")
+    all_axes = figure.subplots(len(heights), 1, sharex=sharex, height_ratios=heights, squeeze=False)[:, 0]
+    figure.suptitle("\n".join(literal(line) for line in textwrap.wrap(title, 60)))
+    yield list(all_axes)
+    all_axes[-1].set(xlabel=literal(x))
     write_atomically(path, lambda temporary: canvas.print_figure(temporary, dpi=120))
+
+
+def _draw_references(draw: Any, references: Mapping[str, float], first_color: int) -> dict[str, Any]:
+    return {
+        name: draw(value, linestyle="--", linewidth=1, color=f"C{number % 10}", label=literal(name))
+        for number, (name, value) in enumerate(references.items(), first_color)
+    }
+
+
+def _begin_at_zero(axes: Axes) -> None:
+    """Lets the vertical axis hold 0, so that differences look as large as they are."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, 0.0), max(high, 0.0))
+
+
+def _margins(estimates: Sequence[Estimate]) -> np.ndarray:
+    """Returns [2, n] distances from the mean to both ends of the interval."""
+    return np.array([[one.mean - one.low, one.high - one.mean] for one in estimates]).T.reshape(2, -1)

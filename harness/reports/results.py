@@ -77,11 +77,11 @@ def write_results(
         unit: What an episode is: "users" or "sessions".
         arrays: More arrays, one row per episode, with their full names.
     """
-    found = dict(arrays)
+    everything = dict(arrays)
     for number, (policy, metrics) in enumerate(policies.items()):
         prefix = f"{policy}_" if number else ""
-        found |= {f"{prefix}{metric}": values for metric, values in metrics.items()}
-    write_arrays(folder.path / f"{name}.npz", found)
+        everything |= {f"{prefix}{metric}": values for metric, values in metrics.items()}
+    write_arrays(folder.path / f"{name}.npz", everything)
     summaries = {policy: summarise(metrics, unit) for policy, metrics in policies.items()}
     write_json(folder.path / f"{name}.json", {**header, "policies": summaries})
 
@@ -98,9 +98,14 @@ def format_means(policies: Mapping[str, Metrics], heads: Sequence[str], digits: 
     return lines
 
 
+def p_text(p_value: float) -> str:
+    """Returns `p = 0.02`, or a bound where the number is too small for a float."""
+    return f"p = {p_value:.2g}" if p_value > 1e-300 else "p < 1e-300"
+
+
 def format_ratio(policies: Mapping[str, Metrics], metric: str, own: str, opponent: str) -> str:
     """Returns one line with the ratio of two policies' means and how sure their difference is."""
     first, second = policies[own][metric], policies[opponent][metric]
     ratio = float(np.mean(first) / np.mean(second)) if np.mean(second) > 0 else float("nan")
-    p_value = f", Welch's p = {welch_p_value(first, second):.2g}" if len(first) > 1 else ""
-    return f"{metric} of {own} / {opponent}: {ratio:.3f}{p_value}"
+    tested = f", Welch's {p_text(welch_p_value(first, second))}" if len(first) > 1 else ""
+    return f"{metric} of {own} / {opponent}: {ratio:.3f}{tested}"

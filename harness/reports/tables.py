@@ -14,7 +14,7 @@ from harness.runs.run_folder import write_atomically
 Cell = str | int | float | None
 """None is an empty cell."""
 
-_MARKDOWN_SIGNS = re.compile(r"([\\`*\[\]<>&|#])")
+_MARKDOWN_SIGNS = re.compile(r"([\\`*\[\]>&|#]|<(?! ))")
 _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 
 

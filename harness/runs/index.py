@@ -112,63 +112,6 @@ def find_runs(folders: Sequence[str] | None, result: str) -> RunsFound:
     return RunsFound([run for run in found.values() if run is not None], unreadable)
 
 
-def runs_of_system(
-    folders: Sequence[str] | None,
-    result: str,
-    belongs: Callable[[RunRecord], bool],
-    types: Mapping[str, tuple[type, ...]],
-) -> RunsFound:
-    """Finds the runs of one system, and no other's.
-
-    Args:
-        folders: See `find_runs`.
-        result: See `find_runs`.
-        belongs: Whether a run is the system's.
-        types: Types that settings, in dots, must have; a run where one has not is unreadable.
-
-    Raises:
-        UserError: A folder that was named does not exist.
-    """
-    found = find_runs(folders, result)
-    runs, unreadable = [], list(found.unreadable)
-    for run in filter(belongs, found.runs):
-        wrong = [key for key, kinds in types.items() if type(run.settings.get(key)) not in kinds]
-        if wrong:
-            unreadable.append(f"{run.folder.config}: {wrong[0]} is {run.settings.get(wrong[0])!r}")
-        else:
-            runs.append(run)
-    return RunsFound(runs, unreadable)
-
-
-def comparable_runs(
-    found: RunsFound,
-    folders: Sequence[str] | None,
-    data_name: str | None,
-    same: Sequence[str],
-    make_them: str,
-    unless: Mapping[str, str] | None = None,
-) -> RunsFound:
-    """Returns the runs on one data set, which must be about the same thing.
-
-    Args:
-        found: All runs of a system.
-        folders: Where they were searched.
-        data_name: Takes only runs on the data set of this name; None takes all.
-        same: See `check_comparable`.
-        make_them: A command that makes runs, for whoever has none.
-        unless: See `check_comparable`.
-
-    Raises:
-        UserError: No runs, or runs whose results cannot be mixed.
-    """
-    runs = [run for run in found.runs if data_name is None or run.data_name == data_name]
-    if not runs:
-        of = "" if data_name is None else f" on {data_name}"
-        raise UserError(f"no runs{of} below {searched(folders)}", do=f"Make them, for instance with: {make_them}")
-    check_comparable([run for run in runs if run.data], same, unless)
-    return RunsFound(runs, found.unreadable)
-
-
 def searched(folders: Sequence[str] | None) -> str:
     """Returns where `find_runs` looks, for people."""
     return " or ".join(folders or DEFAULT_FOLDERS)

@@ -58,10 +58,10 @@ class Comparison:
             mine = opponents.get(name) or play_online(self.config, problem, {name: own})[name]
             return {name: mine} | opponents
 
-        played = write(self.problem, online(self.problem, self._online), f"online{suffix}")
-        if self._has_truth:
+        if self._has_truth:  # first, so that what is printed first is what is true
             truth = self.problem.with_truth()
             write(truth, online(truth, self._online_truth), f"online_truth{suffix}")
+        played = write(self.problem, online(self.problem, self._online), f"online{suffix}")
         if own.rank is not None:
             ranked = {name: self._offline.get(name) or own.rank(self._sessions)} | self._offline
             _write_ranked(self.config, seed, folder, header, self.problem, self._sessions, ranked, f"offline{suffix}")

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from harness.reports.method_results import MethodResult
 from harness.reports.plots import Bars, plot_bars
-from harness.reports.tables import Table, markdown_text, write_report
-from harness.runs.composition import sweep_of
-from harness.runs.index import RunRecord, RunsFound
-from hrlmg_jax.reports.missing_runs import closing_lines, missing_methods
+from harness.reports.system_results import Collected, ComparedTest, RunsConfig, title_of
+from harness.reports.tables import Table, markdown_text
+from hrlmg_jax.reports import results as hrl_mg
 from hrlmg_jax.reports.ranking import (
     NOTES,
     RANKING_HEADS,
@@ -20,29 +20,6 @@ from hrlmg_jax.reports.ranking import (
     ranking_table,
     ratio_table,
 )
-from hrlmg_jax.reports.results import (
-    DATA_HEADS,
-    LENGTHS,
-    OFFLINE,
-    ONLINE,
-    ONLINE_TRUTH,
-    Collected,
-    ComparedTest,
-    FigureConfig,
-    MethodResult,
-    MethodRuns,
-    comparable_runs,
-    describe_data,
-    describe_problem,
-    group_methods,
-    metrics_of,
-    read_results,
-    title_of,
-    users_of,
-)
-
-METHODS_OF = "figure8"
-"""The experiment with all runs of both figures."""
 
 
 class Section(NamedTuple):
@@ -65,92 +42,72 @@ class Section(NamedTuple):
     results: Sequence[MethodResult]
 
 
-def report_figure7(config: FigureConfig) -> None:
+def report_figure7(config: RunsConfig) -> None:
     """Prints and writes `figure7.md`, `.csv` and `.png`.
 
     Raises:
         UserError: No runs, runs that cannot be compared, or files that cannot be read or written.
     """
-    found = comparable_runs(config.runs, config.data_name, OFFLINE.same, config.report)
-    methods = group_methods(found.runs)
-    collected = read_results(methods, OFFLINE)
-    sections = []
-    if results := [*collected.results, *collected.opponents]:
-        sessions = results[0].values["map"].shape[1]
-        title = f"{sessions:,} logged test sessions, ranked again"
-        sections = [Section(title, "figure7.png", "the log", OFFLINE.metrics, OFFLINE.digits, results)]
-    _write(config, "Figure 7, offline test", found, methods, sections, [collected])
+    _report(config, "Figure 7, offline test", [hrl_mg.OFFLINE])
 
 
-def report_figure8(config: FigureConfig) -> None:
+def report_figure8(config: RunsConfig) -> None:
     """Prints and writes `figure8.md`, `.csv`, `figure8_long.png` and `figure8_short.png`.
 
     On a generated log there are `figure8_truth_long.png` and `figure8_truth_short.png` too: the same with the
-    generator's own users.
+    generator's own users, who come first.
 
     Raises:
         UserError: No runs, runs that cannot be compared, or files that cannot be read or written.
     """
-    found = comparable_runs(config.runs, config.data_name, ONLINE.same, config.report)
-    methods = group_methods(found.runs)
-    read = [(test, read_results(methods, test)) for test in (ONLINE, ONLINE_TRUTH)]
-    tests = [(test, collected) for test, collected in read if collected.results]
-    sections = [_online_section(test, length, collected) for test, collected in tests for length in LENGTHS]
-    _write(config, "Figure 8, online test", found, methods, sections, [collected for _, collected in tests])
+    _report(config, "Figure 8, online test", hrl_mg.ONLINE_TESTS)
 
 
-def _online_section(test: ComparedTest, length: str, collected: Collected) -> Section:
-    run = collected.results[0].runs[0]
-    users = users_of(run, test)
-    number = run.settings.get(f"evaluation.{length}")
-    picture = f"figure8_{'truth_' if test is ONLINE_TRUTH else ''}{length}.png"
-    title = f"{length.capitalize()} sessions ({number} recommendations), users: {users}"
-    results = [*collected.results, *collected.opponents]
-    return Section(title, picture, users, metrics_of(length), test.digits, results)
-
-
-def _write(
-    config: FigureConfig,
-    figure: str,
-    found: RunsFound,
-    methods: Sequence[MethodRuns],
-    sections: Sequence[Section],
-    collected: Sequence[Collected],
-) -> None:
-    folder, title = Path(config.out), title_of(figure, found.runs)
+def _report(config: RunsConfig, figure: str, tests: Sequence[ComparedTest]) -> None:
+    # What there is.
+    found = hrl_mg.comparable_runs(config, tests[0].same)
+    methods = hrl_mg.SYSTEM.methods(found.runs)
+    read = [(test, hrl_mg.SYSTEM.read(methods, test)) for test in tests]
+    sections = [section for test, collected in read if collected.results for section in _sections(test, collected)]
+    # A section, and a picture, for each comparison.
+    title = title_of(figure, found.runs)
+    lines = [markdown_text(hrl_mg.describe_problem(found.runs)), "", markdown_text(NOTES)] if sections else []
     for section in sections:
         order = [place.result for place in ranked(section.results, next(iter(section.metrics)))]
         panels = [
             Bars(f"{head} (mean per session, 95 % interval)", {one.label: one.estimate(metric) for one in order})
             for metric, head in section.metrics.items()
         ]
-        plot_bars(folder / section.picture, title, section.title, panels, same_scale=False)
-    lines = [f"# {markdown_text(title)}", ""]
-    if sections:
-        lines += [markdown_text(describe_problem(found.runs)), "", markdown_text(NOTES), ""]
-    for section in sections:
+        plot_bars(Path(config.out) / section.picture, title, section.title, panels, same_scale=False)
         lines += _section_lines(section)
-    left_out = [line for one in collected for line in one.left_out]
-    warnings = [line for one in collected for line in one.warnings]
-    swept = sweep_of(METHODS_OF)
-    lines += closing_lines(found, left_out, warnings, missing_methods(methods, swept["agent"], swept["seed"]))
-    write_report(folder, config.report, lines, _table(found.runs, sections), [section.picture for section in sections])
+    rows = [row for section in sections for row in ranking_rows(section.results, list(section.metrics), section.users)]
+    # What is not in it.
+    left_out = [line for test, one in read if one.results or test is hrl_mg.OFFLINE for line in one.left_out]
+    warnings = [line for _, one in read for line in one.warnings]
+    pictures, missing = [section.picture for section in sections], hrl_mg.missing_methods(methods, config.report)
+    hrl_mg.SYSTEM.write(config, title, found, lines, Table(RANKING_HEADS, rows), pictures, left_out, warnings, missing)
+
+
+def _sections(test: ComparedTest, collected: Collected) -> list[Section]:
+    results = [*collected.results, *collected.opponents]
+    if test is hrl_mg.OFFLINE:
+        title = f"{results[0].values['map'].shape[1]:,} logged test sessions, ranked again"
+        return [Section(title, "figure7.png", "the log", test.metrics, test.digits, results)]
+    run = collected.results[0].runs[0]
+    users, sections = hrl_mg.users_of(run, test), []
+    for length in hrl_mg.LENGTHS:
+        number = run.settings.get(f"evaluation.{length}")
+        title = f"{length.capitalize()} sessions ({number} recommendations), users: {users}"
+        picture = f"figure8_{'truth_' if test is hrl_mg.ONLINE_TRUTH else ''}{length}.png"
+        sections.append(Section(title, picture, users, hrl_mg.metrics_of(length), test.digits, results))
+    return sections
 
 
 def _section_lines(section: Section) -> list[str]:
     metric, head = next(iter(section.metrics.items()))
-    lines = [f"## {section.title}", "", *ranking_table(section.results, section.metrics, section.digits), ""]
+    lines = ["", f"## {section.title}", "", *ranking_table(section.results, section.metrics, section.digits)]
     if order := order_table(section.results, section.metrics, section.digits):
-        lines += ["### Pairs", "", *order, ""]
+        lines += ["", "### Pairs", "", *order]
     if ratios := ratio_table(section.results, metric):
-        lines += [f"### {head} / popularity's, by seed", "", *ratios, ""]
+        lines += ["", f"### {head} / popularity's, by seed", "", *ratios]
     return lines
-
-
-def _table(runs: Sequence[RunRecord], sections: Sequence[Section]) -> Table:
-    rows = [
-        [*describe_data(runs), *row]
-        for section in sections
-        for row in ranking_rows(section.results, list(section.metrics), section.users)
-    ]
-    return Table([*DATA_HEADS, *RANKING_HEADS], rows)

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations, zip_longest
 from typing import NamedTuple
 
-from harness.reports.seed_results import Difference, difference
+from harness.reports.method_results import Difference, MethodResult, difference
+from harness.reports.results import p_text
+from harness.reports.system_results import Collected, preset
 from harness.reports.tables import Cell, markdown_list, markdown_table, markdown_text
-from hrlmg_jax.reports.results import LABELS, MethodResult, preset
+from hrlmg_jax.reports import results as hrl_mg
 
 PAPER_ORDER = ("dnn", "ddpg", "hrl", "hrl_mg")
 """In every figure of the paper, ascending (but for clicks online, where HRL is above HRL-MG)."""
@@ -35,7 +37,7 @@ NOTES = (
 
 
 class Ranked(NamedTuple):
-    """A method at its place: the method of the next lower mean, and by how much it is below."""
+    """A method at its rank: the method of the next lower mean, and by how much it is below."""
 
     result: MethodResult
     next: MethodResult | None
@@ -46,17 +48,23 @@ def ranked(results: Sequence[MethodResult], metric: str) -> list[Ranked]:
     """Returns methods by descending mean of a metric."""
     order = sorted(results, key=lambda result: -result.mean(metric))
     return [
-        Ranked(result, following, None if following is None else difference(result, following, metric))
-        for result, following in zip_longest(order, order[1:])
+        Ranked(result, next_best, None if next_best is None else difference(result, next_best, metric))
+        for result, next_best in zip_longest(order, order[1:])
     ]
 
 
-def describe_p(found: Difference) -> str:
-    """Returns a p-value with what it is over."""
-    if found.p_value is None:
+def baselines(collected: Collected, metric: str) -> dict[str, float]:
+    """Returns the means of the opponents that know no user, by label."""
+    results = [*collected.opponents, *collected.results]
+    return {result.label: result.mean(metric) for result in results if result.name in hrl_mg.BASELINES}
+
+
+def describe_p(between: Difference) -> str:
+    """Returns `p = 0.02 (3 and 3 seeds)`: a p-value with what it is over; nothing where nothing can be tested."""
+    if between.p_value is None:
         return ""
-    counts = " and ".join(str(number) for number in found.numbers if number)
-    return f"{found.p_value:.2g} ({f'{counts} seeds' if found.over_seeds else 'sessions'})"
+    counts = " and ".join(str(number) for number in between.numbers if number)
+    return f"{p_text(between.p_value)} ({f'{counts} seeds' if between.over_seeds else 'sessions'})"
 
 
 def ranking_table(results: Sequence[MethodResult], metrics: Mapping[str, str], digits: int) -> list[str]:
@@ -68,19 +76,13 @@ def ranking_table(results: Sequence[MethodResult], metrics: Mapping[str, str], d
         digits: After the decimal point.
     """
     first, head = next(iter(metrics.items()))
-    heads = ["method", *metrics.values(), "seeds", f"{head}: above the next", "p"]
+    heads = ["method", *metrics.values(), "seeds", f"{head}: above the next", "Welch's test"]
     rows = []
     for result, _, above in ranked(results, first):
         compared = ["", ""] if above is None else [f"{above.mean:+.{digits}f}", describe_p(above)]
         estimates = [result.estimate(metric).text(digits) for metric in metrics]
-        rows.append([result.label, *estimates, describe_seeds(result), *compared])
+        rows.append([result.label, *estimates, result.seeds_text, *compared])
     return markdown_table(heads, rows)
-
-
-def describe_seeds(result: MethodResult) -> str:
-    """Returns how many seeds a method has, and whether they matter; nothing for an opponent."""
-    number = len(result.runs)
-    return f"{number or ''}{' (equal)' if number > 1 and not result.seed_matters else ''}"
 
 
 def order_table(results: Sequence[MethodResult], metrics: Mapping[str, str], digits: int) -> list[str]:
@@ -93,7 +95,7 @@ def order_table(results: Sequence[MethodResult], metrics: Mapping[str, str], dig
     """
     claims = [(lower, higher) for higher, controls in _CLAIMS.items() for lower in controls]
     names = dict.fromkeys((*PAPER_ORDER, *(name for pair in claims for name in pair)))
-    of_name = {name: found for name in names if (found := preset(results, name)) is not None}
+    of_name = {name: result for name in names if (result := preset(results, name)) is not None}
     pairs = [pair for pair in (*combinations(PAPER_ORDER, 2), *claims) if of_name.keys() >= set(pair)]
     if not pairs:
         return []
@@ -102,11 +104,10 @@ def order_table(results: Sequence[MethodResult], metrics: Mapping[str, str], dig
         cells = []
         for metric in metrics:
             between = difference(of_name[higher], of_name[lower], metric)
-            p_value = describe_p(between)
-            cells.append(f"{between.mean:+.{digits}f}{f', p = {p_value}' if p_value else ''}")
-        rows.append([f"{LABELS[higher]} - {LABELS[lower]}", *cells])
-    paper = " < ".join(LABELS[name] for name in PAPER_ORDER)
-    chosen = [found.label for found in of_name.values() if found.distinction]
+            cells.append(", ".join(filter(None, [f"{between.mean:+.{digits}f}", describe_p(between)])))
+        rows.append([f"{hrl_mg.LABELS[higher]} - {hrl_mg.LABELS[lower]}", *cells])
+    paper = " < ".join(hrl_mg.LABELS[name] for name in PAPER_ORDER)
+    chosen = [result.label for result in of_name.values() if result.distinction]
     variants = (
         ["", "Of several variants, those nearest to their presets:", "", *markdown_list(chosen)] if chosen else []
     )
@@ -120,11 +121,12 @@ def order_table(results: Sequence[MethodResult], metrics: Mapping[str, str], dig
 
 def ratio_table(results: Sequence[MethodResult], metric: str) -> list[str]:
     """Returns a Markdown table of each run's mean in units of popularity's, by seed; none without runs beside it."""
-    of_runs = [result for result in results if result.runs and not all(map(math.isnan, result.ratios(metric)))]
+    all_ratios = {id(result): result.ratios(hrl_mg.POPULARITY, metric) for result in results}
+    of_runs = [result for result in results if result.runs and not all(map(math.isnan, all_ratios[id(result)]))]
     seeds = sorted({seed for result in of_runs for seed in result.seeds})
     rows = []
     for result in sorted(of_runs, key=lambda result: -result.mean(metric)):
-        ratios = result.ratios(metric)
+        ratios = all_ratios[id(result)]
         by_seed = dict(zip(result.seeds, ratios, strict=True))
         cells = [f"{by_seed[seed]:.3f}" if seed in by_seed else "" for seed in seeds]
         rows.append([result.label, *cells, f"{min(ratios):.3f}"])
@@ -144,22 +146,22 @@ def ranking_rows(results: Sequence[MethodResult], metrics: Sequence[str], users:
     """Returns rows for a CSV with the heads `RANKING_HEADS`: the ranking by each metric."""
     rows = []
     for metric in metrics:
-        for place, (result, following, above) in enumerate(ranked(results, metric), 1):
-            row: list[Cell] = [users, metric, place, result.label, result.name, " ".join(map(str, result.seeds))]
+        for rank, (result, next_best, above) in enumerate(ranked(results, metric), 1):
+            row: list[Cell] = [users, metric, rank, result.label, result.name, " ".join(map(str, result.seeds))]
             row += [result.values[metric].shape[1], *result.estimate(metric)]
-            row += ["seeds" if result.seed_matters else "sessions", *_ratios(result, metric)]
-            rows.append([*row, *_comparison(following, above)])
+            row += [result.interval_over("sessions"), *_ratios(result, metric)]
+            rows.append([*row, *_comparison(next_best, above)])
     return rows
 
 
 def _ratios(result: MethodResult, metric: str) -> list[Cell]:
-    ratios = result.ratios(metric)
+    ratios = result.ratios(hrl_mg.POPULARITY, metric)
     known = ratios and not any(map(math.isnan, ratios))
     return [sum(ratios) / len(ratios), min(ratios)] if known else [None, None]
 
 
-def _comparison(following: MethodResult | None, above: Difference | None) -> list[Cell]:
-    if following is None or above is None:
+def _comparison(next_best: MethodResult | None, above: Difference | None) -> list[Cell]:
+    if next_best is None or above is None:
         return [None] * 7
     over: Cell = None if above.p_value is None else "seeds" if above.over_seeds else "sessions"
-    return [following.label, above.mean, above.p_value, over, *above.numbers, above.pooled_p_value]
+    return [next_best.label, above.mean, above.p_value, over, *above.numbers, above.pooled_p_value]

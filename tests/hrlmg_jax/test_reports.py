@@ -15,6 +15,7 @@ from run_folders import make_run, make_session_run
 
 from harness.errors import UserError
 from harness.reports.command import hydra_arguments, make_report
+from harness.reports.system_results import Rerun, RunsConfig, preset
 from harness.runs.composition import composed_values, sweep_of
 from harness.runs.index import flattened
 from harness.runs.run_folder import RunFolder
@@ -24,21 +25,18 @@ from hrlmg_jax.report import MODULE, REPORTS
 from hrlmg_jax.reports.figure6 import Figure6Config, report_figure6
 from hrlmg_jax.reports.figures7_8 import report_figure7, report_figure8
 from hrlmg_jax.reports.figures9_12 import SensitivityConfig, report_alpha, report_goals
-from hrlmg_jax.reports.missing_runs import missing_methods
 from hrlmg_jax.reports.ranking import describe_p, order_table, ranked, ratio_table
 from hrlmg_jax.reports.results import (
     LABELS,
     OFFLINE,
     ONLINE,
     ONLINE_TRUTH,
+    POPULARITY,
+    SYSTEM,
     WITHOUT_SEED,
-    FigureConfig,
     comparable_runs,
-    group_methods,
     hrl_mg_runs,
-    method_label,
-    preset,
-    read_results,
+    missing_methods,
 )
 from hrlmg_jax.settings import AGENTS, PopularityAgent, RankingConfig, RunConfig
 
@@ -65,10 +63,10 @@ def both(value):
 
 
 def results_in(folder, test=ONLINE):
-    return read_results(group_methods(hrl_mg_runs([str(folder)]).runs), test)
+    return SYSTEM.read(SYSTEM.methods(hrl_mg_runs([str(folder)]).runs), test)
 
 
-def report(make, folder, config=FigureConfig, name="figure8", data_name=None, **more):
+def report(make, folder, config=RunsConfig, name="figure8", data_name=None, **more):
     make(config(name, [str(folder)], data_name, str(folder / "out"), **more))
     return (folder / "out" / f"{name}.md").read_text()
 
@@ -122,7 +120,7 @@ def test_names_of_methods(tmp_path):
     }
     for number, settings in enumerate(cases.values()):
         make_session_run(tmp_path / str(number), [1, 2], settings)
-    assert [method_label(run) for run in hrl_mg_runs([str(tmp_path)]).runs] == list(cases)
+    assert [SYSTEM.label(run) for run in hrl_mg_runs([str(tmp_path)]).runs] == list(cases)
     order = ["Popularity", "Best rate", "Popularity (count)", "DNN", "HRL-MG (goals frozen)", "HRL-MG (paper)", "mine"]
     assert [result.label for result in results_in(tmp_path).results] == order
     # The names are those of the results themselves.
@@ -139,7 +137,7 @@ def test_means_intervals_and_ratios_by_hand(tmp_path):
     # Seeds have means 25 and 35: standard error 5, t(0.975, 1) = 12.706205.
     assert result.estimate("long_reward") == pytest.approx((30, 30 - 63.531, 30 + 63.531), abs=1e-3)
     assert result.estimate("short_clicks") == pytest.approx((1.5, 1.5 - 3.17655, 1.5 + 3.17655), abs=1e-4)
-    assert result.ratios("long_reward") == pytest.approx([25 / 10, 35 / 15])
+    assert result.ratios(POPULARITY, "long_reward") == pytest.approx([25 / 10, 35 / 15])
     *_, least = ratio_table([result], "long_reward")[-1].strip("| ").split(" | ")
     assert least == f"{35 / 15:.3f}"
     (offline,) = results_in(tmp_path, OFFLINE).results
@@ -228,7 +226,7 @@ def test_variants_are_told_apart_and_named_by_what_their_preset_has_not(tmp_path
         make_session_run(tmp_path / f"a{seed}", [1, 2], agent("hrl_mg", seed=seed, **{"train.log_every": 25}))
     make_session_run(tmp_path / "b", [3, 4], agent("hrl_mg", **{"agent.goals.internal_weight": 0}))
     make_session_run(tmp_path / "c", [5, 6], agent("hrl_mg", **{"train.evaluate_every": 500}))
-    methods = group_methods(hrl_mg_runs([str(tmp_path)]).runs)
+    methods = SYSTEM.methods(hrl_mg_runs([str(tmp_path)]).runs)
     assert {method.label: len(method.runs) for method in methods} == {
         "HRL-MG": 2,
         "HRL-MG with agent.goals.internal_weight=0": 1,
@@ -252,12 +250,12 @@ def test_opponents_are_rows_once(tmp_path):
     assert collected.results[0].seedless  # a single run, of which it is known
     popularity = collected.opponents[0]
     assert popularity.estimate("long_reward").mean == 2.5
-    assert popularity.ratios("long_reward") == [1.0]
+    assert popularity.ratios(POPULARITY, "long_reward") == [1.0]
     make_session_run(tmp_path / "d", [1, 4], {"seed": 2}, opponents={"popularity": [2, 4]})
     (warning,) = results_in(tmp_path).warnings
     assert "Popularity got 2.500 beside" in warning
     assert f"3.000 beside {tmp_path / 'd'}" in warning
-    assert "## Doubts" in figure8(tmp_path)
+    assert "## Warnings" in figure8(tmp_path)
 
 
 def test_a_repeated_seed_counts_once_and_is_named(tmp_path):
@@ -328,10 +326,10 @@ def test_every_test_has_its_section_and_runs_without_it_are_named(tmp_path):
     make_session_run(tmp_path / "b", [30, 40], agent("planner"), offline=False, step=0)
     text = figure8(tmp_path)
     assert [line for line in text.splitlines() if line.startswith("## ")] == [
-        "## Long sessions (300 recommendations), users: learned from the log",
-        "## Short sessions (50 recommendations), users: learned from the log",
         "## Long sessions (300 recommendations), users: the generator's truth",
         "## Short sessions (50 recommendations), users: the generator's truth",
+        "## Long sessions (300 recommendations), users: learned from the log",
+        "## Short sessions (50 recommendations), users: learned from the log",
         "## Left out",
         "## Missing",
     ]
@@ -361,27 +359,23 @@ def test_missing_and_unfinished_runs_are_named_with_their_commands(tmp_path):
         own = agent("hrl_mg", seed=seed, **same, **{"train.steps": 40, "agent.goals.period": 4})
         make_session_run(tmp_path / f"a{seed}", [1, 2], own, checkpoint=40)
     make_session_run(tmp_path / "b", None, agent("hrl", seed=4, **same), checkpoint=4)
-    runs = comparable_runs([str(tmp_path)], None, ONLINE.same, "figure8")
-    commands = missing_methods(group_methods(runs.runs), sweep_of("figure8")["agent"], [0, 1, 2, 3, 4])
+    runs = comparable_runs(RunsConfig("figure8", [str(tmp_path)], None, ""), ONLINE.same)
+    commands = SYSTEM.rerun_commands(missing_methods(SYSTEM.methods(runs.runs), "figure8"))
     start, tiny = "python -m hrlmg_jax.train", "data.size=tiny env.episode_length=20"
+    learning = "dnn,ddpg,hrl_mg_frozen,hrl_mg_alpha0,ddpg_paper,hrl_paper,hrl_mg_paper"
     assert commands == [
-        f"{start} data=synthetic_funnel agent=random {tiny} train.steps=40 seed=0",
-        f"{start} data=synthetic_funnel agent=popularity {tiny} train.steps=40 seed=0",
-        f"{start} -m data=synthetic_funnel agent=dnn {tiny} train.steps=40 seed=0,1,2,3,4",
-        f"{start} -m data=synthetic_funnel agent=ddpg {tiny} train.steps=40 seed=0,1,2,3,4",
+        f"{start} -m data=synthetic_funnel agent=random,popularity {tiny} train.steps=40 seed=0",
+        f"{start} -m data=synthetic_funnel agent={learning} {tiny} train.steps=40 seed=0,1,2,3,4",
         f"{start} -m data=synthetic_funnel agent=hrl {tiny} seed=0,1,2,3",
         f"{start} data=synthetic_funnel agent=hrl_mg {tiny} agent.goals.period=4 train.steps=40 seed=2",
-        *(
-            f"{start} -m data=synthetic_funnel agent={name} {tiny} train.steps=40 seed=0,1,2,3,4"
-            for name in ("hrl_mg_frozen", "hrl_mg_alpha0", "ddpg_paper", "hrl_paper", "hrl_mg_paper")
-        ),
     ]
     text = figure8(tmp_path)
     assert all(command in text for command in commands)
-    unfinished = f"{tmp_path / 'b'} (HRL, seed 4): interrupted; continue with: python -m hrlmg_jax.train resume="
+    name = "(HRL, alpha 0.5, M 1, seed 4)"
+    unfinished = f"{tmp_path / 'b'} {name}: interrupted; continue with: python -m hrlmg_jax.train resume="
     assert unfinished in text
     # What the command says leads to the run that is missing.
-    *_, overrides = commands[5].partition("hrlmg_jax.train ")
+    *_, overrides = commands[3].partition("hrlmg_jax.train ")
     wanted = OmegaConf.to_container(OmegaConf.load(tmp_path / "a0" / "config.yaml"))
     assert dict(flattened(composed_values("train_hrl_mg", shlex.split(overrides)))) == dict(
         flattened({**wanted, "seed": 2})
@@ -391,7 +385,8 @@ def test_missing_and_unfinished_runs_are_named_with_their_commands(tmp_path):
 def test_commands_for_own_logs(tmp_path):
     own = {"data.reader": "events_table", "data.path": "/x/my log.csv", "data.user_column": "u"}
     make_session_run(tmp_path / "a", [1, 2], own, name="=mine|", synthetic=False)
-    (command, *_) = missing_methods(group_methods(hrl_mg_runs([str(tmp_path)]).runs), ["ddpg"], [0])
+    (run,) = hrl_mg_runs([str(tmp_path)]).runs
+    (command,) = SYSTEM.rerun_commands([Rerun("ddpg", run, [], ["seed=0"])])
     assert command.startswith("python -m hrlmg_jax.train data=events_csv agent=ddpg 'data.name=\"=mine|\"' ")
     assert "'data.path=\"/x/my log.csv\"' data.user_column=u " in command
 
@@ -400,7 +395,8 @@ def test_only_unfinished_runs_make_a_list_of_what_to_do(tmp_path):
     make_session_run(tmp_path / "a")
     text = figure8(tmp_path)
     assert "no checkpoint yet; continue with: python -m hrlmg_jax.train resume=" in text
-    assert text.count("agent=") == len(sweep_of("figure8")["agent"])
+    asked = [name for names in re.findall(r" agent=(\S+)", text) for name in names.split(",")]
+    assert sorted(asked) == sorted(sweep_of("figure8")["agent"])
     assert [path.name for path in (tmp_path / "out").glob("*.png")] == []
     assert csv_rows(tmp_path, "figure8") == []
 
@@ -423,7 +419,7 @@ def test_the_best_alpha_is_marked_and_tested(tmp_path):
     make_session_run(tmp_path / "hrl", [99] * 10, agent("hrl"))
     make_session_run(tmp_path / "ddpg", [99] * 10, agent("ddpg"))
     text = alpha_of(tmp_path)
-    assert text.startswith("# Figures 9 and 11, weight of the internal reward (alpha): synthetic_funnel (SYNTHETIC)\n")
+    assert text.startswith("# Figures 9 and 11, weight of the intrinsic reward (alpha): synthetic_funnel (SYNTHETIC)\n")
     learned, truth = (
         table_rows(text, f"## Users: {users}") for users in ("learned from the log", "the generator's truth")
     )
@@ -445,8 +441,8 @@ def test_the_best_alpha_is_marked_and_tested(tmp_path):
     ]
     rows = [row for row in csv_rows(tmp_path, "alpha") if row["metric"] == "long_reward"]
     assert [(row["users"], row["agent.goals.internal_weight"]) for row in rows] == [
-        *(("learned from the log", weight) for weight in ("0.5", "1.0", "0.0")),
         *(("the generator's truth", weight) for weight in ("0.0", "1.0", "0.5")),
+        *(("learned from the log", weight) for weight in ("0.5", "1.0", "0.0")),
     ]
     for name in ("alpha_long", "alpha_short", "alpha_truth_long", "alpha_truth_short"):
         assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(PNG)
@@ -487,13 +483,13 @@ def test_training_curves_end_at_the_last_common_step(tmp_path):
     # At step 20, HRL 2 and 4, HRL-MG 6 and 8: standard errors 1, t(0.975, 1) = 12.706205.
     p_value = scipy.stats.ttest_ind([60, 80], [20, 40], equal_var=False).pvalue
     assert table_rows(text, "## After 20 training steps: reward, held-out users") == [
-        ["HRL-MG", "70.000 ± 127.062", "2", "+40.000", f"{p_value:.2g} (2 and 2 seeds)"],
+        ["HRL-MG", "70.000 ± 127.062", "2", "+40.000", f"p = {p_value:.2g} (2 and 2 seeds)"],
         ["HRL", "30.000 ± 127.062", "2", "", ""],
     ]
     training = table_rows(text, "## After 20 training steps: reward, training sessions")
     assert [row[1] for row in training] == ["7.000 ± 12.706", "3.000 ± 12.706"]
     assert "* HRL-MG with agent.goals.internal_weight=0: a variant; variants=true draws it" in text
-    assert f"{tmp_path / 'a1'} (HRL, seed 1): interrupted; continue with:" in text
+    assert f"{tmp_path / 'a1'} (HRL, alpha 0.5, M 1, seed 1): interrupted; continue with:" in text
     rows = csv_rows(tmp_path, "figure6")
     (last,) = [row for row in rows if (row["runs"], row["metric"], row["step"]) == ("HRL", "low_q", "30")]
     assert (last["mean"], last["seeds"], last["synthetic"]) == ("1.5", "1", "True")

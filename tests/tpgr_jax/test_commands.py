@@ -236,7 +236,7 @@ def test_methods_of_every_kind_train_evaluate_and_enter_the_table(run_command_li
     assert table.returncode == 0, table.stderr
     for label in ("DQN-R", "DDPG-KNN (k = N)", "HLinearUCB", "GaussianPosterior", "TPGR+"):
         assert f"| {label} " in table.stdout
-    assert "agent=tpgr " in table.stdout  # the one that is missing, with its command
+    assert ",ddpg_r,tpgr " in table.stdout  # what is missing, with its command
 
 
 def test_multirun_over_seeds_in_processes_of_joblib(run_command_line, tmp_path):

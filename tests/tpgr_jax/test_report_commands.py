@@ -5,7 +5,8 @@ from command_lines import assert_one_message
 from run_folders import make_run
 
 from harness.errors import UserError
-from tpgr_jax.report import hydra_arguments
+from harness.reports import command
+from tpgr_jax.report import MODULE, REPORTS
 
 REPORT = "tpgr_jax.report"
 ROWS = [{"step": step, "episodes": 8 * step, "seconds": 1.0 * step, "test_reward": step / 10} for step in (2, 4)]
@@ -16,6 +17,9 @@ RATINGS = "user,item,rating,time\n" + "\n".join(
 
 
 def test_words_and_folders_become_overrides():
+    def hydra_arguments(arguments):
+        return command.hydra_arguments(MODULE, REPORTS, arguments)
+
     assert hydra_arguments(["table2"]) == ["report=table2"]
     assert hydra_arguments(["curves", "runs=a,b c", "out=x"]) == ["report=curves", 'runs=[a,"b c"]', "out=x"]
     assert hydra_arguments(["runs", "a", "b,c", "--cfg", "job"]) == ["report=runs", 'runs=[a,"b,c"]', "--cfg", "job"]
@@ -46,16 +50,16 @@ def test_reports_on_single_runs(run_command_line, tmp_path):
     make_run(tmp_path / "b", rows=ROWS[:1], settings={"seed": 1}, checkpoint=2, synthetic=True)
     listed = run_command_line(REPORT, "runs", "a run", "b")
     assert (listed.returncode, listed.stderr) == (0, "")
-    assert [line.split()[-6:] for line in listed.stdout.splitlines()[1:]] == [
-        ["finished", "4/1000", "0.4000", "0.4000", "(4)", "4"],
-        ["interrupted", "2/1000", "0.2000", "0.2000", "(2)", "2"],
+    assert [line.split()[-7:] for line in listed.stdout.splitlines()[1:]] == [
+        ["finished", "4/1000", "0.4000", "0.4000", "(4)", "4", "1.5000"],
+        ["interrupted", "2/1000", "0.2000", "0.2000", "(2)", "2", "-"],
     ]
     curves = run_command_line(REPORT, "curves", "runs=a run,b", "over=seconds")
     assert (curves.returncode, curves.stderr) == (0, "")
     assert "| TPGR | 0 1 | 4 | 0.4000 | 4 | 0.4000 |" in curves.stdout
     assert "(SYNTHETIC)" in curves.stdout
     text = (tmp_path / "outputs" / "report" / "curves.csv").read_text()
-    assert "movielens_1m,True,TPGR,test_reward,2,16,2.0,0.2,0.2,0.2,2\n" in text
+    assert "movielens_1m,True,sha256:aa,TPGR,test_reward,2,16,2.0,0.2,0.2,0.2,2\n" in text
     figure = run_command_line(REPORT, "figure4", "a run", "out=.")
     assert (figure.returncode, figure.stderr) == (0, "")
     assert "tree=kmeans_vae" in figure.stdout

@@ -2,55 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import polars as pl
+
 from harness.errors import UserError
 from harness.reports.learning_curves import (
-    CURVE_HEADS,
-    CurvePoint,
-    curve_rows,
-    learning_curve,
+    curve,
+    curves_table,
     plot_learning_curves,
+    point_estimate,
+    read_curves,
 )
-from harness.reports.tables import Cell, Table, markdown_list, markdown_table, markdown_text, write_report
-from harness.runs.index import RunRecord, RunsFound, group_by_settings, label_of, newest_of_each_seed
-from tpgr_jax.reports.results import (
-    SPLIT_SEED,
-    comparable_runs,
-    describe_unfinished,
-    is_synthetic,
-    method_label,
-    without_effect,
-)
+from harness.reports.system_results import by, title_of
+from harness.reports.tables import markdown_table
+from harness.runs.index import RunRecord, newest_of_each_seed
+from tpgr_jax.reports import results as tpgr
 
 METRICS = {"test_reward": "reward, test users", "reward": "reward, training episodes"}
 """What is drawn: names in metrics.jsonl, and their labels."""
 
 
-@dataclass(frozen=True)
-class CurvesConfig:
+@dataclass(frozen=True, kw_only=True)
+class CurvesConfig(tpgr.TpgrRunsConfig):
     """Which runs to draw (`conf/report/curves.yaml`)."""
 
-    report: Literal["curves"]
-    runs: list[str] | None
-    data_name: str | None
-    over: Literal["episodes", "step", "seconds"]
-    out: str
-    several_splits: bool = False
+    over: Literal["episodes", "step", "seconds"] = "episodes"
 
 
 def group_runs(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     """Returns runs that are equal but for their seed by label, the newest one of each seed."""
-    groups = {}
-    for method in sorted({method_label(run) for run in runs}):
-        own = [run for run in runs if method_label(run) == method]
-        for group in group_by_settings(own, without_effect):
-            kept, _ = newest_of_each_seed(group.runs, "metrics.jsonl", SPLIT_SEED)
-            groups[label_of(method, group.distinction)] = kept
-    return groups
+    return {
+        method.label: newest_of_each_seed(method.runs, "metrics.jsonl", tpgr.SPLIT_SEED)[0]
+        for method in tpgr.SYSTEM.methods(runs)
+    }
 
 
 def report_curves(config: CurvesConfig) -> None:
@@ -59,55 +47,42 @@ def report_curves(config: CurvesConfig) -> None:
     Raises:
         UserError: No runs with metrics, runs on different data or simulators, or files that cannot be read or written.
     """
-    found = comparable_runs(config.runs, config.data_name, config.several_splits)
+    # Runs and their curves.
+    found = tpgr.comparable_runs(config)
     runs = [run for run in found.runs if run.folder.metrics.exists()]
     if not runs:
         raise UserError("no run has metrics yet", do="Wait for the first log point of a run.")
     groups = group_runs(runs)
-    curves = {
-        metric: {label: curve for label, own in groups.items() if (curve := learning_curve(own, metric))}
-        for metric in METRICS
-    }
-    title = f"Learning curves: {runs[0].data_name}{' (SYNTHETIC)' if is_synthetic(runs) else ''}"
-    folder = Path(config.out)
-    panels = {METRICS[metric]: curves[metric] for metric in METRICS}
-    plot_learning_curves(folder / "curves.png", title, panels, config.over)
-    write_report(folder, "curves", _lines(title, found, groups, curves), _table(runs, curves), ["curves.png"])
-
-
-def _lines(
-    title: str,
-    found: RunsFound,
-    groups: Mapping[str, Sequence[RunRecord]],
-    curves: Mapping[str, Mapping[str, Sequence[CurvePoint]]],
-) -> list[str]:
+    curves = read_curves(groups, list(METRICS))
+    # The picture.
+    title = title_of("Learning curves", runs)
+    references = dict.fromkeys(METRICS, _references(found.runs))
+    plot_learning_curves(Path(config.out) / "curves.png", title, curves, METRICS, config.over, references)
+    # The table: the last and the best evaluation of each label.
     heads = ["runs", "seeds", "last evaluation: step", "reward, test users", "best: step", "reward, test users"]
     rows = []
     for label, own in groups.items():
-        curve = curves["test_reward"].get(label, [])
-        best = max(curve, key=lambda point: point.value.mean, default=None)
-        seeds = " ".join(str(run.settings["seed"]) for run in own)
-        last = [str(curve[-1].step), str(curve[-1].value)] if curve else ["", ""]
-        rows.append([label, seeds, *last, *([str(best.step), str(best.value)] if best else ["", ""])])
+        points = curve(curves, "test_reward", label)
+        row = [label, " ".join(str(run.settings["seed"]) for run in own)]
+        for one in (points.tail(1), points.filter(pl.col("mean") == points["mean"].max()).head(1)):
+            row += [str(one["step"][0]), str(point_estimate(one))] if len(one) else ["", ""]
+        rows.append(row)
     lines = [
-        f"# {markdown_text(title)}",
-        "",
         "Means over seeds with 95 % t-intervals over seeds, where there is more than one. The best step was chosen by "
         "the test users' own rewards: read it as a description, not as a result.",
         "",
         *markdown_table(heads, rows),
     ]
-    if unfinished := describe_unfinished(found):
-        lines += ["", "## Incomplete runs", "", *markdown_list(unfinished)]
-    return lines
+    tpgr.SYSTEM.write(config, title, found, lines, curves_table(curves), ["curves.png"])
 
 
-def _table(runs: Sequence[RunRecord], curves: Mapping[str, Mapping[str, Sequence[CurvePoint]]]) -> Table:
-    of_data: list[Cell] = [runs[0].data_name, is_synthetic(runs)]
-    rows = [
-        [*of_data, *row]
-        for metric, by_label in curves.items()
-        for label, curve in by_label.items()
-        for row in curve_rows(metric, label, curve)
-    ]
-    return Table(["data", "synthetic", *CURVE_HEADS], rows)
+def _references(runs: Sequence[RunRecord]) -> dict[str, float]:
+    """Returns what lists and chance get from the test users, at each alpha."""
+    by_alpha = by(
+        tpgr.SYSTEM.read(tpgr.SYSTEM.methods(runs), tpgr.TEST).results, lambda one: tpgr.alpha_of(one.runs[0])
+    )
+    return {
+        f"{label}, alpha {alpha:g}" if len(by_alpha) > 1 else label: mean
+        for alpha, results in sorted(by_alpha.items())
+        for label, mean in tpgr.baselines(results[0]).items()
+    }

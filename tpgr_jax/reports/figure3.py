@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from harness.reports.plots import Points, plot_points
+from harness.errors import UserError
+from harness.reports.plots import Points, PointsPanel, plot_points
 from harness.reports.results import Estimate
-from harness.reports.tables import Cell, Table, markdown_table, markdown_text, write_report
-from harness.settings import Count
+from harness.reports.system_results import RunsConfig
+from harness.reports.tables import Cell, Table, kind_of, markdown_table, markdown_text, write_report
+from harness.settings import Count, read_settings
 from harness.statistics import clustered_mean_interval
 from sim.datasets.ratings import DataConfig, load_dataset
 from sim.tables.ratings import RatingData
+from tpgr_jax.reports.results import SYSTEM
 
 SIGNS = ("positive", "negative")
 
 
 @dataclass(frozen=True)
-class Figure3Config:
-    """What to draw (`conf/report/figure3.yaml`)."""
+class Figure3Config(RunsConfig):
+    """What to draw: the ratings of `data`, or those that `runs` learned from (`conf/report/figure3.yaml`)."""
 
-    report: Literal["figure3"]
     data: DataConfig
     max_count: Count
-    out: str
 
 
 @dataclass(frozen=True)
@@ -130,22 +130,48 @@ def report_figure3(config: Figure3Config) -> None:
     Raises:
         UserError: The ratings cannot be loaded, have no timestamps, or the folder cannot be written.
     """
-    data = load_dataset(config.data, keep_source_rows=True)
+    # The ratings, and the points.
+    data, positive_above = _load(config)
     order = data.rows_by_time()
-    points = average_ratings(data, order, config.data.relevant_above, config.max_count)
-    folder = Path(config.out)
-    title = f"Figure 3: {data.name}{' (SYNTHETIC)' if data.synthetic else ''}"
-    labels = {sign: f"consecutive {sign} ratings" for sign in SIGNS}
+    points, shuffled = (
+        average_ratings(data, rows, positive_above, config.max_count) for rows in (order, shuffled_rows(data, seed=0))
+    )
+    # The picture, on the whole scale of ratings.
+    title = f"Figure 3: {data.name}{kind_of({'synthetic': data.synthetic})}"
     colours = dict(zip(SIGNS, ("tab:green", "tab:red"), strict=True))
     lines = [
-        Points(labels[sign], [point.count for point in own], [point.average for point in own], colours[sign])
+        Points(f"consecutive {sign} ratings", [one.count for one in own], [one.average for one in own], colours[sign])
         for sign in SIGNS
         if (own := [point for point in points if point.sign == sign])
     ]
-    plot_points(folder / "figure3.png", title, "consecutive ratings before", {"average rating": lines})
-    shuffled = average_ratings(data, shuffled_rows(data, seed=0), config.data.relevant_above, config.max_count)
-    text = _lines(title, config, data, share_of_ties(data, order), points, shuffled)
+    reference = {"all ratings": float(data.rating_values[data.codes].mean())}
+    panel = PointsPanel("average rating", lines, reference, (data.rating_min, data.rating_max))
+    folder = Path(config.out)
+    plot_points(folder / "figure3.png", title, "consecutive ratings before", [panel])
+    # The tables.
+    text = _lines(title, config.max_count, positive_above, data, share_of_ties(data, order), points, shuffled)
     write_report(folder, "figure3", text, _table(data, points), ["figure3.png"])
+
+
+def _load(config: Figure3Config) -> tuple[RatingData, float]:
+    """Returns the ratings, and above which of them one is positive; of runs never generated ones in place of files.
+
+    Raises:
+        UserError: They cannot be loaded, the runs are about several data sets, or the data are no longer those of the
+            runs.
+    """
+    if config.runs is None:
+        return load_dataset(config.data, keep_source_rows=True), config.data.relevant_above
+    run = SYSTEM.comparable(config, SYSTEM.runs(config.runs), ["data.relevant_above"]).runs[0]
+    settings = replace(read_settings(DataConfig, run.values["data"], "data"), offline_fallback=False)
+    data = load_dataset(settings, keep_source_rows=True)
+    if run.data and data.checksum != run.data["checksum"]:
+        raise UserError(
+            f"the ratings have checksum {data.checksum} and the run had {run.data['checksum']}",
+            where=str(run.folder.path),
+            do="Restore the data, or name others with data=NAME in place of runs.",
+        )
+    return data, settings.relevant_above
 
 
 def _slopes(points: Sequence[AverageRating]) -> str:
@@ -158,7 +184,8 @@ def _slopes(points: Sequence[AverageRating]) -> str:
 
 def _lines(
     title: str,
-    config: Figure3Config,
+    max_count: int,
+    positive_above: float,
     data: RatingData,
     ties: float,
     points: Sequence[AverageRating],
@@ -173,13 +200,13 @@ def _lines(
         f"# {markdown_text(title)}",
         "",
         f"{data.num_ratings:,} ratings of {data.num_users:,} users in order of time; positive: above "
-        f"{config.data.relevant_above:g}, negative: all others. {ties:.1%} have the same time as the "
+        f"{positive_above:g}, negative: all others. {ties:.1%} have the same time as the "
         "user's rating before, and then the order of the file. Intervals: users are independent, a user's ratings are "
-        f"not. Counts above {config.max_count} are left out.",
+        f"not. Counts above {max_count} are left out.",
         "",
         *markdown_table(heads, rows),
         "",
-        f"Least-squares slopes over counts 1 to {config.max_count}: {_slopes(points)}. With each user's ratings in "
+        f"Least-squares slopes over counts 1 to {max_count}: {_slopes(points)}. With each user's ratings in "
         f"random order: {_slopes(shuffled)}; so much is due to lenient and strict users and not to sequence.",
         "",
         f"Data: {markdown_text(data.source)}, checksum {data.checksum}",
@@ -188,17 +215,5 @@ def _lines(
 
 def _table(data: RatingData, points: Sequence[AverageRating]) -> Table:
     heads = ["data", "synthetic", "checksum", "sign", "count", "average", "low", "high", "ratings", "users"]
-    rows: list[list[Cell]] = [
-        [
-            data.name,
-            data.synthetic,
-            data.checksum,
-            point.sign,
-            point.count,
-            *point.average,
-            point.ratings,
-            point.users,
-        ]
-        for point in points
-    ]
-    return Table(heads, rows)
+    about: list[Cell] = [data.name, data.synthetic, data.checksum]
+    return Table(heads, [[*about, one.sign, one.count, *one.average, one.ratings, one.users] for one in points])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from run_folders import make_run
 
-from harness.reports.learning_curves import curve_rows, learning_curve, plot_learning_curves
+from harness.reports.learning_curves import curve, curves_table, plot_learning_curves, read_curves
 from harness.reports.results import Estimate, estimate_over_seeds
 from harness.runs.index import find_runs
 
@@ -19,20 +19,32 @@ def test_mean_and_interval_over_seeds(tmp_path):
         make_run(tmp_path / str(seed), rows=[*rows, last], settings={"seed": seed})
     make_run(tmp_path / "nothing_yet", settings={"seed": 2})
     runs = find_runs([str(tmp_path)], "eval.json").runs
-    first, second = learning_curve(runs, "reward")
+    curves = read_curves({"x": runs, "nothing": []}, ["reward", "other"])
+    first, _ = curve(curves, "reward", "x").iter_rows(named=True)
     # 1 and 2: mean 1.5, standard error 1/2, t(0.975, 1) = 12.7062.
-    assert (first.step, first.episodes, first.seconds, first.seeds) == (10, 100, 2.5, 2)
-    assert first.value == pytest.approx((1.5, 1.5 - 6.3531, 1.5 + 6.3531), abs=1e-4)
-    assert (second.step, second.value, second.seeds) == (20, Estimate(3.0, 3.0, 3.0), 1)
-    assert curve_rows("reward", "x", [second]) == [["x", "reward", 20, 200, 4.0, 3.0, 3.0, 3.0, 1]]
-    path = tmp_path / "curves.png"
-    plot_learning_curves(path, "a $\\broken$ title", {"reward": {"x": [first, second]}, "nothing": {}})
-    assert path.read_bytes().startswith(b"\x89PNG")
-    pictures = {path.read_bytes()}
-    for over in ("step", "seconds"):
-        plot_learning_curves(path, "a $\\broken$ title", {"reward": {"x": [first, second]}, "nothing": {}}, over)
+    assert [first[key] for key in ("step", "episodes", "seconds", "seeds")] == [10, 100, 2.5, 2]
+    assert [first[key] for key in ("mean", "low", "high")] == pytest.approx([1.5, 1.5 - 6.3531, 1.5 + 6.3531], abs=1e-4)
+    assert curves_table(curves).rows[1] == ("x", "reward", 20, 200, 4.0, 3.0, 3.0, 3.0, 1)
+    assert len(curves) == 2
+    path, panels = tmp_path / "curves.png", {"reward": "reward", "other": "nothing"}
+    pictures = set()
+    for over in ("episodes", "step", "seconds"):
+        plot_learning_curves(path, "a $\\broken$ title", curves, panels, over, {"reward": {"a $\\list$": 2.0}})
         pictures.add(path.read_bytes())
+    assert all(picture.startswith(b"\x89PNG") for picture in pictures)
     assert len(pictures) == 3
+
+
+def test_curves_keep_the_order_of_labels_and_metrics(tmp_path):
+    make_run(
+        tmp_path / "run", rows=[{"step": 2, "episodes": 8, "b": 1.0, "a": 2.0}, {"step": 1, "episodes": 4, "a": 3.0}]
+    )
+    runs = find_runs([str(tmp_path)], "eval.json").runs
+    curves = read_curves({"z": runs, "y": runs}, ["b", "a"])
+    assert curves.select("metric", "runs", "step").rows() == [
+        *(("b", "z", 2), ("b", "y", 2), ("a", "z", 1), ("a", "z", 2), ("a", "y", 1), ("a", "y", 2))
+    ]
+    assert all(np.isnan(seconds) for seconds in curves["seconds"])  # the rows have none
 
 
 def test_estimates():

@@ -13,6 +13,7 @@ from harness.reports.tables import csv_text, markdown_list, markdown_table, mark
 
 def test_a_table_by_hand():
     assert markdown_table(["a", "b"], [["1", "|x|"]]) == ["| a | b |", "| --- | --- |", r"| 1 | \|x\| |"]
+    assert markdown_text("p < 1e-300") == "p < 1e-300"  # no tag begins with a space
     assert markdown_list(["<b>", "two\nlines"]) == [r"* \<b\>", "* two lines"]
     assert csv_text(["a", "b"], [["=cmd()", -1.5], ["x,y", None]]) == 'a,b\n\'=cmd(),-1.5\n"x,y",\n'
 

@@ -4,10 +4,9 @@ import json
 import os
 
 import pytest
-from run_folders import make_run, make_session_run
+from run_folders import make_run
 
 from harness.errors import UserError
-from harness.reports.run_list import describe_runs
 from harness.runs.index import Status, check_comparable, find_runs, flattened, group_by_settings, newest_of_each_seed
 from harness.runs.run_folder import RunFolder
 
@@ -123,29 +122,3 @@ def test_a_repeated_seed_counts_once(tmp_path):
     assert [run.folder.path.name for run in kept] == ["1", "2"]
     assert [run.folder.path.name for run in repeated] == ["0"]
     assert kept[0].status is Status.FINISHED
-
-
-def test_list_of_runs(tmp_path):
-    rows = [
-        {"step": 10, "seconds": 5.0, "test_reward": 0.5},
-        {"step": 20, "seconds": 9.4, "test_reward": 0.25},
-        {"step": 30, "seconds": 1234.4},
-    ]
-    make_run(tmp_path / "a", rows=rows, settings={"seed": 7}, checkpoint=20, name="x\x1b[1m", synthetic=True)
-    make_run(tmp_path / "b", [1, 2])
-    (make_run(tmp_path / "c") / "config.yaml").write_text("")
-    columns = {"method": lambda run: "TPGR", "alpha": lambda run: f"{run.settings['env.alpha']:g}"}
-    head, a, b, unreadable = describe_runs(find(tmp_path), columns, "test_reward")
-    assert head.split()[:5] == ["folder", "method", "data", "alpha", "seed"]
-    wanted = [str(tmp_path / "a"), "TPGR", "x", "[1m", "(SYNTHETIC)", "0.1", "7", "interrupted", "30/1000"]
-    assert a.split() == [*wanted, "0.2500", "0.5000", "(10)", "1,234"]
-    assert b.split()[3:] == ["0.1", "0", "finished", "0/1000"]
-    assert unreadable.startswith("not readable: ")
-
-
-def test_the_list_says_what_is_not_real(tmp_path):
-    make_session_run(tmp_path / "a", [1.0], name="log", synthetic=False, order_proxy="is_like")
-    runs = find_runs([str(tmp_path)], "online.json")
-    _, line = describe_runs(runs, {"method": lambda run: "HRL-MG"}, "reward")
-    assert "log (ORDERS ARE A PROXY: is_like)" in line
-    assert "SYNTHETIC" not in line

@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
+from harness.errors import UserError
+from harness.reports.command import make_report
 from harness.reports.results import Estimate
+from harness.runs.composition import composed_values
+from harness.runs.run_folder import RunFolder, write_json
+from harness.settings import read_settings
+from sim.datasets.ratings import DataConfig, load_dataset
 from sim.tables.ratings import build_rating_data
+from tpgr_jax.report import MODULE, REPORTS
 from tpgr_jax.reports.figure3 import (
     AverageRating,
     average_ratings,
@@ -119,3 +127,31 @@ def test_slope_weighs_points_by_their_ratings():
     raw_counts = np.repeat([1, 2, 4], [3, 1, 2])
     raw_ratings = np.repeat([1.0, 2.0, 2.5], [3, 1, 2])
     assert slope(points) == pytest.approx(np.polyfit(raw_counts, raw_ratings, 1)[0])
+
+
+def test_given_runs_the_ratings_are_theirs_and_never_generated(tmp_path):
+    path = tmp_path / "ratings.csv"
+    path.write_text("user,item,rating,time\na,1,2,30\na,2,4,20\na,3,5,10\na,4,1,40\nb,1,4,2\nb,2,4,1\n")
+    overrides = ["data=ratings_file", f"data.path={path}", "data.timestamp_column=time", "data.offline_fallback=true"]
+    values = composed_values("train", overrides)
+    data = load_dataset(read_settings(DataConfig, values["data"], "data"))
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.start(values)
+    about = {"name": data.name, "checksum": data.checksum, "synthetic": False}
+    write_json(run.provenance, {"data": about})
+
+    def report():
+        composed = composed_values("report", ["report=figure3", f"runs=[{run.path}]", f"out={tmp_path / 'out'}"])
+        make_report(MODULE, REPORTS, OmegaConf.create(composed))
+        return (tmp_path / "out" / "figure3.md").read_text()
+
+    text = report()
+    assert text.startswith("# Figure 3: ratings_file\n")
+    assert "6 ratings of 2 users" in text
+    write_json(run.provenance, {"data": about | {"checksum": "sha256:other"}})
+    with pytest.raises(UserError, match=r"have checksum .* and the run had sha256:other"):
+        report()
+    path.unlink()
+    with pytest.raises(UserError, match=r"ratings\.csv"):
+        report()

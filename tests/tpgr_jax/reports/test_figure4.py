@@ -8,12 +8,14 @@ from tpgr_jax.reports.figure4 import (
     CLUSTERING_ARMS,
     DEPTH_ARMS,
     Arm,
+    Compared,
     Figure4Config,
     compare,
-    missing_commands,
+    missing_runs,
     report_figure4,
     seconds_per_step,
 )
+from tpgr_jax.reports.results import SYSTEM
 
 ROWS = [
     {"step": 10, "seconds": 50.0},
@@ -82,8 +84,8 @@ def test_variants_of_one_tree_are_not_averaged(tmp_path):
 
 def test_missing_trees_are_named_with_commands_that_make_them(tmp_path):
     make_run(tmp_path / "a", [1, 2], tree() | {"train.steps": 20, "agent.policy.hidden": []})
-    (run,) = found_in(tmp_path)
-    commands = missing_commands([Arm("pca", "rating", 2), Arm("kmeans", "vae", 2)], run, 0.1)
+    make_run(tmp_path / "b", [1, 2], tree("kmeans", "vae") | {"train.steps": 20, "agent.policy.hidden": []})
+    commands = SYSTEM.rerun_commands(missing_runs(compare(found_in(tmp_path), 0.1), 0.1))
     same = "agent.policy.hidden=[] train.steps=20 env.alpha=0.1 seed=0"
     start = "python -m tpgr_jax.train +experiment=movielens agent=tpgr"
     assert [command.replace("'", "") for command in commands] == [
@@ -93,13 +95,14 @@ def test_missing_trees_are_named_with_commands_that_make_them(tmp_path):
             *("tree=pca tree.depth=1", "tree=pca tree.depth=3", "tree=pca tree.depth=4"),
         )
     ]
-    assert len(missing_commands([], None, 0.1)) == len(set(CLUSTERING_ARMS) | set(DEPTH_ARMS)) == 10
+    nothing = missing_runs(Compared({}, [], []), 0.1)
+    assert len(SYSTEM.rerun_commands(nothing)) == len(set(CLUSTERING_ARMS) | set(DEPTH_ARMS)) == 10
 
 
 def test_the_report(tmp_path):
     make_run(tmp_path / "runs" / "a", [1, 2], tree(), ROWS, synthetic=True)
     make_run(tmp_path / "runs" / "b", [2, 2], tree("random"), synthetic=True)
-    report_figure4(Figure4Config("figure4", [str(tmp_path / "runs")], None, 0.1, str(tmp_path)))
+    report_figure4(Figure4Config("figure4", [str(tmp_path / "runs")], None, str(tmp_path), alpha=0.1))
     text = (tmp_path / "figure4.md").read_text()
     assert text.startswith("# Figure 4: movielens_1m (SYNTHETIC), alpha 0.1\n")
     rows = [line for line in text.splitlines() if line.startswith(("| PCA", "| random"))]
@@ -111,5 +114,5 @@ def test_the_report(tmp_path):
     for name in ("clustering", "depth"):
         assert (tmp_path / f"figure4_{name}.png").read_bytes().startswith(b"\x89PNG")
     assert "movielens_1m,True,sha256:aa,0.1,pca,rating,2,0,users,1.5," in (tmp_path / "figure4.csv").read_text()
-    report_figure4(Figure4Config("figure4", [str(tmp_path / "runs")], None, 0.3, str(tmp_path)))
+    report_figure4(Figure4Config("figure4", [str(tmp_path / "runs")], None, str(tmp_path), alpha=0.3))
     assert "# Figure 4, alpha 0.3\n\n## Missing" in (tmp_path / "figure4.md").read_text()

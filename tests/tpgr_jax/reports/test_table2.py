@@ -9,9 +9,11 @@ import scipy.stats
 from run_folders import make_run
 
 from harness.errors import UserError
-from harness.runs.index import find_runs, finished
-from tpgr_jax.reports.results import METHODS, comparable_runs, method_label, training_command
-from tpgr_jax.reports.table2 import Table2Config, collect, missing, missing_commands, report_table2, star
+from harness.reports.system_results import Rerun
+from harness.runs.index import find_runs
+from tpgr_jax.reports.curves import _references
+from tpgr_jax.reports.results import METHODS, SYSTEM, TpgrRunsConfig, comparable_runs, ratio
+from tpgr_jax.reports.table2 import collect, missing_runs, report_table2, star
 
 DDPG_KNN = {"agent.name": "ddpg_knn"}
 
@@ -29,7 +31,7 @@ def results_in(folder):
 
 
 def report(folder, data_name=None):
-    report_table2(Table2Config("table2", [str(folder)], data_name, str(folder / "out")))
+    report_table2(TpgrRunsConfig("table2", [str(folder)], data_name, str(folder / "out")))
     return (folder / "out" / "table2.md").read_text()
 
 
@@ -40,7 +42,7 @@ def test_means_and_intervals_by_hand(tmp_path):
     # Seeds have means 2.5 and 3.5: standard error 1/2, t(0.975, 1) = 12.706205.
     assert result.estimate("reward") == pytest.approx((3.0, 3.0 - 6.353102, 3.0 + 6.353102), abs=1e-5)
     assert result.estimate("f1") == pytest.approx((0.003, 0.003 - 0.006353, 0.003 + 0.006353), abs=1e-6)
-    assert (result.label, result.alpha, result.seeds, result.ratio) == ("TPGR", 0.1, [0, 1], 1.5)
+    assert (result.label, result.seeds, ratio(result)) == ("TPGR", [0, 1], 1.5)
 
 
 def test_one_seed_and_equal_seeds_have_intervals_over_users(tmp_path):
@@ -63,14 +65,14 @@ def test_star_against_the_best_other_method_with_all_seeds_pooled(tmp_path):
     make_run(tmp_path / "worse", list(worse), agent("linear_ucb"))
     make_run(tmp_path / "elsewhere", list(own[0] + 9), agent("dqn_r", **{"env.alpha": 0.2}))
     results = results_in(tmp_path)
-    (tpgr,) = [result for result in results if result.method == "TPGR"]
+    (tpgr,) = [result for result in results if result.name == "tpgr"]
     wanted = scipy.stats.ttest_ind(np.concatenate(own), better, equal_var=False).pvalue
     found = star(tpgr, results, "reward")
     assert found.opponent == "DQN-R"
     assert found.p_value == pytest.approx(wanted, rel=1e-9)
     assert found.significant == (wanted < 1e-6)
     assert wanted < 1e-6
-    assert all(star(result, results, "reward") is None for result in results if result.method != "TPGR")
+    assert all(star(result, results, "reward") is None for result in results if result.name != "tpgr")
     assert star(tpgr, [tpgr], "reward") is None
     assert f"{found.p_value:.2g}" in report(tmp_path)
 
@@ -81,7 +83,7 @@ def test_the_method_beyond_the_paper_is_compared_too_but_is_nobodys_opponent(tmp
     for name, mean in rewards.items():
         make_run(tmp_path / name, list(rng.normal(mean, 0.5, 100)), agent(name))
     results = results_in(tmp_path)
-    compared = {result.method: star(result, results, "reward") for result in results}
+    compared = {result.label: star(result, results, "reward") for result in results}
     assert compared["TPGR+"].opponent == compared["TPGR"].opponent == "GaussianPosterior"
     assert compared["TPGR+"].significant
     assert not compared["TPGR"].significant
@@ -113,7 +115,7 @@ def test_methods_are_told_apart(tmp_path):
     }
     for number, settings in enumerate(cases.values()):
         make_run(tmp_path / str(number), [1, 2], settings)
-    assert [method_label(run) for run in found_in(tmp_path)] == list(cases)
+    assert [SYSTEM.label(run) for run in found_in(tmp_path)] == list(cases)
     order = [result.label for result in results_in(tmp_path)]
     assert order == [
         *("Popularity", "HLinearUCB", "DDPG-KNN (k = 1)", "DDPG-KNN (k = 0.1N)", "DDPG-KNN (k = N)", "TPGR"),
@@ -130,7 +132,7 @@ def test_runs_that_differ_in_more_than_their_seed_are_not_averaged(tmp_path):
     results = {result.label: result for result in results_in(tmp_path)}
     assert {label: result.seeds for label, result in results.items()} == {
         "DQN-R": [0, 1],
-        "TPGR with train.steps=1000, tree.clustering=pca": [0, 1],
+        "TPGR": [0, 1],
         "TPGR with train.steps=20, tree.clustering=kmeans": [2],
     }
 
@@ -140,32 +142,36 @@ def test_a_repeated_seed_counts_once_and_is_named(tmp_path):
         make_run(tmp_path / f"run{number}", [number, number + 1])
         os.utime(tmp_path / f"run{number}" / "eval.json", (number, number))
     collected = collect(found_in(tmp_path))
-    assert [run.folder.path.name for run in collected.repeated] == ["run0", "run1"]
+    assert collected.left_out == [f"{tmp_path / f'run{number}'}: an older repetition of seed 0" for number in (0, 1)]
     assert collected.results[0].estimate("reward").mean == 2.5
     assert f"* {tmp_path / 'run0'}" in report(tmp_path)
 
 
-def test_missing_results_are_named_with_their_commands(tmp_path):
+def test_missing_runs_are_those_of_the_alphas_data_and_settings_at_hand(tmp_path):
     make_run(tmp_path / "a", [1, 2], {"env.alpha": 0, "train.steps": 20, "env.episode_length": 8})
-    make_run(tmp_path / "b", [1, 2], agent("ddpg_r", **{"env.alpha": 0.2, "env.episode_length": 8}))
-    make_run(tmp_path / "c", None, agent("dqn_r", **{"env.episode_length": 8}), checkpoint=4)  # unfinished
-    runs = found_in(tmp_path)
-    results = collect(finished(runs)).results
-    gaps = missing(results)
-    assert len(gaps) == 3 * len(METHODS) - 2
-    commands = missing_commands(runs, results)
-    assert len(commands) == len(gaps)
-    start = "python -m tpgr_jax.train +experiment=movielens"
-    assert f"{start} agent=popularity env.episode_length=8 env.alpha=0 seed=0" in commands
-    assert f"{start} agent=tpgr env.episode_length=8 train.steps=20 env.alpha=0.1 seed=0" in commands
-    assert not any("agent=tpgr " in command and "env.alpha=0 " in command for command in commands)
-    assert f"{start} agent=dqn_r env.alpha=0.1 seed=0" == training_command(None, METHODS[8], 0.1)
+    make_run(tmp_path / "b", [1, 2], agent("ddpg_r", **{"env.alpha": 0.2, "env.episode_length": 8, "seed": 1}))
+    settings = agent("dqn_r", **{"env.alpha": 0, "env.episode_length": 8})
+    make_run(tmp_path / "c", None, settings, checkpoint=4)  # unfinished: it only has to be continued
+    commands = SYSTEM.rerun_commands(missing_runs(found_in(tmp_path)))
+    start = "python -m tpgr_jax.train -m +experiment=movielens"
+    of_dqn_r = "agent.learner.learning_rate=0.01"
+    others = ",".join(name for name in METHODS if name not in ("tpgr", "ddpg_r", "dqn_r"))
+    assert commands == [
+        f"{start} agent={others} env.episode_length=8 env.alpha=0,0.2 seed=0,1",
+        f"{start} agent=ddpg_r env.episode_length=8 train.episodes_per_step=1024 env.alpha=0 seed=0,1",
+        f"{start} agent=dqn_r env.episode_length=8 {of_dqn_r} train.episodes_per_step=1024 env.alpha=0.2 seed=0,1",
+        f"{start} agent=tpgr env.episode_length=8 train.steps=20 env.alpha=0.2 seed=0,1",
+    ]
     text = report(tmp_path)
     assert all(command in text for command in commands)
-    assert f"{tmp_path / 'c'} (DQN-R, alpha 0.1, seed 0): interrupted; continue with: python -m tpgr_jax.train" in text
+    assert f"{tmp_path / 'c'} (DQN-R, alpha 0, seed 0): interrupted; continue with: python -m tpgr_jax.train" in text
 
 
 def test_commands_for_other_data(tmp_path):
+    def command(run, agent="popularity"):
+        (line,) = SYSTEM.rerun_commands([Rerun(agent, run, [], ["env.alpha=0.2", "seed=0"])])
+        return line
+
     generated = {"data.reader": "synthetic", "data.size": "tiny", "data.rating_min": None, "data.rating_max": None}
     make_run(tmp_path / "a", [1, 2], generated, name="synthetic_tiny", synthetic=True)
     own = {"data.reader": "table", "data.path": "/x/my ratings.csv", "data.user_column": "u", "data.files": []}
@@ -173,16 +179,14 @@ def test_commands_for_other_data(tmp_path):
     make_run(tmp_path / "c", [1, 2], name="movielens_10m")
     a, b, c = found_in(tmp_path)
     start = "python -m tpgr_jax.train"
-    command = training_command(a, METHODS[0], 0.2)
-    assert command.startswith(f"{start} data=synthetic agent=popularity data.name=synthetic_tiny ")
-    assert command.endswith("data.size=tiny env.alpha=0.2 seed=0")
-    assert "url" not in command
-    command = training_command(b, METHODS[0], 0.2)
-    assert command.startswith(f"{start} data=ratings_file agent=popularity 'data.name=\"=mine|\"' ")
-    assert "'data.path=\"/x/my ratings.csv\"'" in command
-    assert " data.user_column=u " in command
-    command = training_command(c, METHODS[0], 0.2)
-    assert command.startswith(f"{start} +experiment=movielens data=movielens_10m agent=popularity ")
+    assert command(None, "dqn_r") == f"{start} +experiment=movielens agent=dqn_r env.alpha=0.2 seed=0"
+    assert command(a).startswith(f"{start} data=synthetic agent=popularity data.name=synthetic_tiny ")
+    assert command(a).endswith("data.size=tiny env.alpha=0.2 seed=0")
+    assert "url" not in command(a)
+    assert command(b).startswith(f"{start} data=ratings_file agent=popularity 'data.name=\"=mine|\"' ")
+    assert "'data.path=\"/x/my ratings.csv\"'" in command(b)
+    assert " data.user_column=u " in command(b)
+    assert command(c).startswith(f"{start} +experiment=movielens data=movielens_10m agent=popularity ")
 
 
 @pytest.mark.parametrize(
@@ -209,7 +213,8 @@ def test_data_sets_are_chosen_by_name(tmp_path):
     make_run(tmp_path / "b", [5, 6], name="other", checksum="sha256:bb")
     with pytest.raises(UserError, match="checksum"):
         report(tmp_path)
-    assert [run.folder.path.name for run in comparable_runs([str(tmp_path)], "other").runs] == ["b"]
+    config = TpgrRunsConfig("table2", [str(tmp_path)], "other", str(tmp_path / "out"))
+    assert [run.folder.path.name for run in comparable_runs(config).runs] == ["b"]
     assert "# Table 2: other\n" in report(tmp_path, "other")
     with pytest.raises(UserError, match=r"no runs on third below .*\n.*experiment=table2"):
         report(tmp_path, "third")
@@ -228,7 +233,7 @@ def test_several_splits_count_as_repetitions_if_that_is_asked_for(tmp_path):
     make_run(tmp_path / "c", [4, 5, 6], {"data.split_seed": 1, "seed": 1}, best_list=[4, 4, 4])
     with pytest.raises(UserError, match="several_splits=true"):
         report(tmp_path)
-    report_table2(Table2Config("table2", [str(tmp_path)], None, str(tmp_path / "out"), several_splits=True))
+    report_table2(TpgrRunsConfig("table2", [str(tmp_path)], None, str(tmp_path / "out"), several_splits=True))
     text = (tmp_path / "out" / "table2.md").read_text()
     assert "split seed 0, 1, test fraction" in text
     # Means 2, 5 and 5; the best list's is 2 in one split and 4 in the other, so 3.
@@ -254,5 +259,17 @@ def test_the_table_of_unfinished_runs_is_a_list_of_what_to_do(tmp_path):
     make_run(tmp_path / "a")
     text = report(tmp_path)
     assert "no checkpoint yet; continue with: python -m tpgr_jax.train resume=" in text
-    assert text.count("agent=") == 3 * len(METHODS)
+    (missing,) = [line for line in text.splitlines() if "agent=" in line]
+    assert f" agent={','.join(name for name in METHODS if name != 'tpgr')} env.alpha=0.1 seed=0" in missing
     assert not (tmp_path / "out" / "table2.png").exists()
+
+
+def test_curves_show_what_lists_get_at_each_alpha(tmp_path):
+    for alpha, best in ((0.0, 2.0), (0.1, 3.0)):
+        make_run(tmp_path / str(alpha), [1, 2], {"env.alpha": alpha}, best_list=[best, best])
+    runs = found_in(tmp_path)
+    shown = _references(runs)
+    assert shown["best fixed list, alpha 0"] == 2.0
+    assert shown["best fixed list, alpha 0.1"] == 3.0
+    assert list(_references(runs[:1])) == ["best fixed list", "random"]
+    assert _references([]) == {}

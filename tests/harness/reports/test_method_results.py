@@ -3,16 +3,14 @@
 import numpy as np
 import pytest
 import scipy.stats
-from run_folders import make_run
 
-from harness.errors import UserError
-from harness.reports.seed_results import SeedResults, check_same_episodes, difference, values_of_seeds
-from harness.runs.index import find_runs
+from harness.reports.method_results import MethodResult, difference, values_of_seeds
+from harness.reports.results import p_text
 
 
 def results(rows, runs=None):
     values = np.array(rows, float)
-    return SeedResults("x", [None] * len(values) if runs is None else runs, {"reward": values})
+    return MethodResult("x", "x", {}, [None] * len(values) if runs is None else runs, {"reward": values})
 
 
 def test_two_methods_with_seeds_are_tested_on_the_means_of_seeds():
@@ -64,31 +62,22 @@ def test_means_and_intervals_by_hand():
     # Seeds have means 2.5 and 3.5: standard error 1/2, t(0.975, 1) = 12.706205.
     assert found.estimate("reward") == pytest.approx((3.0, 3.0 - 6.353102, 3.0 + 6.353102), abs=1e-5)
     assert found.estimate("reward").text(1) == "3.0 ± 6.4"
-    assert found.seed_matters
+    assert found.seeds_differ
 
 
 def test_equal_seeds_are_one_row():
-    same, other = {"a": np.array([1.0, 2.0]), "b": np.array([0.0, 0.0])}, {"a": np.array([1.0, 2.0])}
-    assert {key: rows.shape for key, rows in values_of_seeds([same, same], ["a", "b"]).items()} == {
-        "a": (1, 2),
-        "b": (1, 2),
-    }
-    assert values_of_seeds([same, other | {"b": np.array([0.0, 1.0])}], ["a", "b"])["a"].shape == (2, 2)
+    equal, zeros = np.array([[1.0, 2.0], [1.0, 2.0]]), np.zeros((2, 2))
+    shapes = {key: rows.shape for key, rows in values_of_seeds({"a": equal, "b": zeros}).items()}
+    assert shapes == {"a": (1, 2), "b": (1, 2)}
+    assert values_of_seeds({"a": equal, "b": np.array([[0.0, 0.0], [0.0, 1.0]])})["a"].shape == (2, 2)
 
 
-def test_results_of_other_episodes_are_refused(tmp_path):
-    for name in "abc":
-        make_run(tmp_path / name, [1, 2], {"seed": ord(name)})
-    runs = find_runs([str(tmp_path)], "eval.json").runs
-    one = {"row": np.array([3, 4]), "reward": np.array([1.0, 2.0])}
-    two = {"row": np.array([3, 5]), "reward": np.array([1.0, 2.0])}
+def test_a_single_run_of_a_method_without_seeds_is_known_to_be_like_the_others():
+    single = MethodResult("x", "x", {}, [None], {"reward": np.ones((1, 3))}, seed_has_effect=False)
+    assert single.seedless
+    assert (single.seeds_text, results(np.ones((1, 3)), [None, None]).seeds_text) == ("1", "2 (equal)")
+    assert (single.interval_over("users"), results([[1], [2]]).interval_over("users")) == ("users", "seeds")
 
-    def check(*arrays, part=lambda run: None):
-        return check_same_episodes(runs, arrays, "x.npz", "row", "sessions", "mine", part)
 
-    assert check(one, one, one) == [one]
-    # Only runs of the same part must be about the same episodes.
-    assert check(one, two, one, part=lambda run: run.folder.path.name == "b") == [one, two]
-    for wrong in (two, one | {"reward": np.array([1.0])}):
-        with pytest.raises(UserError, match=r"c/x\.npz: has other sessions than .*a, or .*\n.*python -m mine run="):
-            check(one, one, wrong)
+def test_no_p_value_is_zero():
+    assert [p_text(p) for p in (0.0, 1e-320, 2.13e-67, 0.5)] == ["p < 1e-300", "p < 1e-300", "p = 2.1e-67", "p = 0.5"]
