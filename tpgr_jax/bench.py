@@ -48,7 +48,8 @@ from tpgr_jax.networks.encoder import REWARD_BINS
 from tpgr_jax.problem import Problem, make_problem
 from tpgr_jax.registry import build_method
 from tpgr_jax.settings import RunConfig, devices_of
-from tpgr_jax.tree.item_tree import ItemTree, build_tree, make_clustering
+from tpgr_jax.tree.balanced_tree import build_tree, make_clustering
+from tpgr_jax.tree.item_tree import ItemTree
 from tpgr_jax.tree.item_vectors import build_item_tree
 
 MODULE = "tpgr_jax.bench"

@@ -16,7 +16,7 @@ from sim.envs.rollout import rollout
 from tpgr_jax.agents.reinforce import LearnerConfig, Reinforce, World
 from tpgr_jax.agents.tree_ops import make_tree_tables
 from tpgr_jax.agents.tree_policy import PolicyConfig, PolicyParams, make_tree_policy
-from tpgr_jax.tree.item_tree import build_tree, make_clustering
+from tpgr_jax.tree.balanced_tree import build_tree, make_clustering
 
 ITEMS, USERS, BATCH = 30, 12, 16
 LAYOUTS = [(4, 2), pytest.param(8, 8, marks=pytest.mark.long)]
@@ -61,7 +61,7 @@ def make_learner(head_shards: int, depth: int = 2) -> tuple[Reinforce, World]:
         l2_weight=0.01,
     )
     tree = build_tree(ITEMS, depth, make_clustering("random", None, 0))
-    policy = make_tree_policy(networks, ITEMS, tree.num_children, tree.depth)
+    policy = make_tree_policy(networks, tree)
     learner = Reinforce(make_rating_env(env_config, data), policy, settings, BATCH)
     env_params = make_env_params(env_config, data, np.arange(USERS), 3)
     return learner, World(env_params, make_tree_tables(tree))

@@ -64,7 +64,8 @@ class LearnerState:
 
 
 def discounted_returns(reward: jax.Array, discount: float) -> jax.Array:
-    """Returns [T, B] sum_{i >= t} discount^(i - t) r_i (Algorithm 1, line 13), for rewards [T, B]."""
+    """Returns [T, B] R_t = sum_{i >= t} discount^(i - t) r_i (Algorithm 1, line 13), for rewards [T, B]."""
+    chex.assert_rank(reward, 2)
 
     def backward(next_return: jax.Array, r_t: jax.Array) -> tuple[jax.Array, jax.Array]:
         return_t = r_t + discount * next_return
@@ -82,6 +83,7 @@ def advantages(returns: jax.Array, baseline: str, episodes_per_user: int) -> jax
             at each step; "none": returns as they are.
         episodes_per_user: G.
     """
+    chex.assert_rank(returns, 2)
     if baseline == "none":
         return returns
     axes: tuple[int, ...] = (1,)
@@ -101,6 +103,7 @@ def exploration_bonus(log_probs: jax.Array, kind: str) -> jax.Array:
         kind: "shannon": entropy in nats over the available children; "distance_to_uniform": minus the mean squared
             distance of the probabilities to uniform over the C children (official code).
     """
+    chex.assert_rank(log_probs, 2)
     probs = jnp.exp(log_probs)
     if kind == "shannon":
         return -jnp.sum(probs * jnp.where(log_probs > MASKED_LOGIT / 2, log_probs, 0.0), -1)
@@ -178,10 +181,13 @@ class Reinforce:
             The next state and scalar metrics: reward (mean per recommendation), precision, loss, gradient norm,
             entropy per level.
         """
+        # Users, each with a group of episodes.
         user_key, rollout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
         groups = self.episodes_per_step // self.config.episodes_per_user
         users = self.env.draw_starts(user_key, world.env, groups)
         users = jnp.repeat(users, self.config.episodes_per_user, total_repeat_length=self.episodes_per_step)
+
+        # Sample the episodes, then learn from them.
         trajectory = rollout(
             self.env,
             world.env,
@@ -201,6 +207,7 @@ class Reinforce:
     ) -> tuple[Any, Any, dict[str, jax.Array]]:
         """Updates the policy with sampled episodes; returns parameters, optimiser state and metrics."""
         config = self.config
+        # Advantages (Algorithm 1, lines 11 to 14).
         returns = discounted_returns(trajectory.reward, config.discount)
         advantage = advantages(returns, config.baseline, config.episodes_per_user)
         # A uniformly drawn first item was not the policy's choice.
@@ -215,6 +222,7 @@ class Reinforce:
             trainable, opt_state, norm = descend(self.optimizer, gradient, opt_state, trainable)
             return (trainable, opt_state), {**metrics, "gradient_norm": norm}
 
+        # One summed update, or one per time step.
         carry = (self.policy.trainable(state.params), state.opt_state)
         if config.update == "batch":
             (trainable, opt_state), metrics = apply(carry, steps if first else None)
@@ -266,15 +274,14 @@ class Reinforce:
             (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(trainable)
             return mean_over_devices(gradient, layout), mean_over_devices({"loss": loss, **metrics})
 
-        spread = per_device(
+        # Of each device's episodes, averaged; then the penalty, which no episode changes.
+        on_devices = per_device(
             local_gradient,
             (layout, policy.partition(network), EVERYWHERE, along, along, EVERYWHERE, EVERYWHERE),
             (layout, EVERYWHERE),
             trajectory.item.shape[1],
         )
-        gradient, metrics = spread(trainable, network, tree, trajectory, advantage, steps, entropy_weight)
-
-        # The penalty is the same everywhere.
+        gradient, metrics = on_devices(trainable, network, tree, trajectory, advantage, steps, entropy_weight)
         weight = self.config.l2_weight
         if weight > 0:
             gradient = jax.tree.map(lambda slope, leaf: slope + weight * leaf, gradient, trainable)

@@ -1,4 +1,4 @@
-"""TPGR, the paper's agent: a softmax policy at every inner node of the item tree, trained by REINFORCE."""
+"""TPGR, the paper's agent: a softmax policy at every internal node of the item tree, trained by REINFORCE."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def make_learner(
     problem: Problem, settings: Settings, tree: ItemTree, episodes_per_step: int
 ) -> tuple[Reinforce, World]:
     """Builds the learner and the tables that it reads on the device."""
-    policy = make_tree_policy(settings.policy, tree.num_items, tree.num_children, tree.depth)
+    policy = make_tree_policy(settings.policy, tree)
     learner = Reinforce(problem.env, policy, settings.learner, episodes_per_step)
     return learner, World(problem.env_params, make_tree_tables(tree))
 

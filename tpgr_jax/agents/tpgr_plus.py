@@ -47,8 +47,12 @@ def make_learner(
 
 
 def build(problem: Problem, settings: Settings, run: RunContext) -> Method:
-    """Builds the method (see `tpgr_jax.registry`)."""
-    tree = run.tree()
+    """Builds the method (see `tpgr_jax.registry`).
+
+    Raises:
+        UserError: The simulator is not the paper's, or an irregular tree takes too much room in the regular layout.
+    """
+    tree = run.tree().in_regular_layout()
     learner, world = make_learner(problem, settings, tree, run.episodes_per_step)
 
     def pretrain(state: LearnerState) -> LearnerState:

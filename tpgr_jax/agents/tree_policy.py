@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import chex
 import flax.linen as nn
 import flax.struct
 import jax
@@ -14,20 +15,27 @@ from jax.sharding import PartitionSpec
 
 from harness.settings import Count, CountOrZero
 from harness.sharding import EVERYWHERE, NODES
-from sim.envs.policy import Decision, Policy
+from sim.envs.policy import Decision, Policy, Ranking
 from sim.envs.rating_env import STATUS_SIZE, Observation, Trajectory
 from sim.envs.rollout import TrainingEnvironment
 from tpgr_jax.agents.tree_ops import (
     MASKED_LOGIT,
     TreeTables,
+    allowed_only,
     available_items,
     chosen,
+    fast_argmax,
+    head_of,
+    merge_best,
+    next_node,
+    no_ranking,
     past_leaves_of,
-    place_of_largest,
     sample_child,
+    step_to_leaf,
 )
 from tpgr_jax.networks.encoder import Encoder, EncoderConfig, make_encoder
 from tpgr_jax.networks.node_heads import NodeHeads
+from tpgr_jax.tree.item_tree import ItemTree
 
 
 @dataclass(frozen=True)
@@ -55,21 +63,25 @@ class TreePolicyNetwork(nn.Module):
         encoder: Turns interactions into states.
         hidden: Widths of the heads' hidden layers.
         num_children: C.
-        depth: D.
+        level_nodes: Number of internal nodes of each of the D levels.
         head_shards: Devices that the heads of a level can be spread over.
     """
 
     encoder: Encoder
     hidden: Sequence[int]
     num_children: int
-    depth: int
+    level_nodes: Sequence[int]
     head_shards: int = 1
+
+    @property
+    def depth(self) -> int:
+        """D."""
+        return len(self.level_nodes)
 
     def setup(self) -> None:
         """Declares the heads of each level."""
         self.heads = [
-            NodeHeads(self.num_children**level, self.hidden, self.num_children, self.head_shards)
-            for level in range(self.depth)
+            NodeHeads(num_nodes, self.hidden, self.num_children, self.head_shards) for num_nodes in self.level_nodes
         ]
 
     def encode_step(
@@ -124,7 +136,8 @@ class TreePolicy:
 
     def partition(self, tree: Any) -> Any:
         """Says how parameters, or a learner's state with them, lie on many devices: a tree of `PartitionSpec`."""
-        spread = {f"heads_{level}" for level in range(1, self.network.depth)} if self.network.head_shards > 1 else set()
+        levels = enumerate(self.network.level_nodes) if self.network.head_shards > 1 else ()
+        spread = {f"heads_{level}" for level, num_nodes in levels if num_nodes > 1}
 
         def spec(path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
             names = {key.key for key in path if isinstance(key, jax.tree_util.DictKey)}
@@ -133,8 +146,8 @@ class TreePolicy:
         return jax.tree_util.tree_map_with_path(spec, tree)
 
     def as_policy(self) -> Policy:
-        """Returns the two functions that the rollout needs; the carry is the SRU's cell [B, H]."""
-        return Policy(self._initial_cell, self._act)
+        """Returns the functions that the rollout needs; the carry is the SRU's cell [B, H]."""
+        return Policy(self._initial_cell, self._act, self._rank)
 
     def _initial_cell(self, params: PolicyParams, batch_size: int) -> jax.Array:
         return jnp.zeros((batch_size, self.network.encoder.hidden_size))
@@ -142,28 +155,100 @@ class TreePolicy:
     def _act(
         self, params: PolicyParams, cell: jax.Array, observation: Observation, key: jax.Array, explore: bool
     ) -> tuple[jax.Array, Decision]:
-        tables = params.tables
-        branching, depth = self.network.num_children, self.network.depth
-        cell, state = self._apply(
-            TreePolicyNetwork.encode_step,
-            params,
-            cell,
-            observation.last_item,
-            observation.last_reward,
-            observation.status,
-        )
-        batch_size = state.shape[0]
-        uniform = jax.random.uniform(key, (depth, batch_size))
-        past_leaves = past_leaves_of(tables, observation.recommended)
+        cell, state = self._encode(params, cell, observation)
+        uniform = jax.random.uniform(key, (self.network.depth, state.shape[0])) if explore else None
+        past_leaves = past_leaves_of(params.tables, observation.recommended)
+        return cell, self._descend(params, state, past_leaves, uniform)
+
+    def _descend(
+        self, params: PolicyParams, state: jax.Array, past_leaves: jax.Array, uniform: jax.Array | None
+    ) -> Decision:
+        """Walks from the root to a leaf: by sampling with uniform numbers [D, B], or always to the likeliest child."""
+        tables, batch_size = params.tables, state.shape[0]
         node = jnp.zeros((batch_size,), jnp.int32)
         log_prob = jnp.zeros((batch_size,))
-        for level in range(depth):
-            logits = self._apply(TreePolicyNetwork.logits, params, level, state, node)
-            masked = self._mask(logits, available_items(tables, level, node, past_leaves))
-            choice = sample_child(masked, uniform[level]) if explore else place_of_largest(masked)
+        for level in range(self.network.depth):
+            masked, _ = self._masked_logits(params, level, state, node, past_leaves)
+            choice = fast_argmax(masked) if uniform is None else sample_child(masked, uniform[level])
             log_prob += chosen(jax.nn.log_softmax(masked), choice)
-            node = node * branching + choice
-        return cell, Decision(tables.leaf_items[node], log_prob)
+            node = next_node(tables, level, node, choice)
+        return Decision(tables.leaf_items[node], log_prob)
+
+    def _rank(
+        self, params: PolicyParams, cell: jax.Array, observation: Observation, k: int, available: jax.Array
+    ) -> Ranking:
+        """The greedy decision, then the k - 1 likeliest of the other items, exactly; scores are log pi.
+
+        log pi of an item is the sum of the log-probabilities along its path, of the policy that is masked to what is
+        allowed and was not recommended; exp of it sums to one over these items. The greedy walk need not end at the
+        likeliest item, so the first score may be below the second.
+        """
+        _, state = self._encode(params, cell, observation)
+        tables, past_leaves = allowed_only(params.tables, available, observation.recommended)
+        params = PolicyParams(params.network, tables)
+        first = self._descend(params, state, past_leaves, None)
+        root, start = jnp.zeros(first.action.shape, jnp.int32), jnp.zeros(first.log_prob.shape)
+        best = no_ranking(len(root), k - 1)
+        if k > 1:
+            best = self._search(params, 0, state, past_leaves, root, start, first.action, best)
+
+        # The greedy walk ends somewhere even if nothing is left.
+        left = jnp.any(self._masked_logits(params, 0, state, root, past_leaves)[1] > 0, -1, keepdims=True)
+        items = jnp.concatenate([jnp.where(left, first.action[:, None], -1), best.items], 1)
+        return Ranking(items, jnp.concatenate([jnp.where(left, first.log_prob[:, None], -jnp.inf), best.scores], 1))
+
+    def _search(
+        self,
+        params: PolicyParams,
+        level: int,
+        state: jax.Array,
+        past_leaves: jax.Array,
+        node: jax.Array,
+        log_prob: jax.Array,
+        leave_out: jax.Array,
+        best: Ranking,
+    ) -> Ranking:
+        """Looks below one node of each episode for items that are likelier than the k-th best so far.
+
+        Branch and bound: a path's log-probability only falls on the way down, so that a node whose own is not above
+        the k-th best needs no look. (The k best nodes of a level are not enough: many small leaves may make a node
+        likely.) Of a node's children the likeliest are entered first.
+
+        Args:
+            params: With the tables of what is allowed.
+            level: Of the nodes.
+            state: [B, F].
+            past_leaves: [B, T].
+            node: [B] where to look.
+            log_prob: [B] of the paths to the nodes, -inf where an episode does not look.
+            leave_out: [B] items that are not looked for.
+            best: The k best so far.
+
+        Returns:
+            The k best with those below the nodes.
+        """
+        masked, available = self._masked_logits(params, level, state, node, past_leaves)
+        path = jnp.where(available > 0, log_prob[:, None] + jax.nn.log_softmax(masked), -jnp.inf)
+        child = jnp.arange(self.network.num_children)
+        if level == self.network.depth - 1:
+            leaf = next_node(params.tables, level, node[:, None], child)
+            items = params.tables.leaf_items[leaf]
+            return merge_best(best, items, jnp.where(items == leave_out[:, None], -jnp.inf, path))
+
+        def promising(carry: tuple[jax.Array, Ranking]) -> jax.Array:
+            unseen, best = carry
+            return jnp.any(jnp.max(unseen, -1) > best.scores[:, -1])
+
+        def enter_likeliest(carry: tuple[jax.Array, Ranking]) -> tuple[jax.Array, Ranking]:
+            unseen, best = carry
+            choice = fast_argmax(unseen)
+            path = chosen(unseen, choice)
+            path = jnp.where(path > best.scores[:, -1], path, -jnp.inf)
+            below = next_node(params.tables, level, node, choice)
+            best = self._search(params, level + 1, state, past_leaves, below, path, leave_out, best)
+            return jnp.where(child == choice[:, None], -jnp.inf, unseen), best
+
+        return jax.lax.while_loop(promising, enter_likeliest, (path, best))[1]
 
     def path_log_probs(
         self, params: PolicyParams, env: TrainingEnvironment, trajectory: Trajectory, steps: jax.Array | None = None
@@ -180,8 +265,8 @@ class TreePolicy:
             [n, B] log-probability of each item and, per level, [n * B, C] log-probabilities of the visited node's
             children (about `MASKED_LOGIT` where unavailable).
         """
+        chex.assert_equal_shape([trajectory.item, trajectory.reward])
         tables = params.tables
-        branching, depth = self.network.num_children, self.network.depth
         state = self._apply(TreePolicyNetwork.encode, params, trajectory.item, trajectory.reward, trajectory.status)
         leaf = tables.item_leaf[trajectory.item]
         past_leaves = env.recommended_before(leaf, steps)
@@ -190,34 +275,43 @@ class TreePolicy:
         samples, batch_size = leaf.size, leaf.shape[1]
         state, leaf = state.reshape(samples, -1), leaf.reshape(samples)
         past_leaves = past_leaves.reshape(samples, past_leaves.shape[-1])
+
+        # log pi is the sum over the path's nodes.
         total = jnp.zeros((samples,))
         levels = []
-        for level in range(depth):
-            node, below = leaf // branching ** (depth - level), leaf // branching ** (depth - level - 1)
-            logits = self._apply(TreePolicyNetwork.logits, params, level, state, node)
-            log_probs = jax.nn.log_softmax(self._mask(logits, available_items(tables, level, node, past_leaves)))
-            total += chosen(log_probs, below % branching)
+        for level in range(self.network.depth):
+            node, choice = step_to_leaf(tables, level, leaf)
+            masked, _ = self._masked_logits(params, level, state, node, past_leaves)
+            log_probs = jax.nn.log_softmax(masked)
+            total += chosen(log_probs, choice)
             levels.append(log_probs)
         return total.reshape(-1, batch_size), levels
+
+    def _encode(self, params: PolicyParams, cell: jax.Array, observation: Observation) -> tuple[jax.Array, jax.Array]:
+        last = observation.last_item, observation.last_reward, observation.status
+        return self._apply(TreePolicyNetwork.encode_step, params, cell, *last)
 
     def _apply(self, method: Callable[..., Any], params: PolicyParams, *arguments: Any) -> Any:
         return self.network.apply({"params": params.network}, *arguments, method=method)
 
-    def _mask(self, logits: jax.Array, available: jax.Array) -> jax.Array:
+    def _masked_logits(
+        self, params: PolicyParams, level: int, state: jax.Array, node: jax.Array, past_leaves: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns [S, C] logits of nodes [S], masked to what is available, and [S, C] how many items that is."""
+        logits = self._apply(TreePolicyNetwork.logits, params, level, state, head_of(params.tables, level, node))
+        available = available_items(params.tables, level, node, past_leaves)
         if self.count_prior:
             logits = logits + jnp.log(jnp.maximum(available, 1).astype(jnp.float32))
-        return jnp.where(available > 0, logits, MASKED_LOGIT)
+        return jnp.where(available > 0, logits, MASKED_LOGIT), available
 
 
-def make_tree_policy(config: PolicyConfig, num_items: int, num_children: int, depth: int) -> TreePolicy:
-    """Builds the policy for a tree of the given shape.
+def make_tree_policy(config: PolicyConfig, tree: ItemTree) -> TreePolicy:
+    """Builds the policy for a tree of any shape.
 
     Args:
         config: Networks.
-        num_items: I.
-        num_children: C.
-        depth: D.
+        tree: Its shape decides the networks' sizes; where its items are, the policy reads from its parameters.
     """
-    encoder = make_encoder(config, num_items)
-    network = TreePolicyNetwork(encoder, tuple(config.hidden), num_children, depth, config.head_shards)
+    encoder = make_encoder(config, tree.num_items)
+    network = TreePolicyNetwork(encoder, tuple(config.hidden), tree.num_children, tree.level_nodes, config.head_shards)
     return TreePolicy(network, config.count_prior)

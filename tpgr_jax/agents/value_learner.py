@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -73,11 +74,14 @@ class ValueLearner:
             The next state and scalar metrics: reward (mean per recommendation), precision, the parts of the loss, the
             gradient's norm.
         """
+        # Play B episodes by sampling.
         user_key, rollout_key, learn_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
         users = self.env.draw_starts(user_key, world.env, self.episodes_per_step)
         params = ValueTreeParams(state.params, world.tree)
         policy = self.policy.as_policy()
         trajectory = rollout(self.env, world.env, policy, params, users, rollout_key, explore=True)
+
+        # Learn from some steps of each.
         loss_of = jax.value_and_grad(self.loss, has_aux=True)
         (_, metrics), gradient = loss_of(state.params.network, state.params, world, trajectory, users, learn_key)
         network, opt_state, norm = descend(self.optimizer, gradient, state.opt_state, state.params.network)
@@ -94,7 +98,7 @@ class ValueLearner:
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The loss at `steps_per_episode` random steps of every episode: the sum of two mean squares.
 
-        Each inner head's estimate for a child against the largest value that the child's own head gives (for the
+        Each internal head's estimate for a child against the largest value that the child's own head gives (for the
         deepest: the best item's), along the paths of the beam and some random paths; and the persistence against the
         share of positive answers that followed.
 
@@ -110,13 +114,18 @@ class ValueLearner:
             Scalar loss and its parts.
         """
         params = ValueTreeParams(dataclasses.replace(learned, network=network), world.tree)
+        # Users' states before a few steps drawn for the whole batch.
         step_key, path_key = jax.random.split(key)
         steps = jax.random.permutation(step_key, self.env.episode_length)[: self.config.steps_per_episode]
         empirical = self._empirical(world, users, trajectory.item)
         state = self._states(params.learned, trajectory, empirical, steps)
         past_leaves = self._past_leaves(world, trajectory.item, steps)
+
+        # Each internal head against the best that its child offers.
         node = self._paths(params, state, past_leaves, path_key)
         backup = self._backup_loss(params, jax.lax.stop_gradient(state), node, past_leaves)
+
+        # Persistence against the share of positive answers from each step on.
         positive = (empirical > 0).astype(jnp.float32)
         share = jnp.cumsum(positive[::-1], 0)[::-1] / jnp.arange(len(positive), 0, -1)[:, None]
         persistence = jnp.mean((jax.nn.sigmoid(state.persistence_logit) - share[steps].reshape(-1)) ** 2)
@@ -145,7 +154,7 @@ class ValueLearner:
         return before.reshape(steps.size * item.shape[1], before.shape[-1])
 
     def _paths(self, params: ValueTreeParams, state: UserState, past_leaves: jax.Array, key: jax.Array) -> jax.Array:
-        """Returns [S, P] deepest inner nodes to learn at: those of the beam, and those of random items."""
+        """Returns [S, P] deepest internal nodes to learn at: those of the beam, and those of random items."""
         beam = self.policy.follow_beam(params, jax.lax.stop_gradient(state), past_leaves)
         shape = (beam.shape[0], self.config.random_paths)
         item = jax.random.randint(key, shape, 0, self.policy.num_items)
@@ -155,18 +164,21 @@ class ValueLearner:
     def _backup_loss(
         self, params: ValueTreeParams, state: UserState, node: jax.Array, past_leaves: jax.Array
     ) -> jax.Array:
-        """Returns the mean squared distance of the inner heads' estimates along paths to what lies below.
+        """Returns the mean squared distance of the internal heads' estimates along paths to what lies below.
 
         Args:
             state: [S], constants.
-            node: [S, P] the deepest inner nodes of the paths.
+            node: [S, P] the deepest internal nodes of the paths.
             past_leaves: [S, T] leaf slots recommended before.
         """
+        chex.assert_rank([node, past_leaves], 2)
         policy, loss = self.policy, jnp.float32(0)
         children = policy.network.num_children
         # Two paths of a user may end at one node, which `item_values` does not allow.
         alone = jax.tree.map(lambda rows: for_each(rows, node), (state, past_leaves))
         below = policy.item_values(params, alone[0], node.reshape(-1, 1), alone[1]).reshape(*node.shape, -1)
+
+        # From the deepest level up: the best value below is what the head above should have estimated.
         for level in reversed(range(policy.network.depth - 1)):
             value = jax.lax.stop_gradient(jnp.max(below, -1))
             child, node = node % children, node // children

@@ -1,6 +1,6 @@
 """A tree policy whose heads estimate values: decides by a beam over the tree, reading a Kalman filter of the user.
 
-The heads of the deepest inner nodes predict, for each item, the reward and the chance that it is positive; they are
+The heads of the deepest internal nodes predict, for each item, the reward and the chance that it is positive; they are
 linear in the user's factors and known in closed form. The head of every other node estimates the best value that each
 child's subtree still offers. A decision follows the b best nodes of each level down: O(b d C) for C = I^(1/d) children,
 and no array over all items.
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import chex
 import flax.linen as nn
 import flax.struct
 import jax
@@ -21,16 +22,19 @@ from jax.sharding import PartitionSpec
 
 from harness.settings import Count, Positive
 from harness.sharding import EPISODES, EVERYWHERE, per_device
-from sim.envs.policy import Decision, Policy
+from sim.envs.policy import Decision, Policy, Ranking
 from sim.envs.rating_env import CONSECUTIVE_POSITIVE, STATUS_SIZE, Observation
 from tpgr_jax.agents.tree_ops import (
     MASKED_LOGIT,
     NO_LEAF,
     TreeTables,
+    allowed_only,
     available_items,
     chosen,
+    fast_argmax,
+    merge_best,
+    no_ranking,
     past_leaves_of,
-    place_of_largest,
     sample_child,
 )
 from tpgr_jax.models.kalman import KalmanState
@@ -62,7 +66,7 @@ class UserState(NamedTuple):
 
     Attributes:
         factors: [S, K] the filter's estimate of the user's factors.
-        features: [S, F] input of the inner heads.
+        features: [S, F] input of the internal heads.
         streak_weight: [S] what a positive answer is worth beyond its own reward, lambda >= 0.
         persistence_logit: [S] of the chance that a later answer is positive.
     """
@@ -74,7 +78,7 @@ class UserState(NamedTuple):
 
 
 class ValueTreeNetwork(nn.Module):
-    """What is learned by descent: the heads of all but the deepest inner nodes, and how long streaks last.
+    """What is learned by descent: the heads of all but the deepest internal nodes, and how long streaks last.
 
     Attributes:
         hidden: Widths of the hidden layers.
@@ -117,8 +121,8 @@ class Learned:
     Attributes:
         network: Parameters of the `ValueTreeNetwork`, learned by gradient descent.
         answers: The filter, fitted.
-        leaf_kernel: [C^(D-1), 2 (K + 1), C] float32 of the deepest inner nodes, fitted: for each of their C items what
-            the user's factors (and a 1) say about the reward, then about the chance of a positive one.
+        leaf_kernel: [C^(D-1), 2 (K + 1), C] float32 of the deepest internal nodes, fitted: for each of their C items
+            what the user's factors (and a 1) say about the reward, then about the chance of a positive one.
     """
 
     network: Any
@@ -169,6 +173,7 @@ class ValueTree:
             fitted: The model.
             leaf_items: [C^D] item of each leaf slot, -1 = empty.
         """
+        # The deepest heads: rows of loadings and mean for the reward, then for a positive answer.
         item, empty = np.maximum(leaf_items, 0), leaf_items < 0
         rows = [
             column
@@ -176,12 +181,16 @@ class ValueTree:
             for column in (*fitted.loadings[:, channel].T, fitted.mean[:, channel])
         ]
         kernel = np.where(empty, 0, np.stack(rows)[:, item]).reshape(len(rows), -1, self.network.num_children)
+
+        # The other heads begin with the best mean reward below each child.
         best = np.where(empty, -1, fitted.mean[item, REWARD])
         network, last = learned.network, f"bias_{len(self.network.hidden)}"
         for level in range(self.network.depth - 1):
             head = network[f"heads_{level}"]
             below = best.reshape(*head[last].shape, -1).max(-1)
             network = {**network, f"heads_{level}": {**head, last: jnp.asarray(below, jnp.float32)}}
+
+        # Persistence begins with the share of positive answers that the most liked items get.
         listed = np.clip(-np.sort(-fitted.mean[:, POSITIVE])[: self.episode_length].mean(), 0.01, 0.99)
         start = np.log(listed / (1 - listed))
         output = network["persistence_output"]
@@ -193,8 +202,8 @@ class ValueTree:
         )
 
     def as_policy(self) -> Policy:
-        """Returns the two functions that the rollout needs; the carry is the filter's `KalmanState`."""
-        return Policy(lambda params, batch_size: params.learned.answers.initial(batch_size), self._act)
+        """Returns the functions that the rollout needs; the carry is the filter's `KalmanState`."""
+        return Policy(lambda params, batch_size: params.learned.answers.initial(batch_size), self._act, self._rank)
 
     def _act(
         self,
@@ -204,22 +213,60 @@ class ValueTree:
         key: jax.Array,
         explore: bool,
     ) -> tuple[KalmanState, Decision]:
-        tables = params.tables
-        posterior = params.learned.answers.after_last(posterior, observation)
-        state = self.user_state(params.learned, *filter_estimate(posterior), observation.status)
-        past_leaves = past_leaves_of(tables, observation.recommended)
+        posterior, state = self._observe(params, posterior, observation)
+        past_leaves = past_leaves_of(params.tables, observation.recommended)
         node = self.follow_beam(params, state, past_leaves)
-        beam, children = node.shape[1], self.network.num_children
-        value = self.item_values(params, state, node, past_leaves).reshape(-1, beam * children)
+        value = self.item_values(params, state, node, past_leaves).reshape(node.shape[0], -1)
         if explore:
             logits = value / self.config.temperature
             choice = sample_child(logits, jax.random.uniform(key, logits.shape[:1]))
             log_prob = chosen(jax.nn.log_softmax(logits), choice)
         else:
-            choice = place_of_largest(value)
+            choice = fast_argmax(value)
             log_prob = jnp.zeros(choice.shape)
+        children = self.network.num_children
         leaf = chosen(node, choice // children) * children + choice % children
-        return posterior, Decision(tables.leaf_items[leaf], log_prob)
+        return posterior, Decision(params.tables.leaf_items[leaf], log_prob)
+
+    def _rank(
+        self,
+        params: ValueTreeParams,
+        posterior: KalmanState,
+        observation: Observation,
+        k: int,
+        available: jax.Array,
+    ) -> Ranking:
+        """The greedy decision, then the k - 1 most valuable other items below a beam of at least k nodes.
+
+        Scores are values (see `item_values`). Every node that is not masked leads to an item: k nodes have k items. A
+        wider beam may find better items than the greedy decision, so the first score may be below the second.
+        """
+        _, state = self._observe(params, posterior, observation)
+        past_leaves = past_leaves_of(params.tables, observation.recommended)
+        allowed = allowed_only(params.tables, available, observation.recommended)
+
+        def below_beam(width: int) -> tuple[jax.Array, jax.Array]:
+            """Items [B, width * C] and their values, -inf where an item is not allowed."""
+            node = self.follow_beam(params, state, past_leaves, width, allowed)
+            leaf = node[:, :, None] * self.network.num_children + jnp.arange(self.network.num_children)
+            value = _mask_children(self.item_values(params, state, node, past_leaves), *allowed, node)
+            value = jnp.where(value > MASKED_LOGIT / 2, value, -jnp.inf)
+            return params.tables.leaf_items[leaf].reshape(node.shape[0], -1), value.reshape(node.shape[0], -1)
+
+        # The configured beam decides for the first, a wider one orders the others.
+        first = merge_best(no_ranking(past_leaves.shape[0], 1), *below_beam(self.config.beam))
+        if k == 1:
+            return first
+        items, value = below_beam(max(k, self.config.beam))
+        others = merge_best(no_ranking(len(items), k - 1), items, jnp.where(items == first.items, -jnp.inf, value))
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts, 1), first, others)
+
+    def _observe(
+        self, params: ValueTreeParams, posterior: KalmanState, observation: Observation
+    ) -> tuple[KalmanState, UserState]:
+        """Tells the filter the last answer; returns it and what the heads read."""
+        posterior = params.learned.answers.after_last(posterior, observation)
+        return posterior, self.user_state(params.learned, *filter_estimate(posterior), observation.status)
 
     def user_state(self, learned: Learned, mean: jax.Array, spread: jax.Array, status: jax.Array) -> UserState:
         """Puts together what the heads read.
@@ -230,6 +277,7 @@ class ValueTree:
             spread: [S] mean variance of the factors.
             status: [S, 9] user status.
         """
+        chex.assert_rank([mean, spread, status], [2, 1, 2])
         estimate = jnp.concatenate([mean, spread[:, None], status], -1)
         logit = self._apply(ValueTreeNetwork.persistence, learned, estimate)
         weight = self._streak_weight(logit, status)
@@ -250,13 +298,31 @@ class ValueTree:
         length = self.episode_length * status[:, CONSECUTIVE_POSITIVE] + 1
         return self.alpha * length * (1 - persistence**steps_left) / (1 - persistence)
 
-    def follow_beam(self, params: ValueTreeParams, state: UserState, past_leaves: jax.Array) -> jax.Array:
-        """Returns [S, b] int32 the deepest inner nodes that the beam reaches, the most valuable first."""
+    def follow_beam(
+        self,
+        params: ValueTreeParams,
+        state: UserState,
+        past_leaves: jax.Array,
+        width: int | None = None,
+        allowed: tuple[TreeTables, jax.Array] | None = None,
+    ) -> jax.Array:
+        """Returns [S, b] int32 the deepest internal nodes that the beam reaches, the most valuable first.
+
+        Args:
+            params: Parameters.
+            state: Of S users.
+            past_leaves: [S, T] leaves recommended so far.
+            width: Of the beam, b where the levels are wide enough; None for the configured one.
+            allowed: A caller's mask of items, see `allowed_only`; None for all.
+        """
+        chex.assert_rank(past_leaves, 2)
         node = jnp.zeros((past_leaves.shape[0], 1), jnp.int32)
         for level in range(self.network.depth - 1):
             value = self.child_values(params, level, state, node, past_leaves)
-            width = value.shape[1] * value.shape[2]
-            best = _best(value.reshape(-1, width), min(self.config.beam, width))
+            value = value if allowed is None else _mask_children(value, *allowed, node, level)
+            value = value.reshape(len(value), -1)
+            number = min(width or self.config.beam, value.shape[1])
+            best = _best(value, number) if width is None else jax.lax.top_k(value, number)[1]
             child = best % self.network.num_children
             node = jnp.take_along_axis(node, best // self.network.num_children, 1) * self.network.num_children + child
         return node
@@ -274,7 +340,7 @@ class ValueTree:
     def item_values(
         self, params: ValueTreeParams, state: UserState, node: jax.Array, past_leaves: jax.Array
     ) -> jax.Array:
-        """Returns [S, P, C] values of the items below deepest inner nodes [S, P], masked where they are not available.
+        """Returns [S, P, C] values of the items below deepest internal nodes [S, P], masked where not available.
 
         The value of an item with predicted reward r and chance p of a positive one is (r + lambda p) / (1 + lambda).
         Dividing changes no decision and keeps what the other heads have to estimate within [-1, 1].
@@ -285,6 +351,9 @@ class ValueTree:
             node: Nodes, none of them twice for a user: a recommended item is looked for once.
             past_leaves: [S, T] leaf slots that may not be taken again.
         """
+        chex.assert_rank([node, past_leaves], 2)
+        chex.assert_equal_shape_prefix([state.factors, node, past_leaves], 1)
+        # The two fitted rows of each item, weighted by lambda: (1 - share) reward + share chance.
         share = (state.streak_weight / (1 + state.streak_weight))[:, None]
         factors = jnp.concatenate([state.factors, jnp.ones_like(share)], -1)
         rows = jnp.concatenate([(1 - share) * factors, share * factors], -1)
@@ -294,9 +363,9 @@ class ValueTree:
         def values(head: tuple[jax.Array, jax.Array], rows: jax.Array, node: jax.Array, past: jax.Array) -> jax.Array:
             return _mask_items(node_logits([head], rows, node), node, past)
 
-        own = PartitionSpec(EPISODES)
-        spread = per_device(values, (EVERYWHERE, own, own, own), own, rows.shape[0])
-        return spread((kernel, empty), rows, node, past_leaves)
+        episodes = PartitionSpec(EPISODES)
+        on_devices = per_device(values, (EVERYWHERE, episodes, episodes, episodes), episodes, rows.shape[0])
+        return on_devices((kernel, empty), rows, node, past_leaves)
 
     def _available(self, tables: TreeTables, level: int, node: jax.Array, past_leaves: jax.Array) -> jax.Array:
         return available_items(tables, level, node.reshape(-1), for_each(past_leaves, node))
@@ -329,26 +398,35 @@ def for_each(rows: jax.Array, node: jax.Array) -> jax.Array:
     return jnp.repeat(rows, node.shape[1], axis=0, total_repeat_length=node.size)
 
 
+def _mask_children(
+    value: jax.Array, tables: TreeTables, past_leaves: jax.Array, node: jax.Array, level: int = -1
+) -> jax.Array:
+    """Masks children of nodes [S, P] in their values [S, P, C] where the tables have nothing available."""
+    level %= tables.depth
+    available = available_items(tables, level, node.reshape(-1), for_each(past_leaves, node))
+    return jnp.where(available.reshape(value.shape) > 0, value, MASKED_LOGIT)
+
+
 def _mask_items(values: jax.Array, node: jax.Array, past_leaves: jax.Array) -> jax.Array:
     """Masks past leaves [S, T] in the values [S, P, C] of the items below nodes [S, P] that differ."""
     samples, paths, children = values.shape
     below = node[:, :, None] == jnp.where(past_leaves >= 0, past_leaves // children, NO_LEAF)[:, None]
     path = jnp.sum(jnp.where(below, jnp.arange(paths)[:, None] - paths, 0), 1) + paths  # there is at most one
-    place = path * children + past_leaves % children
+    index = path * children + past_leaves % children
     flat, rows = values.reshape(samples, -1), jnp.arange(samples)[:, None]
-    return flat.at[rows, place].set(MASKED_LOGIT, mode="drop").reshape(values.shape)
+    return flat.at[rows, index].set(MASKED_LOGIT, mode="drop").reshape(values.shape)
 
 
 def _best(values: jax.Array, number: int) -> jax.Array:
-    """Returns [S, number] int32 places of the largest of values [S, n], the largest first.
+    """Returns [S, number] int32 indices of the largest of values [S, n], the largest first.
 
     A few passes are faster on CPU than a sort.
     """
-    places = []
+    indices = []
     for _ in range(number):
-        places.append(place_of_largest(values))
-        values = jnp.where(jnp.arange(values.shape[1]) == places[-1][:, None], 2 * MASKED_LOGIT, values)
-    return jnp.stack(places, 1)
+        indices.append(fast_argmax(values))
+        values = jnp.where(jnp.arange(values.shape[1]) == indices[-1][:, None], 2 * MASKED_LOGIT, values)
+    return jnp.stack(indices, 1)
 
 
 def make_value_tree(

@@ -11,6 +11,7 @@ import math
 from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -54,15 +55,20 @@ def plan_tiles(node: jax.Array, num_nodes: int) -> TilePlan:
         node: [S] int32 in [0, num_nodes).
         num_nodes: Static number of nodes.
     """
+    chex.assert_rank(node, 1)
     num_samples = node.shape[0]
     rows = tile_rows(num_samples, num_nodes)
     tiles = num_tiles(num_samples, num_nodes, rows)
+
+    # Samples in the order of their nodes; the n-th of a node goes to row n mod P of its tile n div P.
     position = jnp.arange(num_samples, dtype=jnp.int32)
     sorted_node, order = _sorted(node, position, num_nodes)
     first = jnp.concatenate([jnp.ones((1,), bool), sorted_node[1:] != sorted_node[:-1]])
     rank = position - jax.lax.cummax(jnp.where(first, position, 0))
     tile = jnp.cumsum(rank % rows == 0, dtype=jnp.int32) - 1
     row_of_sorted = tile * rows + rank % rows
+
+    # The layout in both directions.
     source = jnp.full((tiles * rows,), num_samples, jnp.int32)
     source = source.at[row_of_sorted].set(order, unique_indices=True)
     row = jnp.zeros((num_samples,), jnp.int32).at[order].set(row_of_sorted, unique_indices=True)
@@ -90,6 +96,7 @@ def pack(rows: jax.Array, plan: TilePlan, each: int = 1) -> jax.Array:
         plan: For S = R * each samples.
         each: Samples that share a row: those of row r are r * each, r * each + 1, ...
     """
+    chex.assert_rank(rows, 2)
     padded = jnp.concatenate([rows, jnp.zeros((1, rows.shape[1]), rows.dtype)])
     return padded[plan.source // each].reshape(plan.tile_node.shape[0], -1, rows.shape[1])
 
@@ -97,6 +104,7 @@ def pack(rows: jax.Array, plan: TilePlan, each: int = 1) -> jax.Array:
 @jax.custom_vjp
 def unpack(tiles: jax.Array, plan: TilePlan) -> jax.Array:
     """Takes the samples back out of [tiles, P, F] as [S, F]."""
+    chex.assert_rank(tiles, 3)
     return tiles.reshape(-1, tiles.shape[-1])[plan.row]
 
 
@@ -104,7 +112,7 @@ def _pack_backward(each: int, plan: TilePlan, cotangent: jax.Array) -> tuple[jax
     return unpack(cotangent, plan).reshape(-1, each, cotangent.shape[-1]).sum(1), None
 
 
-# Each sample has exactly one place, so the transpose of one gather is the other gather: no scatter is needed.
+# Each sample has exactly one row, so the transpose of one gather is the other gather: no scatter is needed.
 pack.defvjp(lambda rows, plan, each: (pack(rows, plan, each), plan), _pack_backward)
 unpack.defvjp(lambda tiles, plan: (unpack(tiles, plan), plan), lambda plan, cotangent: (pack(cotangent, plan), None))
 
@@ -115,6 +123,7 @@ def tile_products(tiles: jax.Array, kernel: jax.Array, tile_node: jax.Array) -> 
 
     On CPU, where large kernels are gathered for some tiles at a time, the gathered copies stay in the cache.
     """
+    chex.assert_rank([tiles, kernel, tile_node], [3, 3, 1])
     at_a_time = max(1, _GATHERED_BYTES // (math.prod(kernel.shape[1:]) * kernel.dtype.itemsize))
     if at_a_time >= tiles.shape[0]:
         return _products(tiles, kernel, tile_node)
@@ -128,9 +137,9 @@ def _products(tiles: jax.Array, kernel: jax.Array, tile_node: jax.Array) -> jax.
 
 def _products_in_parts(tiles: jax.Array, kernel: jax.Array, tile_node: jax.Array, at_a_time: int) -> jax.Array:
     number = tiles.shape[0]
-    missing = -number % at_a_time
-    tiles = jnp.pad(tiles, ((0, missing), (0, 0), (0, 0))).reshape(-1, at_a_time, *tiles.shape[1:])
-    tile_node = jnp.pad(tile_node, (0, missing)).reshape(-1, at_a_time)
+    padding = -number % at_a_time
+    tiles = jnp.pad(tiles, ((0, padding), (0, 0), (0, 0))).reshape(-1, at_a_time, *tiles.shape[1:])
+    tile_node = jnp.pad(tile_node, (0, padding)).reshape(-1, at_a_time)
     products = jax.lax.map(lambda part: _products(part[0], kernel, part[1]), (tiles, tile_node))
     return products.reshape(-1, *products.shape[2:])[:number]
 

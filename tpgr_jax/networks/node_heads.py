@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -32,15 +33,18 @@ class NodeHeads(nn.Module):
 
     @nn.compact
     def __call__(self, state: jax.Array, node: jax.Array) -> jax.Array:
-        """Returns [S, C] logits of each sample's own node.
+        """Returns [S, C] logits of each sample's node.
 
         Args:
             state: [S, F] states.
             node: [S] int32 index of the node within its level.
         """
+        chex.assert_rank([state, node], [2, 1])
+        # Networks stored here: all, or this device's share.
         stored = 1 if self.num_nodes == 1 else -(-self.num_nodes // self.shards) * self.shards
         spread = stored > 1 and self.shards > 1
         here = stored // parts_here(NODES) if spread else stored
+
         layers, size = [], state.shape[-1]
         for layer, width in enumerate((*self.hidden, self.num_children)):
             last = layer == len(self.hidden)
@@ -49,11 +53,11 @@ class NodeHeads(nn.Module):
             kernel = self.param(f"kernel_{layer}", kernel_init, (here, size, width))
             layers.append((kernel, self.param(f"bias_{layer}", nn.initializers.zeros, (here, width))))
             size = width
-        own = PartitionSpec(EPISODES)
+        episodes = PartitionSpec(EPISODES)
         logits = per_device(
             _spread_logits if spread else node_logits,
-            (PartitionSpec(NODES) if spread else EVERYWHERE, own, own),
-            own,
+            (PartitionSpec(NODES) if spread else EVERYWHERE, episodes, episodes),
+            episodes,
             state.shape[0],
         )
         return logits(layers, state, node)
@@ -64,18 +68,22 @@ def node_logits(layers: Sequence[tuple[jax.Array, jax.Array]], state: jax.Array,
 
     With nodes [S, P], several for each state, [S, P, C].
     """
+    chex.assert_equal_shape_prefix([state, node], 1)
+    # Samples of one node together, in tiles.
     num_nodes = layers[0][0].shape[0]
     if num_nodes == 1:
         rows, tile_node = state[None], jnp.zeros((1,), jnp.int32)
     else:
         plan = plan_tiles(node.reshape(-1), num_nodes)
         rows, tile_node = pack(state, plan, math.prod(node.shape[1:])), plan.tile_node
+
+    # The layers, on whole tiles.
     for number, (kernel, bias) in enumerate(layers):
         rows = tile_products(rows, kernel, tile_node) + bias[tile_node][:, None]
         rows = rows if number == len(layers) - 1 else nn.relu(rows)
     if num_nodes == 1:
-        own = rows.reshape(-1, *(1,) * (node.ndim - 1), rows.shape[-1])
-        return jnp.broadcast_to(own, (*node.shape, rows.shape[-1]))
+        logits = rows.reshape(-1, *(1,) * (node.ndim - 1), rows.shape[-1])
+        return jnp.broadcast_to(logits, (*node.shape, rows.shape[-1]))
     return unpack(rows, plan).reshape(*node.shape, -1)
 
 
@@ -85,8 +93,8 @@ def _spread_logits(layers: Sequence[tuple[jax.Array, jax.Array]], state: jax.Arr
         return node_logits(layers, state, node)
     states, nodes = jax.lax.all_gather((state, node), NODES, tiled=True)
     held = layers[0][0].shape[0]
-    place = nodes - jax.lax.axis_index(NODES) * held
-    mine = (place >= 0) & (place < held)
-    logits = node_logits(layers, states, jnp.clip(place, 0, held - 1))
+    index = nodes - jax.lax.axis_index(NODES) * held
+    is_local = (index >= 0) & (index < held)
+    logits = node_logits(layers, states, jnp.clip(index, 0, held - 1))
     # Exactly one device has each sample's logits; the others add zeros.
-    return jax.lax.psum_scatter(jnp.where(mine[:, None], logits, 0.0), NODES, tiled=True)
+    return jax.lax.psum_scatter(jnp.where(is_local[:, None], logits, 0.0), NODES, tiled=True)

@@ -81,7 +81,7 @@ def round_robin(vectors: Vectors, centroids: np.ndarray) -> list[np.ndarray]:
         c index arrays in the order of assignment; at equal distance the earlier vector is taken.
     """
     num_clusters, num_vectors = len(centroids), vectors.shape[0]
-    # |v - p|^2 up to |p|^2, which does not change a cluster's own order.
+    # |v - p|^2 up to |p|^2, which does not change the order within a cluster.
     distances = _squared_norms(vectors)[None, :] - 2 * np.asarray(vectors @ centroids.T).T
     preference = np.argsort(distances, axis=1, kind="stable")
     position = np.zeros(num_clusters, np.int64)

@@ -76,6 +76,7 @@ def vae_vectors(item_ratings: scipy.sparse.csr_array, size: int, epochs: int, se
         updates, opt_state = optimizer.update(gradient, opt_state)
         return optax.apply_updates(params, updates), opt_state
 
+    # Training: a batch of rows at a time.
     encode = jax.jit(lambda params, ratings: model.apply({"params": params}, ratings, method=ItemAutoEncoder.encode)[0])
     generator = np.random.default_rng(seed)
     step = 0
@@ -85,6 +86,8 @@ def vae_vectors(item_ratings: scipy.sparse.csr_array, size: int, epochs: int, se
             ratings = item_ratings[order[start : start + batch_size]].toarray()
             params, opt_state = train_step(params, opt_state, ratings, jax.random.fold_in(key, step))
             step += 1
+
+    # Posterior means of all items.
     vectors = np.empty((num_items, size), np.float32)
     for start in range(0, num_items, batch_size):
         rows = np.arange(start, start + batch_size) % num_items  # one shape, so one compilation

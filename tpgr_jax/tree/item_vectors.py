@@ -10,8 +10,9 @@ from harness.errors import UserError
 from harness.runs.run_folder import RunFolder, write_atomically
 from sim.tables.ratings import RatingData
 from tpgr_jax.models.matrix_factorisation import factor_vectors
+from tpgr_jax.tree.balanced_tree import build_tree, make_clustering
 from tpgr_jax.tree.clustering import Vectors
-from tpgr_jax.tree.item_tree import ItemTree, TreeConfig, build_tree, load_tree, make_clustering
+from tpgr_jax.tree.item_tree import ItemTree, TreeConfig, load_tree, read_own_tree
 from tpgr_jax.tree.item_vae import vae_vectors
 
 
@@ -32,13 +33,19 @@ def item_vectors(config: TreeConfig, data: RatingData, users: np.ndarray) -> Vec
 
 
 def build_item_tree(config: TreeConfig, data: RatingData, users: np.ndarray) -> ItemTree:
-    """Builds the tree that a configuration asks for from the ratings of the training users."""
+    """Builds the tree that a configuration asks for from the ratings of the training users, or reads the user's own.
+
+    Raises:
+        UserError: Too many items, or `tree.path` names no tree over them.
+    """
+    if config.path is not None:
+        return read_own_tree(Path(config.path), data.item_ids)
     vectors = None if config.clustering == "random" else item_vectors(config, data, users)
     return build_tree(data.num_items, config.depth, make_clustering(config.clustering, vectors, config.seed))
 
 
 def stored_item_tree(config: TreeConfig, data: RatingData, users: np.ndarray, folder: RunFolder) -> ItemTree:
-    """Takes the tree from the run folder, or builds and saves it there.
+    """Takes the tree from the run folder, or builds (or reads the user's own) and saves it there.
 
     Args:
         config: Which tree.

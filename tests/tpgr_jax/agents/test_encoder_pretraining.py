@@ -14,7 +14,7 @@ from sim.generators import ratings as synthetic
 from sim.tables.ratings import RatingData
 from tpgr_jax.agents.encoder_pretraining import pretrain_encoder, random_script
 from tpgr_jax.agents.tree_policy import PolicyConfig, make_tree_policy
-from tpgr_jax.tree.item_tree import build_tree, make_clustering
+from tpgr_jax.tree.balanced_tree import build_tree, make_clustering
 
 LENGTH, STEPS = 8, 60
 TRAINING_USERS = np.arange(160)
@@ -55,7 +55,7 @@ def pretrain(data: RatingData, train_embedding: bool, steps: int) -> Pretrained:
         encoder_pretrain_steps=steps,
     )
     tree = build_tree(data.num_items, 2, make_clustering("random", None, 0))
-    policy = make_tree_policy(networks, data.num_items, tree.num_children, tree.depth)
+    policy = make_tree_policy(networks, tree)
     params = jax.jit(policy.init)(jax.random.key(0))
     before = jax.tree.map(lambda leaf: np.array(leaf, copy=True), params)
     after, losses = pretrain_encoder(

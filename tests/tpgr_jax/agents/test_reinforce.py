@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hand_made import hand_made_ratings
+from hand_made import hand_made_ratings, hand_made_tree
 from harness.errors import UserError
 from harness.settings import read_settings
 from sim.envs.rating_env import EnvConfig, RatingEnv, Trajectory, make_env_params, make_rating_env
@@ -30,7 +30,8 @@ from tpgr_jax.agents.reinforce import (
 )
 from tpgr_jax.agents.tree_ops import MASKED_LOGIT, TreeTables, make_tree_tables
 from tpgr_jax.agents.tree_policy import PolicyConfig, PolicyParams, TreePolicy, make_tree_policy
-from tpgr_jax.tree.item_tree import ItemTree, build_tree, make_clustering
+from tpgr_jax.tree.balanced_tree import build_tree, make_clustering
+from tpgr_jax.tree.item_tree import ItemTree
 
 Params = dict[str, Any]
 
@@ -162,6 +163,23 @@ def test_wrong_learner_settings_are_refused_by_name(key: str, value: Any) -> Non
 # --- The gradient, by enumeration ------------------------------------------------------------------------------------
 
 
+def walks(tree: ItemTree) -> tuple[np.ndarray, np.ndarray]:
+    """[I, D] children taken and [I, D] nodes visited on the way to each item; 0, and the leaf, beyond its leaf."""
+    paths, nodes = np.zeros((2, tree.num_items, tree.depth), int)
+
+    def walk(node: int, path: list[int], visited: list[int]) -> None:
+        if node >= tree.num_internal:
+            item, missing = tree.leaf_items[node - tree.num_internal], tree.depth - len(path)
+            paths[item], nodes[item] = path + [0] * missing, visited + [node] * missing
+            return
+        for k, child in enumerate(tree.children[node].tolist()):
+            if child >= 0:
+                walk(child, [*path, k], [*visited, node])
+
+    walk(0, [], [])
+    return paths, nodes
+
+
 class Model:
     """The policy of the paper in float64 NumPy: all episodes of two steps over seven items, one user, alpha = 0.1."""
 
@@ -170,7 +188,7 @@ class Model:
 
     def __init__(self, tree: ItemTree) -> None:
         """Enumerates the episodes, with Eq. 6 by hand."""
-        self.tree = tree
+        self.tree, self.paths = tree, walks(tree)
         empirical = [2 * rating / 5 - 1 if rating else 0.0 for rating in self.ratings]
         self.item = np.array(list(itertools.permutations(range(self.items), 2))).T
         self.reward = np.zeros(self.item.shape)
@@ -194,25 +212,25 @@ class Model:
 
     def visits(self, theta: Params) -> tuple[np.ndarray, list[list[np.ndarray]]]:
         """Returns [2, N] log pi of the items and, per step and level, [N, C] probabilities at the visited node."""
-        states, paths, branching = self.states(theta), self.tree.item_paths, self.tree.num_children
+        states, (paths, nodes), branching = self.states(theta), self.paths, self.tree.num_children
+        first = np.cumsum([0, *self.tree.level_nodes])
         log_prob, probabilities = np.zeros(self.item.shape), []
         rows = np.arange(self.item.shape[1])
         for t in range(self.length):
             left = np.ones((len(rows), self.items), bool)
             if t:
                 left[rows, self.item[0]] = False
-            node = np.zeros(len(rows), int)
             for level in range(self.tree.depth):
                 path = paths[self.item[t]]
                 here = left & np.all(paths[None, :, :level] == path[:, None, :level], axis=-1)
                 count = np.stack([(here & (paths[None, :, level] == k)).sum(-1) for k in range(branching)], -1)
                 heads = theta[f"heads_{level}"]
+                node = np.minimum(nodes[self.item[t], level], first[level + 1] - 1) - first[level]
                 logits = np.einsum("nf,nfc->nc", states[t], heads["kernel_0"][node]) + heads["bias_0"][node]
                 weights = np.where(count > 0, count * np.exp(logits), 0.0)
                 probs = weights / weights.sum(-1, keepdims=True)
                 probabilities.append(probs)
                 log_prob[t] += np.log(probs[rows, path[:, level]])
-                node = node * branching + path[:, level]
         depth = self.tree.depth
         return log_prob, [probabilities[t * depth : (t + 1) * depth] for t in range(self.length)]
 
@@ -243,11 +261,11 @@ class Enumeration(NamedTuple):
     env: RatingEnv
 
 
-@pytest.fixture(scope="module")
-def tiny() -> Enumeration:
-    tree = build_tree(7, 3, make_clustering("random", None, 2))
+@pytest.fixture(scope="module", params=["regular", "irregular"])
+def tiny(request: pytest.FixtureRequest) -> Enumeration:
+    tree = hand_made_tree() if request.param == "irregular" else build_tree(7, 3, make_clustering("random", None, 2))
     model = Model(tree)
-    policy = make_tree_policy(policy_config(), 7, tree.num_children, tree.depth)
+    policy = make_tree_policy(policy_config(), tree)
     generator = np.random.default_rng(4)
     shapes = jax.eval_shape(policy.init, jax.random.key(0))
     params = jax.tree.map(lambda leaf: jnp.asarray(generator.normal(0, 0.7, leaf.shape), jnp.float32), shapes)
@@ -481,7 +499,7 @@ def problem() -> Problem:
     env = make_rating_env(config, data)
     tree = build_tree(27, 3, make_clustering("random", None, 0))
     assert (tree.num_children, tree.depth) == (3, 3)
-    policy = make_tree_policy(policy_config(hidden=[8]), 27, 3, 3)
+    policy = make_tree_policy(policy_config(hidden=[8]), tree)
     settings = learner_config(
         baseline="per_user",
         episodes_per_user=16,
@@ -542,6 +560,6 @@ def test_training_repeats_exactly_with_the_same_key_and_not_with_another(problem
 
 def test_l2_leaves_frozen_embeddings_alone(tiny: Enumeration) -> None:
     config = dataclasses.replace(policy_config(), train_embedding=False)
-    policy = make_tree_policy(config, 7, tiny.model.tree.num_children, tiny.model.tree.depth)
+    policy = make_tree_policy(config, tiny.model.tree)
     params, _ = run_update(tiny._replace(policy=policy), learner_config(l2_weight=0.1))
     np.testing.assert_array_equal(params["encoder"]["item_embedding"], tiny.params["encoder"]["item_embedding"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from intermediate_shapes import intermediate_shapes
 
 from hand_made import hand_made_ratings
 from harness.errors import UserError
@@ -22,10 +23,11 @@ from sim.envs.rating_env import EnvConfig, EnvParams, RatingEnv, Trajectory, mak
 from sim.envs.rollout import rollout
 from sim.tables.ratings import RatingData
 from tpgr_jax.agents.reinforce import LearnerConfig, LearnerState, Reinforce, World
-from tpgr_jax.agents.tree_ops import MASKED_LOGIT, make_tree_tables, place_of_largest, sample_child
+from tpgr_jax.agents.tree_ops import MASKED_LOGIT, fast_argmax, make_tree_tables, sample_child
 from tpgr_jax.agents.tree_policy import PolicyConfig, PolicyParams, TreePolicy, TreePolicyNetwork, make_tree_policy
 from tpgr_jax.networks.encoder import with_item_embedding
-from tpgr_jax.tree.item_tree import ItemTree, build_tree, make_clustering
+from tpgr_jax.tree.balanced_tree import build_tree, make_clustering
+from tpgr_jax.tree.item_tree import ItemTree
 
 BATCH = 12
 
@@ -143,7 +145,7 @@ class Case:
         config = policy_config(
             hidden=list(shape.hidden), count_prior=shape.count_prior, status_in_rnn=shape.status_in_rnn
         )
-        self.policy = make_tree_policy(config, shape.items, self.tree.num_children, self.tree.depth)
+        self.policy = make_tree_policy(config, self.tree)
         self.tables = make_tree_tables(self.tree)
         self.untrained = jax.jit(self.policy.init)(jax.random.key(0))
         self.network = randomised(self.untrained, seed=2)
@@ -326,12 +328,12 @@ def test_sampling_frequencies_match_the_probabilities(padded: Case) -> None:
     assert scipy.stats.chisquare(counts[left], chosen.sum() * second[left]).pvalue > 1e-4
 
 
-def test_the_place_of_the_largest_is_the_first_of_equals() -> None:
+def test_fast_argmax_is_the_first_of_equals() -> None:
     generator = np.random.default_rng(0)
     for children in (1, 2, 61, 366):
         values = generator.integers(-2, 3, (200, children)).astype(np.float32)
         values[generator.random(values.shape) < 0.3] = MASKED_LOGIT
-        np.testing.assert_array_equal(place_of_largest(values), np.argmax(values, 1))
+        np.testing.assert_array_equal(fast_argmax(values), np.argmax(values, 1))
 
 
 SAMPLE = jax.jit(sample_child)
@@ -383,7 +385,7 @@ def test_sample_finds_what_a_search_in_the_distribution_function_finds(children:
 
 def test_where_repeats_are_allowed_nothing_is_masked() -> None:
     tree = build_tree(3, 2, make_clustering("random", None, 0))
-    policy = make_tree_policy(policy_config(), 3, tree.num_children, tree.depth)
+    policy = make_tree_policy(policy_config(), tree)
     data = make_data(3)
     env = make_rating_env(env_config(episode_length=8, allow_repeats=True), data)
     params = PolicyParams(randomised(jax.eval_shape(policy.init, jax.random.key(0)), 3), make_tree_tables(tree))
@@ -401,16 +403,6 @@ def test_where_repeats_are_allowed_nothing_is_masked() -> None:
     assert np.min(log_prob) > -50
 
 
-def intermediate_shapes(jaxpr: Any) -> Iterator[tuple[int, ...]]:
-    """Shapes of all results of all operations, also inside loops, branches and calls."""
-    for equation in jaxpr.eqns:
-        yield from (tuple(variable.aval.shape) for variable in equation.outvars)
-        for parameter in jax.tree.leaves(equation.params, is_leaf=lambda leaf: hasattr(leaf, "eqns")):
-            inner = getattr(parameter, "jaxpr", parameter)
-            if hasattr(inner, "eqns"):
-                yield from intermediate_shapes(inner)
-
-
 def training_step(
     items: int, episodes: int, depth: int, layout: str = "dense", length: int = 4
 ) -> tuple[Callable[..., Any], LearnerState, World]:
@@ -418,7 +410,7 @@ def training_step(
     config = env_config(episode_length=length, rating_layout=layout)
     data = make_data(items, num_users=3)
     tree = build_tree(items, depth, make_clustering("random", None, 0))
-    policy = make_tree_policy(policy_config(hidden=[4]), items, tree.num_children, tree.depth)
+    policy = make_tree_policy(policy_config(hidden=[4]), tree)
     learner_config = LearnerConfig(
         discount=0.6,
         baseline="per_step",

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,17 +26,18 @@ from harness.devices import DevicesConfig, device_mesh
 from harness.runs.composition import composed_values
 from harness.settings import read_settings
 from sim.envs.fixed_policies import fixed_list_policy
-from sim.envs.rating_env import statuses
+from sim.envs.rating_env import Observation, statuses
 from sim.envs.rollout import rollout
 from tpgr_jax.agents.reinforce import World
 from tpgr_jax.agents.tree_ops import MASKED_LOGIT, make_tree_tables, past_leaves_of
 from tpgr_jax.agents.value_learner import ValueLearner, ValueLearnerConfig
-from tpgr_jax.agents.value_tree import ValueTreeConfig, ValueTreeParams, make_value_tree
+from tpgr_jax.agents.value_tree import ValueTreeConfig, ValueTreeParams, filter_estimate, make_value_tree
 from tpgr_jax.models.reward_moments import reward_matrix
 from tpgr_jax.models.user_response_model import fit_response_model
 from tpgr_jax.networks import grouped_matmul as node_batching
 from tpgr_jax.settings import RunConfig
-from tpgr_jax.tree.item_tree import build_tree, make_clustering
+from tpgr_jax.tree.balanced_tree import build_tree, make_clustering
+from tpgr_jax.tree.item_tree import tree_from_children
 
 ALPHA = 0.1
 ABLATIONS = Path(__file__).parents[3] / "conf" / "ablation"
@@ -53,11 +55,14 @@ def learner_config(**changes):
 
 
 @functools.cache
-def problem(depth=2, alpha=ALPHA, repeats=False, beam=12):
-    """A learner over a small random tree, its world and its first state."""
+def problem(depth=2, alpha=ALPHA, repeats=False, beam=12, irregular=False):
+    """A learner over a small random tree, or over one of two levels with an item right below the root."""
     data = make_data(make_table())
     env, env_params, reward_of_code = make_simulator(data, alpha=alpha, allow_repeats=repeats)
     tree = build_tree(NUM_ITEMS, depth, make_clustering("random", None, 1))
+    if irregular:
+        children = np.array([[1, 4, 2, 3], [5, 6, 7, -1], [8, 9, 10, 11], [12, 13, 14, 15]])
+        tree = tree_from_children(children, np.random.default_rng(0).permutation(NUM_ITEMS)).in_regular_layout()
     config = policy_config(beam=beam)
     policy = make_value_tree(config, NUM_ITEMS, tree.num_children, tree.depth, LENGTH, alpha)
     learner = ValueLearner(env, policy, learner_config(), 16)
@@ -112,6 +117,80 @@ def test_a_beam_over_everything_takes_the_best_item_of_all(depth, alpha):
             score = item_scores(learner, learned, mean, np.trace(covariance) / 3, status[step])
             assert is_best_left(int(items[step, episode]), score, past)
             past.append(int(items[step, episode]))
+
+
+def ranking_problem(**settings):
+    """Params, posterior, observation (of half-played episodes) and the values [B, I] of all items."""
+    learner, world, state, _ = problem(**settings)
+    learned = scrambled(state.params)
+    generator, users = np.random.default_rng(3), 5
+    recommended = np.stack([generator.permutation(NUM_ITEMS)[:LENGTH] for _ in range(users)])
+    recommended = np.where(np.arange(LENGTH) < np.arange(users)[:, None], recommended, -1).astype(np.int32)
+    step = np.arange(users, dtype=np.int32)
+    status = (generator.integers(0, LENGTH, (users, 9)) / LENGTH).astype(np.float32)
+    status[:, 3] = step / LENGTH
+    observation = Observation(step, recommended, np.full(users, -1), np.zeros(users), np.zeros(users), status)
+    posterior = learned.answers.initial(users)
+    mean = jnp.asarray(generator.normal(size=posterior.mean.shape), jnp.float32)
+    posterior = dataclasses.replace(posterior, mean=mean)
+    params = ValueTreeParams(learned, world.tree)
+    after, _ = learner.policy.as_policy().act(params, posterior, observation, jax.random.key(0), False)
+    mean, spread = (np.asarray(part, np.float64) for part in filter_estimate(after))
+    values = [item_scores(learner, learned, mean[user], spread[user], status[user]) for user in range(users)]
+    return learner, params, posterior, observation, np.stack(values)
+
+
+MASKS = {
+    "all": np.ones(NUM_ITEMS, bool),
+    "of all episodes": np.random.default_rng(4).random(NUM_ITEMS) < 0.6,
+    "of each": np.random.default_rng(5).random((5, NUM_ITEMS)) < 0.6,
+    "two items": np.isin(np.arange(NUM_ITEMS), [3, 8]),
+    "none": np.zeros(NUM_ITEMS, bool),
+}
+
+
+@pytest.mark.parametrize("settings", [{"depth": 1}, {"depth": 3}, {"irregular": True}])
+def test_rank_over_everything_is_the_order_of_the_values(settings):
+    learner, params, posterior, observation, values = ranking_problem(**settings)
+    policy = learner.policy.as_policy()
+    rank = jax.jit(policy.rank, static_argnums=3)
+    decision = jax.jit(policy.act, static_argnums=4)(params, posterior, observation, jax.random.key(0), False)[1]
+    for mask, available in MASKS.items():
+        for k in (2, NUM_ITEMS + 3):
+            ranking = rank(params, posterior, observation, k, jnp.asarray(available))
+            chex.assert_shape([ranking.items, ranking.scores], (len(values), k))
+            if mask == "all":
+                np.testing.assert_array_equal(ranking.items[:, 0], decision.action)
+            for user, recommended in enumerate(observation.recommended):
+                left = np.broadcast_to(available, values.shape)[user].copy()
+                left[recommended[recommended >= 0]] = False
+                expected = np.sort(values[user, left])[::-1][:k]
+                number = len(expected)
+                items, scores = np.asarray(ranking.items[user]), np.asarray(ranking.scores[user])
+                np.testing.assert_allclose(scores[:number], expected, atol=1e-4)
+                np.testing.assert_allclose(values[user, items[:number]], expected, atol=1e-4)
+                assert np.all(left[items[:number]])
+                assert len(set(items[:number].tolist())) == number
+                assert np.all(items[number:] == -1)
+                assert np.all(scores[number:] == -np.inf)
+
+
+def test_rank_begins_with_the_decision_of_a_narrow_beam_and_still_finds_k_items():
+    learner, params, posterior, observation, values = ranking_problem(depth=3, beam=1)
+    policy = learner.policy.as_policy()
+    decision = jax.jit(policy.act, static_argnums=4)(params, posterior, observation, jax.random.key(0), False)[1]
+    rank = jax.jit(policy.rank, static_argnums=3)
+    for k in (1, 2, NUM_ITEMS):
+        ranking = rank(params, posterior, observation, k, jnp.ones(NUM_ITEMS, bool))
+        np.testing.assert_array_equal(ranking.items[:, 0], decision.action)
+        left = NUM_ITEMS - np.asarray(observation.step)
+        np.testing.assert_array_equal((ranking.items >= 0).sum(1), np.minimum(k, left))
+        for user in range(len(values)):
+            scores = np.asarray(ranking.scores[user, : min(k, left[user])])
+            np.testing.assert_allclose(scores, values[user, ranking.items[user, : len(scores)]], atol=1e-4)
+            assert np.all(np.diff(scores[1:]) <= 0)
+    best = np.where(np.asarray(observation.recommended)[:, :, None] == np.arange(NUM_ITEMS), -np.inf, 0).min(1) + values
+    assert np.any(np.argmax(best, 1) != decision.action)  # the narrow beam does miss the best item
 
 
 def test_what_a_streak_is_worth_by_hand():

@@ -9,7 +9,8 @@ import pytest
 import scipy.sparse
 
 from harness.errors import UserError
-from tpgr_jax.tree.item_tree import ItemTree, build_tree, load_tree, make_clustering, smallest_branching
+from tpgr_jax.tree.balanced_tree import build_tree, make_clustering, smallest_branching
+from tpgr_jax.tree.item_tree import load_tree, regular_tree
 
 ARRAYS = ("leaf_items", "item_leaf", "children", "sizes", "item_paths", "item_nodes")
 
@@ -277,8 +278,7 @@ def test_leaves_that_contradict_the_items(saved):
     tree, path = saved
     np.savez(
         path,
-        num_children=tree.num_children,
-        depth=tree.depth,
+        children=tree.children,
         leaf_items=tree.leaf_items,
         item_leaf=np.roll(tree.item_leaf, 1),
     )
@@ -296,10 +296,10 @@ class Trap:
         return (setattr, (Trap, "sprung", True))
 
 
-@pytest.mark.parametrize("name", ["num_children", "depth", "leaf_items", "item_leaf"])
+@pytest.mark.parametrize("name", ["num_children", "depth", *ARRAYS])
 def test_pickled_objects_are_refused_and_not_run(saved, name):
     tree, path = saved
-    arrays = {key: getattr(tree, key) for key in ("num_children", "depth", "leaf_items", "item_leaf")}
+    arrays = {key: getattr(tree, key) for key in ("num_children", "depth", *ARRAYS)}
     trapped = np.empty(1, object)
     trapped[0] = Trap()
     np.savez(path, **(arrays | {name: trapped}))
@@ -316,7 +316,7 @@ def test_too_many_leaf_slots():
 def test_an_item_tree_by_hand():
     # Two levels of three children: slots 0-2 hold items 4, 0, 3, slots 3-4 hold 1, 2, the rest is empty.
     leaf_items = np.array([4, 0, 3, 1, 2, -1, -1, -1, -1], np.int32)
-    tree = ItemTree(3, 2, leaf_items, np.array([1, 3, 4, 2, 0], np.int32))
+    tree = regular_tree(3, 2, leaf_items)
     np.testing.assert_array_equal(tree.sizes, [[3, 2, 0], [1, 1, 1], [1, 1, 0], [0, 0, 0]])
     np.testing.assert_array_equal(tree.children, [[1, 2, -1], [4, 5, 6], [7, 8, -1], [-1, -1, -1]])
     np.testing.assert_array_equal(tree.item_paths, [[0, 1], [1, 0], [1, 1], [0, 2], [0, 0]])
@@ -327,22 +327,28 @@ SEVEN = build_tree(7, 2, make_clustering("random", None, 0))
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "why"),
     [
-        {"item_leaf": SEVEN.item_leaf + 100},
-        {"item_leaf": SEVEN.item_leaf.astype(float)},
-        {"leaf_items": np.int32(3)},
-        {"num_children": np.arange(3)},
-        {"depth": 5},
-        {"num_children": 4},
-        {"item_leaf": SEVEN.item_leaf - 9},
-        {"leaf_items": np.where(SEVEN.leaf_items < 0, 2, SEVEN.leaf_items)},
+        ({"item_leaf": SEVEN.item_leaf + 100}, "item_leaf contradicts"),
+        ({"item_leaf": SEVEN.item_leaf.astype(float)}, "item_leaf contradicts"),
+        ({"item_leaf": SEVEN.item_leaf - 9}, "item_leaf contradicts"),
+        ({"leaf_items": np.int32(3)}, "shape"),
+        ({"num_children": np.arange(3)}, "num_children contradicts"),
+        ({"num_children": 4}, "num_children contradicts"),
+        ({"depth": 5}, "depth contradicts"),
+        ({"leaf_items": np.where(SEVEN.leaf_items < 0, 2, SEVEN.leaf_items)}, "item 2 has 3 leaves"),
+        ({"sizes": SEVEN.sizes + 1}, "sizes contradicts"),
+        ({"item_paths": SEVEN.item_paths[:, ::-1]}, "item_paths contradicts"),
+        ({"item_nodes": SEVEN.item_nodes.T}, "item_nodes contradicts"),
+        ({"children": SEVEN.children[:, :2]}, "cannot be reached"),
+        ({"children": SEVEN.children[0]}, "shape"),
+        ({"children": SEVEN.children.astype(float)}, "integers"),
     ],
 )
-def test_inconsistent_trees_are_refused(tmp_path, changes):
-    arrays = {"num_children": 3, "depth": 2, "leaf_items": SEVEN.leaf_items, "item_leaf": SEVEN.item_leaf}
+def test_inconsistent_trees_are_refused(tmp_path, changes, why):
+    arrays = {name: getattr(SEVEN, name) for name in ("num_children", "depth", *ARRAYS)}
     np.savez(tmp_path / "tree.npz", **(arrays | changes))
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=rf"tree\.npz: the tree is inconsistent \(.*{why}"):
         load_tree(tmp_path / "tree.npz")
 
 
