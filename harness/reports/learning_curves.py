@@ -65,9 +65,9 @@ def curve(curves: pl.DataFrame, metric: str, label: str | None = None) -> pl.Dat
     return curves.filter(pl.col("metric") == metric, pl.lit(True) if label is None else pl.col("runs") == label)
 
 
-def point_estimate(curves: pl.DataFrame, place: int = 0) -> Estimate:
+def point_estimate(curves: pl.DataFrame, row: int = 0) -> Estimate:
     """Returns the estimate in a row of `read_curves`."""
-    return Estimate(*curves.select(Estimate._fields).row(place))
+    return Estimate(*curves.select(Estimate._fields).row(row))
 
 
 def plot_learning_curves(
@@ -92,7 +92,7 @@ def plot_learning_curves(
     for metric, head in panels.items():
         lines = []
         for (label,), points in curve(curves, metric).group_by("runs", maintain_order=True):
-            estimates = [point_estimate(points, place) for place in range(len(points))]
+            estimates = [point_estimate(points, row) for row in range(len(points))]
             lines.append(Points(str(label), points[over].to_list(), estimates))
         drawn.append(PointsPanel(head, lines, (references or {}).get(metric, {})))
     plot_points(path, title, "seconds of training" if over == SECONDS else over, drawn, bands=True)

@@ -107,9 +107,9 @@ def plot_bars(path: Path, title: str, x: str, panels: Sequence[Bars], same_scale
     heights = [1.0 + len(panel.bars) for panel in panels]
     with _figure(path, title, x, (8, 1.0 + 0.3 * sum(heights)), heights, sharex=same_scale) as all_axes:
         for axes, panel in zip(all_axes, panels, strict=True):
-            places, estimates = np.arange(len(panel.bars)), list(panel.bars.values())
-            axes.barh(places, [one.mean for one in estimates], xerr=_margins(estimates), capsize=2, color="C0")
-            axes.set_yticks(places, [literal(label) for label in panel.bars], fontsize="small")
+            positions, estimates = np.arange(len(panel.bars)), list(panel.bars.values())
+            axes.barh(positions, [one.mean for one in estimates], xerr=_margins(estimates), capsize=2, color="C0")
+            axes.set_yticks(positions, [literal(label) for label in panel.bars], fontsize="small")
             axes.invert_yaxis()
             _draw_references(axes.axvline, panel.references, 1)
             if panel.references:

@@ -123,9 +123,9 @@ class System:
         split_seeds: Settings, in dots, that count as parts of the seed where several splits are repetitions.
         without_effect: Settings, in dots (sections end with one), that cannot set results on the same data apart.
         choose_data: The overrides that choose the data of a run (None: of the experiment).
-        shared: Sections that a missing run shares with its reference.
-        own: Sections that it shares, too, with a run of the same method.
-        elsewhere: Whether a key that differs from the reference needs no override.
+        problem_sections: Sections that a missing run shares with its reference.
+        method_sections: Sections that it shares, too, with a run of the same method.
+        irrelevant: Whether a key that differs from the reference needs no override.
     """
 
     train: str
@@ -145,9 +145,9 @@ class System:
     split_seeds: Sequence[str] = ()
     without_effect: Sequence[str]
     choose_data: Callable[[RunRecord | None], list[str]]
-    shared: Sequence[str]
-    own: Sequence[str]
-    elsewhere: Callable[[RunRecord, str], bool] = field(default=lambda run, key: False)
+    problem_sections: Sequence[str]
+    method_sections: Sequence[str]
+    irrelevant: Callable[[RunRecord, str], bool] = field(default=lambda run, key: False)
 
     # What there is.
 
@@ -212,11 +212,11 @@ class System:
             apart: What sets runs of one variant apart that are no repetitions of each other, such as their alpha.
         """
         methods = []
-        for name, own in sorted(by(runs, self.name_of).items(), key=lambda pair: self.order(pair[0])):
-            for group in group_by_settings(own, lambda key: self.has_no_effect(key) or ignored(name, key)):  # noqa: B023
+        for name, runs_of in sorted(grouped(runs, self.name_of).items(), key=lambda pair: self.order(pair[0])):
+            for group in group_by_settings(runs_of, lambda key: self.has_no_effect(key) or ignored(name, key)):  # noqa: B023
                 distinction = self.unlike_preset(name, group.distinction, group.runs[0])
                 label = label_of(self.labels.get(name, name), distinction)
-                parts = by(group.runs, apart)
+                parts = grouped(group.runs, apart)
                 methods += [MethodRuns(label, name, distinction, parts[part]) for part in sorted(parts)]
         return methods
 
@@ -236,9 +236,9 @@ class System:
         # Files: the newest run of each seed that has a result.
         left_out: list[str] = []
         tested = [(method, self._tested(method.runs, test, left_out)) for method in methods]
-        self._check_same_episodes([one for _, own in tested for one in own], test)
+        self._check_same_episodes([run for _, runs in tested for run in runs], test)
         # One long table, from which all else is taken.
-        parts = [self._table(number, own, test) for number, (_, own) in enumerate(tested)]
+        parts = [self._table(number, runs, test) for number, (_, runs) in enumerate(tested)]
         table = pl.concat([pl.DataFrame(schema=_LONG_TABLE), *parts])
 
         def result(method: MethodRuns, rows: pl.DataFrame, beside: pl.DataFrame) -> MethodResult:
@@ -246,13 +246,13 @@ class System:
             return MethodResult(*method, values_of_seeds(values), method.name not in self.seedless, beside)
 
         results = []
-        for number, (method, own) in enumerate(tested):
+        for number, (method, runs) in enumerate(tested):
             part = table.filter(pl.col("method") == number)
-            if own:
-                results.append(result(method._replace(runs=[run for run, _ in own]), part.filter("own"), part))
+            if runs:
+                results.append(result(method._replace(runs=[run for run, _ in runs]), part.filter("is_method"), part))
         # Opponents: each once, from the first run that was tested beside it.
         opponents, warnings = [], []
-        others = table.filter(~pl.col("own"))
+        others = table.filter(~pl.col("is_method"))
         for name in sorted(others["policy"].unique(), key=self.order):
             beside = others.filter(pl.col("policy") == name)
             warnings += self._unequal(name, beside, test)
@@ -318,7 +318,7 @@ class System:
         means = beside.filter(pl.col("metric") == metric).with_columns(mean=pl.col("values").list.mean()).sort("mean")
         warnings = []
         for _, alike in means.group_by("condition", maintain_order=True):
-            low, high = (alike.row(place, named=True) for place in (0, -1))
+            low, high = (alike.row(row, named=True) for row in (0, -1))
             if low["mean"] != high["mean"]:
                 got = [f"{row['mean']:.{test.digits}f} beside {row['run']}" for row in (low, high)]
                 warnings.append(
@@ -350,12 +350,12 @@ class System:
             return []
         # A preset that is gone says nothing; for data and simulator any agent will do.
         whole = missing.like_reference and is_configuration("agent", missing.agent)
-        sections = (*self.shared, *(self.own if whole else ()))
+        sections = (*self.problem_sections, *(self.method_sections if whole else ()))
         replaced = [override.partition("=")[0] for override in (*missing.chosen, *missing.last)]
 
         def relevant(key: str) -> bool:
             section = key.partition(".")[0]
-            return section in sections and not self.elsewhere(reference, key) and not {key, section} & {*replaced}
+            return section in sections and not self.irrelevant(reference, key) and not {key, section} & {*replaced}
 
         base = [*data, f"agent={missing.agent}"] if whole else data
         return overrides_like(self.config, base, reference.values, relevant)
@@ -426,22 +426,22 @@ Tested = tuple[RunRecord, dict[str, np.ndarray]]
 """A run, and the arrays of a test of it."""
 
 _LONG_TABLE: dict[str, Any] = {
-    "method": pl.Int64,  # place in the list of methods
+    "method": pl.Int64,  # index in the list of methods
     "run": pl.String,  # folder
     "split": pl.String,
     "condition": pl.String,  # what results of opponents depend on
-    "own": pl.Boolean,  # whether the policy is the run's own, or one that it was tested beside
+    "is_method": pl.Boolean,  # whether the policy is the run's method, or one that it was tested beside
     "policy": pl.String,
     "metric": pl.String,
     "values": pl.List(pl.Float64),  # per episode
 }
 
 
-def by(ones: Sequence[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+def grouped(items: Sequence[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
     """Returns runs, or results, by what they have in common."""
     parts: dict[Key, list[Item]] = {}
-    for one in ones:
-        parts.setdefault(key(one), []).append(one)
+    for item in items:
+        parts.setdefault(key(item), []).append(item)
     return parts
 
 
@@ -459,8 +459,8 @@ def preset(variants: Sequence[Variant], name: str) -> Variant | None:
 
     Of equally near ones it is the one with most runs.
     """
-    own = [variant for variant in variants if variant.name == name]
-    return min(own, key=lambda variant: (len(variant.distinction), -len(variant.runs)), default=None)
+    candidates = [variant for variant in variants if variant.name == name]
+    return min(candidates, key=lambda variant: (len(variant.distinction), -len(variant.runs)), default=None)
 
 
 def title_of(figure: str, runs: Sequence[RunRecord]) -> str:

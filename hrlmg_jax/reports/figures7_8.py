@@ -73,7 +73,7 @@ def _report(config: RunsConfig, figure: str, tests: Sequence[ComparedTest]) -> N
     title = title_of(figure, found.runs)
     lines = [markdown_text(hrl_mg.describe_problem(found.runs)), "", markdown_text(NOTES)] if sections else []
     for section in sections:
-        order = [place.result for place in ranked(section.results, next(iter(section.metrics)))]
+        order = [one.result for one in ranked(section.results, next(iter(section.metrics)))]
         panels = [
             Bars(f"{head} (mean per session, 95 % interval)", {one.label: one.estimate(metric) for one in order})
             for metric, head in section.metrics.items()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from harness.errors import UserError
 from harness.reports.method_results import MethodResult, MethodRuns
 from harness.reports.plots import Points, PointsPanel, plot_points
-from harness.reports.system_results import Collected, ComparedTest, Rerun, RunsConfig, by, most_runs, title_of
+from harness.reports.system_results import Collected, ComparedTest, Rerun, RunsConfig, grouped, most_runs, title_of
 from harness.reports.tables import Cell, Table, markdown_list, markdown_table, markdown_text
 from harness.runs.composition import sweep_of
 from harness.runs.index import RunRecord, RunsFound, group_by_settings, label_of
@@ -87,7 +87,7 @@ def report_parameter(config: SensitivityConfig, parameter: Parameter) -> None:
             horizontal = f"{parameter.symbol} ({length} sessions, users: {users})"
             plot_points(Path(config.out) / pictures[-1], title, horizontal, _panels(collected, parameter, length))
         for metric in test.metrics:  # best first, with the value in front of each
-            values = [place.result.distinction[parameter.key] for place in ranked(results, metric)]
+            values = [one.result.distinction[parameter.key] for one in ranked(results, metric)]
             ranking = ranking_rows(results, [metric], users)
             rows += [[value, *row] for value, row in zip(values, ranking, strict=True)]
         left_out += collected.left_out
@@ -128,7 +128,7 @@ def compare(runs: Sequence[RunRecord], parameter: Parameter, agent: str, left_ou
     alike = most_runs(
         groups, left_out, lambda group: len(hrl_mg.SYSTEM.unlike_preset(agent, group.distinction, group.runs[0]))
     )
-    by_value = by(alike, lambda run: float(run.settings[parameter.key]))
+    by_value = grouped(alike, lambda run: float(run.settings[parameter.key]))
     label = hrl_mg.LABELS.get(agent, agent)
     return [
         MethodRuns(label_of(label, {parameter.key: f"{value:g}"}), agent, {parameter.key: value}, by_value[value])
@@ -143,8 +143,8 @@ def missing_values(methods: Sequence[MethodRuns], parameter: Parameter, config: 
     reference = next((run for run in runs if run.settings["agent.name"] == config.agent), None)
     missing = []
     for value in swept[parameter.key]:
-        own = [run for run in runs if run.settings[parameter.key] == value]
-        if last := hrl_mg.missing_seeds(own, swept["seed"]):
+        runs_of = [run for run in runs if run.settings[parameter.key] == value]
+        if last := hrl_mg.missing_seeds(runs_of, swept["seed"]):
             chosen = [f"{parameter.key}={value}"]
             missing.append(Rerun(config.agent, reference or runs[0], chosen, last, reference is not None))
     return missing

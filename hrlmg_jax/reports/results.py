@@ -122,8 +122,8 @@ SYSTEM = System(
         *("train.log_every", "train.checkpoint_every", "train.max_to_keep"),
     ),
     choose_data=_choose_data,
-    shared=("data", "env", "simulator", "train", "evaluation"),
-    own=("agent",),
+    problem_sections=("data", "env", "simulator", "train", "evaluation"),
+    method_sections=("agent",),
 )
 
 
@@ -168,8 +168,8 @@ def missing_methods(methods: Sequence[MethodRuns], report: str) -> list[Rerun]:
     furthest = max((run for method in methods for run in method.runs), key=lambda run: run.step)
     missing = []
     for name in swept["agent"]:
-        own = preset(methods, name)
-        runs = own.runs if own else []
+        method = preset(methods, name)
+        runs = method.runs if method else []
         if last := missing_seeds(runs, swept["seed"][:1] if name in WITHOUT_SEED else swept["seed"]):
             missing.append(Rerun(name, runs[0] if runs else furthest, [], last, like_reference=bool(runs)))
     return missing

@@ -169,9 +169,9 @@ def test_each_method_is_compared_with_the_next_best_over_seeds(tmp_path):
             make_session_run(tmp_path / f"{name}{seed}", list(rewards), settings, opponents={"popularity": popular})
     collected = results_in(tmp_path)
     order = ranked([*collected.results, *collected.opponents], "long_reward")
-    assert [place.result.label for place in order] == ["DDPG", "HRL-MG", "Popularity", "DNN"]
+    assert [one.result.label for one in order] == ["DDPG", "HRL-MG", "Popularity", "DNN"]
     means = {name: seeds.mean(1) for name, seeds in played.items()}
-    first, second, third, last = (place.above for place in order)
+    first, second, third, last = (one.above for one in order)
     assert first.mean == pytest.approx(means["ddpg"].mean() - means["hrl_mg"].mean())
     assert first.p_value == pytest.approx(scipy.stats.ttest_ind(means["ddpg"], means["hrl_mg"], equal_var=False).pvalue)
     assert second.p_value == pytest.approx(scipy.stats.ttest_1samp(means["hrl_mg"], np.mean(popular)).pvalue)

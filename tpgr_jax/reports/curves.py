@@ -17,7 +17,7 @@ from harness.reports.learning_curves import (
     point_estimate,
     read_curves,
 )
-from harness.reports.system_results import by, title_of
+from harness.reports.system_results import grouped, title_of
 from harness.reports.tables import markdown_table
 from harness.runs.index import RunRecord, newest_of_each_seed
 from tpgr_jax.reports import results as tpgr
@@ -61,9 +61,9 @@ def report_curves(config: CurvesConfig) -> None:
     # The table: the last and the best evaluation of each label.
     heads = ["runs", "seeds", "last evaluation: step", "reward, test users", "best: step", "reward, test users"]
     rows = []
-    for label, own in groups.items():
+    for label, alike in groups.items():
         points = curve(curves, "test_reward", label)
-        row = [label, " ".join(str(run.settings["seed"]) for run in own)]
+        row = [label, " ".join(str(run.settings["seed"]) for run in alike)]
         for one in (points.tail(1), points.filter(pl.col("mean") == points["mean"].max()).head(1)):
             row += [str(one["step"][0]), str(point_estimate(one))] if len(one) else ["", ""]
         rows.append(row)
@@ -78,9 +78,8 @@ def report_curves(config: CurvesConfig) -> None:
 
 def _references(runs: Sequence[RunRecord]) -> dict[str, float]:
     """Returns what lists and chance get from the test users, at each alpha."""
-    by_alpha = by(
-        tpgr.SYSTEM.read(tpgr.SYSTEM.methods(runs), tpgr.TEST).results, lambda one: tpgr.alpha_of(one.runs[0])
-    )
+    collected = tpgr.SYSTEM.read(tpgr.SYSTEM.methods(runs), tpgr.TEST)
+    by_alpha = grouped(collected.results, lambda result: tpgr.alpha_of(result.runs[0]))
     return {
         f"{label}, alpha {alpha:g}" if len(by_alpha) > 1 else label: mean
         for alpha, results in sorted(by_alpha.items())

@@ -140,9 +140,14 @@ def report_figure3(config: Figure3Config) -> None:
     title = f"Figure 3: {data.name}{kind_of({'synthetic': data.synthetic})}"
     colours = dict(zip(SIGNS, ("tab:green", "tab:red"), strict=True))
     lines = [
-        Points(f"consecutive {sign} ratings", [one.count for one in own], [one.average for one in own], colours[sign])
+        Points(
+            f"consecutive {sign} ratings",
+            [one.count for one in of_sign],
+            [one.average for one in of_sign],
+            colours[sign],
+        )
         for sign in SIGNS
-        if (own := [point for point in points if point.sign == sign])
+        if (of_sign := [point for point in points if point.sign == sign])
     ]
     reference = {"all ratings": float(data.rating_values[data.codes].mean())}
     panel = PointsPanel("average rating", lines, reference, (data.rating_min, data.rating_max))
@@ -177,8 +182,8 @@ def _load(config: Figure3Config) -> tuple[RatingData, float]:
 def _slopes(points: Sequence[AverageRating]) -> str:
     parts = []
     for sign in SIGNS:
-        own = [point for point in points if point.sign == sign and point.count]
-        parts.append(f"{slope(own):+.4f} per consecutive {sign} rating" if len(own) > 1 else f"no {sign} runs")
+        of_sign = [point for point in points if point.sign == sign and point.count]
+        parts.append(f"{slope(of_sign):+.4f} per consecutive {sign} rating" if len(of_sign) > 1 else f"no {sign} runs")
     return ", ".join(parts)
 
 

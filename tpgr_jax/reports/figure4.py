@@ -14,7 +14,7 @@ import numpy as np
 from harness.reports.method_results import MethodResult, MethodRuns
 from harness.reports.plots import Bars, Points, PointsPanel, plot_bars, plot_points
 from harness.reports.results import Estimate, estimate
-from harness.reports.system_results import Rerun, by, most_runs, title_of
+from harness.reports.system_results import Rerun, grouped, most_runs, title_of
 from harness.reports.tables import Cell, Table, markdown_table, markdown_text
 from harness.runs.index import RunRecord, finished, group_by_settings
 from harness.runs.metric_writer import read_rows
@@ -121,12 +121,12 @@ def compare(runs: Sequence[RunRecord], alpha: float) -> Compared:
     # Runs that differ in nothing but the tree.
     candidates = [run for run in finished(runs) if tpgr.method_name(run) == tpgr.TPGR and tpgr.alpha_of(run) == alpha]
     left_out: list[str] = []
-    by_arm = by(most_runs(group_by_settings(candidates, ignored), left_out), arm_of)
+    by_arm = grouped(most_runs(group_by_settings(candidates, ignored), left_out), arm_of)
     # Within a tree, runs that differ in nothing; the size of vectors counts only for vectors that have one.
     methods = []
-    for arm, own in by_arm.items():
+    for arm, runs_of in by_arm.items():
         kept = _OF_VECTORS if arm.vectors not in (None, "rating") else ()
-        alike = most_runs(group_by_settings(own, lambda key: ignored(key) and key not in kept), left_out)  # noqa: B023
+        alike = most_runs(group_by_settings(runs_of, lambda key: ignored(key) and key not in kept), left_out)  # noqa: B023
         methods.append(MethodRuns(arm.label, tpgr.TPGR, {}, alike))
     # Their results and times.
     collected = tpgr.SYSTEM.read(methods, tpgr.TEST)

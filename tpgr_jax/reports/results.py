@@ -85,7 +85,7 @@ def _choose_data(run: RunRecord | None) -> list[str]:
     return [*(["+experiment=movielens"] if name.startswith("movielens") else []), f"data={name}"]
 
 
-def _is_elsewhere(run: RunRecord, key: str) -> bool:
+def _is_irrelevant(run: RunRecord, key: str) -> bool:
     """Says whether a setting need not be that of the reference: generated ratings have no files, trees their seeds."""
     of_files = ("files", "archive", "member", "url", "checksum", "root", "cache")
     expected = ("expected_users", "expected_items", "expected_ratings")
@@ -116,9 +116,9 @@ SYSTEM = System(
         *("train.log_every", "train.evaluate_every", "train.checkpoint_every", "train.max_to_keep"),
     ),
     choose_data=_choose_data,
-    shared=("data", "env"),
-    own=("tree", "agent", "train"),
-    elsewhere=_is_elsewhere,
+    problem_sections=("data", "env"),
+    method_sections=("tree", "agent", "train"),
+    irrelevant=_is_irrelevant,
 )
 
 
@@ -135,11 +135,11 @@ def comparable_runs(config: TpgrRunsConfig) -> RunsFound:
 
 def opponent(result: MethodResult, policy: str) -> MethodResult:
     """Returns an opponent on the test users of a result; those of all splits in a row where there are several."""
-    firsts = {run.settings.get(SPLIT_SEED): place for place, run in reversed([*enumerate(result.runs)])}
+    firsts = {run.settings.get(SPLIT_SEED): index for index, run in reversed([*enumerate(result.runs)])}
     values = {}
     for metric in TEST.metrics:
         beside = result.values_beside(policy, metric)
-        chosen = [own for place in sorted(firsts.values()) if (own := beside[place]) is not None]
+        chosen = [part for index in sorted(firsts.values()) if (part := beside[index]) is not None]
         values[metric] = np.concatenate(chosen)[None]
     return MethodResult(OPPONENTS[policy], policy, {}, [], values)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from harness.reports.method_results import MethodResult, pooled_p_value
 from harness.reports.plots import Bars, plot_bars
 from harness.reports.results import p_text
-from harness.reports.system_results import Collected, Rerun, by, title_of
+from harness.reports.system_results import Collected, Rerun, grouped, title_of
 from harness.reports.tables import Cell, Table, markdown_table, markdown_text
 from harness.runs.index import RunRecord
 from tpgr_jax.reports import results as tpgr
@@ -76,11 +76,11 @@ def missing_runs(runs: Sequence[RunRecord]) -> list[Rerun]:
     """Returns the methods that have no run at an alpha of the runs at hand; their seeds, too, are those at hand."""
     alphas, missing = sorted({tpgr.alpha_of(run) for run in runs}), []
     for name in tpgr.METHODS:
-        own = [run for run in runs if tpgr.method_name(run) == name]
-        absent = [f"{alpha:g}" for alpha in alphas if alpha not in {tpgr.alpha_of(run) for run in own}]
+        runs_of = [run for run in runs if tpgr.method_name(run) == name]
+        absent = [f"{alpha:g}" for alpha in alphas if alpha not in {tpgr.alpha_of(run) for run in runs_of}]
         if absent:
             last = [f"env.alpha={','.join(absent)}", tpgr.seeds_of(runs)]
-            missing.append(Rerun(name, (own or runs)[0], [], last, like_reference=bool(own)))
+            missing.append(Rerun(name, (runs_of or runs)[0], [], last, like_reference=bool(runs_of)))
     return missing
 
 
@@ -92,7 +92,7 @@ def report_table2(config: tpgr.TpgrRunsConfig) -> None:
     """
     found = tpgr.comparable_runs(config)
     collected = collect(found.runs)
-    at_alphas = by(collected.results, lambda result: tpgr.alpha_of(result.runs[0]))
+    at_alphas = grouped(collected.results, lambda result: tpgr.alpha_of(result.runs[0]))
     title, pictures = title_of("Table 2", found.runs), []
     lines = [markdown_text(tpgr.describe_problem(collected.results[0])) + ".", "", _NOTES] if at_alphas else []
     for alpha, results in sorted(at_alphas.items()):
@@ -100,8 +100,10 @@ def report_table2(config: tpgr.TpgrRunsConfig) -> None:
     if at_alphas:
         path = Path(config.out) / "table2.png"
         panels = [
-            Bars(f"alpha = {alpha:g}", {one.label: one.estimate("reward") for one in own}, tpgr.baselines(own[0]))
-            for alpha, own in sorted(at_alphas.items())
+            Bars(
+                f"alpha = {alpha:g}", {one.label: one.estimate("reward") for one in results}, tpgr.baselines(results[0])
+            )
+            for alpha, results in sorted(at_alphas.items())
         ]
         plot_bars(path, title, "reward per recommendation, 95 % interval", panels)
         pictures = [path.name]
