@@ -1,4 +1,4 @@
-"""Two ceilings that know what no recommender knows: the environment's own users.
+"""Two oracles that know what no recommender knows: the environment's own users.
 
 The greedy oracle takes the item with the highest expected reward now. The planner adds what a click does to the user's
 trust in the shop, which pays later: how much better it is says how much planning is worth in an environment.
@@ -6,18 +6,53 @@ trust in the shop, which pays later: how much better it is says how much plannin
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from harness.errors import UserError
+from harness.settings import NotNegative
+from hrlmg_jax.evaluation.policies import EvaluationPolicy
+from hrlmg_jax.methods import AgentSettings, Method, untrained
+from hrlmg_jax.problem import Problem
 from hrlmg_jax.retrieval.item_scores import best_scored_item
 from sim.envs.histories import Histories
 from sim.envs.policy import Decision, Policy
-from sim.envs.session_env import FeedbackModel, SessionObservation
+from sim.envs.session_env import TRUTH, FeedbackModel, SessionConfig, SessionObservation
 from sim.generators.funnel import FunnelModel
 
 _NUMBERS_PER_ITEM = 64  # of a learned user's hidden layer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(AgentSettings):
+    """What the expected gain of trust counts (`conf/agent/greedy_oracle.yaml`, `conf/agent/planner.yaml`)."""
+
+    trust_weight: NotNegative
+
+    def check(self, env: SessionConfig) -> None:
+        """Checks that users have trust if it counts; raises UserError naming the keys."""
+        if self.trust_weight and env.users != TRUTH:
+            raise UserError(
+                "agent.trust_weight counts the trust of the users of a generated log; learned users have none",
+                do="Set env.users=truth (of a generated log).",
+            )
+
+
+def build(problem: Problem, settings: Settings) -> Method:
+    """Returns the oracle for whatever users it is tested with."""
+    return untrained(settings.name, oracle(problem.env, problem.data.num_items, settings.trust_weight))
+
+
+def oracle(settings: SessionConfig, num_items: int, trust_weight: float) -> EvaluationPolicy:
+    """Returns an evaluation policy that asks the users themselves; it takes no part in the offline test."""
+
+    def policy(users: FeedbackModel) -> Policy:
+        return oracle_policy(users, num_items, settings.click_reward, settings.order_reward, trust_weight)
+
+    return EvaluationPolicy(policy, lambda params: params, False, None)
 
 
 def oracle_policy(
@@ -37,11 +72,11 @@ def oracle_policy(
 
     def value(params: Any, hidden: Any, histories: Histories, item: jax.Array) -> jax.Array:
         probabilities = model.probabilities(params, hidden, histories, item)
-        found = probabilities @ rewards
+        expected = probabilities @ rewards
         if trust_weight:
             assert isinstance(model, FunnelModel), "learned users have no trust"
-            found += trust_weight * (1 - probabilities[0]) * model.trust_gain(params, hidden, item)
-        return found
+            expected += trust_weight * (1 - probabilities[0]) * model.trust_gain(params, hidden, item)
+        return expected
 
     def act(
         params: Any, carry: tuple[()], observation: SessionObservation, key: jax.Array, explore: bool

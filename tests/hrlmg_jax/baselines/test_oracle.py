@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hrlmg_jax.evaluation.oracles import oracle_policy
+from hrlmg_jax.baselines.oracle import oracle_policy
 from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackNetworkConfig, FeedbackParams, LearnedFeedback
 from sim.envs.histories import make_history_table
 from sim.envs.rollout import advance, begin
