@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import jax
 
 from hrlmg_jax.agent.ddpg import Batch, LevelConfig, LevelState, fit_rewards, init_level, update_level
 from hrlmg_jax.agent.networks import ActorCritic, Proposal
-from hrlmg_jax.retrieval.index import ItemIndex, nearest_embedding, nearest_item
-from hrlmg_jax.retrieval.item_scores import best_scored_item
+from hrlmg_jax.retrieval.index import ItemIndex, nearest_embedding, nearest_item, rank_nearest
+from hrlmg_jax.retrieval.item_scores import best_scored_item, rank_scored_items
+from sim.envs.policy import Ranking
 from sim.envs.session_env import SessionObservation
 
 
@@ -40,6 +42,17 @@ class LowLevel(Protocol):
             index: The items.
             key: Of the exploration; None decides greedily.
         """
+
+    def rank(
+        self,
+        params: Any,
+        observation: SessionObservation,
+        directions: jax.Array | None,
+        index: ItemIndex,
+        k: int,
+        available: jax.Array,
+    ) -> Ranking:
+        """Returns the k items that it would recommend first (see `Policy.rank`); otherwise as `act`."""
 
     def update(self, level: LevelState, batch: Batch, index: ItemIndex) -> tuple[LevelState, dict[str, jax.Array]]:
         """Returns the level after one update, and metrics."""
@@ -82,6 +95,19 @@ class DdpgLevel:
         if key is not None:
             proto = self.networks.perturb(proto, self.noise, key)
         return nearest_item(proto, observation, index)
+
+    def rank(
+        self,
+        params: Any,
+        observation: SessionObservation,
+        directions: jax.Array | None,
+        index: ItemIndex,
+        k: int,
+        available: jax.Array,
+    ) -> Ranking:
+        """Returns the k allowed items nearest to the proto-actions, with cosines; see `LowLevel.rank`."""
+        proto = self.propose(params, observation, directions, index).vector[:, 0]
+        return rank_nearest(proto, observation, index, k, available)
 
     def propose(
         self, params: Any, observation: SessionObservation, directions: jax.Array | None, index: ItemIndex
@@ -130,14 +156,32 @@ class DnnLevel:
         key: jax.Array | None,
     ) -> jax.Array:
         """Returns [B] int32 the available items of the highest values, exploring or not; see `LowLevel.act`."""
-        histories, embedding = observation.histories, index.embedding
-        states = self.networks.encode_for_critic(params, histories.browsed, histories.clicked, embedding)
+        states, vectors = self._states(params, observation, index), index.embedding
+        values = partial(self.networks.values_of_items, params)
+        return best_scored_item(values, states, vectors, index.num_items, observation, self._width)
 
-        def values(state: jax.Array, vectors: jax.Array) -> jax.Array:
-            return self.networks.values_of_items(params, state, vectors)
+    def rank(
+        self,
+        params: Any,
+        observation: SessionObservation,
+        directions: jax.Array | None,
+        index: ItemIndex,
+        k: int,
+        available: jax.Array,
+    ) -> Ranking:
+        """Returns the k allowed items of the highest values; see `LowLevel.rank`."""
+        states, vectors = self._states(params, observation, index), index.embedding
+        values = partial(self.networks.values_of_items, params)
+        return rank_scored_items(values, states, vectors, observation, k, available, self._width)
 
-        width = self.networks.config.critic_width
-        return best_scored_item(values, states, embedding, index.num_items, observation, width)
+    def _states(self, params: Any, observation: SessionObservation, index: ItemIndex) -> jax.Array:
+        histories = observation.histories
+        return self.networks.encode_for_critic(params, histories.browsed, histories.clicked, index.embedding)
+
+    @property
+    def _width(self) -> int:
+        """Numbers per item that a value needs."""
+        return self.networks.config.critic_width
 
     def update(self, level: LevelState, batch: Batch, index: ItemIndex) -> tuple[LevelState, dict[str, jax.Array]]:
         """Fits LCritic to the rewards."""

@@ -17,7 +17,7 @@ from hrlmg_jax.agent.windows import Window, goal_in_force, new_window
 from hrlmg_jax.retrieval.index import ItemIndex
 from sim.envs.available_items import draw_item
 from sim.envs.histories import HistoryTable
-from sim.envs.policy import Decision, Policy
+from sim.envs.policy import Decision, Policy, Ranking
 from sim.envs.session_env import SessionObservation
 
 _WARM_UP_DRAWS = 16
@@ -60,13 +60,19 @@ class OneLevelPolicy:
 
     def as_policy(self) -> Policy:
         """Returns what a rollout plays; its carry is empty."""
-        return Policy(lambda params, batch_size: (), self._act)
+        return Policy(lambda params, batch_size: (), self._act, self._rank)
 
     def _act(
         self, params: ActingParams, carry: tuple[()], observation: SessionObservation, key: jax.Array, explore: bool
     ) -> tuple[tuple[()], Decision]:
         directions = self._directions(params, observation)
         return carry, _recommend(self.low, self.epsilon, params, observation, directions, key, explore)
+
+    def _rank(
+        self, params: ActingParams, carry: tuple[()], observation: SessionObservation, k: int, available: jax.Array
+    ) -> Ranking:
+        directions = self._directions(params, observation)
+        return self.low.rank(params.low, observation, directions, params.index, k, available)
 
     def _directions(self, params: ActingParams, observation: SessionObservation) -> jax.Array | None:
         if self.memory is None:
@@ -100,7 +106,7 @@ class TwoLevelPolicy:
 
         Greedy, it is Algorithm 3: no noise, and no high level unless the low level sees its goals.
         """
-        return Policy(self._initial_window, self._act)
+        return Policy(self._initial_window, self._act, self._rank)
 
     def _initial_window(self, params: ActingParams, batch_size: int) -> Window:
         goals = jnp.zeros((batch_size, self.goals.count, self.embedding_size))
@@ -114,6 +120,14 @@ class TwoLevelPolicy:
             window = self._renewed(params, window, observation, jax.random.fold_in(key, 1) if explore else None)
         directions = self._directions(window, observation)
         return window, _recommend(self.low, self.epsilon, params, observation, directions, key, explore)
+
+    def _rank(
+        self, params: ActingParams, window: Window, observation: SessionObservation, k: int, available: jax.Array
+    ) -> Ranking:
+        if self.goals.conditioned:
+            window = self._renewed(params, window, observation, None)
+        directions = self._directions(window, observation)
+        return self.low.rank(params.low, observation, directions, params.index, k, available)
 
     def _directions(self, window: Window, observation: SessionObservation) -> jax.Array | None:
         """Returns [B, 1, E] the goals in force, if the low level sees them."""

@@ -7,6 +7,7 @@ trust in the shop, which pays later: how much better it is says how much plannin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,9 +18,9 @@ from harness.settings import NotNegative
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.methods import AgentSettings, Method, untrained
 from hrlmg_jax.problem import Problem
-from hrlmg_jax.retrieval.item_scores import best_scored_item
+from hrlmg_jax.retrieval.item_scores import best_scored_item, rank_scored_items
 from sim.envs.histories import Histories
-from sim.envs.policy import Decision, Policy
+from sim.envs.policy import Decision, Policy, Ranking
 from sim.envs.session_env import TRUTH, FeedbackModel, SessionConfig, SessionObservation
 from sim.generators.funnel import FunnelModel
 
@@ -78,15 +79,22 @@ def oracle_policy(
             expected += trust_weight * (1 - probabilities[0]) * model.trust_gain(params, hidden, item)
         return expected
 
+    def values(params: Any, user: tuple[Any, Histories], items: jax.Array) -> jax.Array:
+        return jax.vmap(lambda item: value(params, *user, item))(items)
+
+    items = jnp.arange(num_items, dtype=jnp.int32)
+
     def act(
         params: Any, carry: tuple[()], observation: SessionObservation, key: jax.Array, explore: bool
     ) -> tuple[tuple[()], Decision]:
-        def values(user: tuple[Any, Histories], items: jax.Array) -> jax.Array:
-            return jax.vmap(lambda item: value(params, *user, item))(items)
-
         users = (observation.hidden, observation.histories)
-        items = jnp.arange(num_items, dtype=jnp.int32)
-        item = best_scored_item(values, users, items, num_items, observation, _NUMBERS_PER_ITEM)
+        scores = partial(values, params)
+        item = best_scored_item(scores, users, items, num_items, observation, _NUMBERS_PER_ITEM)
         return carry, Decision(item, jnp.zeros(item.shape))
 
-    return Policy(lambda params, batch_size: (), act)
+    def rank(params: Any, carry: tuple[()], observation: SessionObservation, k: int, available: jax.Array) -> Ranking:
+        users = (observation.hidden, observation.histories)
+        scores = partial(values, params)
+        return rank_scored_items(scores, users, items, observation, k, available, _NUMBERS_PER_ITEM)
+
+    return Policy(lambda params, batch_size: (), act, rank)
