@@ -22,9 +22,12 @@ from harness.reports.benchmark import (
     run_benchmark,
     seconds_of,
 )
-from hrlmg_jax.agent.learner import HrlLearner, World
-from hrlmg_jax.agent.networks import ActorCritic
-from hrlmg_jax.problem import Problem, fixed_rankings, load_data, make_env, make_learner
+from harness.runs.composition import composed_values
+from harness.settings import read_settings
+from hrlmg_jax.agent import hrl_mg
+from hrlmg_jax.agent.learner import Learner, World
+from hrlmg_jax.agent.networks import NetworkConfig
+from hrlmg_jax.problem import Problem, fixed_rankings, load_data, make_env
 from hrlmg_jax.retrieval.index import ItemIndex, make_item_index, nearest_items
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackParams, LearnedFeedback
@@ -41,23 +44,38 @@ _SESSION = (300, 150)  # recommendations, and how many have been made
 _NEAR = "near an item"
 
 
-def settings(*overrides: str) -> RunConfig:
-    """Returns the configuration of `python -m hrlmg_jax.train OVERRIDES`."""
-    return composed_settings(RunConfig, "train_hrl_mg", *overrides)
+@dataclass(frozen=True)
+class Parts:
+    """What is measured: a run's settings, those of its agent, its learner with tables, and its problem."""
+
+    config: RunConfig
+    agent: hrl_mg.Settings
+    learner: Learner
+    world: World
+    problem: Problem
 
 
-def make_parts(config: RunConfig) -> tuple[HrlLearner, World, Problem]:
+def agent_settings(*overrides: str) -> hrl_mg.Settings:
+    """Returns the agent's part of the configuration of `python -m hrlmg_jax.train OVERRIDES`."""
+    return read_settings(hrl_mg.Settings, composed_values("train_hrl_mg", overrides)["agent"], "agent")
+
+
+def make_parts(smoke: bool) -> Parts:
     """Builds learner and tables over the generated log with an untrained user model, which takes as long to ask."""
-    data = load_data(config)
+    overrides = ["data.size=tiny", *_SHORT] if smoke else ["data.size=small"]
+    config, agent = composed_settings(RunConfig, "train_hrl_mg", *overrides), agent_settings(*overrides)
+    data = load_data(config.fit(), config.longest_session)
     key, embedding_key = jax.random.split(jax.random.key(0))
     embedding = unit(jax.random.normal(embedding_key, (data.log.num_items, config.simulator.embedding.size)))
     network = FeedbackNetwork(config.simulator.network)
     history = jnp.zeros((1, config.env.history_length), jnp.int32)
     params = network.init(key, history, history, jnp.zeros((1,), jnp.int32), embedding)["params"]
     simulator = Simulator(LearnedFeedback(network), FeedbackParams(params, embedding), {})
-    problem = Problem(data, simulator, fixed_rankings(config, data))
-    learner, world = make_learner(config, problem)
-    return learner, world, problem
+    rankings = fixed_rankings(config.env, data)
+    problem = Problem(data, config.env, simulator, rankings, config.longest_session)
+    env = make_env(config.env, problem.users, config.env.episode_length)
+    learner = hrl_mg.make_learner(agent, env, config.simulator.embedding.size)
+    return Parts(config, agent, learner, hrl_mg.make_world(problem, agent.retrieval), problem)
 
 
 def encoding(config: RunConfig, hidden_size: int, state_size: int) -> float:
@@ -67,38 +85,40 @@ def encoding(config: RunConfig, hidden_size: int, state_size: int) -> float:
     return 2.0 * (2 * gru + 2 * hidden_size * state_size)
 
 
-def level_operations(config: RunConfig, networks: ActorCritic, batch_size: int) -> float:
+def level_operations(config: RunConfig, sizes: NetworkConfig, heads: int, batch_size: int) -> float:
     """Returns the operations of one update of a level: targets forward; losses forward and (twice as much) back."""
-    sizes, embedding = config.learning_agent.network, config.simulator.embedding.size
+    embedding = config.simulator.embedding.size
     encoders = (1 + sizes.num_critics) * encoding(config, sizes.hidden_size, sizes.state_size)
-    actor = 2.0 * sizes.state_size * networks.heads * embedding
-    critic = 2.0 * networks.heads * ((sizes.state_size + embedding) * sizes.critic_width + sizes.critic_width)
+    actor = 2.0 * sizes.state_size * heads * embedding
+    critic = 2.0 * heads * ((sizes.state_size + embedding) * sizes.critic_width + sizes.critic_width)
     forward = encoders + actor + sizes.num_critics * critic
     return batch_size * (forward + 3 * (forward + critic))
 
 
-def step_operations(config: RunConfig, learner: HrlLearner, num_items: int) -> tuple[float, float]:
+def step_operations(parts: Parts) -> tuple[float, float]:
     """Returns the operations of the matrix products of a training step: of its recommendations, and of its updates."""
-    agent, embedding = config.learning_agent, config.simulator.embedding.size
-    own = encoding(config, agent.network.hidden_size, agent.network.state_size)
+    config, agent, embedding = parts.config, parts.agent, parts.config.simulator.embedding.size
+    # A recommendation: the agent's state, the user's state, the product with all items.
+    acting = encoding(config, agent.network.hidden_size, agent.network.state_size)
     user = encoding(config, config.simulator.network.hidden_size, config.simulator.network.state_size)
-    retrieval = 2.0 * embedding * num_items
-    played = agent.learner.sessions * (own + user + retrieval)
-    updated = level_operations(config, learner.policy.low, agent.learner.batch_size)
-    updated += agent.learner.batch_size * retrieval  # the target's action is the nearest item
-    if learner.policy.high is not None:
-        assert isinstance(learner.policy.high, ActorCritic), "operations of a memory are not counted"
-        played += agent.learner.sessions * own / agent.goals.period
-        updated += level_operations(config, learner.policy.high, agent.learner.high_batch_size)
+    retrieval = 2.0 * embedding * parts.problem.data.num_items
+    played = agent.learner.sessions * (acting + user + retrieval)
+    # Updates; the low level's target asks about the nearest item.
+    updated = level_operations(config, agent.network, 1, agent.learner.batch_size)
+    updated += agent.learner.batch_size * retrieval
+    if agent.goals.enabled:
+        assert not agent.goals.memory, "operations of a memory are not counted"
+        played += agent.learner.sessions * acting / agent.goals.period
+        updated += level_operations(config, agent.network, agent.goals.count, agent.learner.high_batch_size)
     return played, updated
 
 
 def bench_training(smoke: bool) -> list[Line]:
     """Training steps past the warm-up: one recommendation in every session, one update of each level."""
-    config = settings("data.size=tiny" if smoke else "data.size=small", *(_SHORT if smoke else ()))
-    learner, world, problem = make_parts(config)
+    parts = make_parts(smoke)
+    config, agent, learner, world = parts.config, parts.agent, parts.learner, parts.world
     state = jax.block_until_ready(jax.jit(learner.init)(jax.random.key(0), world))
-    state = dataclasses.replace(state, step=jnp.int32(config.learning_agent.learner.warm_up_steps))
+    state = dataclasses.replace(state, step=jnp.int32(agent.learner.warm_up_steps))
 
     def several(state: Any, world: World) -> Any:
         return jax.lax.scan(lambda state, _: learner.train_step(state, world), state, None, length=_STEPS_AT_A_TIME)
@@ -113,9 +133,9 @@ def bench_training(smoke: bool) -> list[Line]:
 
     seconds = seconds_of(advance, 1 if smoke else 7) / _STEPS_AT_A_TIME
     rate = matrix_product_rate(256 if smoke else 2048)
-    played, updated = step_operations(config, learner, problem.data.num_items)
-    sessions, length = config.learning_agent.learner.sessions, config.env.episode_length
-    levels = 2 if config.learning_agent.goals.enabled else 1
+    played, updated = step_operations(parts)
+    sessions, length = agent.learner.sessions, config.env.episode_length
+    levels = 2 if agent.goals.enabled else 1
     counted = f"{played / 1e9:.3f} GFLOP of recommendations, {updated / 1e9:.3f} of updates"
     lines = [
         Line("matrix product, float32", rate / 1e9, "GFLOP/s"),
@@ -133,8 +153,8 @@ def bench_training(smoke: bool) -> list[Line]:
 
 def bench_rollout(smoke: bool) -> list[Line]:
     """Whole sessions with the learned user: greedy decisions of the agent, and a random policy."""
-    config = settings("data.size=tiny" if smoke else "data.size=small", *(_SHORT if smoke else ()))
-    learner, world, problem = make_parts(config)
+    parts = make_parts(smoke)
+    config, learner, world, problem = parts.config, parts.learner, parts.world, parts.problem
     state = jax.jit(learner.init)(jax.random.key(0), world)
     length = config.env.episode_length
     env = make_env(config.env, problem.simulator.model, length)
@@ -230,7 +250,7 @@ def bench_retrieval(smoke: bool) -> list[Line]:
 
 
 def _item_index(items: np.ndarray, backend: str, codes: str = "learned") -> ItemIndex:
-    config = settings(f"agent.retrieval.backend={backend}", f"agent.retrieval.codes={codes}").learning_agent.retrieval
+    config = agent_settings(f"agent.retrieval.backend={backend}", f"agent.retrieval.codes={codes}").retrieval
     return jax.block_until_ready(make_item_index(config, items, len(items), np.zeros(0, np.int32), 0))
 
 

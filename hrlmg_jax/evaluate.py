@@ -19,8 +19,8 @@ from harness.runs.seeds import read_single_run
 from harness.settings import Integer, read_settings
 from harness.training.command import relocated
 from hrlmg_jax.evaluation.evaluate_run import Comparison
-from hrlmg_jax.methods import make_method
 from hrlmg_jax.problem import check_same_origin, load_data, make_problem
+from hrlmg_jax.registry import build_method
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model.store import FILE
 
@@ -65,10 +65,10 @@ def evaluate(settings: EvaluateConfig) -> None:
             where=str(folder.path),
             do=f"Continue it: python -m hrlmg_jax.train resume={folder.path}",
         )
-    data = load_data(config)
+    data = load_data(config.fit(), config.longest_session)
     check_same_origin(data, folder)
-    problem = make_problem(config, values, data, folder)
-    method, comparison = make_method(config, problem), Comparison(config, problem)
+    problem = make_problem(config.fit(), values, data, folder, config.longest_session)
+    method, comparison = build_method(problem, config.agent), Comparison(config, problem)
     if method.agent is None:
         comparison.test(method.best(None), config.seed, folder, 0)
         return

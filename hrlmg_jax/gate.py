@@ -16,11 +16,11 @@ from omegaconf import DictConfig
 from harness.command import CONFIGURATION, run_command, task
 from harness.errors import UserError
 from harness.settings import Count, read_settings
+from hrlmg_jax.baselines.oracle import Settings as OracleSettings
+from hrlmg_jax.baselines.oracle import oracle
 from hrlmg_jax.evaluation.online import OnlineTest, make_player, session_rows
-from hrlmg_jax.evaluation.policies import oracle
 from hrlmg_jax.problem import make_env, true_env_params
 from hrlmg_jax.sessions import load_sessions
-from hrlmg_jax.settings import OracleAgent
 from sim.datasets.events import LogConfig, log_statistics
 from sim.envs.nearest_items import map_rows
 from sim.envs.session_env import SessionConfig, SessionEnv, SessionParams
@@ -38,7 +38,7 @@ class GateConfig:
 
     data: LogConfig
     env: SessionConfig
-    agent: OracleAgent
+    agent: OracleSettings
     sessions: Count
     sessions_at_a_time: Count
 

@@ -1,4 +1,4 @@
-"""Puts the parts of a run together: log, simulator, environment, policy, learner."""
+"""What the agents of a run are compared on: log, learned user, environment; and the record of where they came from."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ import numpy as np
 from harness.errors import UserError
 from harness.runs import provenance
 from harness.runs.run_folder import RunFolder
-from hrlmg_jax.agent.learner import HrlLearner, World
-from hrlmg_jax.agent.networks import ActorCritic
-from hrlmg_jax.agent.policy import TwoLevelPolicy, make_high_level
-from hrlmg_jax.retrieval.index import make_item_index
 from hrlmg_jax.sessions import SessionData, describe_log, load_sessions
-from hrlmg_jax.settings import BEST_RATE, COUNT, POPULARITY, RunConfig
 from hrlmg_jax.user_model.fit import FitConfig
 from hrlmg_jax.user_model.store import FILE, Simulator, load_simulator, obtain_simulator
 from sim.envs.session_env import TRUTH, FeedbackModel, SessionConfig, SessionEnv, SessionParams
 from sim.generators.funnel import FunnelModel, truth_of_sessions
+
+POPULARITY, BEST_RATE, COUNT = "popularity", "best_rate", "count"
+"""Fixed lists: by total reward in the log, by reward per impression, by impressions."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +28,22 @@ class Problem:
 
     Attributes:
         data: The log and its parts.
+        env: Settings of the sessions; who answers (`env.users`) is the generator's own users for generated logs only.
         simulator: The learned user.
         rankings: [I] int32 fixed lists by name, best item first.
-        truth: Whether the generator's own users answer in place of the learned one (generated logs only).
+        longest_session: Recommendations of the longest session to be played.
     """
 
     data: SessionData
+    env: SessionConfig
     simulator: Simulator
     rankings: dict[str, np.ndarray]
-    truth: bool = False
+    longest_session: int
+
+    @property
+    def truth(self) -> bool:
+        """Whether the users who wrote a generated log answer in place of the learned one."""
+        return self.env.users == TRUTH
 
     @property
     def users(self) -> FeedbackModel:
@@ -53,11 +58,15 @@ class Problem:
 
     def with_truth(self) -> Problem:
         """Returns the same with the users who wrote the log."""
-        return dataclasses.replace(self, truth=True)
+        return dataclasses.replace(self, env=dataclasses.replace(self.env, users="truth"))
 
 
-def load_data(config: FitConfig | RunConfig) -> SessionData:
+def load_data(config: FitConfig, longest_session: int = 0) -> SessionData:
     """Loads and splits the log; checks that its catalogue suffices for a session without repeats.
+
+    Args:
+        config: Which log, whose users, and who is held out.
+        longest_session: Recommendations of the longest session to be played.
 
     Raises:
         UserError: Log missing or damaged, or too small; or users are wanted that it does not know.
@@ -69,26 +78,27 @@ def load_data(config: FitConfig | RunConfig) -> SessionData:
             where="env.users=truth",
             do="Let learned users answer (env.users=learned), or take data=synthetic_funnel.",
         )
-    if isinstance(config, RunConfig):
-        longest = max(config.env.episode_length, config.evaluation.long)
-        if data.num_items < longest:
-            raise UserError(
-                f"{data.log.name} has {data.num_items} items to recommend, a session recommends {longest} different "
-                "ones",
-                where=data.log.source,
-                do=f"Set env.episode_length and evaluation.long (and .short) to at most {data.num_items}.",
-            )
+    if data.num_items < longest_session:
+        raise UserError(
+            f"{data.log.name} has {data.num_items} items to recommend, a session recommends {longest_session} "
+            "different ones",
+            where=data.log.source,
+            do=f"Set env.episode_length and evaluation.long (and .short) to at most {data.num_items}.",
+        )
     return data
 
 
-def make_problem(config: RunConfig, values: dict[str, Any], data: SessionData, folder: RunFolder) -> Problem:
+def make_problem(
+    config: FitConfig, values: dict[str, Any], data: SessionData, folder: RunFolder, longest_session: int
+) -> Problem:
     """Takes the simulator from the run folder, or fits it (or finds it fitted) and copies it there.
 
     Args:
-        config: Of the run.
-        values: The same as plain values.
+        config: Log, sessions and simulator.
+        values: The run's settings as plain values.
         data: The log.
         folder: The run folder.
+        longest_session: Recommendations of the longest session to be played.
 
     Raises:
         UserError: The simulator is damaged or of another log.
@@ -97,11 +107,11 @@ def make_problem(config: RunConfig, values: dict[str, Any], data: SessionData, f
         simulator = load_simulator(config.simulator, folder, data)
     else:
         fitted = {key: values[key] for key in ("data", "env", "simulator")}
-        simulator = obtain_simulator(config.fit(), fitted, data, folder)
-    return Problem(data, simulator, fixed_rankings(config, data), config.env.users == TRUTH)
+        simulator = obtain_simulator(config, fitted, data, folder)
+    return Problem(data, config.env, simulator, fixed_rankings(config.env, data), longest_session)
 
 
-def fixed_rankings(config: RunConfig, data: SessionData) -> dict[str, np.ndarray]:
+def fixed_rankings(env: SessionConfig, data: SessionData) -> dict[str, np.ndarray]:
     """Ranks the catalogue by training users' feedback, [I] int32 each, ties to the lower index.
 
     Returns:
@@ -109,39 +119,14 @@ def fixed_rankings(config: RunConfig, data: SessionData) -> dict[str, np.ndarray
         mean as if every item had been shown 100 times more at the mean rate; "count": by impressions.
     """
     counts = data.training_counts()
-    order = config.env.order_reward
-    reward = config.env.click_reward * (counts["clicked"] - counts["ordered"]) + order * counts["ordered"]
+    order = env.order_reward
+    reward = env.click_reward * (counts["clicked"] - counts["ordered"]) + order * counts["ordered"]
     prior = 100.0
     rate = (reward + prior * reward.sum() / counts["shown"].sum()) / (counts["shown"] + prior)
     return {
         name: np.argsort(-score, kind="stable").astype(np.int32)
         for name, score in ((POPULARITY, reward), (BEST_RATE, rate), (COUNT, counts["shown"]))
     }
-
-
-def make_learner(config: RunConfig, problem: Problem) -> tuple[HrlLearner, World]:
-    """Builds the learner and the tables that it reads on the device."""
-    agent, data = config.learning_agent, problem.data
-    size = config.simulator.embedding.size
-    goals = agent.goals
-    policy = TwoLevelPolicy(
-        low=ActorCritic(agent.network, 1, size, goals.directions_seen),
-        high=make_high_level(agent.network, goals, size),
-        goals=goals,
-        action_noise=agent.learner.action_noise,
-        history_length=config.env.history_length,
-        decides=agent.decides,
-        epsilon=agent.learner.epsilon,
-    )
-    env = make_env(config.env, problem.users, config.env.episode_length)
-    learner = HrlLearner(env, policy, agent.learner)
-    embedding = np.asarray(problem.simulator.params.embedding)
-    longest = max(config.env.episode_length, config.evaluation.long)
-    popularity = problem.rankings["popularity"]
-    index = make_item_index(agent.retrieval, embedding, data.num_items, popularity, longest)
-    shown = np.cumsum(data.training_counts()["shown"], dtype=np.float64)
-    frequency = jnp.asarray(shown / shown[-1], jnp.float32)
-    return learner, World(problem.env_params(data.first_rows("train")), index, frequency)
 
 
 def true_env_params(data: SessionData, rows: np.ndarray) -> SessionParams:

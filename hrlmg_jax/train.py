@@ -27,11 +27,11 @@ from harness.training.parallel_seeds import Member
 from hrlmg_jax.evaluation.collapse import CollapseWatch, collapse_at_the_end
 from hrlmg_jax.evaluation.evaluate_run import Comparison, references
 from hrlmg_jax.evaluation.online import make_validation
-from hrlmg_jax.evaluation.policies import Contestant
-from hrlmg_jax.methods import make_method
+from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.problem import Problem, check_same_origin, load_data, make_problem, record_origin
+from hrlmg_jax.registry import build_method
 from hrlmg_jax.sessions import describe_log, row_labels
-from hrlmg_jax.settings import RunConfig, TwoLevelAgent
+from hrlmg_jax.settings import RunConfig
 
 _TRUTH_NOTE = "; the generator's own users answer"
 register_run_folder_resolver()  # conf/train_hrl_mg.yaml needs it while Hydra composes
@@ -59,14 +59,15 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
     configs = [read_settings(RunConfig, run.values) for run in runs]
     check_logger(configs[0].logger)
     with phases.phase("data"):
-        data = load_data(configs[0])
+        data = load_data(configs[0].fit(), configs[0].longest_session)
     if not resume:
         runs = [Run({**run.values, "data": with_absolute_places(run.values["data"])}, run.folder) for run in runs]
     origin = partial(record_origin, data), partial(check_same_origin, data)
     with opened_runs(runs, resume, configs[0].train, *origin, phases) as begin:
         with phases.phase("simulator"):
             problems = [
-                make_problem(config, run.values, data, run.folder) for config, run in zip(configs, runs, strict=True)
+                make_problem(config.fit(), run.values, data, run.folder, config.longest_session)
+                for config, run in zip(configs, runs, strict=True)
             ]
         with device_mesh(configs[0].devices, *_spread_over_devices(configs[0])):
             _train_in_folders(configs, runs, problems[0], phases, begin)
@@ -74,16 +75,15 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
 
 def _spread_over_devices(config: RunConfig) -> tuple[int, str]:
     """Returns how many sessions the devices share, and the setting that says so."""
-    if isinstance(config.agent, TwoLevelAgent):
-        return config.agent.learner.sessions, "agent.learner.sessions"
-    return config.evaluation.sessions_at_a_time, "evaluation.sessions_at_a_time"
+    tested = config.evaluation.sessions_at_a_time, "evaluation.sessions_at_a_time"
+    return config.agent.parallel_sessions or tested
 
 
 def _train_in_folders(
     configs: list[RunConfig], runs: list[Run], problem: Problem, phases: Phases, begin: Callable[[], None]
 ) -> None:
     config, folders = configs[0], [run.folder for run in runs]
-    method = make_method(config, problem)
+    method = build_method(problem, config.agent)
     keys = [jax.random.key(config.seed) for config in configs]
     if method.agent is None:
         _announce(problem, method.describe(None), folders)
@@ -112,12 +112,14 @@ def _train_in_folders(
 
 
 def _validation(
-    validate: Callable[[Contestant], dict[str, float]], newest: Callable[[Any], Contestant], watch: CollapseWatch
+    validate: Callable[[EvaluationPolicy], dict[str, float]],
+    newest: Callable[[Any], EvaluationPolicy],
+    watch: CollapseWatch,
 ) -> Callable[[Any], dict[str, float]]:
     def evaluate(state: Any) -> dict[str, float]:
-        found = validate(newest(state))
-        watch.look_at(found)
-        return found
+        metrics = validate(newest(state))
+        watch.look_at(metrics)
+        return metrics
 
     return evaluate
 

@@ -31,6 +31,28 @@ class OptimizerConfig:
     clip_norm: float
 
 
+@dataclass(frozen=True)
+class LevelConfig:
+    """How a level learns.
+
+    Attributes:
+        optimizer: Of actor and critic.
+        tau: By how much the targets follow (Algorithm 2, line 27).
+        gamma: Discount.
+        bootstrap: Whether the end of a session, which is a truncation, is bootstrapped from like any other step.
+    """
+
+    optimizer: OptimizerConfig
+    tau: float
+    gamma: float
+    bootstrap: bool
+
+    def discount(self, truncated: jax.Array) -> jax.Array:
+        """Returns gamma, or 0 for transitions [B] bool after which nothing counts."""
+        ends = jnp.zeros_like(truncated) if self.bootstrap else truncated
+        return jnp.where(ends, 0.0, self.gamma)
+
+
 @flax.struct.dataclass
 class LevelState:
     """What learning changes in one level: parameters, target parameters, Adam's moments (actor, critic)."""
@@ -50,9 +72,9 @@ class Batch:
         reward: [B, M] what each head is trained on: r^low, or phi_i.
         active: [B, M] float32, 0 for goals whose stage never came (a session that ended early).
         discount: [B] gamma, or 0 where nothing follows.
-        following: Two histories [B, N] of the next state.
-        seen: [B, K, E] what the networks see besides: the active goal, or what is remembered; None for nothing.
-        following_seen: [B, K, E] the same in the next state.
+        next_state: Two histories [B, N] of the next state.
+        directions: [B, K, E] what the networks see besides: the active goal, or what is remembered; None for nothing.
+        next_directions: [B, K, E] the same in the next state.
     """
 
     state: tuple[jax.Array, jax.Array]
@@ -60,9 +82,9 @@ class Batch:
     reward: jax.Array
     active: jax.Array
     discount: jax.Array
-    following: tuple[jax.Array, jax.Array]
-    seen: jax.Array | None = None
-    following_seen: jax.Array | None = None
+    next_state: tuple[jax.Array, jax.Array]
+    directions: jax.Array | None = None
+    next_directions: jax.Array | None = None
 
 
 def optimizers(config: OptimizerConfig) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
@@ -93,14 +115,14 @@ def td_targets(
         embedding: [J, E] items.
         executed: From the actor's [B, M, E] to what the critic is asked about: the same, or the nearest items.
     """
-    actor_state, critic_states = networks.encode(target, *batch.following, embedding)
-    proposal = networks.propose(target["actor"], actor_state, batch.following_seen)
-    q = networks.value(target["critic"], critic_states, executed(proposal.vector), batch.following_seen)
+    actor_state, critic_states = networks.encode(target, *batch.next_state, embedding)
+    proposal = networks.propose(target["actor"], actor_state, batch.next_directions)
+    q = networks.value(target["critic"], critic_states, executed(proposal.vector), batch.next_directions)
     return batch.reward + batch.discount[:, None] * jnp.min(q, axis=0)
 
 
-def losses(
-    networks: ActorCritic, params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array, supervised: bool = False
+def actor_critic_loss(
+    networks: ActorCritic, params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns the critics' loss (Eq. 16, 19) plus the actor's (Eq. 18, 21), each of which moves only its own networks.
 
@@ -113,26 +135,39 @@ def losses(
         batch: Transitions.
         targets: [B, M] from `td_targets`, constants.
         embedding: [J, E] items.
-        supervised: Leaves the actor's loss out.
     """
     actor_state, critic_states = networks.encode(params, *batch.state, embedding)
-    q = networks.value(params["critic"], critic_states, batch.action, batch.seen)
-    chex.assert_equal_shape([q[0], targets, batch.reward])
-    critic_loss = jnp.sum(jnp.mean(batch.active * (q - targets) ** 2, axis=1))
-    if supervised:
-        return critic_loss, {"critic_loss": critic_loss, "q": jnp.mean(q)}
-    proposal = networks.propose(params["actor"], actor_state, batch.seen)
+    # Critics: (y - Q_k(s, a))^2.
+    critic_loss, metrics = _critic_loss(networks, params["critic"], critic_states, batch, targets)
+    # Actor: -Q_1(s, f(s)), the critic held still.
+    proposal = networks.propose(params["actor"], actor_state, batch.directions)
     first_critic = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf[:1]), params["critic"])
-    proposed = networks.value(first_critic, jax.lax.stop_gradient(critic_states[:1]), proposal.vector, batch.seen)[0]
+    first_state = jax.lax.stop_gradient(critic_states[:1])
+    proposed = networks.value(first_critic, first_state, proposal.vector, batch.directions)[0]
     actor_loss = -jnp.sum(jnp.mean(proposed, axis=0))
-    metrics = {
-        "critic_loss": critic_loss,
+    metrics |= {
         "actor_loss": actor_loss,
-        "q": jnp.mean(q),
         "q_of_actor": jnp.mean(proposed),
         "saturation": jnp.mean(proposal.saturation),
     }
     return critic_loss + actor_loss, metrics
+
+
+def critic_loss(
+    networks: ActorCritic, params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns the critics' loss alone; see `actor_critic_loss`."""
+    _, critic_states = networks.encode(params, *batch.state, embedding)
+    return _critic_loss(networks, params["critic"], critic_states, batch, targets)
+
+
+def _critic_loss(
+    networks: ActorCritic, critic: Any, states: jax.Array, batch: Batch, targets: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    q = networks.value(critic, states, batch.action, batch.directions)
+    chex.assert_equal_shape([q[0], targets, batch.reward])
+    loss = jnp.sum(jnp.mean(batch.active * (q - targets) ** 2, axis=1))
+    return loss, {"critic_loss": loss, "q": jnp.mean(q)}
 
 
 def gradient_of(
@@ -140,17 +175,17 @@ def gradient_of(
 ) -> tuple[Any, dict[str, jax.Array]]:
     """Returns the gradient of a loss and its metrics; many devices take each that of their transitions."""
 
-    def own(params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array) -> Any:
+    def of_share(params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array) -> Any:
         return mean_over_devices(jax.grad(loss, has_aux=True)(params, batch, targets, embedding))
 
     along = PartitionSpec(EPISODES)
-    spread = per_device(own, (EVERYWHERE, along, along, EVERYWHERE), EVERYWHERE, targets.shape[0])
+    spread = per_device(of_share, (EVERYWHERE, along, along, EVERYWHERE), EVERYWHERE, targets.shape[0])
     gradient, metrics = spread(params, batch, targets, embedding)
     return gradient, metrics
 
 
 def descend_level(
-    gradient: Any, config: OptimizerConfig, tau: float, level: LevelState, moved: tuple[str, ...]
+    gradient: Any, config: OptimizerConfig, tau: float, level: LevelState, moved: tuple[str, ...] = ("actor", "critic")
 ) -> tuple[LevelState, dict[str, jax.Array]]:
     """Takes one step of Adam, then lets the targets follow; returns the level and the norms of the gradients.
 
@@ -172,24 +207,25 @@ def descend_level(
 
 def update_level(
     networks: ActorCritic,
-    config: OptimizerConfig,
-    tau: float,
+    config: LevelConfig,
     level: LevelState,
     batch: Batch,
     embedding: jax.Array,
     executed: Callable[[jax.Array], jax.Array],
-    supervised: bool = False,
 ) -> tuple[LevelState, dict[str, jax.Array]]:
-    """Updates critics and actor once, then the targets; returns the level and its losses, Q means and saturation.
-
-    With `supervised` the critics learn the rewards of the actions themselves, whatever follows, and the actor stays as
-    it is.
-    """
-    if supervised:
-        targets = batch.reward
-    else:
-        targets = jax.lax.stop_gradient(td_targets(networks, level.target, batch, embedding, executed))
-    loss = partial(losses, networks, supervised=supervised)
+    """Updates critics and actor once, then the targets; returns the level and its losses, Q means and saturation."""
+    targets = jax.lax.stop_gradient(td_targets(networks, level.target, batch, embedding, executed))
+    loss = partial(actor_critic_loss, networks)
     gradient, metrics = gradient_of(loss, level.params, batch, targets, embedding)
-    level, norms = descend_level(gradient, config, tau, level, ("critic",) if supervised else ("actor", "critic"))
+    level, norms = descend_level(gradient, config.optimizer, config.tau, level)
+    return level, metrics | norms
+
+
+def fit_rewards(
+    networks: ActorCritic, config: LevelConfig, level: LevelState, batch: Batch, embedding: jax.Array
+) -> tuple[LevelState, dict[str, jax.Array]]:
+    """Lets the critics learn the rewards of the actions themselves, whatever follows; the actor stays as it is."""
+    loss = partial(critic_loss, networks)
+    gradient, metrics = gradient_of(loss, level.params, batch, batch.reward, embedding)
+    level, norms = descend_level(gradient, config.optimizer, config.tau, level, ("critic",))
     return level, metrics | norms

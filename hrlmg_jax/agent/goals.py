@@ -1,4 +1,4 @@
-"""Goals: stages of a window, internal reward (Eq. 12), benefit assignment (Eq. 14 and 15), what they are made from."""
+"""Goals: stages of a window, internal reward (Eq. 12), benefit assignment (Eq. 14 and 15), settings."""
 
 from __future__ import annotations
 
@@ -10,11 +10,6 @@ import jax.numpy as jnp
 
 from harness.errors import UserError
 from harness.settings import Count, CountOrZero, NotNegative, Share
-from sim.envs.histories import Histories
-from sim.envs.nearest_items import unit
-
-REMEMBERED = ("browsed_before", "clicked_before", "ordered_before", "clicked_lately", "ordered_lately")
-"""What an agent with a memory remembers of a user: before the session, and by the histories of now."""
 
 
 def stage_of(step: jax.Array, period: int, num_goals: int) -> jax.Array:
@@ -51,28 +46,6 @@ def assign_benefit(stage_rewards: jax.Array, beta: float) -> jax.Array:
     return stage_rewards @ weight.T
 
 
-def remembered(before: Histories, clicked: jax.Array, ordered: jax.Array, embedding: jax.Array) -> jax.Array:
-    """Returns [..., K, E] where the items lay that are remembered, a direction for each of `REMEMBERED`.
-
-    The directions of mean embeddings, those of n items of length n / (n + 1): few items say little, and none nothing.
-
-    Args:
-        before: [..., L] items before the session, padded with -1.
-        clicked: [..., N] items clicked last, padded likewise.
-        ordered: [..., N] items ordered last.
-        embedding: [J, E].
-    """
-
-    def direction(items: jax.Array) -> jax.Array:
-        known = (items >= 0).astype(embedding.dtype)
-        number = known.sum(-1, keepdims=True)
-        total = jnp.einsum("...l,...le->...e", known, embedding[jnp.maximum(items, 0)])
-        return unit(total) * number / (number + 1)
-
-    kinds = (before.browsed, before.clicked, before.ordered, clicked, ordered)
-    return jnp.stack([direction(items) for items in kinds], -2)
-
-
 @dataclass(frozen=True)
 class GoalConfig:
     """Goals and how they act (`conf/agent/hrl_mg.yaml` explains each)."""
@@ -99,10 +72,3 @@ class GoalConfig:
             )
         if self.conditioned and not self.enabled:
             raise UserError("agent.goals.conditioned needs goals", do="Set agent.goals.enabled=true.")
-
-    @property
-    def directions_seen(self) -> int:
-        """How many vectors the low level sees: the goal in force, or without goals what is remembered."""
-        if self.enabled:
-            return int(self.conditioned)
-        return len(REMEMBERED) if self.memory else 0

@@ -16,9 +16,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hrlmg_jax.agent.ddpg import Batch, LevelState, OptimizerConfig, descend_level, gradient_of
-from hrlmg_jax.agent.goals import REMEMBERED
+from hrlmg_jax.agent.ddpg import Batch, LevelConfig, LevelState, OptimizerConfig, descend_level, gradient_of
 from hrlmg_jax.agent.history_encoder import DENSE_WEIGHTS, HistoryEncoder
+from hrlmg_jax.agent.memory import REMEMBERED
 from hrlmg_jax.agent.networks import NetworkConfig
 from sim.envs.nearest_items import unit
 
@@ -111,10 +111,9 @@ class MemoryActorCritic:
 
 def memory_targets(networks: MemoryActorCritic, target: Any, batch: Batch, embedding: jax.Array) -> jax.Array:
     """Returns [B, M] y = r + discount * (V'(s') + |psi'(s')|), the primed critic's value of the best goal."""
-    following = batch.following_seen
-    assert following is not None
-    value = networks.value(target["critic"], batch.following, embedding, following)
-    best = jnp.linalg.norm(networks.slope(target["actor"], following), axis=-1)
+    assert batch.next_directions is not None
+    value = networks.value(target["critic"], batch.next_state, embedding, batch.next_directions)
+    best = jnp.linalg.norm(networks.slope(target["actor"], batch.next_directions), axis=-1)
     return batch.reward + batch.discount[:, None] * (value + best)
 
 
@@ -122,9 +121,9 @@ def memory_loss(
     networks: MemoryActorCritic, params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns the squared error of Q, summed over goals, a mean over transitions; and metrics."""
-    assert batch.seen is not None
-    value = networks.value(params["critic"], batch.state, embedding, batch.seen)
-    slope = networks.slope(params["actor"], batch.seen)
+    assert batch.directions is not None
+    value = networks.value(params["critic"], batch.state, embedding, batch.directions)
+    slope = networks.slope(params["actor"], batch.directions)
     q = value + jnp.sum(slope * batch.action, -1)
     chex.assert_equal_shape([q, targets, batch.reward])
     loss = jnp.sum(jnp.mean(batch.active * (q - targets) ** 2, axis=0))
@@ -133,12 +132,7 @@ def memory_loss(
 
 
 def update_memory_level(
-    networks: MemoryActorCritic,
-    config: OptimizerConfig,
-    tau: float,
-    level: LevelState,
-    batch: Batch,
-    embedding: jax.Array,
+    networks: MemoryActorCritic, config: LevelConfig, level: LevelState, batch: Batch, embedding: jax.Array
 ) -> tuple[LevelState, dict[str, jax.Array]]:
     """Updates the critic, its weights of directions with it, then the targets; returns the level and metrics.
 
@@ -147,6 +141,7 @@ def update_memory_level(
     targets = jax.lax.stop_gradient(memory_targets(networks, level.target, batch, embedding))
     loss = partial(memory_loss, networks)
     gradient, metrics = gradient_of(loss, level.params, batch, targets, embedding)
-    rates = OptimizerConfig(config.critic_rate, config.critic_rate, config.clip_norm)
-    level, norms = descend_level(gradient, rates, tau, level, ("actor", "critic"))
+    optimizer = config.optimizer
+    rates = OptimizerConfig(optimizer.critic_rate, optimizer.critic_rate, optimizer.clip_norm)
+    level, norms = descend_level(gradient, rates, config.tau, level)
     return level, metrics | norms

@@ -1,4 +1,4 @@
-"""How the two levels act: the high level sets goals every c steps, the low level proposes an item at every step."""
+"""How agents act: the low level recommends an item at every step; a high level, if any, sets goals every c steps."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from hrlmg_jax.agent.goals import GoalConfig, remembered, stage_of
-from hrlmg_jax.agent.memory_critic import MemoryActorCritic
-from hrlmg_jax.agent.networks import ActorCritic, NetworkConfig, Proposal
-from hrlmg_jax.agent.windows import Window
-from hrlmg_jax.retrieval.index import ItemIndex, nearest_item
-from hrlmg_jax.retrieval.item_scores import best_scored_item
+from hrlmg_jax.agent.goals import GoalConfig
+from hrlmg_jax.agent.high_levels import HighLevel
+from hrlmg_jax.agent.low_levels import LowLevel
+from hrlmg_jax.agent.memory import Memory
+from hrlmg_jax.agent.windows import Window, goal_in_force, new_window
+from hrlmg_jax.retrieval.index import ItemIndex
 from sim.envs.available_items import draw_item
 from sim.envs.histories import HistoryTable
-from sim.envs.policy import Decision, Policy
+from sim.envs.policy import Decision, Policy, Ranking
 from sim.envs.session_env import SessionObservation
 
 _WARM_UP_DRAWS = 16
-ACTOR, CRITIC = "actor", "critic"
-"""Who decides at the low level."""
 
 
 @flax.struct.dataclass
@@ -30,10 +28,10 @@ class ActingParams:
     """What acting needs.
 
     Attributes:
-        low: Parameters of LActor, or of LCritic where that decides.
+        low: Parameters that the low level decides with.
         high: Parameters of HActor; None without a high level.
         index: The items.
-        table: The log that the memory is read from; None for none.
+        table: The log, which a memory is read from.
         cumulative: [I] float32 cumulative frequency of the items in the training log, for the warm-up.
         warming_up: bool scalar: recommend items as frequent in the log instead (only when exploring).
     """
@@ -41,167 +39,139 @@ class ActingParams:
     low: Any
     high: Any
     index: ItemIndex
-    table: HistoryTable | None
+    table: HistoryTable
     cumulative: jax.Array
     warming_up: jax.Array
 
 
 @dataclass(frozen=True)
-class TwoLevelPolicy:
-    """LActor (Eq. 9) and, where there are goals, HActor (Eq. 5); or LCritic alone.
+class OneLevelPolicy:
+    """The low level alone: DDPG, or DNN.
 
     Attributes:
-        low: Networks of the low level.
-        high: Networks of the high level; None is DDPG.
+        low: The low level.
+        epsilon: Share of uniformly drawn items when exploring.
+        memory: What the low level sees of the user besides the histories; None for nothing.
+    """
+
+    low: LowLevel
+    epsilon: float = 0.0
+    memory: Memory | None = None
+
+    def as_policy(self) -> Policy:
+        """Returns what a rollout plays; its carry is empty."""
+        return Policy(lambda params, batch_size: (), self._act, self._rank)
+
+    def _act(
+        self, params: ActingParams, carry: tuple[()], observation: SessionObservation, key: jax.Array, explore: bool
+    ) -> tuple[tuple[()], Decision]:
+        directions = self._directions(params, observation)
+        return carry, _recommend(self.low, self.epsilon, params, observation, directions, key, explore)
+
+    def _rank(
+        self, params: ActingParams, carry: tuple[()], observation: SessionObservation, k: int, available: jax.Array
+    ) -> Ranking:
+        directions = self._directions(params, observation)
+        return self.low.rank(params.low, observation, directions, params.index, k, available)
+
+    def _directions(self, params: ActingParams, observation: SessionObservation) -> jax.Array | None:
+        if self.memory is None:
+            return None
+        clicked, ordered = observation.histories.clicked, observation.histories.ordered
+        return self.memory.directions(params.table, observation.row, clicked, ordered, params.index.embedding)
+
+
+@dataclass(frozen=True)
+class TwoLevelPolicy:
+    """Both levels of HRL-MG.
+
+    Attributes:
+        low: The low level.
+        high: What sets goals.
         goals: Settings of the goals.
-        action_noise: Standard deviation of the Gaussian noise on each coordinate of a proto-action when exploring.
         history_length: N.
-        decides: "actor": the item nearest to LActor's proposal; "critic": the item that LCritic values most (DNN).
+        embedding_size: E.
         epsilon: Share of uniformly drawn items when exploring.
     """
 
-    low: ActorCritic
-    high: ActorCritic | MemoryActorCritic | None
+    low: LowLevel
+    high: HighLevel
     goals: GoalConfig
-    action_noise: float
     history_length: int
-    decides: str = ACTOR
+    embedding_size: int
     epsilon: float = 0.0
 
     def as_policy(self) -> Policy:
-        """Returns what a rollout plays. Greedy, it is Algorithm 3: no noise, and no high level unless conditioned."""
-        return Policy(self._initial_window, self._act)
+        """Returns what a rollout plays; its carry are the windows.
 
-    def _initial_window(self, params: ActingParams, batch_size: int) -> Window | tuple[()]:
-        if self.high is None:
-            return ()
-        vectors = jnp.zeros((batch_size, self.goals.count, self.low.embedding_size))
+        Greedy, it is Algorithm 3: no noise, and no high level unless the low level sees its goals.
+        """
+        return Policy(self._initial_window, self._act, self._rank)
+
+    def _initial_window(self, params: ActingParams, batch_size: int) -> Window:
+        goals = jnp.zeros((batch_size, self.goals.count, self.embedding_size))
         history = jnp.full((batch_size, self.history_length), -1, jnp.int32)
-        return Window(vectors, history, history, vectors[..., 0], vectors)
+        return new_window(goals, history, history)
 
     def _act(
-        self,
-        params: ActingParams,
-        window: Window | tuple[()],
-        observation: SessionObservation,
-        key: jax.Array,
-        explore: bool,
-    ) -> tuple[Window | tuple[()], Decision]:
-        low_key, high_key, warm_key, epsilon_key = (jax.random.fold_in(key, number) for number in range(4))
-        if self.high is not None and (explore or self.goals.conditioned):
-            assert isinstance(window, Window)
-            window = self._renewed(params, window, observation, high_key if explore else None)
-        item = self._decide(params, window, observation, low_key if explore else None)
-        if explore and self.epsilon:
-            item = _sometimes_drawn(item, self.epsilon, params.index.num_items, observation, epsilon_key)
-        if explore:
-            drawn, found = _drawn_by_frequency(params.cumulative, observation, warm_key)
-            item = jnp.where(params.warming_up & found, drawn, item)
-        return window, Decision(item, jnp.zeros(item.shape))
+        self, params: ActingParams, window: Window, observation: SessionObservation, key: jax.Array, explore: bool
+    ) -> tuple[Window, Decision]:
+        if explore or self.goals.conditioned:
+            window = self._renewed(params, window, observation, jax.random.fold_in(key, 1) if explore else None)
+        directions = self._directions(window, observation)
+        return window, _recommend(self.low, self.epsilon, params, observation, directions, key, explore)
 
-    def _decide(
-        self, params: ActingParams, window: Window | tuple[()], observation: SessionObservation, key: jax.Array | None
-    ) -> jax.Array:
-        """Returns the low level's [B] int32 items; with a key, of proto-actions with noise."""
-        if self.decides == CRITIC:
-            return self._most_valued(params, observation)
-        proto = self.propose_action(params, observation, self._seen(params, window, observation)).vector[:, 0]
-        if key is not None:
-            proto = self.low.perturb(proto, self.action_noise, key)
-        return nearest_item(proto, observation, params.index)
-
-    def _seen(
-        self, params: ActingParams, window: Window | tuple[()], observation: SessionObservation
-    ) -> jax.Array | None:
-        """Returns the vectors [B, K, E] that the low level sees besides its histories, if any."""
+    def _rank(
+        self, params: ActingParams, window: Window, observation: SessionObservation, k: int, available: jax.Array
+    ) -> Ranking:
         if self.goals.conditioned:
-            return self.active_goal(window, observation.step)[:, None]
-        if self.goals.enabled or not self.goals.memory:
-            return None
-        clicked, ordered = observation.histories.clicked, observation.histories.ordered
-        return self.remember(params.table, observation.row, clicked, ordered, params.index.embedding)
+            window = self._renewed(params, window, observation, None)
+        directions = self._directions(window, observation)
+        return self.low.rank(params.low, observation, directions, params.index, k, available)
 
-    def _most_valued(self, params: ActingParams, observation: SessionObservation) -> jax.Array:
-        """Returns [B] int32 the available items that LCritic values most."""
-        histories, embedding = observation.histories, params.index.embedding
-        states = self.low.encode_for_critic(params.low, histories.browsed, histories.clicked, embedding)
-
-        def values(state: jax.Array, vectors: jax.Array) -> jax.Array:
-            return self.low.values_of_items(params.low, state, vectors)
-
-        width = self.low.config.critic_width
-        return best_scored_item(values, states, embedding, params.index.num_items, observation, width)
-
-    def propose_action(self, params: ActingParams, observation: SessionObservation, seen: jax.Array | None) -> Proposal:
-        """Returns LActor's proto-actions [B, 1, E] from the browsed and clicked items (Eq. 8, 9) and [B, K, E] seen."""
-        histories = observation.histories
-        return self.low.act(params.low, histories.browsed, histories.clicked, params.index.embedding, seen)
+    def _directions(self, window: Window, observation: SessionObservation) -> jax.Array | None:
+        """Returns [B, 1, E] the goals in force, if the low level sees them."""
+        return goal_in_force(window, observation.step, self.goals)[:, None] if self.goals.conditioned else None
 
     def set_goals(self, params: ActingParams, observation: SessionObservation) -> jax.Array:
-        """Returns HActor's goals [B, M, E] from clicked and ordered items (Eq. 4, 5), or from what it remembers."""
-        assert self.high is not None
-        clicked, ordered = observation.histories.clicked, observation.histories.ordered
-        embedding = params.index.embedding
-        if isinstance(self.high, MemoryActorCritic):
-            return self.high.act(params.high, self.remember(params.table, observation.row, clicked, ordered, embedding))
-        return self.high.act(params.high, clicked, ordered, embedding, None).vector
-
-    def remember(
-        self,
-        table: HistoryTable | None,
-        row: jax.Array | None,
-        clicked: jax.Array,
-        ordered: jax.Array,
-        embedding: jax.Array,
-    ) -> jax.Array:
-        """Returns what an agent with a memory remembers, [B, K, E].
-
-        Args:
-            table: The log.
-            row: [B] int32 rows of it before which the sessions began.
-            clicked: [B, N] int32 items clicked last.
-            ordered: [B, N] int32 items ordered last.
-            embedding: [J, E].
-        """
-        assert table is not None
-        assert row is not None, "a memory is read from the log"
-        before = jax.vmap(table.before, (0, None))(row, self.goals.memory)
-        return remembered(before, clicked, ordered, embedding)
-
-    def active_goal(self, window: Window | tuple[()], step: jax.Array) -> jax.Array:
-        """Returns [B, E] the goal in force at a step [B] of the sessions."""
-        assert isinstance(window, Window)
-        stage = stage_of(step, self.goals.period, self.goals.count)
-        return jnp.take_along_axis(window.goals, stage[:, None, None], axis=1)[:, 0]
+        """Returns HActor's goals [B, M, E], without noise."""
+        return self.high.act(params.high, observation, params.index.embedding, params.table)
 
     def _renewed(
         self, params: ActingParams, window: Window, observation: SessionObservation, key: jax.Array | None
     ) -> Window:
-        """Begins a window in the sessions whose step is a multiple of c (Algorithm 2, line 9)."""
+        """Begins a window in the sessions whose step is a multiple of c (Algorithm 2, lines 9 to 13)."""
         begins = observation.step % self.goals.period == 0
-        clicked, ordered = observation.histories.clicked, observation.histories.ordered
 
         def renew(window: Window) -> Window:
             goals = self.set_goals(params, observation)
-            if key is not None and self.high is not None:
-                goals = self.high.perturb(goals, self.goals.noise, key)
-            new = Window(
-                goals, clicked, ordered, jnp.zeros_like(window.stage_reward), jnp.zeros_like(window.stage_action)
-            )
+            if key is not None:
+                goals = self.high.perturb(goals, key)
+            new = new_window(goals, observation.histories.clicked, observation.histories.ordered)
             return jax.tree.map(lambda a, b: jnp.where(begins.reshape(-1, *(1,) * (a.ndim - 1)), a, b), new, window)
 
         # Sessions whose phases differ by multiples of c renew together: the high level runs once in c steps.
         return jax.lax.cond(jnp.any(begins), renew, lambda window: window, window)
 
 
-def make_high_level(
-    config: NetworkConfig, goals: GoalConfig, embedding_size: int
-) -> ActorCritic | MemoryActorCritic | None:
-    """Returns the networks that set goals: of Eq. 5 to 7, or those with a memory; None without goals."""
-    if not goals.enabled:
-        return None
-    kind = MemoryActorCritic if goals.memory else ActorCritic
-    return kind(config, goals.count, embedding_size)
+def _recommend(
+    low: LowLevel,
+    epsilon: float,
+    params: ActingParams,
+    observation: SessionObservation,
+    directions: jax.Array | None,
+    key: jax.Array,
+    explore: bool,
+) -> Decision:
+    """Returns the low level's items; exploring, some are drawn, and all of them in the warm-up."""
+    low_key, warm_key, epsilon_key = (jax.random.fold_in(key, number) for number in (0, 2, 3))
+    item = low.act(params.low, observation, directions, params.index, low_key if explore else None)
+    if explore and epsilon:
+        item = _sometimes_drawn(item, epsilon, params.index.num_items, observation, epsilon_key)
+    if explore:
+        drawn, fresh = _drawn_by_frequency(params.cumulative, observation, warm_key)
+        item = jnp.where(params.warming_up & fresh, drawn, item)
+    return Decision(item, jnp.zeros(item.shape))
 
 
 def _sometimes_drawn(

@@ -15,7 +15,7 @@ from harness.runs.index import newest_checkpoint
 from harness.runs.run_folder import RunFolder
 from hrlmg_jax.evaluation.offline import CUTOFFS, LoggedSessions, OfflineTest, gains, logged_sessions
 from hrlmg_jax.evaluation.online import OnlineTest, play_online, session_rows
-from hrlmg_jax.evaluation.policies import OPPONENTS, RANDOM, Contestant, opponents
+from hrlmg_jax.evaluation.policies import OPPONENTS, RANDOM, EvaluationPolicy, opponents
 from hrlmg_jax.problem import Problem
 from hrlmg_jax.sessions import describe_log
 from hrlmg_jax.settings import RunConfig
@@ -26,7 +26,7 @@ class Comparison:
     """Both tests of agents beside their opponents, who are tested once for all agents: they depend on no run's seed.
 
     On a generated log the online test with learned users is repeated with the generator's own (`online_truth`): a
-    policy may have learned what only the learned users like. Ceilings take no part in the offline test.
+    policy may have learned what only the learned users like. Oracles take no part in the offline test.
 
     Attributes:
         config: Of the runs, which are alike in all but seed.
@@ -36,7 +36,9 @@ class Comparison:
     config: RunConfig
     problem: Problem
 
-    def test(self, own: Contestant, seed: int, folder: RunFolder, step: int, suffix: str = "") -> dict[str, Metrics]:
+    def test(
+        self, own: EvaluationPolicy, seed: int, folder: RunFolder, step: int, suffix: str = ""
+    ) -> dict[str, Metrics]:
         """Tests one agent, prints the tables and writes `online` and `offline` (.json, .npz) into its run folder.
 
         Args:
@@ -51,7 +53,7 @@ class Comparison:
         """
         header = {"data": describe_log(self.problem.data), "step": step, "newest_checkpoint": newest_checkpoint(folder)}
         write = partial(_write_played, self.config, seed, folder, header)
-        name = self.config.result_name
+        name = self.config.agent.result_name
 
         def online(problem: Problem, opponents: dict[str, OnlineTest]) -> dict[str, OnlineTest]:
             # An agent that is itself an opponent was tested already.
@@ -63,7 +65,7 @@ class Comparison:
             write(truth, online(truth, self._online_truth), f"online_truth{suffix}")
         played = write(self.problem, online(self.problem, self._online), f"online{suffix}")
         if own.rank is not None:
-            ranked = {name: self._offline.get(name) or own.rank(self._sessions)} | self._offline
+            ranked = {name: self._offline.get(name) or own.rank(self._sessions, self._at_a_time)} | self._offline
             _write_ranked(self.config, seed, folder, header, self.problem, self._sessions, ranked, f"offline{suffix}")
         return played
 
@@ -72,8 +74,8 @@ class Comparison:
         return self.problem.data.log.generator is not None and not self.problem.truth
 
     @cached_property
-    def _opponents(self) -> dict[str, Contestant]:
-        return opponents(self.config, self.problem)
+    def _opponents(self) -> dict[str, EvaluationPolicy]:
+        return opponents(self.problem)
 
     @cached_property
     def _online(self) -> dict[str, OnlineTest]:
@@ -89,7 +91,15 @@ class Comparison:
 
     @cached_property
     def _offline(self) -> dict[str, OfflineTest]:
-        return {name: one.rank(self._sessions) for name, one in self._opponents.items() if one.rank is not None}
+        return {
+            name: one.rank(self._sessions, self._at_a_time)
+            for name, one in self._opponents.items()
+            if one.rank is not None
+        }
+
+    @property
+    def _at_a_time(self) -> int:
+        return self.config.evaluation.sessions_at_a_time
 
 
 def _write_played(
@@ -114,7 +124,7 @@ def _write_played(
         "order_proxy": np.asarray(log.order_proxy),
     }
     for policy, test in online.items():
-        prefix = "" if policy == config.result_name else f"{policy}_"
+        prefix = "" if policy == config.agent.result_name else f"{policy}_"
         arrays[f"{prefix}items"] = np.asarray(log.item_ids[test.items])
         arrays[f"{prefix}feedback"] = test.feedback.astype(np.int8)
     protocol = {
@@ -141,7 +151,7 @@ def _write_ranked(
     name: str,
 ) -> None:
     log = problem.data.log
-    ranked = {policy: test.metrics(gains(config)) for policy, test in offline.items()}
+    ranked = {policy: test.metrics(gains(problem.env)) for policy, test in offline.items()}
     print(_offline_table(problem, ranked))
     arrays: dict[str, np.ndarray] = {
         "user": np.asarray(log.user_ids[log.user[sessions.row]]),
@@ -152,7 +162,7 @@ def _write_ranked(
         "order_proxy": np.asarray(log.order_proxy),
     }
     for policy, ranking in offline.items():
-        prefix = "" if policy == config.result_name else f"{policy}_"
+        prefix = "" if policy == config.agent.result_name else f"{policy}_"
         arrays[f"{prefix}items"] = np.asarray(log.item_ids[ranking.items])  # the padding names the last item
         arrays[f"{prefix}feedback"] = ranking.feedback
     header = {**header, "protocol": {**_protocol(config, seed), "left_out": "sessions without a click or an order"}}
@@ -195,7 +205,7 @@ def _online_table(
         for metric in ("reward", "clicks", "orders")
     ]
     distinct = ", ".join(f"{policy} {test.distinct_items():.3f}" for policy, test in tests.items())
-    own = config.result_name
+    own = config.agent.result_name
     return "\n".join(
         [
             f"online test {where} {description['name']}{kind_of(description)}: {number:,} sessions, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,9 +13,8 @@ import numpy as np
 from harness.errors import UserError
 from harness.reports.results import Metrics
 from hrlmg_jax.problem import Problem, make_env
-from hrlmg_jax.settings import RunConfig
 from sim.envs.policy import Policy
-from sim.envs.session_env import LoggedFeedback, SessionParams, SessionTrajectory
+from sim.envs.session_env import LoggedFeedback, SessionConfig, SessionParams
 from sim.evaluation.protocol import compiled_rollout, play_all
 from sim.evaluation.ranking_metrics import average_precision, ndcg
 from sim.tables.events import CLICK
@@ -79,9 +77,9 @@ def logged_sessions(problem: Problem, number: int) -> LoggedSessions:
         )
     session = session[np.linspace(0, len(session) - 1, min(number, len(session))).round().astype(int)]
     length = np.diff(starts)[session]
-    place = np.arange(length.max())
-    shown = place < length[:, None]
-    rows = np.where(shown, starts[session][:, None] + place, 0)
+    position = np.arange(length.max())
+    shown = position < length[:, None]
+    rows = np.where(shown, starts[session][:, None] + position, 0)
     return LoggedSessions(
         session,
         starts[session],
@@ -109,8 +107,8 @@ class OfflineTest:
         Args:
             gains: [3] gain of skip, click and order: their external rewards.
         """
-        found = {"map": average_precision(self.feedback >= CLICK)}
-        return found | {f"ndcg{cutoff}": ndcg(gains[self.feedback], cutoff) for cutoff in CUTOFFS}
+        precision = {"map": average_precision(self.feedback >= CLICK)}
+        return precision | {f"ndcg{cutoff}": ndcg(gains[self.feedback], cutoff) for cutoff in CUTOFFS}
 
 
 def rank_by_score(sessions: LoggedSessions, score: np.ndarray) -> OfflineTest:
@@ -142,38 +140,41 @@ def rank_randomly(sessions: LoggedSessions) -> OfflineTest:
     return rank_by_score(sessions, np.random.default_rng(0).random(sessions.items.shape))
 
 
-def rerank(config: RunConfig, problem: Problem, policy: Policy, params: Any, sessions: LoggedSessions) -> OfflineTest:
+def rerank(problem: Problem, policy: Policy, params: Any, sessions: LoggedSessions, at_a_time: int) -> OfflineTest:
     """Lets the policy rank every session (Algorithm 4).
 
     Again and again it takes its favourite among the session's items that are left; each is answered as in the log,
     which the histories then tell the policy.
+
+    Args:
+        problem: The log.
+        policy: Decides.
+        params: Its parameters.
+        sessions: The sessions.
+        at_a_time: Sessions at a time, which bounds memory.
     """
     items = np.full(sessions.items.shape, _PADDING, np.int32)
     feedback = np.zeros(sessions.items.shape, np.int8)
     # Sessions of similar length together; a power of two, so that there are few programs to compile.
     width = 2 ** np.ceil(np.log2(np.maximum(sessions.length, 8))).astype(int)
     for longest in np.unique(width):
+        # Play the sessions of this length with the log as users.
         chosen = np.flatnonzero(width == longest)
         part = sessions.subset(chosen, longest)
-        player = _make_reranker(config, policy, int(longest))
+        env = make_env(problem.env, LoggedFeedback(), int(longest))
         candidates, answers = jnp.asarray(part.items), jnp.asarray(part.feedback)
         rows = jnp.asarray(part.row, jnp.int32)
         env_params = SessionParams(problem.data.table, rows, candidates, (candidates, answers))
-        played = play_all(
-            player, env_params, params, np.arange(len(chosen)), jax.random.key(0), config.evaluation.sessions_at_a_time
-        )
-        ranked = np.arange(longest) < part.length[:, None]  # the steps after that had nothing left to choose
-        whole = (len(chosen), sessions.items.shape[1])
-        place = slice(0, min(longest, whole[1]))
-        items[chosen, place] = np.where(ranked, played.item, _PADDING)[:, place]
-        feedback[chosen, place] = np.where(ranked, played.feedback, 0)[:, place]
+        play = partial(compiled_rollout, env, policy, False)
+        played = play_all(play, env_params, params, np.arange(len(chosen)), jax.random.key(0), at_a_time)
+        # Keep what was ranked: after a session's length nothing was left to choose.
+        ranked = np.arange(longest) < part.length[:, None]
+        shown = slice(0, min(longest, sessions.items.shape[1]))
+        items[chosen, shown] = np.where(ranked, played.item, _PADDING)[:, shown]
+        feedback[chosen, shown] = np.where(ranked, played.feedback, 0)[:, shown]
     return OfflineTest(items, feedback)
 
 
-def _make_reranker(config: RunConfig, policy: Policy, length: int) -> Callable[..., SessionTrajectory]:
-    return partial(compiled_rollout, make_env(config.env, LoggedFeedback(), length), policy, False)
-
-
-def gains(config: RunConfig) -> np.ndarray:
-    """Returns [3] the gain of skip, click and order."""
-    return np.asarray([0.0, config.env.click_reward, config.env.order_reward])
+def gains(env: SessionConfig) -> np.ndarray:
+    """Returns [3] the gain of skip, click and order: their external rewards."""
+    return np.asarray([0.0, env.click_reward, env.order_reward])

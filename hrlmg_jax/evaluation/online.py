@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.reports.results import Metrics
 from hrlmg_jax.evaluation.collapse import share_of_items_used, share_of_items_used_at_a_step
-from hrlmg_jax.evaluation.policies import Contestant
+from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.problem import Problem, make_env
 from hrlmg_jax.sessions import SessionData
 from hrlmg_jax.settings import RunConfig
@@ -67,8 +67,8 @@ def session_rows(data: SessionData, part: str, number: int) -> np.ndarray:
     return rows[np.linspace(0, len(rows) - 1, number).round().astype(int)]
 
 
-def make_player(env: SessionEnv, env_params: SessionParams, at_a_time: int) -> Callable[[Contestant], OnlineTest]:
-    """Returns `contestant -> OnlineTest`, compiled once for equal environments and policies.
+def make_player(env: SessionEnv, env_params: SessionParams, at_a_time: int) -> Callable[[EvaluationPolicy], OnlineTest]:
+    """Returns `evaluation policy -> OnlineTest`, compiled once for equal environments and policies.
 
     The users' randomness is the same for all policies and runs.
 
@@ -80,33 +80,33 @@ def make_player(env: SessionEnv, env_params: SessionParams, at_a_time: int) -> C
     key = jax.random.key(zlib.crc32(b"online"))
     starts = np.arange(len(env_params.rows))
 
-    def play(contestant: Contestant) -> OnlineTest:
-        policy, policy_params = contestant.policy(env.model), contestant.params(env_params.model)
-        batch = partial(compiled_rollout, env, policy, contestant.samples)
+    def play(tested: EvaluationPolicy) -> OnlineTest:
+        policy, policy_params = tested.policy(env.model), tested.params(env_params.model)
+        batch = partial(compiled_rollout, env, policy, tested.samples)
         played = play_all(batch, env_params, policy_params, starts, key, at_a_time)
         return OnlineTest(played.item, played.feedback, played.reward)
 
     return play
 
 
-def _player(config: RunConfig, problem: Problem, rows: np.ndarray, length: int) -> Callable[[Contestant], OnlineTest]:
-    env = make_env(config.env, problem.users, length)
+def _player(
+    config: RunConfig, problem: Problem, rows: np.ndarray, length: int
+) -> Callable[[EvaluationPolicy], OnlineTest]:
+    env = make_env(problem.env, problem.users, length)
     return make_player(env, problem.env_params(rows), config.evaluation.sessions_at_a_time)
 
 
-def make_validation(config: RunConfig, problem: Problem) -> Callable[[Contestant], dict[str, float]]:
-    """Returns `contestant -> metrics` on sessions of held-out users, named `validation_*`."""
+def make_validation(config: RunConfig, problem: Problem) -> Callable[[EvaluationPolicy], dict[str, float]]:
+    """Returns `evaluation policy -> metrics` on sessions of held-out users, named `validation_*`."""
     rows = session_rows(problem.data, "held_out", config.evaluation.validation_sessions)
     play = _player(config, problem, rows, config.env.episode_length)
 
-    def validate(contestant: Contestant) -> dict[str, float]:
-        test = play(contestant)
-        found = {
-            f"validation_{name}": float(values.mean()) for name, values in test.metrics(len(test.items[0])).items()
-        }
+    def validate(tested: EvaluationPolicy) -> dict[str, float]:
+        test = play(tested)
+        means = {name: float(values.mean()) for name, values in test.metrics(len(test.items[0])).items()}
         catalogue = problem.data.num_items
         return {
-            **found,
+            **{f"validation_{name}": value for name, value in means.items()},
             "validation_distinct_items": test.distinct_items(),
             "validation_items_used": share_of_items_used(test.items, catalogue),
             "validation_items_used_at_a_step": share_of_items_used_at_a_step(test.items, catalogue),
@@ -115,8 +115,8 @@ def make_validation(config: RunConfig, problem: Problem) -> Callable[[Contestant
     return validate
 
 
-def play_online(config: RunConfig, problem: Problem, contestants: Mapping[str, Contestant]) -> dict[str, OnlineTest]:
-    """Plays long sessions of the test part with each contestant."""
+def play_online(config: RunConfig, problem: Problem, policies: Mapping[str, EvaluationPolicy]) -> dict[str, OnlineTest]:
+    """Plays long sessions of the test part with each policy."""
     rows = session_rows(problem.data, "test", config.evaluation.sessions)
     play = _player(config, problem, rows, config.evaluation.long)
-    return {name: play(contestant) for name, contestant in contestants.items()}
+    return {name: play(policy) for name, policy in policies.items()}

@@ -1,4 +1,4 @@
-"""Who takes part in the tests: trained agents, fixed lists, random items, ceilings."""
+"""What is tested: trained agents, fixed lists, random items, oracles."""
 
 from __future__ import annotations
 
@@ -7,74 +7,61 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 
-from hrlmg_jax.agent.learner import HrlLearner
-from hrlmg_jax.agent.policy import ActingParams
 from hrlmg_jax.evaluation.offline import LoggedSessions, OfflineTest, rank_by_list, rank_randomly, rerank
-from hrlmg_jax.evaluation.oracles import oracle_policy
-from hrlmg_jax.problem import Problem
-from hrlmg_jax.settings import BEST_RATE, POPULARITY, RunConfig
+from hrlmg_jax.problem import BEST_RATE, POPULARITY, Problem
 from sim.envs.fixed_policies import fixed_list_policy, random_policy
 from sim.envs.policy import Policy
-from sim.envs.session_env import FeedbackModel, SessionConfig
+from sim.envs.session_env import FeedbackModel
 
 RANDOM = "random"
 OPPONENTS = (RANDOM, POPULARITY, BEST_RATE)
-"""Who is tested beside every agent, by name."""
+"""What is tested beside every agent, by name."""
 
 
-class Contestant(NamedTuple):
-    """One that takes part.
+class EvaluationPolicy(NamedTuple):
+    """A policy as the tests take it.
 
     Attributes:
-        policy: `users -> what recommends to them`; only ceilings look at the users.
+        policy: `users -> what recommends to them`; only oracles look at the users.
         params: `parameters of the users -> parameters of the policy`.
         samples: Whether it decides at random.
-        rank: `logged sessions -> their items ranked`; None for one that cannot do without users to ask.
+        rank: `(logged sessions, how many at a time) -> their items ranked`; None for one that cannot do without users
+            to ask.
     """
 
     policy: Callable[[FeedbackModel], Policy]
     params: Callable[[Any], Any]
     samples: bool
-    rank: Callable[[LoggedSessions], OfflineTest] | None
+    rank: Callable[[LoggedSessions, int], OfflineTest] | None
 
 
-def learned(config: RunConfig, problem: Problem, learner: HrlLearner, params: ActingParams) -> Contestant:
-    """Returns what a learner has learned so far."""
-    policy = learner.policy.as_policy()
-    return Contestant(lambda users: policy, lambda _: params, False, partial(rerank, config, problem, policy, params))
+def learned(problem: Problem, policy: Policy, params: Any) -> EvaluationPolicy:
+    """Returns a policy with what it has learned."""
+    return EvaluationPolicy(lambda users: policy, lambda _: params, False, partial(rerank, problem, policy, params))
 
 
-def random_items(problem: Problem) -> Contestant:
+def random_items(problem: Problem) -> EvaluationPolicy:
     """Returns one that recommends items drawn uniformly."""
-    return Contestant(lambda users: random_policy(problem.data.num_items), lambda _: None, True, rank_randomly)
+    policy = random_policy(problem.data.num_items)
+    return EvaluationPolicy(lambda users: policy, lambda _: None, True, lambda sessions, _: rank_randomly(sessions))
 
 
-def fixed_list(ranking: np.ndarray, num_items: int, longest: int) -> Contestant:
-    """Returns one that recommends the same items to everyone.
+def fixed_list(problem: Problem, name: str) -> EvaluationPolicy:
+    """Returns one that recommends the items of a list of `problem.rankings` to everyone.
 
-    Args:
-        ranking: [I] int32 items that can be recommended, best first.
-        num_items: J, items that occur in the log; those that cannot be recommended are ranked last.
-        longest: T of the longest session.
+    In logged sessions items that cannot be recommended are ranked last.
     """
-    best = jnp.asarray(ranking[: longest + 1])
-    rank = partial(rank_by_list, ranking, num_items)
-    return Contestant(lambda users: fixed_list_policy(), lambda _: best, False, rank)
+    ranking, num_items = problem.rankings[name], problem.data.log.num_items
+    best = jnp.asarray(ranking[: problem.longest_session + 1])
+    return EvaluationPolicy(
+        lambda users: fixed_list_policy(),
+        lambda _: best,
+        False,
+        lambda sessions, _: rank_by_list(ranking, num_items, sessions),
+    )
 
 
-def oracle(settings: SessionConfig, num_items: int, trust_weight: float) -> Contestant:
-    """Returns one that asks the users themselves (see `hrlmg_jax.evaluation.oracles`)."""
-
-    def policy(users: FeedbackModel) -> Policy:
-        return oracle_policy(users, num_items, settings.click_reward, settings.order_reward, trust_weight)
-
-    return Contestant(policy, lambda params: params, False, None)
-
-
-def opponents(config: RunConfig, problem: Problem) -> dict[str, Contestant]:
-    """Returns those that are tested beside every agent, by name."""
-    sizes = problem.data.log.num_items, config.evaluation.long
-    lists = {name: fixed_list(problem.rankings[name], *sizes) for name in (POPULARITY, BEST_RATE)}
-    return {RANDOM: random_items(problem), **lists}
+def opponents(problem: Problem) -> dict[str, EvaluationPolicy]:
+    """Returns what is tested beside every agent, by name."""
+    return {RANDOM: random_items(problem), **{name: fixed_list(problem, name) for name in (POPULARITY, BEST_RATE)}}

@@ -72,7 +72,7 @@ def metrics_of(length: str) -> dict[str, str]:
 
 
 def method_name(run: RunRecord) -> str:
-    """Returns the name of a run's method in its results (`RunConfig.result_name`)."""
+    """Returns the name of a run's method in its results (`AgentSettings.result_name`)."""
     name = str(run.settings["agent.name"])
     if name == POPULARITY:
         return _POPULARITY_BY.get(str(run.settings.get("agent.policy.by")), name)

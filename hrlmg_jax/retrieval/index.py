@@ -23,8 +23,10 @@ from hrlmg_jax.retrieval.hashing import (
     make_hash_tables,
     scanned_by_default,
 )
+from hrlmg_jax.retrieval.item_scores import listed, rank_scored_items
 from sim.envs.available_items import hide_recommended
 from sim.envs.nearest_items import NUMBERS_AT_A_TIME, best_candidate, map_rows
+from sim.envs.policy import Ranking
 from sim.envs.session_env import SessionObservation
 
 _ROWS_AT_A_TIME = 1024
@@ -94,6 +96,31 @@ def nearest_item(query: jax.Array, observation: SessionObservation, index: ItemI
         return nearest_items(query, index, 1, observation.recommended)[:, 0]
     scores = jnp.einsum("be,bke->bk", query, index.embedding[jnp.maximum(candidates, 0)])
     return jax.vmap(best_candidate)(scores, candidates, observation.recommended)
+
+
+def rank_nearest(
+    query: jax.Array, observation: SessionObservation, index: ItemIndex, k: int, available: jax.Array
+) -> Ranking:
+    """Returns the k items of highest cosine with each query, which are the scores; see `nearest_item`.
+
+    All items are compared, whatever the backend, because any of them may be disallowed. The first is what
+    `nearest_item` returns, unless codes (`hash`) or an accelerator (`approx`) made it miss a nearer one.
+
+    Args:
+        query: [B, E] proto-actions.
+        observation: Of B sessions.
+        index: The items.
+        k: How many.
+        available: [I] or [B, I] bool, items that may be recommended.
+    """
+    if observation.candidates is None and index.neighbours is not None:
+        recalled = listed(_recalled(observation, index), index.num_items)
+        available = available & recalled
+    items, scores = rank_scored_items(
+        lambda query, vectors: vectors @ query, query, index.embedding, observation, k, available
+    )
+    length = jnp.linalg.norm(query, axis=-1, keepdims=True)
+    return Ranking(items, scores / jnp.maximum(length, 1e-12))
 
 
 def nearest_embedding(query: jax.Array, index: ItemIndex) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The best item by a score of every item in a session's state: what DNN and the ceilings decide by."""
+"""The best items by a score of every item in a session's state: what DNN and the oracles decide by."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sim.envs.nearest_items import best_available, best_candidate, map_rows
+from sim.envs.policy import Ranking, rank_best
 from sim.envs.session_env import SessionObservation
 
 
@@ -44,3 +45,52 @@ def best_scored_item(
         return best_available(score(state, catalogue), recommended)
 
     return map_rows(best, (states, observation.recommended), num_items * numbers_per_item)
+
+
+def rank_scored_items(
+    score: Callable[[Any, jax.Array], jax.Array],
+    states: Any,
+    items: jax.Array,
+    observation: SessionObservation,
+    k: int,
+    available: jax.Array,
+    numbers_per_item: int = 1,
+) -> Ranking:
+    """Returns the k items of the highest scores; see `best_scored_item`, which takes the first of them.
+
+    Args:
+        score: `(state, items [n, ...]) -> [n]` of one session.
+        states: [B, ...], a pytree.
+        items: [J, ...] what a score is told of each item.
+        observation: Of B sessions.
+        k: How many.
+        available: [I] or [B, I] bool, items that may be recommended, I <= J.
+        numbers_per_item: Size of the largest intermediate array of a score, per item.
+    """
+    available = among_candidates(available, observation)
+    num_items = available.shape[-1]
+    catalogue = items[:num_items]
+
+    def rank(session: tuple[Any, jax.Array, jax.Array]) -> Ranking:
+        state, recommended, available = session
+        return rank_best(score(state, catalogue), recommended, k, available)
+
+    sessions = (states, observation.recommended, available)
+    ranking: Ranking = map_rows(rank, sessions, num_items * numbers_per_item)
+    return ranking
+
+
+def among_candidates(available: jax.Array, observation: SessionObservation) -> jax.Array:
+    """Returns [B, I] bool: those items of a mask ([I] or [B, I]) that are candidates, if the observation lists any."""
+    number, num_items = observation.step.shape[0], available.shape[-1]
+    available = jnp.broadcast_to(available, (number, num_items))
+    if observation.candidates is None:
+        return available
+    return available & listed(observation.candidates, num_items)
+
+
+def listed(candidates: jax.Array, num_items: int) -> jax.Array:
+    """Returns [B, I] bool, which items are among candidates [B, L] (int32, padded with -1)."""
+    number = candidates.shape[0]
+    known = jnp.where(candidates < 0, num_items, candidates)  # past the end is dropped
+    return jnp.zeros((number, num_items), bool).at[jnp.arange(number)[:, None], known].set(True, mode="drop")

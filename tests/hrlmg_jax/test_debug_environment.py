@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hrlmg_jax.agent import hrl_mg
 from hrlmg_jax.agent.goals import GoalConfig
-from hrlmg_jax.agent.learner import HrlLearner, HrlState, LearnerConfig, World
-from hrlmg_jax.agent.networks import ActorCritic, NetworkConfig
-from hrlmg_jax.agent.policy import TwoLevelPolicy, make_high_level
-from hrlmg_jax.retrieval.index import ItemIndex
+from hrlmg_jax.agent.learner import HrlState, Learner, LearnerConfig, TwoLevelLearner, World
+from hrlmg_jax.agent.networks import NetworkConfig
+from hrlmg_jax.retrieval.index import ItemIndex, RetrievalConfig
 from sim.envs.histories import Histories, make_history_table
 from sim.envs.rollout import rollout
 from sim.envs.session_env import FeedbackModel, SessionEnv, SessionParams
@@ -120,7 +120,7 @@ def make_world(after: list[int], skipped: int = 0) -> World:
     return World(env, ItemIndex(jnp.asarray(embedding, jnp.float32), ITEMS), jnp.arange(1.0, ITEMS + 1))
 
 
-def make_learner(with_goals: bool, users: FeedbackModel | None = None, **changes: Any) -> HrlLearner:
+def make_learner(with_goals: bool, users: FeedbackModel | None = None, **changes: Any) -> Learner:
     """Returns the agents; `changes` are of the goals."""
     network = NetworkConfig(
         hidden_size=16,
@@ -161,14 +161,10 @@ def make_learner(with_goals: bool, users: FeedbackModel | None = None, **changes
         target_action="item",
         terminal="bootstrap",
     )
-    policy = TwoLevelPolicy(
-        low=ActorCritic(network, 1, E, goals.directions_seen),
-        high=make_high_level(network, goals, E),
-        goals=goals,
-        action_noise=config.action_noise,
-        history_length=N,
+    settings = hrl_mg.Settings(
+        name="tested", network=network, goals=goals, learner=config, retrieval=RetrievalConfig("exact", 1)
     )
-    return HrlLearner(SessionEnv(users or WantedFeedback(), T, N), policy, config)
+    return hrl_mg.make_learner(settings, SessionEnv(users or WantedFeedback(), T, N), E)
 
 
 class Compiled(NamedTuple):
@@ -186,7 +182,7 @@ def agent(request: pytest.FixtureRequest) -> Compiled:
     return compiled(make_learner(request.param))
 
 
-def compiled(learner: HrlLearner) -> Compiled:
+def compiled(learner: Learner) -> Compiled:
     def train(state: HrlState, world: World) -> tuple[HrlState, Any]:
         return jax.lax.scan(lambda state, _: learner.train_step(state, world), state, None, length=STEPS)
 
@@ -222,6 +218,7 @@ def test_a_memory_learns_to_set_goals_to_what_each_user_has_liked() -> None:
     The weights begin with the wrong sign: goals point away from what was clicked, and to what was shown.
     """
     learner = make_learner(True, TasteFeedback(), memory=10, conditioned=True, hindsight=True)
+    assert isinstance(learner, TwoLevelLearner)
     agent, world = compiled(learner), make_world(ALWAYS_THE_SAME, skipped=5)
     observation = jax.vmap(learner.env.reset_at, (0, None))(jnp.arange(GROUPS), world.env)[0]
     centre = np.asarray(world.index.embedding).reshape(GROUPS, GROUP_SIZE, E).mean(1)

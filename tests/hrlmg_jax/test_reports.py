@@ -20,7 +20,9 @@ from harness.runs.composition import composed_values, sweep_of
 from harness.runs.index import flattened
 from harness.runs.run_folder import RunFolder
 from harness.settings import read_settings
+from hrlmg_jax.baselines import popularity
 from hrlmg_jax.evaluation.policies import OPPONENTS
+from hrlmg_jax.registry import AGENTS
 from hrlmg_jax.report import MODULE, REPORTS
 from hrlmg_jax.reports.figure6 import Figure6Config, report_figure6
 from hrlmg_jax.reports.figures7_8 import report_figure7, report_figure8
@@ -38,7 +40,7 @@ from hrlmg_jax.reports.results import (
     hrl_mg_runs,
     missing_methods,
 )
-from hrlmg_jax.settings import AGENTS, PopularityAgent, RankingConfig, RunConfig
+from hrlmg_jax.settings import RunConfig
 
 PNG = b"\x89PNG"
 
@@ -127,7 +129,8 @@ def test_names_of_methods(tmp_path):
     assert {*OPPONENTS, *AGENTS} <= LABELS.keys()
     assert {*OPPONENTS, *AGENTS} <= {*WITHOUT_SEED}
     for by, name in ((None, "popularity"), ("reward", "popularity"), ("average", "best_rate"), ("count", "count")):
-        assert PopularityAgent("popularity", RankingConfig(by)).ranking == name
+        settings = popularity.Settings(name="popularity", policy=popularity.RankingConfig(by))
+        assert settings.result_name == name
 
 
 def test_means_intervals_and_ratios_by_hand(tmp_path):

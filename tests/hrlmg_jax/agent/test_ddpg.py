@@ -12,7 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hrlmg_jax.agent.ddpg import Batch, LevelState, OptimizerConfig, losses, optimizers, td_targets, update_level
+from hrlmg_jax.agent.ddpg import (
+    Batch,
+    LevelConfig,
+    LevelState,
+    OptimizerConfig,
+    actor_critic_loss,
+    fit_rewards,
+    optimizers,
+    td_targets,
+    update_level,
+)
 from hrlmg_jax.agent.networks import ActorCritic, NetworkConfig
 from hrlmg_jax.retrieval.index import ItemIndex, nearest_embedding
 
@@ -56,9 +66,9 @@ def make_batch(heads: int = M, directions: int = 0, seed: int = 1) -> Batch:
         reward=normal(B, heads),
         active=active.astype(np.float32),
         discount=np.array([0.9, 0.0, 0.5, 0.9, 0.81, 0.9], np.float32),
-        following=(histories[2], histories[3]),
-        seen=normal(B, directions, E) if directions else None,
-        following_seen=normal(B, directions, E) if directions else None,
+        next_state=(histories[2], histories[3]),
+        directions=normal(B, directions, E) if directions else None,
+        next_directions=normal(B, directions, E) if directions else None,
     )
 
 
@@ -75,11 +85,13 @@ def compiled_targets(networks: ActorCritic) -> Any:
 def compiled_gradients(networks: ActorCritic) -> Any:
     """Gradients of the losses with respect to the parameters, and metrics."""
     return jax.jit(
-        jax.grad(lambda params, batch, targets: losses(networks, params, batch, targets, EMBEDDING), has_aux=True)
+        jax.grad(
+            lambda params, batch, targets: actor_critic_loss(networks, params, batch, targets, EMBEDDING), has_aux=True
+        )
     )
 
 
-# Each network alone, one transition at a time: what `td_targets` and `losses` are made of.
+# Each network alone, one transition at a time: what `td_targets` and `actor_critic_loss` are made of.
 
 
 def action_of(networks: ActorCritic, params: Any, first: Any, second: Any, seen: Any) -> jax.Array:
@@ -128,7 +140,7 @@ def test_targets_are_rewards_and_the_least_primed_value_of_the_primed_action(
     assert found.shape == (B, heads)
     chosen = set()
     for b in range(B):
-        q = np.asarray(values(*row(batch.following, b), row(batch.following_seen, b)), np.float64)
+        q = np.asarray(values(*row(batch.next_state, b), row(batch.next_directions, b)), np.float64)
         chosen |= set(q.argmin(0).tolist())
         expected = np.asarray(batch.reward[b]) + float(batch.discount[b]) * q.min(0)
         np.testing.assert_allclose(found[b], expected, atol=1e-5)
@@ -156,9 +168,9 @@ def test_targets_ask_the_critics_about_the_executed_item() -> None:
         )
     )(target)
     for b in range(B):
-        proto = np.asarray(step(*row(batch.following, b)))[0]
+        proto = np.asarray(step(*row(batch.next_state, b)))[0]
         item = max(range(catalogue), key=lambda i, proto=proto: float(EMBEDDING[i] @ proto))
-        q = np.asarray(values(*row(batch.following, b), jnp.asarray(EMBEDDING[item])[None]))
+        q = np.asarray(values(*row(batch.next_state, b), jnp.asarray(EMBEDDING[item])[None]))
         expected = np.asarray(batch.reward[b]) + float(batch.discount[b]) * q.min(0)
         np.testing.assert_allclose(found[b], expected, atol=1e-5)
 
@@ -177,7 +189,7 @@ def test_losses_and_gradients_are_equations_16_to_21(changes: dict[str, Any], he
     @jax.jit
     def of_one(params: Any, transition: Batch, target: jax.Array) -> tuple[Any, ...]:
         """Squared errors and their gradient; value of the actor's action and the product of two gradients."""
-        state, seen = transition.state, transition.seen
+        state, seen = transition.state, transition.directions
 
         def squared_errors(critic: Any) -> jax.Array:
             total = jnp.float32(0)
@@ -259,14 +271,15 @@ def test_updates_are_adams_on_the_clipped_gradients_and_targets_follow() -> None
     The bound lies between the norms of the two networks' gradients: one is clipped, the other is not.
     """
     networks, clip_norm = make_networks(), 10.0
-    config, tau = OptimizerConfig(actor_rate=0.003, critic_rate=0.01, clip_norm=clip_norm), 0.2
+    tau = 0.2
+    config = LevelConfig(OptimizerConfig(0.003, 0.01, clip_norm), tau, gamma=0.0, bootstrap=True)
     params, target = random_params(networks, 8), random_params(networks, 9)
-    actor, critic = optimizers(config)
+    actor, critic = optimizers(config.optimizer)
     level = LevelState(params, target, (actor.init(params["actor"]), critic.init(params["critic"])))
 
     @jax.jit
     def step(level: LevelState, batch: Batch) -> tuple[LevelState, Any]:
-        return update_level(networks, config, tau, level, batch, EMBEDDING, identity)
+        return update_level(networks, config, level, batch, EMBEDDING, identity)
 
     moments: dict[str, list[np.ndarray]] = {}
     for number in (1, 2):
@@ -295,15 +308,15 @@ def test_updates_are_adams_on_the_clipped_gradients_and_targets_follow() -> None
 
 def test_a_supervised_update_fits_the_rewards_alone_and_leaves_the_actor() -> None:
     networks = make_networks(heads=1)
-    config = OptimizerConfig(actor_rate=0.003, critic_rate=0.01, clip_norm=1e9)
-    actor, critic = optimizers(config)
+    config = LevelConfig(OptimizerConfig(actor_rate=0.003, critic_rate=0.01, clip_norm=1e9), 0.1, 0.0, True)
+    actor, critic = optimizers(config.optimizer)
     params = random_params(networks, 3)
     level = LevelState(params, params, (actor.init(params["actor"]), critic.init(params["critic"])))
     batch = make_batch(heads=1, seed=5)
 
     @jax.jit
     def step(level: LevelState, batch: Batch) -> tuple[LevelState, Any]:
-        return update_level(networks, config, 0.1, level, batch, EMBEDDING, identity, supervised=True)
+        return fit_rewards(networks, config, level, batch, EMBEDDING)
 
     after, metrics = step(level, batch)
     loss = 0.0
@@ -313,7 +326,7 @@ def test_a_supervised_update_fits_the_rewards_alone_and_leaves_the_actor() -> No
     assert float(metrics["critic_loss"]) == pytest.approx(loss, rel=1e-5)
     assert set(metrics) == {"critic_loss", "q", "critic_gradient_norm"}
     # What follows plays no part.
-    other = step(level, dataclasses.replace(batch, following=batch.state, discount=0 * batch.discount))[0]
+    other = step(level, dataclasses.replace(batch, next_state=batch.state, discount=0 * batch.discount))[0]
     jax.tree.map(np.testing.assert_array_equal, after, other)
     jax.tree.map(np.testing.assert_array_equal, after.params["actor"], params["actor"])
     jax.tree.map(np.testing.assert_array_equal, after.opt_state[0], level.opt_state[0])

@@ -13,17 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import hrlmg_jax.agent.learner
+import hrlmg_jax.agent.high_levels
+import hrlmg_jax.agent.low_levels
 from harness.devices import DevicesConfig, device_mesh
 from harness.errors import UserError
 from harness.settings import read_settings
-from hrlmg_jax.agent.goals import REMEMBERED, GoalConfig
-from hrlmg_jax.agent.learner import HrlLearner, HrlState, LearnerConfig, World
-from hrlmg_jax.agent.memory_critic import MemoryActorCritic
-from hrlmg_jax.agent.networks import ActorCritic, NetworkConfig
-from hrlmg_jax.agent.policy import TwoLevelPolicy, make_high_level
+from hrlmg_jax.agent import hrl_mg
+from hrlmg_jax.agent.goals import GoalConfig
+from hrlmg_jax.agent.high_levels import LearnedGoals, MemoryGoals
+from hrlmg_jax.agent.learner import HrlState, Learner, LearnerConfig, TwoLevelLearner, World
+from hrlmg_jax.agent.low_levels import DdpgLevel
+from hrlmg_jax.agent.memory import REMEMBERED
+from hrlmg_jax.agent.networks import NetworkConfig
 from hrlmg_jax.agent.transitions import HighTransition, LowTransition
-from hrlmg_jax.retrieval.index import ItemIndex
+from hrlmg_jax.retrieval.index import ItemIndex, RetrievalConfig
 from sim.envs.histories import Histories, make_history_table
 from sim.envs.session_env import SessionEnv, SessionParams
 from sim.tables.events import EventLog, build_event_log
@@ -121,32 +124,39 @@ def goal_config(**changes: Any) -> GoalConfig:
     return read_settings(GoalConfig, {**settings, **changes}, "agent.goals")
 
 
-def make_learner(goals: GoalConfig, length: int = 7, **changes: Any) -> HrlLearner:
-    config = learner_config(**changes)
-    network = NetworkConfig(
-        hidden_size=4,
-        state_size=4,
-        critic_width=5,
-        action_norm="unit",
-        action_bound=1.0,
-        q_output="linear",
-        critics="twin",
-    )
-    policy = TwoLevelPolicy(
-        low=ActorCritic(network, 1, E, goals.directions_seen),
-        high=make_high_level(network, goals, E),
+NETWORK = NetworkConfig(
+    hidden_size=4,
+    state_size=4,
+    critic_width=5,
+    action_norm="unit",
+    action_bound=1.0,
+    q_output="linear",
+    critics="twin",
+)
+
+
+def make_learner(goals: GoalConfig, length: int = 7, **changes: Any) -> Learner:
+    settings = hrl_mg.Settings(
+        name="tested",
+        network=NETWORK,
         goals=goals,
-        action_noise=config.action_noise,
-        history_length=N,
+        learner=learner_config(**changes),
+        retrieval=RetrievalConfig("exact", 1),
     )
-    return HrlLearner(SessionEnv(TableFeedback(), length, N), policy, config)
+    return hrl_mg.make_learner(settings, SessionEnv(TableFeedback(), length, N), E)
+
+
+def two_levels(learner: Learner) -> TwoLevelLearner:
+    assert isinstance(learner, TwoLevelLearner)
+    return learner
 
 
 @dataclass(frozen=True)
 class Played:
     """A short training run, with the state before every step and after the last (leaves [STEPS + 1, ...])."""
 
-    learner: HrlLearner
+    name: str
+    learner: Learner
     states: Any
     metrics: Any
 
@@ -159,7 +169,7 @@ class Played:
 
 
 @functools.cache
-def compiled(learner: HrlLearner) -> tuple[Any, Any]:
+def compiled(learner: Learner) -> tuple[Any, Any]:
     """`init`, and a chunk of half of the steps that also returns the state before each."""
 
     @jax.jit
@@ -178,7 +188,8 @@ def on_host(tree: Any) -> Any:
     return jax.device_get(dataclasses.replace(tree, key=jax.random.key_data(tree.key)))
 
 
-def play(learner: HrlLearner, seed: int = 0) -> Played:
+def play(name: str, seed: int = 0) -> Played:
+    learner = LEARNERS[name]
     init, chunk = compiled(learner)
     world = make_world()
     state, (first, first_metrics) = chunk(init(jax.random.key(seed), world), world)
@@ -187,27 +198,29 @@ def play(learner: HrlLearner, seed: int = 0) -> Played:
         lambda a, b, c: np.concatenate([a, b, np.asarray(c)[None]]), on_host(first), on_host(second), on_host(state)
     )
     metrics = jax.tree.map(lambda a, b: np.concatenate([a, b]), first_metrics, second_metrics)
-    return Played(learner, states, metrics)
+    return Played(name, learner, states, metrics)
 
 
-LEARNERS = {
+CASES: dict[str, tuple[GoalConfig, dict[str, Any]]] = {
     # Sessions of 7 steps and windows of 3: the third window has one step. Without goals: DDPG.
-    "ddpg": make_learner(goal_config(enabled=False)),
-    "one, frozen": make_learner(goal_config(count=1, frozen=True)),
-    "two": make_learner(goal_config(count=2, hindsight=True)),
-    "three": make_learner(goal_config(count=3, noise=0.0, store_partial_window=False)),
+    "ddpg": (goal_config(enabled=False), {}),
+    "one, frozen": (goal_config(count=1, frozen=True), {}),
+    "two": (goal_config(count=2, hindsight=True), {}),
+    "three": (goal_config(count=3, noise=0.0, store_partial_window=False), {}),
     # Sessions of two whole windows of 4; the low level sees its goals.
-    "conditioned": make_learner(goal_config(count=2, period=4, conditioned=True, internal_weight=0.5), length=8),
-    "memory": make_learner(goal_config(count=1, conditioned=True, hindsight=True, memory=MEMORY, noise=0.0)),
-    "ddpg, memory": make_learner(goal_config(enabled=False, memory=MEMORY), action_noise=0.0, length=8),
+    "conditioned": (goal_config(count=2, period=4, conditioned=True, internal_weight=0.5), {"length": 8}),
+    "memory": (goal_config(count=1, conditioned=True, hindsight=True, memory=MEMORY, noise=0.0), {}),
+    "ddpg, memory": (goal_config(enabled=False, memory=MEMORY), {"action_noise": 0.0, "length": 8}),
 }
+LEARNERS = {name: make_learner(goals, **changes) for name, (goals, changes) in CASES.items()}
+GOALS = {name: goals for name, (goals, _) in CASES.items()}
 WITHOUT_INFLUENCE = ["one, frozen", "two", "three"]
 WITH_GOALS = [*WITHOUT_INFLUENCE, "conditioned", "memory"]
 
 
 @functools.cache
 def run(name: str) -> Played:
-    return play(LEARNERS[name])
+    return play(name)
 
 
 # --- A session in plain Python ---------------------------------------------------------------------------------------
@@ -290,14 +303,15 @@ def remembered_by(start: int, now: dict[str, list[int]]) -> np.ndarray:
 
 
 @functools.cache
-def proposing(learner: HrlLearner) -> Any:
+def proposing(learner: Learner) -> Any:
     """HActor's goals from its parameters, histories and what is remembered, compiled."""
-    high = learner.policy.high
-    if isinstance(high, MemoryActorCritic):
-        return jax.jit(lambda params, clicked, ordered, seen: high.act(params, seen))
-    assert high is not None
-    embedding = jnp.asarray(EMBEDDING)
-    return jax.jit(lambda params, clicked, ordered, seen: high.act(params, clicked, ordered, embedding, None).vector)
+    high, embedding = two_levels(learner).policy.high, jnp.asarray(EMBEDDING)
+    if isinstance(high, MemoryGoals):
+        return jax.jit(lambda params, clicked, ordered, seen: high.networks.act(params, seen))
+    networks = high.networks if isinstance(high, LearnedGoals) else high.like.networks  # type: ignore[attr-defined]
+    return jax.jit(
+        lambda params, clicked, ordered, seen: networks.act(params, clicked, ordered, embedding, None).vector
+    )
 
 
 def greedy_goals(played: Played, number: int, b: int, now: dict[str, list[int]]) -> np.ndarray:
@@ -328,10 +342,10 @@ def test_low_level_memory_is_what_the_sessions_were(name: str) -> None:
         assert rows.feedback[index] == step.answer
         assert rows.last[index] == step.last
         assert 0 <= rows.item[index] < CATALOGUE
-        if not played.learner.policy.goals.enabled:
+        if not GOALS[played.name].enabled:
             assert rows.internal[index] == 0
         else:
-            goal = goals_in_force(played, index // B, step.place)[stage_of_step(step.t, played.learner.policy.goals)]
+            goal = goals_in_force(played, index // B, step.place)[stage_of_step(step.t, GOALS[played.name])]
             assert rows.internal[index] == pytest.approx(cosine(EMBEDDING[step.item], goal), abs=1e-5)
     assert len(set(rows.feedback[: B * STEPS].tolist())) == 3
 
@@ -339,7 +353,7 @@ def test_low_level_memory_is_what_the_sessions_were(name: str) -> None:
 @pytest.mark.parametrize("name", WITH_GOALS)
 def test_high_level_memory_is_what_the_windows_were(name: str) -> None:
     """One row per whole window, and per partial one at the end of a session if these are kept."""
-    played, goals = run(name), LEARNERS[name].policy.goals
+    played, goals = run(name), GOALS[name]
     memory = played.final.high_replay
     assert memory is not None
     expected: list[dict[str, Any]] = []
@@ -383,7 +397,7 @@ def test_high_level_memory_is_what_the_windows_were(name: str) -> None:
 @pytest.mark.parametrize("name", LEARNERS)
 def test_sessions_are_staggered_by_windows_restart_after_t_and_repeat_nothing(name: str) -> None:
     played, learner = run(name), LEARNERS[name]
-    length, period = learner.env.episode_length, learner.policy.goals.period
+    length, period = learner.env.episode_length, GOALS[played.name].period
     step, start = played.states.episodes.state.step, played.states.episodes.state.start
     assert (step[0] % period == 0).all()
     assert set(step[0].tolist()) == set(range(0, length - period + 1, period))  # as many as there are windows
@@ -403,15 +417,15 @@ def test_sessions_are_staggered_by_windows_restart_after_t_and_repeat_nothing(na
 @pytest.mark.parametrize("name", WITH_GOALS)
 def test_goals_are_renewed_every_c_steps_and_kept_between(name: str) -> None:
     """Algorithm 2, lines 9 to 13; without noise they are HActor's for the histories of that moment."""
-    played, learner = run(name), LEARNERS[name]
+    played = run(name)
     for index, step in enumerate(replayed(played)):
         number, b = divmod(index, B)
         before, goals = played.states.episodes.carry.goals[number, b], goals_in_force(played, number, b)
-        if step.t % learner.policy.goals.period:
+        if step.t % GOALS[played.name].period:
             np.testing.assert_array_equal(goals, before)
             continue
         proposed = greedy_goals(played, number, b, step.before)
-        if learner.policy.goals.noise == 0:
+        if GOALS[played.name].noise == 0:
             np.testing.assert_allclose(goals, proposed, atol=1e-5)
             continue
         assert np.abs(goals - before).max() > 1e-3
@@ -432,8 +446,8 @@ def test_one_goal_is_in_force_for_the_whole_window() -> None:
 
 def test_a_low_level_that_sees_goals_remembers_the_present_one_and_the_next() -> None:
     """The next one is HActor's without noise where a window begins with it, also after a session's last step."""
-    played, learner = run("conditioned"), LEARNERS["conditioned"]
-    goals, rows = learner.policy.goals, played.final.low_replay.rows
+    played = run("conditioned")
+    goals, rows = GOALS[played.name], played.final.low_replay.rows
     for index, step in enumerate(replayed(played)):
         number, b = divmod(index, B)
         in_force = goals_in_force(played, number, b)
@@ -449,7 +463,7 @@ def test_a_high_level_with_a_memory_sets_goals_by_what_it_remembers() -> None:
     """The past is that of the session's row in the log, which the replay remembers; what is lately clicked changes."""
     played, learner = run("memory"), LEARNERS["memory"]
     assert played.final.high_replay is not None
-    period = learner.policy.goals.period
+    period = GOALS[played.name].period
     starts, began, wanted, following, without = [], {}, [], [], 0
     for index, step in enumerate(replayed(played)):
         number, b = divmod(index, B)
@@ -469,9 +483,11 @@ def test_a_high_level_with_a_memory_sets_goals_by_what_it_remembers() -> None:
     assert len({past.tobytes() for past in wanted}) > 10
     rows = jax.tree.map(lambda leaf: leaf[: len(starts)], played.final.high_replay.rows)
     np.testing.assert_array_equal(rows.row, FIRST_ROWS[starts])
-    batch = learner.high_batch(rows, make_world())
-    np.testing.assert_allclose(batch.seen, np.stack(wanted), atol=1e-6)
-    np.testing.assert_allclose(batch.following_seen, np.stack(following), atol=1e-6)
+    high, world = two_levels(learner).policy.high, make_world()
+    assert isinstance(high, MemoryGoals)
+    batch = high.batch(rows, world.index.embedding, world.env.table)
+    np.testing.assert_allclose(batch.directions, np.stack(wanted), atol=1e-6)
+    np.testing.assert_allclose(batch.next_directions, np.stack(following), atol=1e-6)
     np.testing.assert_allclose(batch.reward, rows.stage_reward / period, rtol=1e-6)  # one goal: no benefit to assign
 
 
@@ -485,12 +501,12 @@ def test_a_low_level_with_a_memory_sees_the_same_and_acts_by_it() -> None:
     batch = learner.low_batch(rows, make_world())
     wanted = np.stack([remembered_by(start, step.before) for start, step in zip(starts, steps, strict=True)])
     following = np.stack([remembered_by(start, step.after) for start, step in zip(starts, steps, strict=True)])
-    np.testing.assert_allclose(batch.seen, wanted, atol=1e-6)
-    np.testing.assert_allclose(batch.following_seen, following, atol=1e-6)
+    np.testing.assert_allclose(batch.directions, wanted, atol=1e-6)
+    np.testing.assert_allclose(batch.next_directions, following, atol=1e-6)
     assert np.abs(following - wanted).max() > 0.1
-    propose = jax.jit(
-        lambda actor, *inputs: learner.policy.low.act(actor, *inputs[:2], jnp.asarray(EMBEDDING), inputs[2])
-    )
+    low = learner.policy.low
+    assert isinstance(low, DdpgLevel)
+    propose = jax.jit(lambda actor, *inputs: low.networks.act(actor, *inputs[:2], jnp.asarray(EMBEDDING), inputs[2]))
     changed, recommended = 0, [set[int]() for _ in range(B)]
     for index, step in enumerate(steps):
         number, b = divmod(index, B)
@@ -514,10 +530,10 @@ def test_a_low_level_with_a_memory_sees_the_same_and_acts_by_it() -> None:
 
 def test_the_weights_of_a_memory_are_reported_whether_they_learn_or_not() -> None:
     """In the warm-up too, when nothing is learned."""
-    played, high = run("memory"), LEARNERS["memory"].policy.high
-    assert isinstance(high, MemoryActorCritic)
+    played, high = run("memory"), two_levels(LEARNERS["memory"]).policy.high
+    assert isinstance(high, MemoryGoals)
     for number in range(STEPS):
-        weights = high.weights(played.at(number + 1).high.params["actor"])
+        weights = high.networks.weights(played.at(number + 1).high.params["actor"])
         for kind, name in enumerate(REMEMBERED):
             assert played.metrics[f"high_goal_1_{name}"][number] == pytest.approx(float(weights[0, kind]), abs=1e-6)
 
@@ -552,7 +568,7 @@ def test_networks_stay_as_they_are_in_the_warm_up_and_change_after_it(name: str)
     for level in ("low", "high"):
         if getattr(played.states, level) is None:
             assert level == "high"
-            assert not LEARNERS[name].policy.goals.enabled
+            assert not GOALS[name].enabled
             continue
         flat = [leaves(getattr(played.at(number), level)) for number in range(STEPS + 1)]
         for number in range(STEPS):
@@ -575,7 +591,7 @@ def test_goals_without_weight_do_not_change_what_the_low_level_does_and_learns(n
 
 
 def test_the_same_key_gives_the_same_run_and_another_key_another() -> None:
-    played, again, other = run("three"), play(LEARNERS["three"]), play(LEARNERS["three"], seed=1)
+    played, again, other = run("three"), play("three"), play("three", seed=1)
     jax.tree.map(np.testing.assert_array_equal, again.states, played.states)
     jax.tree.map(np.testing.assert_array_equal, again.metrics, played.metrics)
     items = played.final.low_replay.rows.item
@@ -622,7 +638,7 @@ def test_a_state_that_was_put_away_goes_on_as_the_run_did() -> None:
 @pytest.mark.parametrize("name", ["two", "memory", "ddpg, memory"])
 def test_sessions_on_two_devices_are_the_sessions_on_one(name: str) -> None:
     with device_mesh(DevicesConfig(count=2), B, "agent.learner.sessions"):
-        together = play(LEARNERS[name])
+        together = play(name)
     alone = run(name)
     for leaf, expected in zip(
         jax.tree.leaves((together.states, together.metrics)),
@@ -634,7 +650,7 @@ def test_sessions_on_two_devices_are_the_sessions_on_one(name: str) -> None:
 
 def test_a_step_under_jit_is_the_step_without(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step of the warm-up; the update, which would only take time, is left out."""
-    monkeypatch.setattr(hrlmg_jax.agent.learner, "update_level", lambda *arguments, supervised: (arguments[3], {}))
+    monkeypatch.setattr(hrlmg_jax.agent.low_levels, "update_level", lambda *arguments: (arguments[2], {}))
     played, number = run("ddpg"), WARM_UP - 1
     state, metrics = LEARNERS["ddpg"].train_step(restored(played, number), make_world())
     for found, wanted in zip(jax.tree.leaves(on_host(state)), jax.tree.leaves(played.at(number + 1)), strict=True):
@@ -649,25 +665,24 @@ def test_critics_are_asked_about_items_if_so_set_and_about_goals_as_they_are(
 ) -> None:
     asked = []
 
-    def update(*arguments: Any, supervised: bool = False) -> tuple[Any, dict[str, jax.Array]]:
-        assert not supervised
-        networks, optimizer, tau, level, *_, executed = arguments
-        asked.append((networks, optimizer, tau, executed))
+    def update(*arguments: Any) -> tuple[Any, dict[str, jax.Array]]:
+        networks, config, level, *_, executed = arguments
+        asked.append((networks.heads, (config, executed)))
         return level, {}
 
-    monkeypatch.setattr(hrlmg_jax.agent.learner, "update_level", update)
-    original, world = LEARNERS["two"], make_world()
-    learner = dataclasses.replace(original, config=learner_config(target_action=target_action))
+    for module in (hrlmg_jax.agent.low_levels, hrlmg_jax.agent.high_levels):
+        monkeypatch.setattr(module, "update_level", update)
+    learner, world = make_learner(GOALS["two"], target_action=target_action), make_world()
     jax.eval_shape(lambda state: learner.train_step(state, world), restored(run("two"), 0))
-    of_level = {networks: rest for networks, *rest in asked}
+    of_level = dict(asked)
     proto = np.random.default_rng(3).normal(size=(5, 1, E)).astype(np.float32)
     nearest = EMBEDDING[[max(range(CATALOGUE), key=lambda i, p=p: float(EMBEDDING[i] @ p)) for p in proto[:, 0]]]
-    assert learner.policy.high is not None
-    optimizer, tau, executed = of_level[learner.policy.low]
+    config, executed = of_level[1]
     np.testing.assert_array_equal(executed(jnp.asarray(proto)), nearest[:, None] if target_action == "item" else proto)
-    assert (optimizer.actor_rate, optimizer.critic_rate, optimizer.clip_norm, tau) == (1e-3, 3e-3, 1.0, 0.05)
+    optimizer = config.optimizer
+    assert (optimizer.actor_rate, optimizer.critic_rate, optimizer.clip_norm, config.tau) == (1e-3, 3e-3, 1.0, 0.05)
     goals = np.random.default_rng(4).normal(size=(5, 2, E)).astype(np.float32)
-    np.testing.assert_array_equal(of_level[learner.policy.high][2](jnp.asarray(goals)), goals)
+    np.testing.assert_array_equal(of_level[2][1](jnp.asarray(goals)), goals)
 
 
 # --- Batches ---------------------------------------------------------------------------------------------------------
@@ -697,8 +712,8 @@ def test_low_level_batches_by_hand(terminal: str, final: float) -> None:
     np.testing.assert_array_equal(batch.active, np.ones((4, 1)))
     np.testing.assert_array_equal(batch.state[0], low_rows().browsed)
     np.testing.assert_array_equal(batch.state[1], low_rows().clicked)
-    assert batch.following[0].tolist() == [[-1, 3, 10], [2, 3, 11], [4, 5, 0], [8, 9, 2]]
-    assert batch.following[1].tolist() == [[-1, -1, -1], [-1, 3, 11], [5, 6, 0], [0, 1, 2]]
+    assert batch.next_state[0].tolist() == [[-1, 3, 10], [2, 3, 11], [4, 5, 0], [8, 9, 2]]
+    assert batch.next_state[1].tolist() == [[-1, -1, -1], [-1, 3, 11], [5, 6, 0], [0, 1, 2]]
 
 
 def test_low_level_batches_of_ddpg_leave_the_internal_reward_out() -> None:
@@ -724,7 +739,9 @@ def test_high_level_batches_by_hand(terminal: str, discount: str) -> None:
         following_clicked=jnp.asarray(np.arange(30, 45).reshape(5, 3)),
         following_ordered=jnp.asarray(np.arange(45, 60).reshape(5, 3)),
     )
-    batch = learner.high_batch(rows, make_world())
+    high, world = two_levels(learner).policy.high, make_world()
+    assert isinstance(high, LearnedGoals)
+    batch = high.batch(rows)
     np.testing.assert_allclose(batch.reward, [[1, 2.3], [5, 1.5], [0, 1], [1, 0.3], [0, 0]], rtol=1e-6)
     np.testing.assert_array_equal(batch.active, [[1, 1], [1, 1], [1, 1], [1, 0], [1, 0]])
     expected = [0.9**n if discount == "gamma_pow_c" else 0.9 for n in steps]
@@ -732,14 +749,16 @@ def test_high_level_batches_by_hand(terminal: str, discount: str) -> None:
         expected = [0 if ends else value for ends, value in zip(last, expected, strict=True)]
     np.testing.assert_allclose(batch.discount, expected, rtol=1e-6)
     np.testing.assert_array_equal(batch.action, rows.goals)
-    memory = dataclasses.replace(learner.policy.goals, memory=MEMORY)
-    remembering = dataclasses.replace(learner, policy=dataclasses.replace(learner.policy, goals=memory))
+    remembering = two_levels(
+        make_learner(dataclasses.replace(high.goals, memory=MEMORY), terminal=terminal)
+    ).policy.high
+    assert isinstance(remembering, MemoryGoals)
     with_rows = dataclasses.replace(rows, row=jnp.asarray(FIRST_ROWS[:5]))
-    per_step = remembering.high_batch(with_rows, make_world()).reward
+    per_step = remembering.batch(with_rows, world.index.embedding, world.env.table).reward
     np.testing.assert_allclose(per_step, np.asarray(batch.reward) / 5, rtol=1e-6)
     for found, wanted in (
         (batch.state, (rows.clicked, rows.ordered)),
-        (batch.following, (rows.following_clicked, rows.following_ordered)),
+        (batch.next_state, (rows.following_clicked, rows.following_ordered)),
     ):
         for a, b in zip(found, wanted, strict=True):
             np.testing.assert_array_equal(a, b)

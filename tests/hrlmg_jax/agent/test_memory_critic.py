@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hrlmg_jax.agent.ddpg import Batch, OptimizerConfig, init_level
-from hrlmg_jax.agent.goals import REMEMBERED
+from hrlmg_jax.agent.ddpg import Batch, LevelConfig, OptimizerConfig, init_level
+from hrlmg_jax.agent.memory import REMEMBERED
 from hrlmg_jax.agent.memory_critic import MemoryActorCritic, memory_loss, memory_targets, update_memory_level
 from hrlmg_jax.agent.networks import NetworkConfig
 from sim.envs.nearest_items import unit
@@ -56,9 +56,9 @@ def make_batch(rows: int = B, seed: int = 1) -> Batch:
         reward=normal(rows, M),
         active=jnp.asarray(active, jnp.float32),
         discount=jnp.asarray(discount, jnp.float32),
-        following=(histories[2], histories[3]),
-        seen=known * normal(rows, K, E),
-        following_seen=known * normal(rows, K, E),
+        next_state=(histories[2], histories[3]),
+        directions=known * normal(rows, K, E),
+        next_directions=known * normal(rows, K, E),
     )
 
 
@@ -76,7 +76,7 @@ def value(params: dict[str, Any], state: tuple[jax.Array, jax.Array], directions
 
 
 def test_goals_are_the_directions_of_weighted_sums() -> None:
-    params, directions = random_params(2), make_batch().seen
+    params, directions = random_params(2), make_batch().directions
     slope = slope_by_hand(params, directions)
     np.testing.assert_allclose(NETWORKS.slope(params["actor"], directions), slope, atol=1e-4)
     goals = np.asarray(NETWORKS.act(params["actor"], directions))
@@ -87,15 +87,15 @@ def test_goals_are_the_directions_of_weighted_sums() -> None:
 
 def test_no_other_goal_of_norm_one_is_valued_more() -> None:
     params, batch = random_params(3), make_batch()
-    slope = slope_by_hand(params, batch.seen)
-    goals = np.asarray(NETWORKS.act(params["actor"], batch.seen), np.float64)
+    slope = slope_by_hand(params, batch.directions)
+    goals = np.asarray(NETWORKS.act(params["actor"], batch.directions), np.float64)
     others = np.random.default_rng(4).normal(size=(500, B, M, E))
     others /= np.linalg.norm(others, axis=-1, keepdims=True)
     assert (np.sum(others * slope, -1) <= np.sum(goals * slope, -1) + 1e-6).all()
 
 
 def test_who_is_not_remembered_gets_no_goal_also_with_noise() -> None:
-    params, directions = random_params(2), make_batch().seen
+    params, directions = random_params(2), make_batch().directions
     goals = NETWORKS.act(params["actor"], directions)
     noisy = NETWORKS.perturb(goals, 0.3, jax.random.key(0))
     for found in (goals, noisy):
@@ -113,19 +113,19 @@ def test_untrained_weights_are_small_and_differ() -> None:
 
 def test_the_value_of_a_state_sees_histories_and_how_much_is_remembered_but_not_where() -> None:
     params, batch = random_params(5), make_batch()
-    assert batch.seen is not None
-    found = value(params, batch.state, batch.seen)
-    turned = jnp.roll(batch.seen, 1, axis=-1)  # the same lengths
+    assert batch.directions is not None
+    found = value(params, batch.state, batch.directions)
+    turned = jnp.roll(batch.directions, 1, axis=-1)  # the same lengths
     np.testing.assert_allclose(value(params, batch.state, turned), found, atol=1e-5)
-    longer = np.abs(value(params, batch.state, 2 * batch.seen) - found).max(1)
+    longer = np.abs(value(params, batch.state, 2 * batch.directions) - found).max(1)
     np.testing.assert_array_equal(longer > 1e-4, np.arange(B) != 3)
-    assert (np.abs(value(params, batch.following, batch.seen) - found) > 1e-4).any(1).all()
+    assert (np.abs(value(params, batch.next_state, batch.directions) - found) > 1e-4).any(1).all()
 
 
 def test_targets_are_rewards_and_the_primed_value_of_the_best_goal() -> None:
     target, batch = random_params(6), make_batch()
-    best = value(target, batch.following, batch.following_seen)
-    best += np.linalg.norm(slope_by_hand(target, batch.following_seen), axis=-1)
+    best = value(target, batch.next_state, batch.next_directions)
+    best += np.linalg.norm(slope_by_hand(target, batch.next_directions), axis=-1)
     expected = np.asarray(batch.reward) + np.asarray(batch.discount)[:, None] * best
     found = memory_targets(NETWORKS, target, batch, EMBEDDING)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
@@ -137,8 +137,8 @@ def test_loss_and_gradient_of_the_weights_are_those_of_a_linear_regression() -> 
     params, batch = random_params(7), make_batch()
     targets = np.random.default_rng(8).normal(size=(B, M)).astype(np.float32)
     action, active = np.asarray(batch.action, np.float64), np.asarray(batch.active)
-    q = value(params, batch.state, batch.seen)
-    q += np.sum(action * slope_by_hand(params, batch.seen), -1)
+    q = value(params, batch.state, batch.directions)
+    q += np.sum(action * slope_by_hand(params, batch.directions), -1)
     gradient, metrics = jax.grad(memory_loss, argnums=1, has_aux=True)(
         NETWORKS, params, batch, jnp.asarray(targets), EMBEDDING
     )
@@ -146,16 +146,16 @@ def test_loss_and_gradient_of_the_weights_are_those_of_a_linear_regression() -> 
     assert float(metrics["q"]) == pytest.approx(q.mean(), rel=1e-4)
     expected = np.zeros((M, K))
     for b, goal, kind in np.ndindex(B, M, K):
-        along = action[b, goal] @ np.asarray(batch.seen)[b, kind]
+        along = action[b, goal] @ np.asarray(batch.directions)[b, kind]
         expected[goal, kind] += 2 * active[b, goal] * (q[b, goal] - targets[b, goal]) * 8 * along / B
     np.testing.assert_allclose(gradient["actor"]["weights"], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_gradients_are_finite_and_targets_follow() -> None:
     """Also for a user of whom nothing is remembered."""
-    config = OptimizerConfig(actor_rate=0.0, critic_rate=1e-2, clip_norm=1.0)
-    before = init_level(random_params(9), config)
-    after, metrics = update_memory_level(NETWORKS, config, 0.25, before, make_batch(), EMBEDDING)
+    config = LevelConfig(OptimizerConfig(actor_rate=0.0, critic_rate=1e-2, clip_norm=1.0), 0.25, 0.9, True)
+    before = init_level(random_params(9), config.optimizer)
+    after, metrics = update_memory_level(NETWORKS, config, before, make_batch(), EMBEDDING)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((after, metrics)))
     for name in ("actor", "critic"):
         assert float(metrics[f"{name}_gradient_norm"]) > 0
@@ -169,7 +169,8 @@ def test_gradients_are_finite_and_targets_follow() -> None:
 
 def test_regression_finds_what_is_worth_following() -> None:
     """Rewards are a . (2 d_0 - d_1) for one goal and a . d_4 for the other, and noise; nothing follows."""
-    rows, config = 512, OptimizerConfig(actor_rate=0.0, critic_rate=3e-3, clip_norm=10.0)
+    rows = 512
+    config = LevelConfig(OptimizerConfig(actor_rate=0.0, critic_rate=3e-3, clip_norm=10.0), 0.01, 0.9, True)
     truth = np.zeros((M, K))
     truth[0, :2], truth[1, 4] = (2, -1), 1
 
@@ -183,15 +184,15 @@ def test_regression_finds_what_is_worth_following() -> None:
         reward = jnp.sum(action * psi, -1) + 0.5 * jax.random.normal(noise_key, (rows, M))
         batch = dataclasses.replace(
             batch,
-            seen=directions,
+            directions=directions,
             action=action,
             reward=reward,
             discount=jnp.zeros(rows),
             active=jnp.ones((rows, M)),
         )
-        return update_memory_level(NETWORKS, config, 0.01, level, batch, EMBEDDING)
+        return update_memory_level(NETWORKS, config, level, batch, EMBEDDING)
 
-    level = init_level(NETWORKS.init(jax.random.key(0)), config)
+    level = init_level(NETWORKS.init(jax.random.key(0)), config.optimizer)
     level, metrics = jax.lax.scan(step, level, jax.random.split(jax.random.key(1), 400))
     found = np.asarray(NETWORKS.weights(level.params["actor"]))
     np.testing.assert_allclose(found, truth, atol=0.1)

@@ -8,13 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hrlmg_jax.agent import hrl_mg
 from hrlmg_jax.agent.goals import GoalConfig
-from hrlmg_jax.agent.networks import ActorCritic, NetworkConfig
-from hrlmg_jax.agent.policy import ActingParams, TwoLevelPolicy, make_high_level
+from hrlmg_jax.agent.learner import LearnerConfig
+from hrlmg_jax.agent.networks import NetworkConfig
+from hrlmg_jax.agent.policy import ActingParams
 from hrlmg_jax.evaluation.offline import LoggedSessions, OfflineTest, rank_by_score, rerank
-from hrlmg_jax.retrieval.index import ItemIndex
+from hrlmg_jax.problem import make_env
+from hrlmg_jax.retrieval.index import ItemIndex, RetrievalConfig
 from hrlmg_jax.sessions import SessionData
-from sim.envs.session_env import SessionConfig
+from sim.envs.session_env import LoggedFeedback, SessionConfig
 from sim.tables.events import build_event_log
 
 ITEMS, SIZE, LENGTH = 30, 5, 3
@@ -57,23 +60,31 @@ def world(request):
     data = SessionData(log, ITEMS, np.arange(18) % 3 == 2, np.zeros(6, bool))
     config = NetworkConfig(4, 4, 8, "unit", 1.0, "linear", "twin")
     goals = AGENTS[request.param]
-    policy = TwoLevelPolicy(
-        ActorCritic(config, 1, SIZE, goals.directions_seen), make_high_level(config, goals, SIZE), goals, 0.1, LENGTH
+    learner = LearnerConfig(1, 0, 1, 1, 1, 1, 0.9, 0.1, 0.1, 0.1, 1.0, 0.1, "item", "bootstrap")
+    settings = hrl_mg.Settings(
+        name="tested", network=config, goals=goals, learner=learner, retrieval=RetrievalConfig("exact", 1)
     )
+    env = SessionConfig(8, LENGTH, 1.0, 5.0)
+    policy = hrl_mg.make_learner(settings, make_env(env, LoggedFeedback(), 8), SIZE).policy
     vectors = generator.normal(size=(ITEMS, SIZE))
     embedding = jnp.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), jnp.float32)
 
-    def drawn(networks):
-        shapes = jax.eval_shape(networks.init, jax.random.key(1))["actor"]
+    def drawn(level):
+        shapes = jax.eval_shape(level.init, jax.random.key(1)).params["actor"]
         return jax.tree.map(lambda leaf: jnp.asarray(generator.normal(0, 0.5, leaf.shape), jnp.float32), shapes)
 
-    actor = drawn(policy.low)
-    high = drawn(policy.high) if policy.high else None
-    table = data.table if goals.memory else None
-    params = ActingParams(actor, high, ItemIndex(embedding, ITEMS), table, jnp.ones(ITEMS), jnp.bool_(False))
-    propose = jax.jit(lambda browsed, clicked, seen: policy.low.act(actor, browsed, clicked, embedding, seen).vector)
+    actor, networks = drawn(policy.low), policy.low.networks
+    high = drawn(policy.high) if goals.enabled else None
+    params = ActingParams(actor, high, ItemIndex(embedding, ITEMS), data.table, jnp.ones(ITEMS), jnp.bool_(False))
+    propose = jax.jit(lambda browsed, clicked, seen: networks.act(actor, browsed, clicked, embedding, seen).vector)
     return SimpleNamespace(
-        data=data, policy=policy, params=params, embedding=np.asarray(embedding, np.float64), propose=propose
+        data=data,
+        env=env,
+        goals=goals,
+        policy=policy,
+        params=params,
+        embedding=np.asarray(embedding, np.float64),
+        propose=propose,
     )
 
 
@@ -95,7 +106,7 @@ def direction(world, items):
 
 def vectors_seen(world, before, histories, step, goals_in_force):
     """What the low level sees besides its histories; new goals begin at every multiple of the period."""
-    goals = world.policy.goals
+    goals = world.goals
     if not goals.memory:
         return None, None
     remembered = [direction(world, items[-MEMORY:]) for items in before]
@@ -140,8 +151,7 @@ def test_reranking_is_algorithm_4(world):
         items[number, : length[number]] = log.item[rows]
         feedback[number, : length[number]] = log.feedback[rows]
     sessions = LoggedSessions(chosen, starts[chosen], length, items, feedback)
-    config = SimpleNamespace(env=SessionConfig(8, LENGTH, 1.0, 5.0), evaluation=SimpleNamespace(sessions_at_a_time=4))
-    found = rerank(config, SimpleNamespace(data=world.data), world.policy.as_policy(), world.params, sessions)
+    found = rerank(world, world.policy.as_policy(), world.params, sessions, at_a_time=4)
     for number in range(len(chosen)):
         shown = items[number, : length[number]].tolist()
         answers = feedback[number, : length[number]].tolist()

@@ -1,12 +1,14 @@
 """Where the sessions of the online test begin, and whose luck they have."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hrlmg_jax.evaluation.online import make_player, session_rows
-from hrlmg_jax.evaluation.policies import fixed_list
+from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.problem import true_env_params
 from hrlmg_jax.sessions import SessionData
+from sim.envs.fixed_policies import fixed_list_policy
 from sim.envs.session_env import SessionEnv
 from sim.generators.funnel import FunnelModel, generate_log
 
@@ -35,8 +37,9 @@ def test_who_begins_again_where_another_did_has_other_luck(data: SessionData) ->
     rows = session_rows(data, "test", 4 * len(data.first_rows("test")))
     env = SessionEnv(FunnelModel(), STEPS, 3)
     world, at_a_time = true_env_params(data, rows), len(rows) // 2 + 1
-    contestant = fixed_list(np.arange(data.num_items, dtype=np.int32), data.num_items, STEPS)
-    first, again = (make_player(env, world, at_a_time)(contestant) for _ in range(2))
+    items = jnp.arange(data.num_items, dtype=jnp.int32)
+    policy = EvaluationPolicy(lambda users: fixed_list_policy(), lambda params: items, False, None)
+    first, again = (make_player(env, world, at_a_time)(policy) for _ in range(2))
     np.testing.assert_array_equal(first.feedback, again.feedback)
     same_beginning = rows[1:] == rows[:-1]
     other_answers = (first.feedback[1:] != first.feedback[:-1]).any(1)

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import sim.envs.nearest_items
-from hrlmg_jax.agent.goals import GoalConfig
+from hrlmg_jax.agent.ddpg import LevelConfig, OptimizerConfig
+from hrlmg_jax.agent.low_levels import DnnLevel
 from hrlmg_jax.agent.networks import ActorCritic, NetworkConfig
-from hrlmg_jax.agent.policy import CRITIC, ActingParams, TwoLevelPolicy
+from hrlmg_jax.agent.policy import ActingParams, OneLevelPolicy
 from hrlmg_jax.retrieval.index import ItemIndex
-from hrlmg_jax.retrieval.item_scores import best_scored_item
-from sim.envs.histories import Histories
+from hrlmg_jax.retrieval.item_scores import best_scored_item, rank_scored_items
+from sim.envs.histories import Histories, HistoryTable
 from sim.envs.session_env import SessionObservation
 
 ITEMS, CATALOGUE, E, N, T, B = 12, 10, 4, 3, 8, 6
@@ -79,6 +80,39 @@ def test_of_a_logged_session_it_is_the_best_candidate_that_is_left() -> None:
         assert int(found[row]) == min(left, key=lambda i: float(np.sum((EMBEDDING[i] - states[row]) ** 2)))
 
 
+@pytest.mark.parametrize("sessions_at_a_time", [2, B])
+@pytest.mark.parametrize("masks", ["one", "one each", "few"])
+@pytest.mark.parametrize("logged", [False, True])
+def test_a_ranking_sorts_what_is_allowed_left_and_a_candidate(
+    sessions_at_a_time: int, masks: str, logged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against sorting by hand; with few allowed items the rest is empty."""
+    monkeypatch.setattr(sim.envs.nearest_items, "NUMBERS_AT_A_TIME", CATALOGUE * sessions_at_a_time)
+    generator = np.random.default_rng(7)
+    candidates = np.stack([generator.permutation(ITEMS)[:8] for _ in range(B)])
+    candidates[:, 6:] = -1
+    observation = observe(6, 3, candidates if logged else None)
+    shape = (CATALOGUE,) if masks == "one" else (B, CATALOGUE)
+    available = generator.random(shape) < (0.1 if masks == "few" else 0.7)
+    states, k = generator.normal(size=(B, E)).astype(np.float32), 4
+    items, scores = rank_scored_items(
+        distance_score, jnp.asarray(states), jnp.asarray(EMBEDDING), observation, k, jnp.asarray(available)
+    )
+    assert (items.shape, scores.shape) == ((B, k), (B, k))
+    lengths = set()
+    for row in range(B):
+        allowed = set(np.flatnonzero(available if available.ndim == 1 else available[row]).tolist())
+        allowed -= set(np.asarray(observation.recommended[row]).tolist())
+        allowed &= set(candidates[row].tolist()) if logged else allowed
+        distance = {item: float(np.sum((EMBEDDING[item] - states[row]) ** 2)) for item in allowed}
+        best = sorted(allowed, key=distance.__getitem__)[:k]
+        assert items[row].tolist() == best + [-1] * (k - len(best))
+        np.testing.assert_allclose(scores[row, : len(best)], [-distance[item] for item in best], rtol=1e-5)
+        assert (np.asarray(scores[row, len(best) :]) == -np.inf).all()
+        lengths.add(len(best))
+    assert (k in lengths) == (masks != "few") or logged
+
+
 # --- A critic that decides --------------------------------------------------------------------------------------------
 
 
@@ -103,27 +137,34 @@ def test_values_of_many_items_are_the_first_critics_values_of_each(q_output: str
         np.testing.assert_allclose(found[:, item], one, atol=1e-5)
 
 
-def dnn_policy(epsilon: float) -> TwoLevelPolicy:
-    goals = GoalConfig(False, 1, 1, 0.0, 0.0, 0.0, False, False, False, "gamma", True)
-    return TwoLevelPolicy(NETWORKS, None, goals, 0.1, N, CRITIC, epsilon)
+def dnn_policy(epsilon: float) -> OneLevelPolicy:
+    level = LevelConfig(OptimizerConfig(0.1, 0.1, 1.0), tau=0.1, gamma=0.0, bootstrap=True)
+    return OneLevelPolicy(DnnLevel(NETWORKS, level), epsilon)
+
+
+NO_LOG = HistoryTable(*(jnp.zeros(1, jnp.int32) for _ in range(6)))
 
 
 def acting_params(critic: Any) -> ActingParams:
     index = ItemIndex(jnp.asarray(EMBEDDING), CATALOGUE)
-    return ActingParams(critic, None, index, None, jnp.arange(1.0, CATALOGUE + 1), jnp.bool_(False))
+    return ActingParams(critic, None, index, NO_LOG, jnp.arange(1.0, CATALOGUE + 1), jnp.bool_(False))
 
 
 def test_dnn_recommends_what_its_critic_values_most() -> None:
     params, observation = random_params(3), observe(3, 4)
     policy = dnn_policy(0.5).as_policy()
     _, decision = policy.act(acting_params(params["critic"]), (), observation, jax.random.key(0), False)
+    assert policy.rank is not None
+    ranking = policy.rank(acting_params(params["critic"]), (), observation, 7, jnp.ones(CATALOGUE, bool))
     states = NETWORKS.encode_for_critic(
         params["critic"], observation.histories.browsed, observation.histories.clicked, EMBEDDING
     )
     for row in range(B):
         values = np.asarray(NETWORKS.values_of_items(params["critic"], states[row], EMBEDDING[:CATALOGUE]))
         left = [i for i in range(CATALOGUE) if i not in np.asarray(observation.recommended[row])]
-        assert int(decision.action[row]) == max(left, key=lambda i: values[i])
+        ranked = sorted(left, key=lambda i: -values[i])
+        assert int(decision.action[row]) == ranked[0]
+        assert ranking.items[row, :6].tolist() == ranked
 
 
 def test_exploring_draws_the_share_of_items_that_epsilon_says() -> None:

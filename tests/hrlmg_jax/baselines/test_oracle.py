@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hrlmg_jax.evaluation.oracles import oracle_policy
+from hrlmg_jax.baselines.oracle import oracle_policy
 from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackNetworkConfig, FeedbackParams, LearnedFeedback
 from sim.envs.histories import make_history_table
 from sim.envs.rollout import advance, begin
@@ -54,12 +54,15 @@ def test_every_recommendation_is_the_best_that_is_left(users: Any, trust_weight:
     policy = oracle_policy(model, ITEMS, REWARDS[1], REWARDS[2], trust_weight)
     env, world = SessionEnv(model, STEPS, N), env_params(params)
     step = jax.jit(lambda episodes, key: advance(env, world, policy, params, episodes, key, False))
+    rank, allowed = policy.rank, jnp.arange(ITEMS) % 7 > 0
+    assert rank is not None
+    ranking = jax.jit(lambda observation: rank(params, (), observation, 3, allowed))
     of_item = jax.jit(model.probabilities)
     gain = jax.jit(FunnelModel().trust_gain)
     episodes = begin(env, world, policy, params, jnp.arange(SESSIONS))
     differs_from_greedy = 0
     for number in range(STEPS):
-        before = episodes.state
+        before, ranked = episodes.state, ranking(episodes.observation)
         episodes, played = step(episodes, jax.random.key(number))
         for session in range(SESSIONS):
             state = jax.tree.map(lambda leaf, session=session: leaf[session], before)
@@ -72,6 +75,9 @@ def test_every_recommendation_is_the_best_that_is_left(users: Any, trust_weight:
                     clicked = chances[1] + chances[2]
                     values[item] += trust_weight * clicked * float(gain(params, state.hidden, jnp.int32(item)))
             best = max(values.values())
+            at_best = sorted((value for item, value in values.items() if item % 7), reverse=True)[:3]
+            np.testing.assert_allclose(ranked.scores[session], at_best, rtol=1e-5)
+            assert [values[int(item)] for item in ranked.items[session]] == pytest.approx(at_best, rel=1e-5)
             assert values[int(played.item[session])] == pytest.approx(best, rel=1e-5)
             differs_from_greedy += max(expected, key=expected.__getitem__) != int(played.item[session])
     assert (differs_from_greedy > 0) == (trust_weight > 0)

@@ -1,0 +1,188 @@
+"""Low levels that a policy is built with: LActor (DDPG), or LCritic alone (DNN)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+
+from hrlmg_jax.agent.ddpg import Batch, LevelConfig, LevelState, fit_rewards, init_level, update_level
+from hrlmg_jax.agent.networks import ActorCritic, Proposal
+from hrlmg_jax.retrieval.index import ItemIndex, nearest_embedding, nearest_item, rank_nearest
+from hrlmg_jax.retrieval.item_scores import best_scored_item, rank_scored_items
+from sim.envs.policy import Ranking
+from sim.envs.session_env import SessionObservation
+
+
+class LowLevel(Protocol):
+    """Recommends an item at every step, and learns from transitions."""
+
+    def init(self, key: jax.Array) -> LevelState:
+        """Returns a level that has learned nothing."""
+
+    def deciding(self, level: LevelState) -> Any:
+        """Returns the parameters that decisions are made with."""
+
+    def act(
+        self,
+        params: Any,
+        observation: SessionObservation,
+        directions: jax.Array | None,
+        index: ItemIndex,
+        key: jax.Array | None,
+    ) -> jax.Array:
+        """Returns [B] int32 items.
+
+        Args:
+            params: Those of `deciding`.
+            observation: Of B sessions.
+            directions: [B, K, E] what the networks see besides the histories, or None.
+            index: The items.
+            key: Of the exploration; None decides greedily.
+        """
+
+    def rank(
+        self,
+        params: Any,
+        observation: SessionObservation,
+        directions: jax.Array | None,
+        index: ItemIndex,
+        k: int,
+        available: jax.Array,
+    ) -> Ranking:
+        """Returns the k items that it would recommend first (see `Policy.rank`); otherwise as `act`."""
+
+    def update(self, level: LevelState, batch: Batch, index: ItemIndex) -> tuple[LevelState, dict[str, jax.Array]]:
+        """Returns the level after one update, and metrics."""
+
+
+@dataclass(frozen=True)
+class DdpgLevel:
+    """LActor proposes, the item nearest to its proto-action is recommended (Algorithm 1); trained by DDPG.
+
+    Attributes:
+        networks: LActor (Eq. 9) and LCritic (Eq. 10, 11): one head.
+        config: How they learn.
+        noise: Standard deviation of the Gaussian noise on each coordinate of a proto-action when exploring.
+        target_item: Whether targets value the item nearest to the next proto-action, or (paper) that itself.
+    """
+
+    networks: ActorCritic
+    config: LevelConfig
+    noise: float
+    target_item: bool
+
+    def init(self, key: jax.Array) -> LevelState:
+        """Returns a level that has learned nothing."""
+        return init_level(self.networks.init(key), self.config.optimizer)
+
+    def deciding(self, level: LevelState) -> Any:
+        """Returns LActor's parameters."""
+        return level.params["actor"]
+
+    def act(
+        self,
+        params: Any,
+        observation: SessionObservation,
+        directions: jax.Array | None,
+        index: ItemIndex,
+        key: jax.Array | None,
+    ) -> jax.Array:
+        """Returns [B] int32 the available items nearest to the proto-actions; see `LowLevel.act`."""
+        proto = self.propose(params, observation, directions, index).vector[:, 0]
+        if key is not None:
+            proto = self.networks.perturb(proto, self.noise, key)
+        return nearest_item(proto, observation, index)
+
+    def rank(
+        self,
+        params: Any,
+        observation: SessionObservation,
+        directions: jax.Array | None,
+        index: ItemIndex,
+        k: int,
+        available: jax.Array,
+    ) -> Ranking:
+        """Returns the k allowed items nearest to the proto-actions, with cosines; see `LowLevel.rank`."""
+        proto = self.propose(params, observation, directions, index).vector[:, 0]
+        return rank_nearest(proto, observation, index, k, available)
+
+    def propose(
+        self, params: Any, observation: SessionObservation, directions: jax.Array | None, index: ItemIndex
+    ) -> Proposal:
+        """Returns proto-actions [B, 1, E] from the browsed and clicked items (Eq. 8, 9)."""
+        histories = observation.histories
+        return self.networks.act(params, histories.browsed, histories.clicked, index.embedding, directions)
+
+    def update(self, level: LevelState, batch: Batch, index: ItemIndex) -> tuple[LevelState, dict[str, jax.Array]]:
+        """Updates LCritic and LActor (Eq. 20, 21), then the targets."""
+        return update_level(
+            self.networks, self.config, level, batch, index.embedding, lambda proto: self.executed(proto, index)
+        )
+
+    def executed(self, proto: jax.Array, index: ItemIndex) -> jax.Array:
+        """Returns [B, 1, E] what targets value for proto-actions [B, 1, E]."""
+        return nearest_embedding(proto[:, 0], index)[:, None] if self.target_item else proto
+
+
+@dataclass(frozen=True)
+class DnnLevel:
+    """The item that LCritic values most is recommended; LCritic learns the immediate reward (the paper's DNN).
+
+    Attributes:
+        networks: Of one head and without directions; its actor is never used.
+        config: How they learn.
+    """
+
+    networks: ActorCritic
+    config: LevelConfig
+
+    def init(self, key: jax.Array) -> LevelState:
+        """Returns a level that has learned nothing."""
+        return init_level(self.networks.init(key), self.config.optimizer)
+
+    def deciding(self, level: LevelState) -> Any:
+        """Returns LCritic's parameters."""
+        return level.params["critic"]
+
+    def act(
+        self,
+        params: Any,
+        observation: SessionObservation,
+        directions: jax.Array | None,
+        index: ItemIndex,
+        key: jax.Array | None,
+    ) -> jax.Array:
+        """Returns [B] int32 the available items of the highest values, exploring or not; see `LowLevel.act`."""
+        states, vectors = self._states(params, observation, index), index.embedding
+        values = partial(self.networks.values_of_items, params)
+        return best_scored_item(values, states, vectors, index.num_items, observation, self._width)
+
+    def rank(
+        self,
+        params: Any,
+        observation: SessionObservation,
+        directions: jax.Array | None,
+        index: ItemIndex,
+        k: int,
+        available: jax.Array,
+    ) -> Ranking:
+        """Returns the k allowed items of the highest values; see `LowLevel.rank`."""
+        states, vectors = self._states(params, observation, index), index.embedding
+        values = partial(self.networks.values_of_items, params)
+        return rank_scored_items(values, states, vectors, observation, k, available, self._width)
+
+    def _states(self, params: Any, observation: SessionObservation, index: ItemIndex) -> jax.Array:
+        histories = observation.histories
+        return self.networks.encode_for_critic(params, histories.browsed, histories.clicked, index.embedding)
+
+    @property
+    def _width(self) -> int:
+        """Numbers per item that a value needs."""
+        return self.networks.config.critic_width
+
+    def update(self, level: LevelState, batch: Batch, index: ItemIndex) -> tuple[LevelState, dict[str, jax.Array]]:
+        """Fits LCritic to the rewards."""
+        return fit_rewards(self.networks, self.config, level, batch, index.embedding)

@@ -1,0 +1,1 @@
+"""Agents with nothing to train: random items, fixed lists, and oracles that know the users."""
