@@ -83,8 +83,8 @@ class ByModule(ByName):
         elif super().kind(value) is None:
             return None
         else:
-            path = self._modules.get(str(value.get("name"))) or self._default
-            settings = load_module(str(path), key, (SETTINGS,)).Settings
+            path = self._of_ours(value.get("name"))
+            settings = load_module(path, key, (SETTINGS,)).Settings
         if not (isinstance(settings, type) and issubclass(settings, self._base) and is_dataclass(settings)):
             raise UserError(
                 f"{path}.{SETTINGS} is not a dataclass that inherits from "
@@ -93,3 +93,15 @@ class ByModule(ByName):
                 do="docs/extending.md shows one.",
             )
         return settings
+
+    def module_of(self, settings: Any) -> Any:
+        """Returns the module that settings of this group belong to.
+
+        Raises:
+            UserError: The module cannot be used.
+        """
+        path = settings.module or self._of_ours(getattr(settings, "name", None))
+        return load_module(path, f"{self._group}.module", (SETTINGS, *self._names))
+
+    def _of_ours(self, name: Any) -> str:
+        return self._modules.get(str(name)) or str(self._default)

@@ -11,7 +11,7 @@ names the module by the key `module` (`docs/extending.md`).
 
 from __future__ import annotations
 
-from harness.extensions import SETTINGS, ByModule, load_module
+from harness.extensions import ByModule
 from hrlmg_jax.methods import AgentSettings, Method
 from hrlmg_jax.problem import Problem
 
@@ -26,9 +26,7 @@ AGENTS = {
 HRL_MG = "hrlmg_jax.agent.hrl_mg"
 """The module of all other names: HRL-MG with any settings, its ablations, and DDPG and DNN, which are parts of it."""
 
-BUILD = "build"
-
-ANY_AGENT = ByModule("agent", AgentSettings, (BUILD,), AGENTS, default=HRL_MG)
+ANY_AGENT = ByModule("agent", AgentSettings, ("build",), AGENTS, default=HRL_MG)
 """For the annotation of a field that holds an agent's settings."""
 
 
@@ -38,8 +36,5 @@ def build_method(problem: Problem, settings: AgentSettings) -> Method:
     Raises:
         UserError: Settings that do not fit the data, or a module that cannot be used.
     """
-    path, key = settings.module, "agent.module"
-    if path is None:
-        path, key = AGENTS.get(settings.name, HRL_MG), "agent.name"
-    method: Method = load_module(path, key, (SETTINGS, BUILD)).build(problem, settings)
+    method: Method = ANY_AGENT.module_of(settings).build(problem, settings)
     return method

@@ -11,7 +11,7 @@ names the module by the key `module` (`docs/extending.md`).
 
 from __future__ import annotations
 
-from harness.extensions import SETTINGS, ByModule, load_module
+from harness.extensions import ByModule
 from tpgr_jax.methods import AgentSettings, Method, RunContext
 from tpgr_jax.problem import Problem
 
@@ -29,9 +29,7 @@ AGENTS = {
 }
 """Modules, which are imported when they are asked for."""
 
-BUILD = "build"
-
-ANY_AGENT = ByModule("agent", AgentSettings, (BUILD,), AGENTS)
+ANY_AGENT = ByModule("agent", AgentSettings, ("build",), AGENTS)
 """For the annotation of a field that holds an agent's settings."""
 
 
@@ -41,8 +39,5 @@ def build_method(problem: Problem, settings: AgentSettings, run: RunContext) -> 
     Raises:
         UserError: Settings that do not fit the data, a damaged tree, or a module that cannot be used.
     """
-    path, key = settings.module, "agent.module"
-    if path is None:
-        path, key = AGENTS[settings.name], "agent.name"
-    method: Method = load_module(path, key, (SETTINGS, BUILD)).build(problem, settings, run)
+    method: Method = ANY_AGENT.module_of(settings).build(problem, settings, run)
     return method

@@ -8,13 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.extensions import SETTINGS, ByModule, load_module
+from harness.extensions import ByModule
 from sim.envs.rollout import TrainingEnvironment
 from sim.tables.ratings import RatingData
 
 RATING_SIMULATOR = "sim.envs.rating_env"
-BUILD = "build"
-"""Name of the function of a simulator's module: `(settings, data, train_users, relevant_above) -> Simulator`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +36,11 @@ class EnvSettings:
         return self.module or RATING_SIMULATOR
 
 
-ANY_SIMULATOR = ByModule("env", EnvSettings, (BUILD,), default=RATING_SIMULATOR)
-"""For the annotation of a field that holds a simulator's settings."""
+ANY_SIMULATOR = ByModule("env", EnvSettings, ("build",), default=RATING_SIMULATOR)
+"""For the annotation of a field that holds a simulator's settings.
+
+A simulator's module defines `Settings` and `build(settings, data, train_users, relevant_above) -> Simulator`.
+"""
 
 
 class Simulator(NamedTuple):
@@ -71,6 +72,5 @@ def make_simulator(
     Raises:
         UserError: The module cannot be used, or the data do not fit.
     """
-    module = load_module(settings.module or RATING_SIMULATOR, "env.module", (SETTINGS, BUILD))
-    simulator: Simulator = module.build(settings, data, train_users, relevant_above)
+    simulator: Simulator = ANY_SIMULATOR.module_of(settings).build(settings, data, train_users, relevant_above)
     return simulator
