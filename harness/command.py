@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
+from harness import old_names
 from harness.errors import UserError
 
 CONFIGURATION = str(Path(__file__).resolve().parents[1] / "conf")
@@ -55,6 +56,7 @@ def run_command(main: Callable[[], None]) -> None:
         _fail(str(error), EXIT_USER_ERROR)
     except (HydraException, OmegaConfBaseException) as error:
         causes = [str(error), *([str(error.__cause__)] if error.__cause__ else [])]
+        causes += filter(None, [old_names.advice(causes[0])])
         _fail("\n  ".join(line for cause in causes for line in cause.splitlines()), EXIT_USER_ERROR)
     except MemoryError as error:
         _fail(_memory_message(str(error)), EXIT_USER_ERROR)

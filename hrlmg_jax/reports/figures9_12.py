@@ -1,4 +1,4 @@
-"""Figures 9 to 12: how the weight of the internal reward (alpha) and the number of goals (M) change the online test."""
+"""Figures 9 to 12: the online test by the weight of the intrinsic reward (alpha) and by the number of goals (M)."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ class Parameter(NamedTuple):
 
 
 ALPHA = Parameter(
-    "Figures 9 and 11, weight of the internal reward",
+    "Figures 9 and 11, weight of the intrinsic reward",
     "alpha",
-    "agent.goals.internal_weight",
+    "agent.goals.intrinsic_weight",
     0.5,
     {"hrl_mg": "hrl_mg_alpha0"},
 )

@@ -192,7 +192,7 @@ def method_label(run: RunRecord) -> str:
 
 def has_goals(run: RunRecord) -> bool:
     """Says whether a run's method has a high level, whose settings are numbers."""
-    numbers = [run.settings.get(key) for key in ("agent.goals.count", "agent.goals.internal_weight")]
+    numbers = [run.settings.get(key) for key in ("agent.goals.count", "agent.goals.intrinsic_weight")]
     return run.settings.get("agent.goals.enabled") is True and all(type(number) in (int, float) for number in numbers)
 
 
