@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
+from harness import old_names
 from harness.errors import UserError
 
 CONFIGURATION = str(Path(__file__).resolve().parents[1] / "conf")
@@ -71,6 +72,7 @@ def describe_error(error: BaseException) -> tuple[str, int] | None:
         return str(error), EXIT_USER_ERROR
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         causes = [str(error), *([str(error.__cause__)] if error.__cause__ else [])]
+        causes += filter(None, [old_names.advice(causes[0])])
         return "\n  ".join(line for cause in causes for line in cause.splitlines()), EXIT_USER_ERROR
     if isinstance(error, MemoryError):
         return _memory_message(str(error)), EXIT_USER_ERROR

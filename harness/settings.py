@@ -19,6 +19,7 @@ from pydantic_core import (
     core_schema,
 )
 
+from harness import old_names
 from harness.errors import UserError
 
 Settings = TypeVar("Settings")
@@ -163,7 +164,8 @@ def _user_error(error: ValidationError, where: str) -> UserError:
     priority = ["wrong_kind", "unexpected_keyword_argument"]
     mistakes = error.errors(include_url=False, include_context=False)
     first = min(mistakes, key=lambda mistake: (*(mistake["type"] != kind for kind in priority),))
-    return UserError(_problem(first, _path(where, *first["loc"])), do=_advice(first))
+    key = _path(where, *first["loc"])
+    return UserError(_problem(first, key), do=old_names.advice(key) or _advice(first))
 
 
 def _problem(mistake: ErrorDetails, key: str) -> str:

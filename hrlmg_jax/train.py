@@ -159,7 +159,7 @@ def _plot(
                 Curve("distinct_items", "distinct items at a step"),
                 Curve("low_saturation", "saturated actions"),
                 Curve("high_saturation", "saturated goals"),
-                Curve("internal_reward", "internal reward"),
+                Curve("intrinsic_reward", "intrinsic reward"),
             ],
         )
     )

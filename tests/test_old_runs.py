@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from command_lines import checkpoint_steps, metrics_without_times
 
+from harness.old_names import current_metrics
+
 FOLDER = Path(__file__).parent / "old_runs" / "5e63f8e"
 TOLERANCE = {"rel": 1e-5, "abs": 1e-6}  # other processors round otherwise
 RATINGS, SESSIONS = ["eval"], ["online", "online_truth", "offline"]
@@ -90,7 +92,7 @@ def test_an_old_run_resumes_to_the_numbers_of_then(run, copied, run_command_line
         before, now, then = FOLDER / run.agent / "run" / seed, folder / seed, FOLDER / run.agent / "resumed" / seed
         assert checkpoint_steps(before) == [run.steps // 2]
         assert max(checkpoint_steps(now)) == run.steps
-        old_rows, new_rows = (metrics_without_times(path) for path in (before, then))
+        old_rows, new_rows = ([*map(current_metrics, metrics_without_times(path))] for path in (before, then))
         rows = metrics_without_times(now)
         assert rows[: len(old_rows)] == old_rows
         assert_contains(rows[len(old_rows) :], new_rows, "metrics.jsonl")

@@ -15,6 +15,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from harness.errors import UserError
+from harness.old_names import as_now, as_stored
 
 _usual_hook = sys.unraisablehook
 
@@ -126,16 +127,19 @@ class Checkpoints:
     def _restore(self, like: Any, step: int) -> tuple[Any, dict[str, Any]]:
         assert self._manager is not None
         plain = _plain(like)
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, plain)
+        # Earlier versions gave other names to some fields.
+        stored = ocp.StandardCheckpointHandler().metadata(self._folder / str(step) / "state").tree
+        target = as_stored(jax.tree.map(ocp.utils.to_shape_dtype_struct, plain), stored)
         restored = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target), loop=ocp.args.JsonRestore())
         )
-        for wanted, got in zip(jax.tree.leaves(plain), jax.tree.leaves(restored["state"]), strict=True):
+        state = as_now(restored["state"], plain)
+        for wanted, got in zip(jax.tree.leaves(plain), jax.tree.leaves(state), strict=True):
             if wanted.shape != got.shape or wanted.dtype != got.dtype:
                 raise ValueError(
                     f"holds {got.dtype}{got.shape} where this configuration has {wanted.dtype}{wanted.shape}"
                 )
-        return _with_keys(restored["state"], like), restored["loop"]
+        return _with_keys(state, like), restored["loop"]
 
     def _unwritable(self, error: Exception | str) -> UserError:
         # Of Orbax's chain "what: why: why that" the end: "No space left on device [os_error_code='28']".

@@ -13,6 +13,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from harness.errors import UserError
+from harness.old_names import current_metrics
 from harness.runs.run_folder import write_atomically
 
 
@@ -105,7 +106,7 @@ def _parse(line: str) -> dict[str, Any] | None:
         row = json.loads(line)
     except ValueError:
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+    return current_metrics(row) if isinstance(row, dict) and isinstance(row.get("step"), int) else None
 
 
 def _line(row: dict[str, Any]) -> str:

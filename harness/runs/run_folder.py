@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.devices import is_first_process
 from harness.errors import UserError
+from harness.old_names import current_settings
 
 try:
     import fcntl
@@ -130,7 +131,7 @@ class RunFolder:
         self.write_config(config)
 
     def read_config(self) -> dict[str, Any]:
-        """Reads the configuration.
+        """Reads the configuration; keys that had other names in earlier versions get those of now.
 
         Raises:
             UserError: No run folder, or its configuration is damaged.
@@ -146,7 +147,7 @@ class RunFolder:
             raise UserError(f"cannot be read ({error})", where=str(self.config), do="Restore the file.") from None
         if not isinstance(config, DictConfig) or not config:
             raise UserError("holds no configuration", where=str(self.config), do="Restore the file.")
-        return plain_config(config, str(self.config))
+        return current_settings(plain_config(config, str(self.config)))
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes the configuration, replacing an earlier one."""

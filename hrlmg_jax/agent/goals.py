@@ -1,4 +1,4 @@
-"""Goals: stages of a window, internal reward (Eq. 12), benefit assignment (Eq. 14 and 15), settings."""
+"""Goals: stages of a window, intrinsic reward (Eq. 12), benefit assignment (Eq. 14 and 15), settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def stage_of(step: jax.Array, period: int, num_goals: int) -> jax.Array:
     return jnp.minimum(step % period // (period // num_goals), num_goals - 1).astype(jnp.int32)
 
 
-def internal_reward(action: jax.Array, goal: jax.Array) -> jax.Array:
+def intrinsic_reward(action: jax.Array, goal: jax.Array) -> jax.Array:
     """Returns the cosine of executed action and active goal (Eq. 12), [...] for vectors [..., E]; 0 for zero."""
     norms = jnp.linalg.norm(action, axis=-1) * jnp.linalg.norm(goal, axis=-1)
     return jnp.sum(action * goal, -1) / jnp.maximum(norms, 1e-12)
@@ -53,7 +53,7 @@ class GoalConfig:
     enabled: bool
     count: Count
     period: Count
-    internal_weight: NotNegative
+    intrinsic_weight: NotNegative
     benefit_discount: Share
     noise: NotNegative
     conditioned: bool

@@ -83,7 +83,7 @@ class LearnedGoals:
 
     def batch(self, rows: HighTransition) -> Batch:
         """Returns windows as arrays."""
-        return high_batch(rows, self.goals, self.config.gamma, self.config.discount(rows.last))
+        return high_batch(rows, self.goals, self.config.gamma, self.config.discount(rows.truncated))
 
     def update(
         self, level: LevelState, rows: HighTransition, embedding: jax.Array, table: HistoryTable
@@ -132,7 +132,7 @@ class MemoryGoals:
 
     def batch(self, rows: HighTransition, embedding: jax.Array, table: HistoryTable) -> Batch:
         """Returns windows as arrays; rewards are per step, so that the few weights are of order 1."""
-        batch = high_batch(rows, self.goals, self.config.gamma, self.config.discount(rows.last))
+        batch = high_batch(rows, self.goals, self.config.gamma, self.config.discount(rows.truncated))
         return dataclasses.replace(
             batch,
             reward=batch.reward / self.goals.period,

@@ -17,7 +17,7 @@ from harness.errors import UserError
 from harness.settings import Count, CountOrZero, Finite, NotNegative, Positive, Share
 from harness.training.replay import Replay, add_rows, make_replay, sample_rows
 from hrlmg_jax.agent.ddpg import Batch, LevelConfig, LevelState, OptimizerConfig
-from hrlmg_jax.agent.goals import internal_reward
+from hrlmg_jax.agent.goals import intrinsic_reward
 from hrlmg_jax.agent.policy import ActingParams, OneLevelPolicy, TwoLevelPolicy
 from hrlmg_jax.agent.training_sessions import begin_sessions, play_metrics, restarted
 from hrlmg_jax.agent.transitions import HighTransition, LowTransition, low_batch, low_transition, push
@@ -213,7 +213,7 @@ class OneLevelLearner:
     def low_batch(self, rows: LowTransition, world: World) -> Batch:
         """Returns transitions as arrays: external rewards, and what is remembered of the users if anything is."""
         external = self.env.reward_of(rows.feedback.astype(jnp.int32))
-        discount = self.config.level.discount(rows.last)
+        discount = self.config.level.discount(rows.truncated)
         batch = low_batch(rows, external, 0.0, discount, world.index.embedding)
         memory = self.policy.memory
         if memory is None:
@@ -343,17 +343,17 @@ class TwoLevelLearner:
             key=state.key,
         )
         metrics = play_metrics(step.played, self.env.episode_length)
-        metrics["internal_reward"] = jnp.mean(step.low.internal)
+        metrics["intrinsic_reward"] = jnp.mean(step.low.intrinsic_reward)
         return next_state, metrics | _named("low", low_metrics) | _named("high", high_metrics)
 
     def low_batch(self, rows: LowTransition, world: World) -> Batch:
         """Returns transitions as arrays: r^low = r^ex + alpha r^in (Eq. 3), and goals where the low level sees them."""
         external = self.env.reward_of(rows.feedback.astype(jnp.int32))
-        discount = self.config.level.discount(rows.last)
-        batch = low_batch(rows, external, self.policy.goals.internal_weight, discount, world.index.embedding)
-        if rows.goal is None or rows.following_goal is None:
+        discount = self.config.level.discount(rows.truncated)
+        batch = low_batch(rows, external, self.policy.goals.intrinsic_weight, discount, world.index.embedding)
+        if rows.goal is None or rows.next_goal is None:
             return batch
-        return dataclasses.replace(batch, directions=rows.goal[:, None], next_directions=rows.following_goal[:, None])
+        return dataclasses.replace(batch, directions=rows.goal[:, None], next_directions=rows.next_goal[:, None])
 
     def _play(self, acting: ActingParams, episodes: Episodes, key: jax.Array, world: World) -> PlayedStep:
         """Takes a step in every session (stage 1); the windows in `episodes` hold it."""
@@ -364,14 +364,14 @@ class TwoLevelLearner:
         action = acting.index.embedding[played.item]
         goal = goal_in_force(episodes.carry, before.step, goals)
         # Line 17: the low-level transition, with r^in (Eq. 12).
-        low = low_transition(before, played, truncated, internal_reward(action, goal))
+        low = low_transition(before, played, truncated, intrinsic_reward(action, goal))
         # Line 20: rewards (and actions) by stage, and the window as a transition.
         window = add_step(episodes.carry, before.step, action, played.reward, goals)
         episodes = episodes._replace(carry=window)
         after, row = episodes.observation.histories, self.policy.high.log_row(before)
         high, window_ends = high_transition(window, before.step, truncated, after, row, goals)
         if goals.conditioned:
-            low = dataclasses.replace(low, goal=goal, following_goal=self._next_goal(acting, before.step, episodes))
+            low = dataclasses.replace(low, goal=goal, next_goal=self._next_goal(acting, before.step, episodes))
         return PlayedStep(episodes, played, truncated, low, high, window_ends)
 
     def _next_goal(self, acting: ActingParams, step: jax.Array, episodes: Episodes) -> jax.Array:

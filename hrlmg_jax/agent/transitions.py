@@ -21,10 +21,10 @@ class LowTransition:
         clicked: [..., N] int32 before the step.
         item: [...] int32 recommended.
         feedback: [...] int8 answer.
-        internal: [...] float32 r^in (Eq. 12).
-        last: [...] bool, the session ended with this step.
+        intrinsic_reward: [...] float32 r^in (Eq. 12).
+        truncated: [...] bool, the session ended with this step.
         goal: [..., E] goal in force, if the low level is conditioned on it, else None.
-        following_goal: [..., E] goal in force in the next state.
+        next_goal: [..., E] goal in force in the next state.
         ordered: [..., N] int32 before the step, if the low level has a memory, else None.
         row: [...] int32 row of the log before which the session began, likewise.
     """
@@ -33,10 +33,10 @@ class LowTransition:
     clicked: jax.Array
     item: jax.Array
     feedback: jax.Array
-    internal: jax.Array
-    last: jax.Array
+    intrinsic_reward: jax.Array
+    truncated: jax.Array
     goal: jax.Array | None
-    following_goal: jax.Array | None
+    next_goal: jax.Array | None
     ordered: jax.Array | None = None
     row: jax.Array | None = None
 
@@ -51,9 +51,9 @@ class HighTransition:
         goals: [..., M, E] (or what was done instead, with hindsight).
         stage_reward: [..., M] phi0 (Eq. 14).
         steps: [...] int32 steps in the window; fewer than c if the session ended.
-        last: [...] bool, the session ended with this window.
-        following_clicked: [..., N] int32 after it.
-        following_ordered: [..., N] int32 after it.
+        truncated: [...] bool, the session ended with this window.
+        next_clicked: [..., N] int32 after it.
+        next_ordered: [..., N] int32 after it.
         row: [...] int32 row of the log before which the session began, if the high level has a memory, else None.
     """
 
@@ -62,9 +62,9 @@ class HighTransition:
     goals: jax.Array
     stage_reward: jax.Array
     steps: jax.Array
-    last: jax.Array
-    following_clicked: jax.Array
-    following_ordered: jax.Array
+    truncated: jax.Array
+    next_clicked: jax.Array
+    next_ordered: jax.Array
     row: jax.Array | None = None
 
 
@@ -84,10 +84,10 @@ def low_transition(
         clicked=before.histories.clicked,
         item=played.item,
         feedback=played.feedback.astype(jnp.int8),
-        internal=intrinsic,
-        last=truncated,
+        intrinsic_reward=intrinsic,
+        truncated=truncated,
         goal=None,
-        following_goal=None,
+        next_goal=None,
     )
 
 
@@ -106,12 +106,12 @@ def low_batch(
     Args:
         rows: B of them.
         external: [B] r^ex.
-        alpha: Weight of the internal reward; 0 for a low level alone.
+        alpha: Weight of the intrinsic reward; 0 for a low level alone.
         discount: [B] gamma, or 0 where nothing follows.
         embedding: [J, E] items.
     """
-    reward = external + alpha * rows.internal
-    browsed = push(rows.browsed, rows.item, jnp.ones_like(rows.last))
+    reward = external + alpha * rows.intrinsic_reward
+    browsed = push(rows.browsed, rows.item, jnp.ones_like(rows.truncated))
     clicked = push(rows.clicked, rows.item, rows.feedback >= CLICK)
     return Batch(
         state=(rows.browsed, rows.clicked),
@@ -141,5 +141,5 @@ def high_batch(rows: HighTransition, goals: GoalConfig, gamma: float, discount: 
         reward=assign_benefit(rows.stage_reward, goals.benefit_discount),
         active=(rows.steps[:, None] > began).astype(jnp.float32),
         discount=discount,
-        next_state=(rows.following_clicked, rows.following_ordered),
+        next_state=(rows.next_clicked, rows.next_ordered),
     )

@@ -79,9 +79,9 @@ def high_transition(
         goals=unit(window.stage_action) if goals.hindsight else window.goals,
         stage_reward=window.stage_reward,
         steps=steps,
-        last=truncated,
-        following_clicked=after.clicked,
-        following_ordered=after.ordered,
+        truncated=truncated,
+        next_clicked=after.clicked,
+        next_ordered=after.ordered,
         row=row,
     )
     return transition, (steps == goals.period) | (truncated & goals.store_partial_window)

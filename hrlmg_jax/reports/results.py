@@ -63,7 +63,7 @@ OFFLINE = ComparedTest(
     same=("evaluation.offline_sessions",),
 )
 _SAME_LOG = ("data.split", "data.train_days", "data.test_quantile", "data.order_proxy")
-COUNT, WEIGHT = "agent.goals.count", "agent.goals.internal_weight"
+COUNT, WEIGHT = "agent.goals.count", "agent.goals.intrinsic_weight"
 
 
 def metrics_of(length: str) -> dict[str, str]:

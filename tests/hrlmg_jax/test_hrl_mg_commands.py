@@ -86,7 +86,7 @@ def test_train_leaves_everything_in_the_run_folder(finished_run):
     assert "Warning" not in finished.stderr
     rows = metrics_without_times(folder)
     assert [row["step"] for row in rows] == [2, 4, 6]
-    shown = {"reward", "clicks", "orders", "distinct_items", "internal_reward", "validation_reward"}
+    shown = {"reward", "clicks", "orders", "distinct_items", "intrinsic_reward", "validation_reward"}
     levels = {
         f"{level}_{name}" for level in ("low", "high") for name in ("q", "critic_loss", "actor_loss", "saturation")
     }
@@ -261,7 +261,7 @@ def test_dnn_trains_with_the_users_who_wrote_the_log(run_command_line, simulator
     assert results(run, "online")[0]["protocol"]["users"] == "the generator's truth"
     row = metrics_without_times(run)[-1]
     assert "low_critic_loss" in row
-    assert not {"low_actor_loss", "high_q", "internal_reward"} & row.keys()
+    assert not {"low_actor_loss", "high_q", "intrinsic_reward"} & row.keys()
     assert {"validation_items_used", "validation_items_used_at_a_step"} <= row.keys()
 
 

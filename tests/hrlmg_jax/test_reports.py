@@ -203,7 +203,7 @@ def test_the_papers_order_is_tested_pair_by_pair(tmp_path):
         played[name] = rng.normal(mean, 1.0, (2, 10))
         for seed, rewards in enumerate(played[name]):
             make_session_run(tmp_path / f"{name}{seed}", list(rewards), agent(name, seed=seed))
-    other = {"seed": 2, "agent.goals.internal_weight": 0}
+    other = {"seed": 2, "agent.goals.intrinsic_weight": 0}
     make_session_run(tmp_path / "variant", list(played["hrl_mg"][0] + 90), agent("hrl_mg", **other))
     lines = order_table(results_in(tmp_path).results, {"long_reward": "reward"}, 2)
     cells = {row[0]: row[1] for row in (line.strip("| ").split(" | ") for line in lines if line.startswith("| H"))}
@@ -227,17 +227,17 @@ def test_the_agent_with_a_memory_is_compared_with_its_controls_and_with_less_of_
 def test_variants_are_told_apart_and_named_by_what_their_preset_has_not(tmp_path):
     for seed in (0, 1):
         make_session_run(tmp_path / f"a{seed}", [1, 2], agent("hrl_mg", seed=seed, **{"train.log_every": 25}))
-    make_session_run(tmp_path / "b", [3, 4], agent("hrl_mg", **{"agent.goals.internal_weight": 0}))
+    make_session_run(tmp_path / "b", [3, 4], agent("hrl_mg", **{"agent.goals.intrinsic_weight": 0}))
     make_session_run(tmp_path / "c", [5, 6], agent("hrl_mg", **{"train.evaluate_every": 500}))
     methods = SYSTEM.methods(hrl_mg_runs([str(tmp_path)]).runs)
     assert {method.label: len(method.runs) for method in methods} == {
         "HRL-MG": 2,
-        "HRL-MG with agent.goals.internal_weight=0": 1,
+        "HRL-MG with agent.goals.intrinsic_weight=0": 1,
         "HRL-MG with train.evaluate_every=500": 1,  # other evaluations choose other actors
     }
     assert preset(methods, "hrl_mg").label == "HRL-MG"
     assert preset(methods, "hrl") is None
-    assert preset(methods[1:], "hrl_mg").label == "HRL-MG with agent.goals.internal_weight=0"
+    assert preset(methods[1:], "hrl_mg").label == "HRL-MG with agent.goals.intrinsic_weight=0"
 
 
 def test_opponents_are_rows_once(tmp_path):
@@ -414,10 +414,10 @@ def test_the_best_alpha_is_marked_and_tested(tmp_path):
     for weight, mean in ((0, 10), (0.5, 14), (1.0, 12)):
         played[weight] = rng.normal(mean, 1.0, (3, 10))
         for seed, rewards in enumerate(played[weight]):
-            settings = agent("hrl_mg", seed=seed, **{"agent.goals.internal_weight": weight})
+            settings = agent("hrl_mg", seed=seed, **{"agent.goals.intrinsic_weight": weight})
             make_session_run(tmp_path / f"{weight}_{seed}", list(rewards), settings, truth=list(20 - rewards))
     make_session_run(tmp_path / "more", [99] * 10, agent("hrl_mg", **{"agent.goals.count": 3}))
-    zero = {"seed": 3, "agent.goals.internal_weight": 0.0}
+    zero = {"seed": 3, "agent.goals.intrinsic_weight": 0.0}
     make_session_run(tmp_path / "zero", [8] * 10, agent("hrl_mg_alpha0", **zero), truth=[21] * 10)
     make_session_run(tmp_path / "hrl", [99] * 10, agent("hrl"))
     make_session_run(tmp_path / "ddpg", [99] * 10, agent("ddpg"))
@@ -438,12 +438,12 @@ def test_the_best_alpha_is_marked_and_tested(tmp_path):
     assert f"* {tmp_path / 'more'}: differs from most runs: agent.goals.count=3" in text
     commands = [line for line in text.splitlines() if line.startswith("python")]
     seeds = {0: "4", 0.1: "0,1,2,3,4", 0.25: "0,1,2,3,4", 0.5: "3,4", 0.75: "0,1,2,3,4", 1.0: "3,4"}
-    end = "data=synthetic_funnel agent=hrl_mg agent.goals.internal_weight"
+    end = "data=synthetic_funnel agent=hrl_mg agent.goals.intrinsic_weight"
     assert [command.removeprefix("python -m hrlmg_jax.train ").removeprefix("-m ") for command in commands] == [
         f"{end}={weight} seed={absent}" for weight, absent in seeds.items()
     ]
     rows = [row for row in csv_rows(tmp_path, "alpha") if row["metric"] == "long_reward"]
-    assert [(row["users"], row["agent.goals.internal_weight"]) for row in rows] == [
+    assert [(row["users"], row["agent.goals.intrinsic_weight"]) for row in rows] == [
         *(("the generator's truth", weight) for weight in ("0.0", "1.0", "0.5")),
         *(("learned from the log", weight) for weight in ("0.5", "1.0", "0.0")),
     ]
@@ -455,12 +455,12 @@ def test_hrl_is_hrl_mg_with_one_goal(tmp_path):
     for seed in (0, 1):
         make_session_run(tmp_path / f"one{seed}", [1 + seed, 2], agent("hrl", seed=seed))
         make_session_run(tmp_path / f"two{seed}", [3 + seed, 4], agent("hrl_mg", seed=seed))
-    make_session_run(tmp_path / "weight", [9, 9], agent("hrl_mg", **{"agent.goals.internal_weight": 0}))
+    make_session_run(tmp_path / "weight", [9, 9], agent("hrl_mg", **{"agent.goals.intrinsic_weight": 0}))
     text = alpha_of(tmp_path, report_goals, "goals")
     rows = table_rows(text, "## Users: learned from the log")
     # Seeds have means 1.5 and 2, and 3.5 and 4: standard error 0.25, t(0.975, 1) = 12.706205.
     assert [row[:2] for row in rows] == [["1", "1.750 ± 3.177"], ["2", "3.750 ± 3.177 \\*"]]
-    assert "weight: differs from most runs: agent.goals.internal_weight=0" in text
+    assert "weight: differs from most runs: agent.goals.intrinsic_weight=0" in text
     commands = [line for line in text.splitlines() if line.startswith("python")]
     counts = [(1, "2,3,4"), (2, "2,3,4"), *((count, "0,1,2,3,4") for count in (3, 4, 5))]
     start = "python -m hrlmg_jax.train -m data=synthetic_funnel agent=hrl_mg"
@@ -479,7 +479,7 @@ def test_training_curves_end_at_the_last_common_step(tmp_path):
     make_session_run(tmp_path / "a1", None, agent("hrl", seed=1), rows_of([2, 4]), checkpoint=20)
     for seed, values in enumerate(([5, 6, 7, 8], [6, 8, 9, 9])):
         make_session_run(tmp_path / f"b{seed}", [1, 2], agent("hrl_mg", seed=seed), rows_of(values), checkpoint=40)
-    other = agent("hrl_mg", **{"agent.goals.internal_weight": 0})
+    other = agent("hrl_mg", **{"agent.goals.intrinsic_weight": 0})
     make_session_run(tmp_path / "c", [1, 2], other, rows_of([9, 9, 9, 9]), checkpoint=40)
     make_session_run(tmp_path / "d", [1, 2], agent("ddpg"), rows_of([1, 1, 1, 1]), checkpoint=40)
     text = figure6(tmp_path)
@@ -491,7 +491,7 @@ def test_training_curves_end_at_the_last_common_step(tmp_path):
     ]
     training = table_rows(text, "## After 20 training steps: reward, training sessions")
     assert [row[1] for row in training] == ["7.000 ± 12.706", "3.000 ± 12.706"]
-    assert "* HRL-MG with agent.goals.internal_weight=0: a variant; variants=true draws it" in text
+    assert "* HRL-MG with agent.goals.intrinsic_weight=0: a variant; variants=true draws it" in text
     assert f"{tmp_path / 'a1'} (HRL, alpha 0.5, M 1, seed 1): interrupted; continue with:" in text
     rows = csv_rows(tmp_path, "figure6")
     (last,) = [row for row in rows if (row["runs"], row["metric"], row["step"]) == ("HRL", "low_q", "30")]
@@ -500,7 +500,7 @@ def test_training_curves_end_at_the_last_common_step(tmp_path):
     assert (tmp_path / "out" / "figure6.png").read_bytes().startswith(PNG)
     everything = figure6(tmp_path, None, True)
     shown = [row[0] for row in table_rows(everything, "## After 20 training steps: reward, held-out users")]
-    assert shown == ["HRL-MG with agent.goals.internal_weight=0", "HRL-MG", "HRL", "DDPG"]
+    assert shown == ["HRL-MG with agent.goals.intrinsic_weight=0", "HRL-MG", "HRL", "DDPG"]
     with pytest.raises(UserError, match=r"no run of dnn has metrics yet\n.*agents=null"):
         figure6(tmp_path, ["dnn"])
 

@@ -1,4 +1,4 @@
-"""Stages, internal reward and benefit assignment against the paper's formulas written out in plain Python."""
+"""Stages, intrinsic reward and benefit assignment against the paper's formulas written out in plain Python."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hrlmg_jax.agent.goals import assign_benefit, internal_reward, stage_of
+from hrlmg_jax.agent.goals import assign_benefit, intrinsic_reward, stage_of
 
 BETAS = [0.0, 0.3, 0.5, 1.0]
 WINDOWS = [(period, goals) for period in range(1, 13) for goals in range(1, period + 1)]
@@ -95,10 +95,10 @@ def test_a_goal_earns_its_stage_and_beta_times_what_the_goal_before_earned(sums:
     np.testing.assert_allclose(phi, sums + np.append(0, beta * phi[:-1]), atol=1e-4)
 
 
-def test_internal_reward_is_the_cosine() -> None:
+def test_intrinsic_reward_is_the_cosine() -> None:
     generator = np.random.default_rng(1)
     action, goal = generator.normal(size=(2, 5, 3, 4)) * np.exp(generator.normal(size=(2, 5, 3, 1)) * 3)
-    found = np.asarray(internal_reward(jnp.asarray(action, jnp.float32), jnp.asarray(goal, jnp.float32)))
+    found = np.asarray(intrinsic_reward(jnp.asarray(action, jnp.float32), jnp.asarray(goal, jnp.float32)))
     assert found.shape == (5, 3)
     for place in itertools.product(range(5), range(3)):
         a, g = action[place], goal[place]
@@ -106,7 +106,7 @@ def test_internal_reward_is_the_cosine() -> None:
         assert found[place] == pytest.approx(expected, abs=1e-6)
 
 
-def test_internal_reward_by_hand() -> None:
+def test_intrinsic_reward_by_hand() -> None:
     goal = jnp.asarray([3.0, 4.0])
     for action, expected in (
         ([3, 4], 1),
@@ -116,11 +116,11 @@ def test_internal_reward_by_hand() -> None:
         ([0.002, 0], 0.6),
         ([0, 700], 0.8),
     ):
-        assert float(internal_reward(jnp.asarray(action, jnp.float32), goal)) == pytest.approx(expected, abs=1e-6)
+        assert float(intrinsic_reward(jnp.asarray(action, jnp.float32), goal)) == pytest.approx(expected, abs=1e-6)
 
 
-def test_internal_reward_of_a_zero_vector_is_zero() -> None:
+def test_intrinsic_reward_of_a_zero_vector_is_zero() -> None:
     zero, other = jnp.zeros(3), jnp.asarray([1.0, -2.0, 2.0])
-    assert float(internal_reward(zero, other)) == 0
-    assert float(internal_reward(other, zero)) == 0
-    assert float(internal_reward(zero, zero)) == 0
+    assert float(intrinsic_reward(zero, other)) == 0
+    assert float(intrinsic_reward(other, zero)) == 0
+    assert float(intrinsic_reward(zero, zero)) == 0

@@ -112,7 +112,7 @@ def goal_config(**changes: Any) -> GoalConfig:
         "enabled": True,
         "count": 2,
         "period": 3,
-        "internal_weight": 0.0,
+        "intrinsic_weight": 0.0,
         "benefit_discount": 0.5,
         "noise": 0.1,
         "conditioned": False,
@@ -208,7 +208,7 @@ CASES: dict[str, tuple[GoalConfig, dict[str, Any]]] = {
     "two": (goal_config(count=2, hindsight=True), {}),
     "three": (goal_config(count=3, noise=0.0, store_partial_window=False), {}),
     # Sessions of two whole windows of 4; the low level sees its goals.
-    "conditioned": (goal_config(count=2, period=4, conditioned=True, internal_weight=0.5), {"length": 8}),
+    "conditioned": (goal_config(count=2, period=4, conditioned=True, intrinsic_weight=0.5), {"length": 8}),
     "memory": (goal_config(count=1, conditioned=True, hindsight=True, memory=MEMORY, noise=0.0), {}),
     "ddpg, memory": (goal_config(enabled=False, memory=MEMORY), {"action_noise": 0.0, "length": 8}),
 }
@@ -340,13 +340,13 @@ def test_low_level_memory_is_what_the_sessions_were(name: str) -> None:
         assert rows.browsed[index].tolist() == last_n(step.before["browsed"])
         assert rows.clicked[index].tolist() == last_n(step.before["clicked"])
         assert rows.feedback[index] == step.answer
-        assert rows.last[index] == step.last
+        assert rows.truncated[index] == step.last
         assert 0 <= rows.item[index] < CATALOGUE
         if not GOALS[played.name].enabled:
-            assert rows.internal[index] == 0
+            assert rows.intrinsic_reward[index] == 0
         else:
             goal = goals_in_force(played, index // B, step.place)[stage_of_step(step.t, GOALS[played.name])]
-            assert rows.internal[index] == pytest.approx(cosine(EMBEDDING[step.item], goal), abs=1e-5)
+            assert rows.intrinsic_reward[index] == pytest.approx(cosine(EMBEDDING[step.item], goal), abs=1e-5)
     assert len(set(rows.feedback[: B * STEPS].tolist())) == 3
 
 
@@ -380,9 +380,9 @@ def test_high_level_memory_is_what_the_windows_were(name: str) -> None:
                 "goals": mean if goals.hindsight else goals_in_force(played, index // B, b),
                 "stage_reward": sums,
                 "steps": len(window[b]),
-                "last": step.last,
-                "following_clicked": last_n(step.after["clicked"]),
-                "following_ordered": last_n(step.after["ordered"]),
+                "truncated": step.last,
+                "next_clicked": last_n(step.after["clicked"]),
+                "next_ordered": last_n(step.after["ordered"]),
             }
         )
     assert int(memory.size) == len(expected) > 20
@@ -391,7 +391,7 @@ def test_high_level_memory_is_what_the_windows_were(name: str) -> None:
             np.testing.assert_allclose(getattr(memory.rows, field)[index], value, atol=1e-5, err_msg=field)
     partial = sum(row["steps"] < goals.period for row in expected)
     assert (partial > 0) == (goals.store_partial_window and name != "conditioned")
-    assert {row["last"] for row in expected} == ({False} if name == "three" else {False, True})
+    assert {row["truncated"] for row in expected} == ({False} if name == "three" else {False, True})
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -441,7 +441,7 @@ def test_one_goal_is_in_force_for_the_whole_window() -> None:
     for index, step in enumerate(replayed(played)):
         goal = goals_in_force(played, index // B, step.place)[0]
         expected = cosine(EMBEDDING[step.item], goal)
-        assert played.final.low_replay.rows.internal[index] == pytest.approx(expected, abs=1e-5)
+        assert played.final.low_replay.rows.intrinsic_reward[index] == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_low_level_that_sees_goals_remembers_the_present_one_and_the_next() -> None:
@@ -456,7 +456,7 @@ def test_a_low_level_that_sees_goals_remembers_the_present_one_and_the_next() ->
             expected = in_force[stage_of_step(step.t + 1, goals)]
         else:
             expected = greedy_goals(played, number, b, step.after)[0]
-        np.testing.assert_allclose(rows.following_goal[index], expected, atol=1e-5)
+        np.testing.assert_allclose(rows.next_goal[index], expected, atol=1e-5)
 
 
 def test_a_high_level_with_a_memory_sets_goals_by_what_it_remembers() -> None:
@@ -549,7 +549,7 @@ def test_metrics_are_rates_per_session_of_the_step() -> None:
             "clicks": 7 * sum(answer >= 1 for answer in answers) / B,
             "orders": 7 * sum(answer == 2 for answer in answers) / B,
             "distinct_items": len(set(items)) / B,
-            "internal_reward": float(np.mean(rows.internal[number * B : (number + 1) * B])),
+            "intrinsic_reward": float(np.mean(rows.intrinsic_reward[number * B : (number + 1) * B])),
         }
         for key, value in expected.items():
             assert played.metrics[key][number] == pytest.approx(value, abs=1e-5), key
@@ -580,7 +580,7 @@ def test_networks_stay_as_they_are_in_the_warm_up_and_change_after_it(name: str)
 def test_goals_without_weight_do_not_change_what_the_low_level_does_and_learns(name: str) -> None:
     """With alpha = 0 the low level is DDPG, whatever the high level is."""
     played, ddpg = run(name), run("ddpg")
-    for field in ("browsed", "clicked", "item", "feedback", "last"):
+    for field in ("browsed", "clicked", "item", "feedback", "truncated"):
         np.testing.assert_array_equal(
             getattr(played.final.low_replay.rows, field), getattr(ddpg.final.low_replay.rows, field)
         )
@@ -695,16 +695,16 @@ def low_rows() -> LowTransition:
         clicked=jnp.asarray([[-1, -1, -1], [-1, -1, 3], [4, 5, 6], [-1, 0, 1]]),
         item=jnp.asarray([10, 11, 0, 2]),
         feedback=jnp.asarray([0, 1, 2, 2], jnp.int8),
-        internal=jnp.asarray([0.2, -1.0, 0.5, 0.0]),
-        last=jnp.asarray([False, False, False, True]),
+        intrinsic_reward=jnp.asarray([0.2, -1.0, 0.5, 0.0]),
+        truncated=jnp.asarray([False, False, False, True]),
         goal=None,
-        following_goal=None,
+        next_goal=None,
     )
 
 
 @pytest.mark.parametrize(("terminal", "final"), [("bootstrap", 0.9), ("zero", 0.0)])
 def test_low_level_batches_by_hand(terminal: str, final: float) -> None:
-    learner = make_learner(goal_config(internal_weight=0.5), terminal=terminal)
+    learner = make_learner(goal_config(intrinsic_weight=0.5), terminal=terminal)
     batch = learner.low_batch(low_rows(), make_world())
     np.testing.assert_allclose(batch.reward, [[0.1], [0.5], [5.25], [5.0]])
     np.testing.assert_allclose(batch.discount, [0.9, 0.9, 0.9, final])
@@ -716,8 +716,8 @@ def test_low_level_batches_by_hand(terminal: str, final: float) -> None:
     assert batch.next_state[1].tolist() == [[-1, -1, -1], [-1, 3, 11], [5, 6, 0], [0, 1, 2]]
 
 
-def test_low_level_batches_of_ddpg_leave_the_internal_reward_out() -> None:
-    learner = make_learner(goal_config(enabled=False, internal_weight=0.5))
+def test_low_level_batches_of_ddpg_leave_the_intrinsic_reward_out() -> None:
+    learner = make_learner(goal_config(enabled=False, intrinsic_weight=0.5))
     np.testing.assert_allclose(learner.low_batch(low_rows(), make_world()).reward, [[0], [1], [5], [5]])
 
 
@@ -735,9 +735,9 @@ def test_high_level_batches_by_hand(terminal: str, discount: str) -> None:
         goals=jnp.asarray(np.random.default_rng(0).normal(size=(5, 2, E)), jnp.float32),
         stage_reward=jnp.asarray([[1.0, 2.0], [5.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]),
         steps=jnp.asarray(steps),
-        last=jnp.asarray(last),
-        following_clicked=jnp.asarray(np.arange(30, 45).reshape(5, 3)),
-        following_ordered=jnp.asarray(np.arange(45, 60).reshape(5, 3)),
+        truncated=jnp.asarray(last),
+        next_clicked=jnp.asarray(np.arange(30, 45).reshape(5, 3)),
+        next_ordered=jnp.asarray(np.arange(45, 60).reshape(5, 3)),
     )
     high, world = two_levels(learner).policy.high, make_world()
     assert isinstance(high, LearnedGoals)
@@ -758,7 +758,7 @@ def test_high_level_batches_by_hand(terminal: str, discount: str) -> None:
     np.testing.assert_allclose(per_step, np.asarray(batch.reward) / 5, rtol=1e-6)
     for found, wanted in (
         (batch.state, (rows.clicked, rows.ordered)),
-        (batch.next_state, (rows.following_clicked, rows.following_ordered)),
+        (batch.next_state, (rows.next_clicked, rows.next_ordered)),
     ):
         for a, b in zip(found, wanted, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -831,7 +831,7 @@ def test_a_bad_learner_setting_is_named(key: str, value: Any) -> None:
         ("count", {"count": 0}),
         ("period", {"count": 4, "period": 3}),
         ("benefit_discount", {"benefit_discount": 1.1}),
-        ("internal_weight", {"internal_weight": -0.5}),
+        ("intrinsic_weight", {"intrinsic_weight": -0.5}),
         ("noise", {"noise": float("nan")}),
         ("discount", {"discount": "none"}),
         ("conditioned", {"conditioned": True, "enabled": False}),
