@@ -1,4 +1,4 @@
-"""The outer loop of every run: compiled chunks of training steps, with logging, evaluation and checkpoints in between."""
+"""The outer loop of every run: compiled chunks of training steps, then logging, evaluation and checkpoints."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from harness.training.parallel_seeds import SeedRun, call_for_each, split_worlds
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How long to train, and how often to log, evaluate and checkpoint, in training steps (`conf/train/default.yaml`)."""
+    """How long to train and how often to log, evaluate and checkpoint, in steps (`conf/train/default.yaml`)."""
 
     steps: Count
     log_every: Count
@@ -164,7 +164,7 @@ def run_training(
                 bar.set_postfix_str(_summary(rows, agent.headline), refresh=False)
                 bar.update(length)
 
-                # Checkpoint. The signal is read once, since it may arrive at any moment, and in only one of the processes.
+                # Checkpoint. The signal is read once: it may arrive at any moment, and in only one of the processes.
                 asked_to_stop = agreed(stop.signal_number or 0)
                 at_end = step == schedule.steps or finished
                 if step % schedule.checkpoint_every == 0 or at_end or asked_to_stop:

@@ -1,4 +1,4 @@
-"""What can still be recommended in an episode, from the at most T items recommended so far: no [B, I] mask is kept."""
+"""Items not yet recommended in an episode, derived from the at most T recommended ones: no [B, I] mask is stored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 def hide_recommended(scores: jax.Array, recommended: jax.Array) -> jax.Array:
     """Returns the scores [I] of all items, -inf for those recommended so far ([T] int32, -1 = none)."""
-    # -1 would count from the end; past the end it is dropped.
+    # An index of -1 would mean the last item; one past the end is dropped.
     taken = jnp.where(recommended < 0, scores.shape[0], recommended)
     return scores.at[taken].set(-jnp.inf, mode="drop")
 
@@ -16,12 +16,12 @@ def hide_recommended(scores: jax.Array, recommended: jax.Array) -> jax.Array:
 def draw_item(
     key: jax.Array, step: jax.Array, recommended: jax.Array, num_items: int, allow_repeats: bool = False
 ) -> jax.Array:
-    """Draws an item for each of B episodes, uniformly from those not recommended yet (or from all).
+    """Draws an item for each of B episodes, uniformly from those not yet recommended (or from all).
 
     Args:
         key: Random key.
         step: [B] int32 items recommended so far, fewer than `num_items`.
-        recommended: [B, T] int32 which ones (all different), padded with -1.
+        recommended: [B, T] int32 the recommended items (distinct), padded with -1.
         num_items: I.
         allow_repeats: Whether to draw from all.
 

@@ -1,4 +1,4 @@
-"""Policies without parameters to learn: random, fixed lists, scripts. The opponents in every evaluation."""
+"""Policies without learned parameters: random, fixed lists, scripts. The baselines of every evaluation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _no_carry(params: Any, batch_size: int) -> tuple[()]:
 
 
 def random_policy(num_items: int, allow_repeats: bool = False) -> Policy:
-    """Recommends an item drawn uniformly from those not recommended yet (or from all), greedy or not."""
+    """Recommends an item drawn uniformly from those not yet recommended (or from all), whatever `explore` is."""
 
     def act(
         params: Any, carry: tuple[()], observation: Any, key: jax.Array, explore: bool
@@ -32,7 +32,7 @@ def random_policy(num_items: int, allow_repeats: bool = False) -> Policy:
 
 
 def fixed_list_policy() -> Policy:
-    """Recommends the items of a list in order, skipping what was recommended; its parameters are [n] int32 items."""
+    """Recommends the items of a list in order, without repeats; its parameters are [n] int32 items."""
 
     def none_seen(ranking: jax.Array, batch_size: int) -> jax.Array:
         return jnp.zeros((batch_size, ranking.shape[0]), bool)
@@ -47,7 +47,7 @@ def fixed_list_policy() -> Policy:
 
 
 def scripted_policy() -> Policy:
-    """Recommends given items, whatever happens; its parameters are [B, T] int32 items, one row per episode."""
+    """Recommends given items unconditionally; its parameters are [B, T] int32 items, one row per episode."""
 
     def act(
         script: jax.Array, carry: tuple[()], observation: Any, key: jax.Array, explore: bool
@@ -63,7 +63,7 @@ def rank_items(data: RatingData, users: np.ndarray, by: str, reward_of_code: np.
 
     Args:
         data: Ratings of all users.
-        users: [n] users to count.
+        users: [n] users whose ratings count.
         by: "average" (mean rating, the paper's Popularity), "count" (number of ratings) or "reward" (mean empirical
             reward over all given users, not rated = 0: the best fixed list).
         reward_of_code: [V + 1] empirical reward of each rating code.

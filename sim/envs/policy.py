@@ -1,4 +1,4 @@
-"""What a policy looks like to the simulator, the evaluation and the learners."""
+"""The policy protocol of simulator, evaluation and learners."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def recommend_best(score: jax.Array, recommended: jax.Array, allow_repeats: bool
     """Recommends the item with the highest score; ties go to the lower index.
 
     Args:
-        score: [B, I] of each item.
-        recommended: [B, T] int32 items recommended so far in the episode, padded with -1; they do not come again ...
-        allow_repeats: ... unless this is true.
+        score: [B, I] score of each item.
+        recommended: [B, T] int32 items recommended so far in the episode, padded with -1.
+        allow_repeats: Whether these may be recommended again.
     """
     if not allow_repeats:
         score = jax.vmap(hide_recommended)(score, recommended)
