@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 
 
 def hide_recommended(scores: jax.Array, recommended: jax.Array) -> jax.Array:
     """Returns the scores [I] of all items, -inf for those recommended so far ([T] int32, -1 = none)."""
+    chex.assert_rank([scores, recommended], 1)
     # An index of -1 would mean the last item; one past the end is dropped.
     taken = jnp.where(recommended < 0, scores.shape[0], recommended)
     return scores.at[taken].set(-jnp.inf, mode="drop")
@@ -28,6 +30,8 @@ def draw_item(
     Returns:
         [B] int32 items.
     """
+    chex.assert_rank([step, recommended], [1, 2])
+    chex.assert_equal_shape_prefix([step, recommended], 1)
     if allow_repeats:
         return jax.random.randint(key, step.shape, 0, num_items)
     drawn = jax.random.randint(key, step.shape, 0, num_items - step)

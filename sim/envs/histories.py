@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,7 @@ def empty_histories(length: int) -> Histories:
 
 def add_feedback(histories: Histories, item: jax.Array, feedback: jax.Array) -> Histories:
     """Appends an item (scalar) to the histories [N] that its feedback belongs to, which drop their oldest item."""
+    chex.assert_rank([item, feedback], 0)
 
     def push(history: jax.Array, happened: jax.Array) -> jax.Array:
         pushed = jnp.concatenate([history[1:], jnp.asarray(item, history.dtype)[None]])

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -27,6 +28,7 @@ def similarity(query: jax.Array, vectors: jax.Array, measure: str) -> jax.Array:
         vectors: [I, E] item vectors.
         measure: "inner" (product) or "euclidean": q.e - |e|^2 / 2, which orders items as -|q - e| does.
     """
+    chex.assert_axis_dimension(vectors, 1, query.shape[-1])
     product = query @ vectors.T
     return product if measure == "inner" else product - 0.5 * jnp.sum(vectors**2, -1)
 
@@ -44,6 +46,8 @@ def best_candidate(scores: jax.Array, candidates: jax.Array, recommended: jax.Ar
         candidates: [L] int32 items, padded with -1.
         recommended: [T] int32 items, padded with -1.
     """
+    chex.assert_rank([scores, candidates, recommended], 1)
+    chex.assert_equal_shape([scores, candidates])
     taken = jnp.any(candidates[:, None] == recommended, -1)
     return candidates[jnp.argmax(jnp.where(taken | (candidates < 0), -jnp.inf, scores))]
 

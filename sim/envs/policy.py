@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -54,6 +55,8 @@ def recommend_best(score: jax.Array, recommended: jax.Array, allow_repeats: bool
         recommended: [B, T] int32 items recommended so far in the episode, padded with -1.
         allow_repeats: Whether these may be recommended again.
     """
+    chex.assert_rank([score, recommended], 2)
+    chex.assert_equal_shape_prefix([score, recommended], 1)
     if not allow_repeats:
         score = jax.vmap(hide_recommended)(score, recommended)
     return Decision(jnp.argmax(score, axis=-1).astype(jnp.int32), jnp.zeros(score.shape[:1]))

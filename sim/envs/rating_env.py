@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -188,6 +189,7 @@ class RatingEnv:
     def reset_at(self, start: jax.Array, params: EnvParams | None = None) -> tuple[Observation, EnvState]:
         """Starts an episode with the given user (int32 scalar); `params` is not needed."""
         del params
+        chex.assert_rank(start, 0)
         state = EnvState(
             user=jnp.asarray(start, jnp.int32),
             step=jnp.int32(0),
@@ -213,6 +215,8 @@ class RatingEnv:
             Observation, state, reward (float32), terminated (always False), truncated (True at step T) and StepInfo.
         """
         del key
+        chex.assert_rank(action, 0)
+        # Eq. 6: the answer of the user, and the sequential part.
         code = params.ratings.lookup(state.user, action)
         repeated = jnp.any(state.recommended == action)
         if not self.allow_repeats:
@@ -220,6 +224,7 @@ class RatingEnv:
         empirical = params.reward_of_code[code]
         sequential = (state.counts[CONSECUTIVE_POSITIVE] - state.counts[CONSECUTIVE_NEGATIVE]).astype(jnp.float32)
         reward = empirical + params.alpha * sequential
+        # The next state.
         state = EnvState(
             user=state.user,
             step=state.step + 1,

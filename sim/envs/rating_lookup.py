@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,7 @@ class RatingLookup:
             user: int32 scalar in [0, U).
             item: int32 scalar in [0, I).
         """
+        chex.assert_rank([user, item], 0)
         if self.dense is not None:
             return self.dense[user, item].astype(jnp.int32)
         assert self.indptr is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -158,6 +159,7 @@ class SessionEnv:
 
     def reset_at(self, start: jax.Array, params: SessionParams) -> tuple[SessionObservation, SessionState]:
         """Starts session `start` (int32 scalar) with the histories of its user at that time."""
+        chex.assert_rank(start, 0)
         state = SessionState(
             start=jnp.asarray(start, jnp.int32),
             step=jnp.int32(0),
@@ -181,8 +183,9 @@ class SessionEnv:
         Returns:
             Observation, state, reward (float32), terminated (always False), truncated (True at step T) and SessionInfo.
         """
+        chex.assert_rank(action, 0)
         probabilities = self.model.probabilities(params.model, state.hidden, state.histories, action)
-        # Inverse CDF: an answer of probability 1 is given whatever the draw.
+        # Sample the answer (inverse CDF): an answer of probability 1 is given whatever the draw.
         feedback = jnp.sum(jax.random.uniform(key) >= jnp.cumsum(probabilities)[: NUM_FEEDBACK - 1], dtype=jnp.int32)
         next_state = SessionState(
             start=state.start,

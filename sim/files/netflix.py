@@ -31,7 +31,7 @@ _CHUNK_BYTES = 1 << 23  # Polars' tables of a chunk take several times its bytes
 
 @dataclass
 class _NetflixParts:
-    """Columns collected so far and the movie that the next rating belongs to (None at the start of a file)."""
+    """The columns so far, and the movie of the next rating (None at the start of a file)."""
 
     users: list[np.ndarray] = field(default_factory=list)
     items: list[np.ndarray] = field(default_factory=list)
@@ -60,7 +60,7 @@ def read_netflix(sources: Iterable[Source], limits: SizeLimits) -> Columns:
                 _parse_carefully(chunk, source, parts)
     if not parts.users or not sum(map(len, parts.users)):
         raise UserError("no ratings found", where=", ".join(names[:3]) or "netflix", do="Get a complete copy.")
-    # One column after the other, so that the parts of only one are held twice.
+    # One column after the other, so that only one is in memory twice.
     columns = []
     for column in (parts.users, parts.items, parts.ratings, parts.timestamps):
         columns.append(np.concatenate(column))
@@ -72,7 +72,7 @@ def _parse_chunk(data: bytes, parts: _NetflixParts) -> bool:
     """Parses whole lines with Polars; returns False, adding nothing, if anything is unusual."""
     import polars as pl
 
-    # Only these bytes: no blanks, quotes or letters, which Polars would read in its own way.
+    # Only these bytes: no blanks, quotes or letters, which Polars might read differently.
     if data.translate(None, b"0123456789,-:\n"):
         return False
     lines, num_movies = data.count(b"\n"), data.count(b":")
