@@ -1,1 +1,1 @@
-"""What every run needs and no paper owns: checkpoints, metric writers, progress, the outer loop."""
+"""What every run needs, whatever the method: settings, run folders, checkpoints, the training loop, reports."""

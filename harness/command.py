@@ -1,4 +1,4 @@
-"""How every command starts and how it fails: one clear line for a user's mistake, never a traceback."""
+"""How every command starts and fails: a user's mistake is one clear message, never a traceback."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def task(function: Callable[[Any], None]) -> Callable[[Any], None]:
     In a sweep the error goes to Hydra instead, and to `harness.training.sweep`: the remaining jobs still run.
 
     Args:
-        function: Takes the composed configuration.
+        function: The task; it takes the composed configuration.
     """
 
     @functools.wraps(function)
@@ -54,7 +54,7 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         main()
     except BrokenPipeError:
-        # The reader of our output (such as `head`) has gone; Python would complain again while flushing at exit.
+        # The reader of our output (such as `head`) has exited; Python would report it again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(EXIT_BUG) from None
     except (Exception, KeyboardInterrupt) as error:

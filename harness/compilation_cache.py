@@ -1,4 +1,4 @@
-"""Compiled programs kept on disk, so that the second start of a command does not compile again."""
+"""Compiled programs cached on disk, so that a command compiles only the first time."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _SHORTEST_SECONDS = 0.5  # programs that compile faster are not worth a file
 def keep_compiled_programs() -> None:
     """Points JAX's persistent compilation cache at a folder, unless the user has set one (JAX_COMPILATION_CACHE_DIR).
 
-    The folder is `compiled` in the one that TPGR_JAX_CACHE names, else in the user's cache folder. Each kind of
-    processor has its own part of it: programs for one may use instructions that another lacks.
+    The folder is `compiled` under TPGR_JAX_CACHE, else under the user's cache folder, with one subfolder per kind of
+    processor: a program for one may use instructions that another lacks.
 
     Raises:
-        UserError: TPGR_JAX_CACHE names something that is no folder.
+        UserError: TPGR_JAX_CACHE is not a folder.
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return

@@ -1,4 +1,4 @@
-"""Which devices a run uses: one, several of this machine, or those of several processes."""
+"""Which devices a run uses: one, several on this machine, or those of several processes."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _EPISODES_PER_CORE = 128  # fewer do not keep a core busy
 
 @dataclass(frozen=True)
 class DevicesConfig:
-    """Where a run computes (`devices` in `conf/train.yaml`); it decides how fast, not what comes out.
+    """Where a run computes (`devices` in `conf/train.yaml`); this changes its speed, not its results.
 
     Attributes:
-        count: Devices that share the episodes of each step; 0 = all that there are. None: one; where a CPU has to do
-            many small operations, as many of its cores as the episodes keep busy, each as a device of its own.
-        coordinator: None for a single process. For several, the first one's HOST:PORT, or "auto" to ask the scheduler
+        count: Number of devices that share the episodes of each step; 0: all. None: one, or, for many small operations
+            on a CPU, as many of its cores as the episodes keep busy, each as a separate device.
+        coordinator: None for a single process. For several, HOST:PORT of the first, or "auto" to ask the scheduler
             (Slurm, Open MPI and others that JAX knows).
-        processes: How many processes; only with a HOST:PORT.
-        process: Which of them this one is, from 0; only with a HOST:PORT.
+        processes: Number of processes; only with HOST:PORT.
+        process: Index of this process, from 0; only with HOST:PORT.
     """
 
     count: CountOrZero | None = None
@@ -66,24 +66,24 @@ AUTOMATIC = DevicesConfig()
 
 
 def cores_as_devices(config: DevicesConfig) -> None:
-    """Lets JAX see cores of a CPU as devices, before anything is computed.
+    """Makes JAX see the cores of a CPU as devices; call it before anything is computed.
 
-    Many small operations in a row keep one core of a CPU busy, whereas each core can play its own part of the episodes.
-    Where JAX has been told how many (`XLA_FLAGS=--xla_force_host_platform_device_count`), or runs already, nothing
+    Many small operations in sequence keep only one core busy, whereas each core can play a part of the episodes. If
+    the number is already set (`XLA_FLAGS=--xla_force_host_platform_device_count`) or JAX is already running, nothing
     changes.
     """
     told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if told or config.count == 0 or getattr(jax.config, "jax_num_cpu_devices", -1) >= 0:
         return
-    with suppress(RuntimeError):  # something has been computed in this process
+    with suppress(RuntimeError):  # JAX is already running in this process
         jax.config.update("jax_num_cpu_devices", config.count or min(_usable_cores(), _MOST_CORES))
 
 
 def join_processes(config: DevicesConfig) -> None:
-    """Connects this process with the others, if there are to be others; before anything is computed.
+    """Connects this process to the others, if any; call it before anything is computed.
 
     Raises:
-        UserError: The others were not found.
+        UserError: The other processes cannot be reached.
     """
     if config.coordinator is None or jax.distributed.is_initialized():
         return
@@ -101,13 +101,13 @@ def join_processes(config: DevicesConfig) -> None:
 
 
 def is_first_process() -> bool:
-    """Says whether this process is the one that writes files and talks to people."""
+    """Returns whether this process writes the files and prints."""
     return jax.process_index() == 0
 
 
 @contextmanager
 def quiet_but_for_the_first() -> Iterator[None]:
-    """Lets only the first process print, but for messages of errors that end a process."""
+    """Silences all processes but the first, except for errors that end a process."""
     if is_first_process():
         yield
         return
@@ -116,18 +116,18 @@ def quiet_but_for_the_first() -> Iterator[None]:
 
 
 def meet(name: str) -> None:
-    """Waits until every process has come here."""
+    """Waits until every process has reached this point."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def agreed(number: int) -> int:
-    """Returns the largest of what the processes bring."""
+    """Returns the largest of the numbers that the processes pass."""
     return int(multihost_utils.process_allgather(np.int32(number)).max()) if jax.process_count() > 1 else number
 
 
 def agreed_path(path: Path) -> Path:
-    """Returns the first process's path, whose clock may have named it."""
+    """Returns the path of the first process; the others' may differ, as it can contain the time."""
     if jax.process_count() == 1:
         return path
     text = np.zeros(4096, np.uint8)
@@ -140,19 +140,20 @@ def agreed_path(path: Path) -> Path:
 def device_mesh(
     config: DevicesConfig, batch_size: int, batch_key: str, node_shards: int = 1, small_operations: bool = False
 ) -> Iterator[None]:
-    """Spreads what is computed within over the devices of a run (see `harness.sharding`).
+    """Distributes the computation in the block over the devices of a run (see `harness.sharding`).
 
     Args:
-        config: Which devices.
-        batch_size: Episodes that are spread.
-        batch_key: The setting that says how many.
-        node_shards: Devices that hold different nodes of the tree, where that is asked for.
-        small_operations: Whether no operation is so large that all cores of a CPU work on it. (Those that score every
-            item are: spread over cores they are slower.)
+        config: The devices to use.
+        batch_size: Number of episodes to distribute.
+        batch_key: The setting that determines `batch_size`, for messages.
+        node_shards: Number of devices that hold different nodes of the tree.
+        small_operations: Whether every operation is too small for all cores of a CPU. (Scoring every item is not, and
+            is slower when split over cores.)
 
     Raises:
         UserError: Too few devices, or numbers that do not divide.
     """
+    # How many devices?
     available = len(jax.devices())
     if config.count is None:
         count = _automatic_count(batch_size, node_shards) if small_operations else 1
@@ -176,13 +177,15 @@ def device_mesh(
             f"agent.policy.head_shards is {node_shards}, which does not divide the {count} devices",
             do="Choose devices.count as a multiple of it (or 1).",
         )
+
+    # Their mesh.
     devices = np.asarray(jax.devices()[:count]).reshape(count // node_shards, node_shards)
     with jax.set_mesh(jax.sharding.Mesh(devices, (DATA, NODES), axis_types=(AxisType.Auto, AxisType.Auto))):
         yield
 
 
 def describe_devices() -> str:
-    """Names the devices that share the work, as in "2 x cpu"."""
+    """Returns the devices that share the work, as in "2 x cpu"."""
     kind = jax.devices()[0].device_kind
     return f"{num_shards()} x {kind}" if num_shards() > 1 else kind
 
@@ -200,11 +203,11 @@ def _usable_cores() -> int:
 
 
 def place(tree: Any, layout: Any) -> Any:
-    """Lays arrays out over the ambient mesh; within a compiled function. Without a mesh they stay as they are.
+    """Distributes arrays over the ambient mesh, inside a compiled function; without a mesh they are unchanged.
 
     Args:
-        tree: Arrays.
-        layout: A `PartitionSpec` for each, or a prefix of the tree.
+        tree: A pytree of arrays.
+        layout: A `PartitionSpec` per array, or a prefix of the tree.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:

@@ -12,7 +12,7 @@ CACHE_VARIABLE = "TPGR_JAX_CACHE"
 
 
 def named_folder(configured: str | None, variable: str, default: str, key: str) -> Path:
-    """Returns the folder that is configured, else named by the environment, else in the user's cache folder."""
+    """Returns the configured folder, else that of the environment variable, else one in the user's cache folder."""
     named = configured or os.environ.get(variable)
     if named:
         folder = Path(named).expanduser()

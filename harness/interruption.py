@@ -8,10 +8,10 @@ from types import FrameType, TracebackType
 
 
 class StopRequest:
-    """While open, remembers the first SIGINT or SIGTERM in `signal_number`; a second one acts as usual."""
+    """While open, stores the first SIGINT or SIGTERM in `signal_number`; a second one acts as usual."""
 
     def __init__(self) -> None:
-        """Nothing has been asked yet."""
+        """Starts without a request."""
         self.signal_number: int | None = None
         self._previous: dict[int, object] = {}
 
@@ -24,13 +24,13 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Puts the former handlers back."""
+        """Restores the previous handlers."""
         self._restore()
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.signal_number = number
         self._restore()
-        # No buffered stream: a handler may run in the middle of a write to it.
+        # Unbuffered: the handler may interrupt a write to a buffered stream.
         os.write(2, b"\nstopping after this chunk (once more to stop at once)\n")
 
     def _restore(self) -> None:

@@ -1,4 +1,4 @@
-"""Where a process spends its time: wall-clock seconds by phase, for a run's record."""
+"""Where a process spends its time: wall-clock seconds per phase, for the run's record."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Phases:
-    """Seconds since it was made, and those spent in named phases; a phase within another one counts for itself."""
+    """A clock with named phases; the time of a nested phase does not count for the outer one."""
 
     def __init__(self) -> None:
         """Starts the clock."""
@@ -19,7 +19,7 @@ class Phases:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Counts the block's time under a name."""
+        """Adds the block's time to a phase."""
         self._count()
         self._within.append(name)
         try:
@@ -29,7 +29,7 @@ class Phases:
             self._within.pop()
 
     def seconds(self) -> dict[str, float]:
-        """Returns seconds by phase in the order they began, then those of none ("other") and of all ("total")."""
+        """Returns seconds per phase in the order they began, then "other" (outside all phases) and "total"."""
         self._count()
         counted = {name: round(value, 3) for name, value in self._seconds.items()}
         total = self._since - self._started

@@ -1,7 +1,7 @@
-"""Many devices: how the episodes of a batch are spread over them.
+"""Many devices: how the episodes of a batch are sharded.
 
-A mesh of devices with the axes `data` and `nodes` is the ambient one of JAX (`harness.devices` sets it up). Without it,
-or on a mesh of one device, every function here leaves things as they are.
+`harness.devices` sets JAX's ambient mesh, with the axes `data` and `nodes`. Without a mesh, or on a mesh of one device,
+the functions here do nothing.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import jax
 from jax.sharding import AxisType, PartitionSpec
 
 DATA, NODES = "data", "nodes"
-EPISODES = (DATA, NODES)  # a batch of episodes is spread over all devices
+EPISODES = (DATA, NODES)  # a batch of episodes is sharded over all devices
 EVERYWHERE = PartitionSpec()  # a copy on every device
 Result = TypeVar("Result")
 
 
 def num_shards() -> int:
-    """Returns over how many devices a batch is spread: 1 without a mesh, and within one device's part of the work."""
+    """Returns the number of devices that a batch is sharded over: 1 without a mesh or inside `per_device`."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh.size if mesh.axis_types and AxisType.Manual not in mesh.axis_types else 1
 
 
 def parts_here(axis: str) -> int:
-    """Returns over how many devices an axis is spread, within one device's part of the work; 1 outside of it."""
+    """Returns the size of a mesh axis inside `per_device`; 1 outside of it."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh.shape[axis] if AxisType.Manual in mesh.axis_types else 1
 
 
 def over_episodes(tree: Any, axis: int = 0) -> Any:
-    """Spreads arrays over the devices along the given axis, that of the batch.
+    """Shards arrays over the devices along their batch axis.
 
     Arrays that do not divide evenly are left to the compiler.
     """
@@ -39,34 +39,34 @@ def over_episodes(tree: Any, axis: int = 0) -> Any:
 
 
 def on_every_device(tree: Any) -> Any:
-    """Puts a copy of arrays on every device, and of every process."""
+    """Replicates arrays on every device of every process."""
     return _constrain(tree, EVERYWHERE, None)
 
 
 def per_device(
     function: Callable[..., Result], in_specs: Any, out_specs: Any, batch_size: int
 ) -> Callable[..., Result]:
-    """Returns the function as every device calls it on its part of the arguments, without a look at the others'.
+    """Returns the function mapped over devices (`jax.shard_map`): each calls it on its own shard of the arguments.
 
     Args:
-        function: Pure.
-        in_specs: How the arguments are spread, as for `jax.shard_map`.
-        out_specs: How the results are.
-        batch_size: Of the axis that is spread; if it does not divide evenly the function stays as it is.
+        function: A pure function.
+        in_specs: How the arguments are sharded, as for `jax.shard_map`.
+        out_specs: How the results are sharded.
+        batch_size: Size of the sharded axis; if it does not divide evenly, the function is returned unchanged.
     """
     if num_shards() == 1 or batch_size % num_shards():
         return function
-    # Gradients are taken and averaged within; checking would make JAX add them up across devices on its own.
+    # Gradients are taken and averaged inside; with check_vma JAX would also sum them over devices.
     return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
 def mean_over_devices(tree: Any, spec_of: Any = None) -> Any:
-    """Averages arrays over devices; within `per_device`.
+    """Averages arrays over devices, inside `per_device`.
 
     Args:
-        tree: Each device's own arrays; gradients, for instance.
-        spec_of: How they are spread, a prefix of the tree. What is spread over `nodes` and has already been added up
-            along that axis (as the gradient of spread parameters has) is averaged all the same.
+        tree: The local arrays of each device, such as gradients.
+        spec_of: How they are sharded, a prefix of the tree. Arrays sharded over `nodes` that were already summed along
+            that axis (as gradients of sharded parameters are) are averaged as well.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if AxisType.Manual not in mesh.axis_types:

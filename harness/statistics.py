@@ -1,4 +1,4 @@
-"""How sure a mean is: intervals and tests."""
+"""Confidence intervals and tests of means."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 
 
 def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Returns the t-interval of the mean of [n] independent values; a single value is its own interval."""
+    """Returns the t-interval of the mean of [n] independent values; of a single value, the value itself twice."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, mean
-    import scipy.stats  # takes a second to import, which short commands need not wait for
+    import scipy.stats  # takes a second to import; short commands do without
 
     margin = scipy.stats.t.ppf(0.5 + confidence / 2, len(values) - 1) * scipy.stats.sem(values)
     return mean - float(margin), mean + float(margin)
@@ -20,12 +20,12 @@ def clustered_mean_interval(totals: np.ndarray, counts: np.ndarray, confidence: 
     """Returns the t-interval of the mean of values that come in independent groups, such as the ratings of users.
 
     The mean over all values is the ratio of two sums over groups; its variance is that of a ratio estimator (Cochran,
-    Sampling Techniques, 1977, chapter 6). A single group is its own interval.
+    Sampling Techniques, 1977, chapter 6). Of a single group, the mean itself twice.
 
     Args:
         totals: [n] sum of each group's values.
-        counts: [n] their number, at least 1.
-        confidence: Of the interval.
+        counts: [n] number of values in each group, at least 1.
+        confidence: Confidence level.
     """
     groups = len(counts)
     mean = float(np.sum(totals) / np.sum(counts))
@@ -40,7 +40,7 @@ def clustered_mean_interval(totals: np.ndarray, counts: np.ndarray, confidence: 
 
 
 def welch_p_value(first: np.ndarray, second: np.ndarray) -> float:
-    """Returns the two-sided p-value of Welch's unequal-variance t-test (Ruxton 2006); 1 where both never vary.
+    """Returns the two-sided p-value of Welch's unequal-variance t-test (Ruxton 2006); 1 if neither sample varies.
 
     Args:
         first: [n] values, n >= 2, for instance one reward per test user.

@@ -23,7 +23,7 @@ from harness.runs.tracking import check_logger
 from harness.settings import read_settings
 from harness.training.command import opened_runs, start_or_resume, with_absolute_places
 from harness.training.loop import run_training
-from harness.training.parallel_seeds import Member
+from harness.training.parallel_seeds import SeedRun
 from hrlmg_jax.evaluation.collapse import CollapseWatch, collapse_at_the_end
 from hrlmg_jax.evaluation.evaluate_run import Comparison, references
 from hrlmg_jax.evaluation.online import make_validation
@@ -93,12 +93,12 @@ def _train_in_folders(
         shapes = jax.eval_shape(method.agent.init, keys[0], method.agent.world)
         _announce(problem, method.describe(shapes), folders)
         validate = make_validation(config, problem)
-        members = [
-            Member(method.agent, folder, key, _validation(validate, method.newest, CollapseWatch(folder)))
+        seed_runs = [
+            SeedRun(method.agent, folder, key, _validation(validate, method.newest, CollapseWatch(folder)))
             for folder, key in zip(folders, keys, strict=True)
         ]
         labels = row_labels(problem.data.log)
-        states = run_training(members, config.train, labels, config.logger, phases, begin)
+        states = run_training(seed_runs, config.train, labels, config.logger, phases, begin)
     comparison = Comparison(config, problem)
     for config, folder, state in zip(configs, folders, states, strict=True):
         with phases.phase("final evaluation"):

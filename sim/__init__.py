@@ -1,1 +1,1 @@
-"""The world: data in, users that react, metrics out. Knows what a policy looks like, knows no particular one."""
+"""The world: data, simulated users and evaluation. It knows the policy protocol, but no particular policy."""

@@ -26,59 +26,59 @@ class StatisticsConfig:
 @hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name="data_statistics")
 @task
 def main(config: Any) -> None:
-    """Loads the configured data set and prints its statistics, for people or (json=true) for programs."""
+    """Loads the configured data set and prints its statistics as text or (json=true) as JSON."""
     if config.data.get("kind") == LogConfig.kind:
         log_config = read_settings(LogConfig, config.data, "data")
         log = load_log(log_config)
-        found = log_statistics(log, test_sessions(log, log_config))
-        text = describe_log(found)
+        result = log_statistics(log, test_sessions(log, log_config))
+        text = describe_log(result)
     else:
-        found = statistics(load_dataset(read_settings(StatisticsConfig, config).data))
-        text = describe_ratings(found)
-    print(json.dumps(found, indent=2) if config.json else text)
+        result = statistics(load_dataset(read_settings(StatisticsConfig, config).data))
+        text = describe_ratings(result)
+    print(json.dumps(result, indent=2) if config.json else text)
 
 
-def describe_ratings(found: dict[str, Any]) -> str:
-    """Returns what `sim.datasets.ratings.statistics` found as aligned lines."""
+def describe_ratings(result: dict[str, Any]) -> str:
+    """Formats the result of `sim.datasets.ratings.statistics` as aligned lines."""
     rows = [
-        ("data set", found["name"] + (" (GENERATED, not real data)" if found["synthetic"] else "")),
-        ("users", f"{found['users']:,}"),
-        ("items", f"{found['items']:,}"),
-        ("ratings", f"{found['ratings']:,}"),
-        ("density", f"{found['density']:.4%}"),
-        ("ratings per user", _spread(found["ratings_per_user"])),
-        ("ratings per item", _spread(found["ratings_per_item"])),
-        ("rating scale", "{:g} to {:g}".format(*found["rating_scale"])),
-        ("mean rating", f"{found['rating_mean']:.4f}"),
-        *_distribution(found),
-        ("time span", _time_span(found["timestamps"])),
-        ("source", found["source"]),
-        ("checksum", found["checksum"]),
+        ("data set", result["name"] + (" (GENERATED, not real data)" if result["synthetic"] else "")),
+        ("users", f"{result['users']:,}"),
+        ("items", f"{result['items']:,}"),
+        ("ratings", f"{result['ratings']:,}"),
+        ("density", f"{result['density']:.4%}"),
+        ("ratings per user", _spread(result["ratings_per_user"])),
+        ("ratings per item", _spread(result["ratings_per_item"])),
+        ("rating scale", "{:g} to {:g}".format(*result["rating_scale"])),
+        ("mean rating", f"{result['rating_mean']:.4f}"),
+        *_distribution(result),
+        ("time span", _time_span(result["timestamps"])),
+        ("source", result["source"]),
+        ("checksum", result["checksum"]),
     ]
     return _aligned(rows)
 
 
-def describe_log(found: dict[str, Any]) -> str:
-    """Returns what `sim.datasets.events.log_statistics` found as aligned lines, training beside test."""
-    parts = list(found["parts"].values())
-    warning = " (GENERATED, not real data)" if found["synthetic"] else ""
-    if found["synthetic_skips"]:
+def describe_log(result: dict[str, Any]) -> str:
+    """Formats the result of `sim.datasets.events.log_statistics` as aligned lines, training next to test."""
+    parts = list(result["parts"].values())
+    warning = " (GENERATED, not real data)" if result["synthetic"] else ""
+    if result["synthetic_skips"]:
         warning += " (its SKIPS are SAMPLED, not recorded: click and order rates are settings, not facts)"
-    if found["order_proxy"]:
-        warning += f" (its ORDERS are a PROXY: {found['order_proxy']})"
+    if result["order_proxy"]:
+        warning += f" (its ORDERS are a PROXY: {result['order_proxy']})"
     counts = ("samples", "items", "users", "sessions", "clicks", "orders")
     rows = [
-        ("data set", found["name"] + warning),
-        ("users", f"{found['users']:,}"),
-        ("items", f"{found['items']:,}"),
-        ("", _side_by_side(list(found["parts"]))),
+        ("data set", result["name"] + warning),
+        ("users", f"{result['users']:,}"),
+        ("items", f"{result['items']:,}"),
+        ("", _side_by_side(list(result["parts"]))),
         *((f"  {name}", _side_by_side([f"{part[name]:,}" for part in parts])) for name in counts),
         ("  click rate", _side_by_side([f"{part['click_rate']:.3%}" for part in parts])),
         ("  order rate", _side_by_side([f"{part['order_rate']:.3%}" for part in parts])),
         ("  events per session", _side_by_side([_spread(part["events_per_session"]) for part in parts])),
         ("  time span", _side_by_side([_time_span(part["timestamps"]) for part in parts])),
-        ("source", found["source"]),
-        ("checksum", found["checksum"]),
+        ("source", result["source"]),
+        ("checksum", result["checksum"]),
     ]
     return _aligned(rows)
 
@@ -96,9 +96,9 @@ def _spread(spread: dict[str, float]) -> str:
     return f"mean {spread['mean']:,.1f}, median {spread['median']:,g}, {spread['min']:,} to {spread['max']:,}"
 
 
-def _distribution(found: dict[str, Any], most: int = 20) -> list[tuple[str, str]]:
-    counts = list(found["rating_distribution"].items())
-    rows = [(f"  rated {value}", f"{count:,} ({count / found['ratings']:.1%})") for value, count in counts[:most]]
+def _distribution(result: dict[str, Any], most: int = 20) -> list[tuple[str, str]]:
+    counts = list(result["rating_distribution"].items())
+    rows = [(f"  rated {value}", f"{count:,} ({count / result['ratings']:.1%})") for value, count in counts[:most]]
     return rows if len(counts) <= most else [*rows, ("  ...", f"{len(counts) - most:,} more values")]
 
 

@@ -23,7 +23,7 @@ from harness.runs.tracking import check_logger
 from harness.settings import read_settings
 from harness.training.command import opened_runs, start_or_resume, with_absolute_places
 from harness.training.loop import run_training
-from harness.training.parallel_seeds import Member
+from harness.training.parallel_seeds import SeedRun
 from sim.evaluation.protocol import Evaluation
 from tpgr_jax.evaluation import by_name, evaluate_method, format_table, make_evaluate, write_evaluation
 from tpgr_jax.methods import Method
@@ -74,10 +74,10 @@ def _train_in_folders(
     with phases.phase("method"):
         methods = [make_method(config, problem, folder) for config, folder in zip(configs, folders, strict=True)]
     _announce(problem, methods[0], folders)
-    members = _members(configs, problem, methods, folders)
-    if members:
+    seed_runs = _seed_runs(configs, problem, methods, folders)
+    if seed_runs:
         labels = {"data": problem.data.name, "synthetic": problem.data.synthetic}
-        states = run_training(members, configs[0].train, labels, configs[0].logger, phases, begin)
+        states = run_training(seed_runs, configs[0].train, labels, configs[0].logger, phases, begin)
     else:
         begin()
         states = [None] * len(methods)
@@ -91,12 +91,12 @@ def _train_in_folders(
         print(f"run folder: {folder.path}")
 
 
-def _members(
+def _seed_runs(
     configs: list[RunConfig], problem: Problem, methods: list[Method], folders: list[RunFolder]
-) -> list[Member]:
+) -> list[SeedRun]:
     """Returns what trains; nothing for methods without training."""
     return [
-        Member(method.agent, folder, jax.random.key(config.seed), _test(problem, method, config.seed))
+        SeedRun(method.agent, folder, jax.random.key(config.seed), _test(problem, method, config.seed))
         for config, method, folder in zip(configs, methods, folders, strict=True)
         if method.agent is not None
     ]

@@ -1,4 +1,4 @@
-"""Checkpoints of a run (Orbax): the learner's whole state and the loop's, saved and restored together."""
+"""Checkpoints of a run (Orbax): the states of the learner and of the loop, saved and restored together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.old_names import as_now, as_stored
 
 _usual_hook = sys.unraisablehook
 
-_MAX_REASON = 120  # characters of another library's message
+_MAX_REASON = 120  # characters shown of a library's message
 
 
 class Checkpoints:
@@ -30,13 +30,13 @@ class Checkpoints:
 
         Args:
             folder: `checkpoints/` of a run folder.
-            max_to_keep: Older ones are deleted; None keeps all.
+            max_to_keep: How many checkpoints to keep, the newest; None keeps all.
             read_only: Only `restore` is allowed.
         """
         self._folder = folder.absolute()
         self._read_only = read_only
         if not read_only and "[" in str(self._folder):
-            # Orbax takes brackets for a pattern when it finishes a checkpoint, and leaves one that nobody can read.
+            # Orbax treats brackets as a glob pattern when it finalises a checkpoint, which then cannot be read.
             raise UserError(
                 "checkpoints cannot be kept below a folder with '[' in its name",
                 where=str(self._folder),
@@ -95,14 +95,14 @@ class Checkpoints:
 
         Args:
             like: A state of the same configuration.
-            step: Which one; None takes the newest that can be read. If that is not the newest, says so, and (unless
-                read only) deletes the unreadable ones.
+            step: Step to restore; None restores the newest readable checkpoint. If newer ones are unreadable, says so
+                and (unless read only) deletes them.
 
         Returns:
             The step, the state and the loop's numbers.
 
         Raises:
-            UserError: No checkpoint, not this one, or damaged.
+            UserError: There is no checkpoint, none of this step, or it is damaged.
         """
         steps = self.steps
         if not steps:
@@ -119,7 +119,7 @@ class Checkpoints:
         return found, state, loop
 
     def delete_after(self, step: int) -> None:
-        """Removes later checkpoints (unless read only), which would keep Orbax from saving before or at their steps."""
+        """Removes later checkpoints (unless read only); Orbax would refuse to save at or before their steps."""
         assert self._manager is not None
         for later in [] if self._read_only else [saved for saved in self.steps if saved > step]:
             self._manager.delete(later)
@@ -142,7 +142,7 @@ class Checkpoints:
         return _with_keys(state, like), restored["loop"]
 
     def _unwritable(self, error: Exception | str) -> UserError:
-        # Of Orbax's chain "what: why: why that" the end: "No space left on device [os_error_code='28']".
+        # The end of Orbax's chain of causes, such as "No space left on device [os_error_code='28']".
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         reason = text.rpartition(": ")[2].partition(" [")[0]
         return UserError(
@@ -164,18 +164,18 @@ class Checkpoints:
 
 
 class JointCheckpoints:
-    """Checkpoints of runs that train together: a folder for each, all of the same steps."""
+    """Checkpoints of runs that train together: one folder per run, all with the same steps."""
 
     def __init__(self, folders: Sequence[Path], max_to_keep: int) -> None:
         """Opens `checkpoints/` of all runs; `max_to_keep` as for `Checkpoints`, but at least 2 for several runs."""
-        # A kill may come when some have saved and others not: then all go back to the checkpoint before.
+        # If a kill comes when only some have saved, all go back to the checkpoint before.
         keep = max_to_keep if len(folders) == 1 else max(2, max_to_keep)
-        self._members = [Checkpoints(folder, keep) for folder in folders]
+        self._checkpoints = [Checkpoints(folder, keep) for folder in folders]
 
     @property
     def steps(self) -> list[int]:
-        """Steps of which every run has a complete checkpoint, ascending."""
-        return sorted(set.intersection(*(set(member.steps) for member in self._members)))
+        """Steps at which every run has a complete checkpoint, ascending."""
+        return sorted(set.intersection(*(set(checkpoints.steps) for checkpoints in self._checkpoints)))
 
     def save(self, step: int, states: Sequence[Any], loop: dict[str, Any]) -> None:
         """Saves the state of each run in the background; see `Checkpoints.save`.
@@ -183,9 +183,9 @@ class JointCheckpoints:
         Raises:
             UserError: A checkpoint cannot be written.
         """
-        self.wait()  # no run may ever be two checkpoints ahead of another
-        for member, state in zip(self._members, states, strict=True):
-            member.save(step, state, loop)
+        self.wait()  # no run may get two checkpoints ahead of another
+        for checkpoints, state in zip(self._checkpoints, states, strict=True):
+            checkpoints.save(step, state, loop)
 
     def wait(self) -> None:
         """Waits until the last saves are complete.
@@ -193,41 +193,41 @@ class JointCheckpoints:
         Raises:
             UserError: A checkpoint could not be written.
         """
-        for member in self._members:
-            member.wait()
+        for checkpoints in self._checkpoints:
+            checkpoints.wait()
 
     def restore(self, likes: Sequence[Any]) -> tuple[int, list[Any], dict[str, Any]]:
-        """Restores all runs at the newest step that all have and that can be read; later checkpoints are removed.
+        """Restores all runs at the newest step that is readable for all; later checkpoints are removed.
 
         Args:
-            likes: A state of each run's configuration.
+            likes: For each run a state of the shapes to restore.
 
         Returns:
             The step, the states and the loop's numbers.
 
         Raises:
-            UserError: None can be read.
+            UserError: No step can be read.
         """
-        step, states, loop = _restore_newest(self._members, likes, self.steps)
-        for member in self._members:
-            member.delete_after(step)
+        step, states, loop = _restore_newest(self._checkpoints, likes, self.steps)
+        for checkpoints in self._checkpoints:
+            checkpoints.delete_after(step)
         return step, states, loop
 
     def start_over(self) -> None:
-        """Prepares to begin at step 0, where no step is common: removes what some saved before a kill stopped others.
+        """Prepares to start at step 0 when no step is common: removes what only some runs saved before a kill.
 
         Raises:
             UserError: More than the first save would be lost.
         """
-        saved = [len(member.steps) for member in self._members]
+        saved = [len(checkpoints.steps) for checkpoints in self._checkpoints]
         if all(saved) or max(saved) > 1:
             raise UserError(
                 "the runs have no checkpoint of the same step",
-                where=_place(self._members),
+                where=_common_folder(self._checkpoints),
                 do="Continue them one by one, resume=FOLDER with the folder of each, or restore their checkpoints.",
             )
-        for member in self._members:
-            member.delete_after(0)
+        for checkpoints in self._checkpoints:
+            checkpoints.delete_after(0)
 
     def __enter__(self) -> JointCheckpoints:
         """Returns itself."""
@@ -238,19 +238,19 @@ class JointCheckpoints:
     ) -> None:
         """Waits for running saves and closes."""
         with ExitStack() as stack:
-            for member in self._members:
-                stack.push(member)
+            for checkpoints in self._checkpoints:
+                stack.push(checkpoints)
 
 
 def _restore_newest(
-    members: Sequence[Checkpoints], likes: Sequence[Any], steps: Sequence[int]
+    folders: Sequence[Checkpoints], likes: Sequence[Any], steps: Sequence[int]
 ) -> tuple[int, list[Any], dict[str, Any]]:
-    """Restores all members at the newest of some steps that can be read in every folder; says so if others cannot."""
+    """Restores all runs at the newest of the given steps that every folder can read; reports newer ones."""
     problems: dict[str, list[int]] = {}
     for step in sorted(steps, reverse=True):
         try:
-            restored = [member._restore(like, step) for member, like in zip(members, likes, strict=True)]
-        except Exception as error:  # whatever damage makes Orbax raise: the next older one may be whole
+            restored = [folder._restore(like, step) for folder, like in zip(folders, likes, strict=True)]
+        except Exception as error:  # damage can make Orbax raise anything; try the next older one
             problems.setdefault(_brief(error), []).append(step)
             continue
         if problems:
@@ -258,7 +258,7 @@ def _restore_newest(
         return step, [state for state, _ in restored], restored[0][1]
     raise UserError(
         f"no checkpoint can be read ({_listed(problems)})",
-        where=_place(members),
+        where=_common_folder(folders),
         do="Restore the folder, its config.yaml too if that was changed, or train again.",
     )
 
@@ -274,8 +274,8 @@ def _listed(problems: Mapping[str, Sequence[int]]) -> str:
     return "; ".join(f"step {', '.join(map(str, steps))}: {problem}" for problem, steps in problems.items())
 
 
-def _place(members: Sequence[Checkpoints]) -> str:
-    return os.path.commonpath([member._folder for member in members])
+def _common_folder(folders: Sequence[Checkpoints]) -> str:
+    return os.path.commonpath([folder._folder for folder in folders])
 
 
 def _is_key(leaf: Any) -> bool:
@@ -283,7 +283,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _plain(state: Any) -> Any:
-    """Random keys as their raw numbers, which every Orbax version can store."""
+    """Replaces random keys by their raw data, which every Orbax version can store."""
     return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
 
 
@@ -298,14 +298,14 @@ def _with_keys(plain: Any, like: Any) -> Any:
 
 
 def silence_orbax() -> None:
-    """Silences its logs, and reads and writes that end after another one has failed; their error was raised once."""
+    """Silences Orbax's logs, and the errors of reads and writes that end after another one has failed and raised."""
     for name in ("absl", "asyncio"):  # Orbax logs every save, asyncio the failures of its writers
         logging.getLogger(name).setLevel(logging.CRITICAL)
     sys.unraisablehook = _without_late_reads
 
 
 def _without_late_reads(unraisable: sys.UnraisableHookArgs) -> None:
-    """Passes over Orbax's coroutines that nobody waits for any more, and reports to its event loop that is gone."""
+    """Ignores Orbax's abandoned coroutines and their reports to a closed event loop; shows everything else."""
     code = getattr(unraisable.object, "cr_code", None)
     abandoned = code is not None and "orbax" in code.co_filename
     late = isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"

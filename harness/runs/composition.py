@@ -1,4 +1,4 @@
-"""Composed configurations outside a command, and command lines that compose to a given one."""
+"""Composed configurations outside a command, and the command lines that reproduce a configuration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def composed_values(name: str, overrides: Sequence[str]) -> dict[str, Any]:
 
     Raises:
         UserError: An interpolation leads nowhere.
-        HydraException: An override is none.
+        HydraException: An override is invalid.
     """
     in_command = GlobalHydra.instance().is_initialized()  # a command has its configurations at hand already
     with nullcontext() if in_command else initialize_config_dir(CONFIGURATION, version_base="1.3"):
@@ -41,9 +41,9 @@ def differing_overrides(
     """Returns the overrides that turn one composed configuration into another.
 
     Args:
-        base: Composed values.
-        values: Those to reach; keys that `base` does not have are left out.
-        relevant: Whether a key, in dots, matters.
+        base: The configuration to start from.
+        values: The configuration to reach; keys that `base` lacks are ignored.
+        relevant: Whether a dotted key matters.
     """
     known = dict(flattened(base))
     return [
@@ -56,19 +56,19 @@ def differing_overrides(
 def overrides_like(
     name: str, overrides: Sequence[str], values: Mapping[str, Any], relevant: Callable[[str], bool]
 ) -> list[str]:
-    """Returns what must follow overrides of `conf/NAME.yaml` so that it composes to what a run has.
+    """Returns the further overrides with which `conf/NAME.yaml` composes to the configuration of a run.
 
     Args:
-        name: Of the configuration.
-        overrides: Those before.
-        values: The run's.
-        relevant: Whether a key, in dots, matters.
+        name: NAME.
+        overrides: Overrides that are already given.
+        values: The run's configuration.
+        relevant: Whether a dotted key matters.
     """
     return differing_overrides(_composed_once(name, tuple(overrides)), values, relevant)
 
 
 def unlike_composed(name: str, overrides: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns those of some settings, in dots, that are not what `conf/NAME.yaml` composes with overrides."""
+    """Returns the settings (by dotted key) that differ from what `conf/NAME.yaml` composes with the overrides."""
     known = dict(flattened(_composed_once(name, tuple(overrides))))
     return {key: value for key, value in settings.items() if key not in known or known[key] != value}
 

@@ -1,4 +1,4 @@
-"""Finds the runs below folders: what each is, how far it came, and which are equal but for their seed."""
+"""Finds the runs below folders: what each is, how far it got, and which differ only in their seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOT_SEARCHED = "checkpoints"
 
 
 class Status(enum.StrEnum):
-    """How far a run came."""
+    """How far a run got."""
 
     FINISHED = "finished"
     RUNNING = "running"
@@ -32,13 +32,13 @@ class RunRecord:
 
     Attributes:
         folder: The run folder.
-        values: Its configuration.
-        data: What its files say about the data: name, checksum, whether synthetic and more; empty where it stopped
-            before these were recorded.
-        status: How far it came.
-        step: Of the newest checkpoint; 0 without one.
-        seeds_together: Number of seeds that train in one program with it, itself included.
-        settings: Its configuration with keys in dots.
+        values: The configuration.
+        data: Its record of the data (name, checksum, whether synthetic and more); empty if it stopped before that was
+            written.
+        status: How far it got.
+        step: Step of the newest checkpoint; 0 without one.
+        seeds_together: Number of seeds that train together in one program, this one included.
+        settings: The configuration by dotted key.
     """
 
     folder: RunFolder
@@ -55,26 +55,26 @@ class RunRecord:
 
     @property
     def data_name(self) -> str:
-        """Name of the data set."""
+        """The name of the data set."""
         return str(self.data.get("name", self.settings.get("data.name")))
 
 
 class RunsFound(NamedTuple):
-    """Runs in the order of their folders, and one message for each folder that looks like a run but cannot be read."""
+    """Runs in the order of their folders, and one message per folder that looks like a run but cannot be read."""
 
     runs: list[RunRecord]
     unreadable: list[str]
 
 
 class RunGroup(NamedTuple):
-    """Runs with equal settings but for those that were ignored, and the settings that set them apart from others."""
+    """Runs with equal settings, apart from ignored ones, and the settings that distinguish them from other groups."""
 
     runs: list[RunRecord]
     distinction: dict[str, Any]
 
 
 def flattened(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the leaves of nested settings with their keys in dots."""
+    """Yields the leaves of nested settings with their dotted keys."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from flattened(value, f"{above}{key}.")
@@ -83,13 +83,13 @@ def flattened(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str,
 
 
 def find_runs(folders: Sequence[str] | None, result: str) -> RunsFound:
-    """Searches folders for runs; those of several seeds that train together are found one by one.
+    """Searches folders for runs; seeds that train together count as separate runs.
 
     Args:
         folders: Where to search, at any depth; None searches `outputs` and `multirun` below the working directory, if
             they exist.
-        result: Name of the JSON file that a finished run leaves, with its `step`; or, where the step of what was tested
-            may be an earlier one, with the `newest_checkpoint` of that time.
+        result: Name of the JSON file that a finished run writes. It contains the `step` of the run or, where the
+            tested step may be an earlier one, the `newest_checkpoint` at that time.
 
     Raises:
         UserError: A folder that was named does not exist.
@@ -113,32 +113,32 @@ def find_runs(folders: Sequence[str] | None, result: str) -> RunsFound:
 
 
 def searched(folders: Sequence[str] | None) -> str:
-    """Returns where `find_runs` looks, for people."""
+    """Returns the folders that `find_runs` searches, for messages."""
     return " or ".join(folders or DEFAULT_FOLDERS)
 
 
 def newest_checkpoint(folder: RunFolder) -> int:
     """Returns the step of a run's newest checkpoint; 0 without one."""
-    # A checkpoint gets its number as name only when it is complete.
+    # Orbax gives a checkpoint its final name (the step) only when it is complete.
     names = os.listdir(folder.checkpoints) if folder.checkpoints.is_dir() else []
     return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def finished(runs: Sequence[RunRecord]) -> list[RunRecord]:
-    """Returns the runs that have their result."""
+    """Returns the runs that are finished."""
     return [run for run in runs if run.status is Status.FINISHED]
 
 
 def check_comparable(runs: Sequence[RunRecord], keys: Sequence[str], unless: Mapping[str, str] | None = None) -> None:
-    """Checks that the results of runs are about the same thing.
+    """Checks that the results of runs can be compared.
 
     Args:
-        runs: Any number.
-        keys: Settings, in dots, that must agree; so must the checksum of the data.
-        unless: What else can be done where a key does not agree.
+        runs: The runs.
+        keys: Dotted keys whose settings must agree; the checksum of the data must agree as well.
+        unless: Advice by key, where there is more to do than to choose other runs.
 
     Raises:
-        UserError: One differs; the message names the key, its values and two runs.
+        UserError: A setting differs; the message names the key, the values and two runs.
     """
 
     def refuse(key: str, first: str, other: str, other_run: RunRecord) -> None:
@@ -161,15 +161,15 @@ def check_comparable(runs: Sequence[RunRecord], keys: Sequence[str], unless: Map
 
 
 def group_by_settings(runs: Sequence[RunRecord], ignored: Callable[[str], bool]) -> list[RunGroup]:
-    """Groups runs that are equal but for some settings, such as their seed.
+    """Groups runs that are equal apart from some settings, such as the seed.
 
     Args:
-        runs: Any number.
-        ignored: Whether a key, in dots, may differ within a group.
+        runs: The runs.
+        ignored: Whether a dotted key may differ within a group.
 
     Returns:
         The groups in the order of their first runs. A group's `distinction` holds the settings in which groups differ;
-        None stands for one that a group does not have.
+        None stands for a setting that a group lacks.
     """
     groups: dict[str, list[RunRecord]] = {}
     for run in runs:
@@ -185,28 +185,28 @@ def group_by_settings(runs: Sequence[RunRecord], ignored: Callable[[str], bool])
 
 
 def label_of(method: str, distinction: Mapping[str, Any]) -> str:
-    """Returns a method's name with the settings that tell it from its variants."""
+    """Returns a method's name with the settings that distinguish it from its variants."""
     return f"{method} with {settings_text(distinction)}" if distinction else method
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:
-    """Returns settings as people write them."""
+    """Returns settings as a user would write them."""
     return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def difference_from(first: RunGroup, other: RunGroup) -> str:
-    """Says why the runs of another group do not count beside those of the first, which has most runs."""
+    """Explains why the runs of another group are not counted with those of the first, the largest."""
     settings = {key: value for key, value in other.distinction.items() if first.distinction[key] != value}
     return f"differs from most runs: {settings_text(settings)}"
 
 
 def newest_of_each_seed(runs: Sequence[RunRecord], result: str, *more: str) -> tuple[list[RunRecord], list[RunRecord]]:
-    """Returns one run per seed, ascending, and the others: repetitions of a seed that must not count twice.
+    """Returns the newest run of each seed, ascending, and the others: repetitions that must not count twice.
 
     Args:
-        runs: Equal but for their seed.
-        result: Name of the file whose time of writing decides.
-        more: Settings of numbers, in dots, that count as parts of the seed.
+        runs: Runs that differ only in their seed.
+        result: Name of the file whose modification time decides.
+        more: Dotted keys of numeric settings that count as part of the seed.
     """
     keys = ("seed", *more)
     newest: dict[Any, RunRecord] = {}
@@ -217,7 +217,7 @@ def newest_of_each_seed(runs: Sequence[RunRecord], result: str, *more: str) -> t
 
 
 def _comparable(value: Any) -> str:
-    """Returns a setting such that equal ones are equal, also 1 and 1.0."""
+    """Returns a setting in a form in which equal ones compare equal, also 1 and 1.0."""
     return repr(float(value)) if type(value) is int else repr(value)
 
 
@@ -233,7 +233,7 @@ def _folders_with_configuration(root: Path) -> Iterator[RunFolder]:
 
 
 def _read_run(folder: RunFolder, result: str) -> RunRecord | None:
-    """Reads a run; None for the folder above the runs of several seeds, which is no run itself."""
+    """Reads a run; None for the group folder of several seeds."""
     values = folder.read_config()
     if values.get("num_seeds", 1) != 1:
         return None

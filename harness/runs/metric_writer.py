@@ -1,4 +1,4 @@
-"""One metrics writer for every run: rows in metrics.jsonl and the same numbers as TensorBoard events."""
+"""The metrics writer of every run: rows in metrics.jsonl and the same numbers as TensorBoard events."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from harness.runs.run_folder import write_atomically
 
 
 class MetricWriter:
-    """Appends one row per log point; a resumed run drops the rows after its checkpoint first."""
+    """Appends one row per log point; a resumed run first drops the rows after its checkpoint."""
 
     def __init__(self, path: Path, last_step: int, labels: dict[str, Any] | None = None) -> None:
-        """Opens `path` (metrics.jsonl) for a run that continues after `last_step` (0 = a new run).
+        """Opens `path` (metrics.jsonl) for a run that continues after `last_step` (0: a new run).
 
         Args:
-            path: The file; TensorBoard events go beside it.
-            last_step: Later rows are dropped.
+            path: The file; TensorBoard events are written to the same folder.
+            last_step: Rows of later steps are dropped.
             labels: Constants for every row, such as the data set.
 
         Raises:
@@ -73,7 +73,7 @@ class MetricWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes both files; a failure to do so matters less than the error that came before it."""
+        """Closes both files; an earlier error takes precedence over a failure to close."""
         with nullcontext() if error is None else suppress(OSError, UserError), self._reported():
             try:
                 self._file.close()
@@ -82,10 +82,10 @@ class MetricWriter:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Reads metrics.jsonl; a last line cut short by a kill is left out.
+    """Reads metrics.jsonl; a last line cut short by a kill is ignored.
 
     Raises:
-        UserError: Missing file, or damage anywhere but in the last line.
+        UserError: The file is missing, or damaged before its last line.
     """
     try:
         lines = path.read_text().splitlines()

@@ -46,13 +46,13 @@ def describe_environment() -> dict[str, Any]:
 
 
 def record_origin(folder: RunFolder, data: dict[str, Any], ids: dict[str, np.ndarray], training_began: bool) -> None:
-    """Writes into a new run folder what it is made from: ids, split, data, versions, device, git commit.
+    """Writes the provenance of a new run: ids, split, data, versions, device, git commit.
 
     Args:
         folder: The run folder.
-        data: What describes the data: name, synthetic, checksum, users, items and more.
+        data: Description of the data: name, synthetic, checksum, users, items and more.
         ids: Original ids and the split (`ids.npz`).
-        training_began: Whether the folder already holds results, so that its record must have been lost.
+        training_began: Whether the folder already contains results; then its record must have been lost.
 
     Raises:
         UserError: The folder cannot be written, or its record is missing although training has begun.
@@ -60,19 +60,19 @@ def record_origin(folder: RunFolder, data: dict[str, Any], ids: dict[str, np.nda
     if training_began:
         raise UserError("is missing", where=str(folder.provenance), do="Restore the file, or start a new run.")
     write_arrays(folder.ids, ids)
-    # Last, because its presence says that the others are there.
+    # Written last: if it exists, so do the others.
     write_json(folder.provenance, {"data": data, **describe_environment(), "resumed": []})
 
 
 def check_same_origin(
     folder: RunFolder, data: dict[str, Any], source: str, held_out: tuple[str, np.ndarray, str]
 ) -> dict[str, Any]:
-    """Compares data and split with what the run was trained on, and returns the run's record.
+    """Checks that data and split are those that the run was trained on, and returns the run's record.
 
     Args:
         folder: The run folder.
-        data: What describes the data that were found.
-        source: Where they were found.
+        data: Description of the present data.
+        source: Where the present data came from.
         held_out: Name of the held-out ids in `ids.npz`, their values in this split, and the settings that decide it.
 
     Raises:
@@ -100,7 +100,7 @@ def check_same_origin(
 
 
 def record_versions(folder: RunFolder, data: dict[str, Any]) -> None:
-    """Writes what describes the data and this process into a folder that has no record yet."""
+    """Writes the description of the data and of this process into a folder without a record."""
     if not folder.provenance.exists():
         write_json(folder.provenance, {"data": data, **describe_environment()})
 
@@ -112,7 +112,7 @@ def record_resumption(folder: RunFolder, record: dict[str, Any]) -> None:
 
 
 def record_seconds(folder: RunFolder, seconds: dict[str, float]) -> None:
-    """Adds to the newest process of the run's record where its time went (`harness.phases`)."""
+    """Adds the seconds per phase (`harness.phases`) to the newest process in the run's record."""
     record = read_json(folder.provenance)
     if record.get("resumed"):
         record["resumed"][-1]["seconds"] = seconds

@@ -1,4 +1,4 @@
-"""The run folder: what a run leaves behind, written so that a kill never leaves half a file."""
+"""The run folder: what a run writes, so that a kill never leaves half a file."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ class RunFolder:
 
     @contextmanager
     def locked(self, wait: bool = False) -> Iterator[None]:
-        """Keeps other processes from training in this folder; the lock ends with the process, however it ends.
+        """Keeps other processes from training in this folder; the lock ends with the process.
 
         Args:
-            wait: Waits (and says so) while another process holds it.
+            wait: Whether to wait (and say so) while another process holds the lock.
 
         Raises:
-            UserError: Another process holds it, unless `wait`.
+            UserError: Another process holds the lock, unless `wait`.
         """
         if fcntl is None:
             yield
@@ -95,7 +95,7 @@ class RunFolder:
             os.close(handle)
 
     def is_locked(self) -> bool:
-        """Says whether a process trains in this folder (False where that cannot be told)."""
+        """Returns whether a process trains in this folder (False if unknown)."""
         if fcntl is None:
             return False
         try:
@@ -103,7 +103,7 @@ class RunFolder:
         except OSError:
             return False
         try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # held for an instant; others may ask at the same time
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: others may check at the same time
         except BlockingIOError:
             return True
         except OSError:
@@ -113,7 +113,7 @@ class RunFolder:
         return False
 
     def check_unused(self) -> None:
-        """Raises UserError if the folder holds a run."""
+        """Raises UserError if the folder already contains a run."""
         if self.config.exists():
             raise UserError(
                 "already holds a run",
@@ -125,7 +125,7 @@ class RunFolder:
         """Creates the folder and writes its configuration.
 
         Raises:
-            UserError: The folder holds another run, or cannot be written.
+            UserError: The folder already contains a run, or cannot be written.
         """
         self.check_unused()
         self.write_config(config)
@@ -150,7 +150,7 @@ class RunFolder:
         return current_settings(plain_config(config, str(self.config)))
 
     def write_config(self, config: dict[str, Any]) -> None:
-        """Writes the configuration, replacing an earlier one."""
+        """Writes the configuration, replacing any earlier one."""
         write_atomically(self.config, lambda path: path.write_text(OmegaConf.to_yaml(OmegaConf.create(config))))
 
 
@@ -169,12 +169,12 @@ def plain_config(config: DictConfig, where: str = "configuration") -> dict[str, 
 
 
 def register_run_folder_resolver() -> None:
-    """Makes `${run_folder:RESUME,DEFAULT}` known to configurations: Hydra's output folder of a new or resumed run."""
+    """Registers `${run_folder:RESUME,DEFAULT}`, Hydra's output folder of a new or resumed run."""
 
     def run_folder(resume: str | int | None, default: str) -> str:
         if resume is None:
             return default
-        # Hydra creates its output folder; naming a wrong one must not leave an empty folder behind.
+        # Hydra creates its output folder: a wrong name must not leave an empty folder behind.
         return str(resume) if RunFolder(Path(str(resume))).config.is_file() else "."
 
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
@@ -182,7 +182,7 @@ def register_run_folder_resolver() -> None:
 
 @contextmanager
 def discard_if_empty(path: Path) -> Iterator[None]:
-    """Removes the folder (and the empty day folder of a default name) if the block fails before it was written to."""
+    """Removes the folder (and the empty day folder of a default name) if the block fails before writing to it."""
     try:
         yield
     except BaseException:
@@ -191,7 +191,7 @@ def discard_if_empty(path: Path) -> Iterator[None]:
 
 
 def remove_if_empty(path: Path) -> None:
-    """Removes a folder (and the empty day folder of a default name) if nothing is in it."""
+    """Removes an empty folder (and the empty day folder of a default name)."""
     with suppress(OSError, ValueError):
         path.rmdir()
         for parent in path.absolute().relative_to(Path.cwd()).parents:
@@ -200,7 +200,7 @@ def remove_if_empty(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Creates a folder and those above it.
+    """Creates a folder and its parents.
 
     Raises:
         UserError: It cannot be created.
@@ -214,11 +214,11 @@ def make_folder(path: Path) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes through a temporary name in the same folder, then renames; of several processes only the first does.
+    """Writes a temporary file in the same folder, then renames it; of several processes only the first does.
 
     Args:
-        path: Final name.
-        write: Writes the content to the path it is given.
+        path: The final path.
+        write: Writes the content to a given path.
 
     Raises:
         UserError: The folder cannot be written (permission, full disk).
@@ -268,7 +268,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes an .npz atomically; no array may need pickling (ValueError)."""
+    """Writes an .npz atomically; object arrays, which need pickling, are a ValueError."""
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise ValueError(f"array {name!r} holds Python objects")
@@ -285,10 +285,10 @@ def read_arrays(path: Path, names: Sequence[str] | Callable[[str], bool] | None)
 
     Args:
         path: The file.
-        names: Of the arrays, or which of those in the file; None reads all of them.
+        names: Names of the arrays, or a predicate on names; None reads all.
 
     Raises:
-        UserError: Missing or damaged file, or an array is not in it.
+        UserError: The file is missing or damaged, or lacks an array.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -296,5 +296,5 @@ def read_arrays(path: Path, names: Sequence[str] | Callable[[str], bool] | None)
             return {name: arrays[name] for name in chosen}
     except FileNotFoundError:
         raise UserError("is missing", where=str(path), do="Restore the file, or train again.") from None
-    except Exception as error:  # a damaged archive raises whatever its damaged part leads to
+    except Exception as error:  # a damaged archive can raise anything
         raise UserError(f"is damaged ({error})", where=str(path), do="Restore the file.") from None

@@ -1,4 +1,4 @@
-"""Runs that differ in their seed alone and train together: a group folder that holds a run folder for each seed."""
+"""Runs that differ only in their seed and train together: a group folder that holds one run folder per seed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SeedsConfig:
     num_seeds: Count = 1
 
     def __post_init__(self) -> None:
-        """Checks that the last seed is one; raises UserError naming the keys."""
+        """Checks that the last seed is in range; raises UserError naming the keys."""
         if self.seed + self.num_seeds > _SEEDS:
             raise UserError(
                 f"the last of num_seeds={self.num_seeds} seeds from seed={self.seed} is "
@@ -39,7 +39,7 @@ class SeedsConfig:
 
 
 class Run(NamedTuple):
-    """A run: the composed configuration (without `resume`) and the folder."""
+    """A run: its composed configuration (without `resume`) and its folder."""
 
     values: dict[str, Any]
     folder: RunFolder
@@ -55,13 +55,13 @@ def new_runs(composed: DictConfig, folder: RunFolder) -> list[Run]:
     if seeds.num_seeds == 1:
         return [Run(_plain_run(composed), folder)]
     return [
-        Run(_plain_run(_with_seed(composed, seed)), member)
-        for seed, member in zip(seeds.seeds, _member_folders(folder, seeds), strict=True)
+        Run(_plain_run(_with_seed(composed, seed)), seed_folder)
+        for seed, seed_folder in zip(seeds.seeds, _seed_folders(folder, seeds), strict=True)
     ]
 
 
 def runs_in(folder: RunFolder) -> list[Run]:
-    """Returns the runs that a folder holds, as their own configurations describe them.
+    """Returns the runs in a folder with the configurations stored there.
 
     Raises:
         UserError: No run folder, or a configuration is missing or damaged.
@@ -69,11 +69,11 @@ def runs_in(folder: RunFolder) -> list[Run]:
     run, seeds = _stored(folder)
     if seeds.num_seeds == 1:
         return [run]
-    return [_stored(member)[0] for member in _member_folders(folder, seeds)]
+    return [_stored(seed_folder)[0] for seed_folder in _seed_folders(folder, seeds)]
 
 
 def read_single_run(folder: RunFolder) -> dict[str, Any]:
-    """Reads the configuration of a run, as `RunFolder.read_config`, but of no group.
+    """Reads the configuration of a single run; refuses a group of several seeds.
 
     Raises:
         UserError: No run folder, a damaged configuration, or a group; the message names the group's runs.
@@ -89,7 +89,7 @@ def read_single_run(folder: RunFolder) -> dict[str, Any]:
 
 
 def group_of(runs: Sequence[Run]) -> Run | None:
-    """Returns the folder above the runs of several seeds, with its configuration; None for a single run."""
+    """Returns the group folder of several runs with its configuration; None for a single run."""
     if len(runs) == 1:
         return None
     first = runs[0]
@@ -97,17 +97,17 @@ def group_of(runs: Sequence[Run]) -> Run | None:
 
 
 def name_folders(folders: Sequence[RunFolder]) -> str:
-    """Says where runs are kept, for people."""
+    """Returns a line that tells the user where the runs are kept."""
     if len(folders) == 1:
         return f"run folder: {folders[0].path}"
     return f"{len(folders)} run folders: {folders[0].path} to {folders[-1].path.name}"
 
 
 def check_alike(runs: Sequence[Run], per_seed: Sequence[str]) -> None:
-    """Checks that runs which train as one program differ in nothing but what belongs to their seeds.
+    """Checks that runs which train together differ only in their seeds.
 
     Args:
-        runs: All of them.
+        runs: All runs of the group.
         per_seed: Keys that may differ besides `seed`, such as `tree.seed`.
 
     Raises:
@@ -141,18 +141,18 @@ def _stored(folder: RunFolder) -> tuple[Run, SeedsConfig]:
 
 
 def _with_seed(composed: DictConfig, seed: int) -> DictConfig:
-    """Returns the configuration of one seed; what is interpolated from `seed` follows it."""
+    """Returns the configuration of one seed; interpolations of `seed` resolve to it."""
     single = copy.deepcopy(composed)
     single.seed, single.num_seeds = seed, 1
     return single
 
 
-def _member_folders(folder: RunFolder, seeds: SeedsConfig) -> list[RunFolder]:
+def _seed_folders(folder: RunFolder, seeds: SeedsConfig) -> list[RunFolder]:
     return [RunFolder(folder.path / f"seed_{seed}") for seed in seeds.seeds]
 
 
 def _differences(first: Mapping[str, Any], other: Mapping[str, Any], above: str = "") -> Iterator[str]:
-    """Yields the keys with different values, in dots."""
+    """Yields the dotted keys whose values differ."""
     for key in sorted({*first, *other}):
         one, two = first.get(key), other.get(key)
         if isinstance(one, Mapping) and isinstance(two, Mapping):

@@ -13,7 +13,7 @@ from harness.errors import UserError
 from harness.runs.run_folder import RunFolder, write_atomically
 
 Log = Callable[[int, dict[str, Any]], None]
-"""`log(step, values)`: takes one row of metrics."""
+"""`log(step, values)` records one row of metrics."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ FILES = LoggerConfig("files")
 
 @contextmanager
 def tracking(config: LoggerConfig, folder: RunFolder, labels: dict[str, Any]) -> Iterator[Log]:
-    """Yields what to call with each row of metrics of the run in a folder.
+    """Yields the function that records each row of metrics of a run.
 
-    A resumed run goes on as the same run of Weights & Biases (`wandb_id` in its folder); rows that it repeats are there
-    twice. Once training has begun, trouble with the service is a warning and nothing more.
+    A resumed run continues the same Weights & Biases run (`wandb_id` in its folder); rows that it repeats appear twice.
+    Once training has begun, a failure of the service is only a warning.
 
     Raises:
         UserError: The package is missing, or the service cannot be used.
@@ -68,7 +68,7 @@ def tracking(config: LoggerConfig, folder: RunFolder, labels: dict[str, Any]) ->
 
 
 def check_logger(config: LoggerConfig) -> None:
-    """Raises UserError if metrics cannot go where a configuration sends them, as far as that can be told beforehand."""
+    """Raises UserError if the configured logger cannot work, as far as that can be checked in advance."""
     if config.name == "wandb":
         _package()
 

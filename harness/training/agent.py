@@ -1,4 +1,4 @@
-"""What the outer loop needs of anything that trains: a record of pure functions."""
+"""What the outer loop needs of anything that trains: a tuple of pure functions."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Agent(NamedTuple):
         init: `(key, world) -> state`, pure; also gives the shapes that a checkpoint is restored into.
         pretrain: `state -> state`; called once, at the start of a new run (may work on the host).
         train_step: `(state, world) -> (state, metrics)`, pure; metrics are scalars by name, the headline among them.
-        world: Tables that training reads (environment, tree); passed to the compiled step as arguments, because
-            closing over them would bake them into the program.
-        episodes_per_step: Episodes that one training step plays; a fraction where it advances many by a step.
+        world: Tables that training reads (environment, tree). They are arguments of the compiled step; closed over,
+            they would become constants of the program.
+        episodes_per_step: Episodes per training step; a fraction where each step advances many episodes a little.
         headline: The metric that the progress bar shows.
-        after_evaluation: `(state, metrics) -> state`; called with what an evaluation found, before the checkpoint, so
-            that a learner can keep its best parameters.
-        finished: `state -> bool`; asked after each evaluation, True ends the training early.
-        partition: `state -> tree of PartitionSpec`; how a state lies on many devices.
+        after_evaluation: `(state, metrics) -> state`; called with the metrics of each evaluation, before the
+            checkpoint, so that a learner can keep its best parameters.
+        finished: `state -> bool`; called after each evaluation, True ends training early.
+        partition: `state -> tree of PartitionSpec`; how a state is sharded over many devices.
     """
 
     init: Callable[[jax.Array, Any], Any]

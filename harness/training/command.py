@@ -1,4 +1,4 @@
-"""What every training command does around its training: a new or a resumed run folder, and how it stops."""
+"""What every training command shares: new and resumed run folders, and interruption."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from harness.settings import read_settings
 from harness.training.loop import Interruption, ScheduleConfig, check_steps
 
 _RESUMABLE_KEYS = ("train.steps", "train.max_to_keep", "data.root", "data.cache", "data.path")
-_DEVICES = "devices."  # never taken from the folder: they are where this process runs
+_DEVICES = "devices."  # never restored from the folder: they describe where this process runs
 _PLACES = ("path", "root", "cache")
 
 
@@ -43,14 +43,14 @@ def start_or_resume(
     """Calls `train(runs, resumed, phases)` with the runs that a composed configuration asks for.
 
     Args:
-        composed: Of Hydra; its key `resume` names a folder, or is null for a new run in Hydra's output folder.
-        command: Name of the module, for messages.
-        train: Trains one run, or those of several seeds together, and counts its time in `phases`.
-        per_seed: Keys that may follow the seed where several seeds train together.
+        composed: The configuration; its key `resume` names a folder, or is null for a new run in Hydra's output folder.
+        command: The module's name, for messages.
+        train: Trains one run, or the runs of several seeds together, and records its time in `phases`.
+        per_seed: Keys whose values may differ between seeds that train together.
 
     Raises:
-        SystemExit: Training was interrupted; its state is saved (128 + signal).
-        UserError: What `train` raises, or a setting that a resumed run cannot change.
+        SystemExit: Training was interrupted and its state saved (exit code 128 + signal).
+        UserError: Raised by `train`, or for a setting that a resumed run cannot change.
     """
     keep_compiled_programs()
     devices = read_settings(DevicesConfig, composed.devices, "devices")
@@ -96,24 +96,24 @@ def opened_runs(
     check_same_origin: Callable[[RunFolder], dict[str, Any]],
     phases: Phases,
 ) -> Iterator[Callable[[], None]]:
-    """Keeps run folders locked and their configurations and provenance written while runs train in them.
+    """Locks run folders while runs train in them, and writes their configurations and provenance.
 
-    Yields a function to be called when training really begins: only then does a resumed run's folder change, and its
-    record tells, however the run ends (but for a kill), where this process spent its time.
+    Yields a function to call when training begins: only then does the folder of a resumed run change. However the run
+    ends (except by a kill), its record then says where this process spent its time.
 
     Args:
-        runs: One, or those of several seeds.
+        runs: One run, or those of several seeds.
         resume: Whether the folders belong to earlier runs; a new run's folder must not hold a run.
-        schedule: Of all runs.
-        record_origin: Writes what a new run is made from.
-        check_same_origin: Compares it with what this process found, and returns the run's record.
-        phases: The time of this process.
+        schedule: The schedule of all runs.
+        record_origin: Writes the provenance of a new run.
+        check_same_origin: Compares the provenance of a resumed run with the present data and returns the run's record.
+        phases: Times of this process, for the record.
 
     Raises:
         UserError: A folder is in use, holds another run or other data, or has been trained further than `schedule`.
     """
     group = group_of(runs)
-    # The group's configuration is written after those of its runs: its presence says that they are there.
+    # The group's configuration is written after those of its runs: if it exists, so do they.
     every = [*runs, *([group] if group else [])]
     with ExitStack() as locks:
         if is_first_process():
@@ -147,18 +147,18 @@ def opened_runs(
             yield begin
         finally:
             for run in runs if began and is_first_process() else []:
-                with suppress(UserError):  # what ended the run is what its user has to hear of
+                with suppress(UserError):  # report what ended the run, not this
                     record_seconds(run.folder, phases.seconds())
 
 
 def with_absolute_places(data: dict[str, Any]) -> dict[str, Any]:
-    """Returns data settings whose paths still hold when the run is resumed or evaluated from another folder."""
+    """Returns data settings with absolute paths, so that the run can be resumed or evaluated from another folder."""
     places = {key: str(Path(data[key]).expanduser().absolute()) for key in _PLACES if data[key] is not None}
     return {**data, **places}
 
 
 def relocated(values: dict[str, Any], root: str | None, cache: str | None, path: str | None) -> dict[str, Any]:
-    """Returns a run's configuration pointed at data that have moved; None leaves a place as it is."""
+    """Returns a run's configuration with new data locations; None keeps a location."""
     config = OmegaConf.create(values)
     for key, place in (("root", root), ("cache", cache), ("path", path)):
         if place is not None:
@@ -167,7 +167,7 @@ def relocated(values: dict[str, Any], root: str | None, cache: str | None, path:
 
 
 def _with_overrides(values: dict[str, Any], composed: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """Applies what may change in a resumed run; anything else would make it another run."""
+    """Applies the overrides that a resumed run allows; any other would make it a different run."""
     config = OmegaConf.create(values)
     for override in overrides:
         key = override.split("=", 1)[0].lstrip("+~")

@@ -1,4 +1,4 @@
-"""What all learners share of gradient descent: Adam on clipped gradients, and target networks that follow."""
+"""What all learners share of gradient descent: Adam on clipped gradients, and linear schedules."""
 
 from __future__ import annotations
 
@@ -22,11 +22,9 @@ def descend(
     return optax.apply_updates(params, updates), opt_state, optax.tree.norm(gradient)
 
 
-def soft_update(target: Any, params: Any, tau: float) -> Any:
-    """Returns tau * params + (1 - tau) * target (Lillicrap et al. 2016)."""
-    return optax.incremental_update(params, target, tau)
-
-
 def annealed(start: float, end: float, steps: int, done: jax.Array) -> jax.Array:
-    """Returns the value that goes linearly from `start` to `end` over `steps` training steps, after `done` of them."""
+    """Returns the value that goes linearly from `start` to `end` over `steps` training steps, after `done` of them.
+
+    `optax.linear_schedule` rounds otherwise (four of ten values differ in the last bit), which would change results.
+    """
     return start + jnp.clip(done / max(1, steps), 0, 1) * (end - start)

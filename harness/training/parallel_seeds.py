@@ -1,4 +1,4 @@
-"""Members: runs that train side by side in one compiled program, alike but for their seeds."""
+"""Parallel seeds: runs that differ only in their seed and train together in one compiled program."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from harness.runs.run_folder import RunFolder
 from harness.training.agent import Agent
 
 
-class Member(NamedTuple):
-    """One of the runs that train together.
+class SeedRun(NamedTuple):
+    """One of the runs that train together, one per seed.
 
     Attributes:
-        agent: What trains. The `init` and `train_step` of the first member are used for all: only worlds and what
-            works on the host (`pretrain`, `after_evaluation`, `finished`) may differ.
-        folder: Where its metrics and checkpoints go.
-        key: Of a new run; a restored run keeps its own.
+        agent: What trains. All runs use the `init` and `train_step` of the first; only their worlds and the functions
+            that run on the host (`pretrain`, `after_evaluation`, `finished`) may differ.
+        folder: Where metrics and checkpoints are written.
+        key: Random key of a new run; a restored run continues with the key in its checkpoint.
         evaluate: `state -> metrics` on held-out users, under names such as `test_reward`.
     """
 
@@ -30,53 +30,53 @@ class Member(NamedTuple):
 
 
 def split_worlds(worlds: Sequence[Any]) -> tuple[Any, Any]:
-    """Separates the tables that all members share from those that each has for itself.
+    """Separates the arrays that all seeds share from those that differ by seed.
 
     Args:
-        worlds: Of K members; pytrees of one structure.
+        worlds: One per seed, K in all; pytrees of the same structure.
 
     Returns:
-        Two pytrees of that structure: the arrays that are the same object in all worlds, and the others stacked,
-        [K, ...]. Each has None where the other has an array.
+        `(shared, per_seed)`, two pytrees of that structure: the arrays that are the same object in all worlds, and the
+        others stacked, [K, ...]. Each has None where the other has an array.
     """
 
     def same(leaves: tuple[Any, ...]) -> bool:
         return all(leaf is leaves[0] for leaf in leaves)
 
     shared = jax.tree.map(lambda *leaves: leaves[0] if same(leaves) else None, *worlds)
-    own = jax.tree.map(lambda *leaves: None if same(leaves) else jnp.stack(leaves), *worlds)
-    return shared, own
+    per_seed = jax.tree.map(lambda *leaves: None if same(leaves) else jnp.stack(leaves), *worlds)
+    return shared, per_seed
 
 
-def call_for_each(function: Callable[[Any, Any], Any], states: Sequence[Any], shared: Any, own: Any) -> list[Any]:
-    """Returns `function(state, world)` of every member; to be called inside a compiled function.
+def call_for_each(function: Callable[[Any, Any], Any], states: Sequence[Any], shared: Any, per_seed: Any) -> list[Any]:
+    """Returns `function(state, world)` for every seed; call it inside a compiled function.
 
     Args:
-        function: Pure; returns a pytree of arrays.
-        states: Of K members.
-        shared: From `split_worlds`.
-        own: From `split_worlds`.
+        function: A pure function that returns a pytree of arrays.
+        states: One per seed, K in all.
+        shared: Arrays that all seeds share, from `split_worlds`.
+        per_seed: Stacked arrays that differ by seed, from `split_worlds`.
     """
 
-    def call(state: Any, own: Any) -> Any:
-        world = jax.tree.map(lambda one, two: two if one is None else one, shared, own, is_leaf=lambda x: x is None)
+    def call(state: Any, local: Any) -> Any:
+        world = jax.tree.map(lambda one, two: two if one is None else one, shared, local, is_leaf=lambda x: x is None)
         return function(state, world)
 
     if len(states) == 1:
-        return [call(states[0], own)]
+        return [call(states[0], per_seed)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    if _one_after_another():
-        results = jax.lax.map(lambda member: call(*member), (stacked, own))
+    if _in_sequence():
+        results = jax.lax.map(lambda seed: call(*seed), (stacked, per_seed))
     else:
-        results = jax.vmap(call)(stacked, own)
+        results = jax.vmap(call)(stacked, per_seed)
     return [jax.tree.map(lambda leaf, number=number: leaf[number], results) for number in range(len(states))]
 
 
-def _one_after_another() -> bool:
-    """Whether members take turns inside the program, or compute side by side as one more array axis.
+def _in_sequence() -> bool:
+    """Whether seeds run one after another inside the program (`lax.map`), or batched along one more axis (`vmap`).
 
-    On CPU they take turns: each computes what a single run does, and that is not slower. TPGR, 8 seeds, 2 busy CPU
-    cores, seconds per step of all seeds: 4.9 in turns and 5.7 side by side on ratings of MovieLens-1M's size, 3.8 and
-    3.9 on `data.size=small`. Accelerators, which have room for all at once, have not been measured.
+    On CPU they run in sequence: each then computes exactly what a single run does, and it is no slower. TPGR with 8
+    seeds on 2 busy CPU cores takes 4.9 s per step of all seeds in sequence and 5.7 s batched at MovieLens-1M's size,
+    3.8 s and 3.9 s with `data.size=small`. Accelerators, which have room for all at once, have not been measured.
     """
     return jax.default_backend() == "cpu"

@@ -1,7 +1,7 @@
 """A replay memory on the device: the last transitions, sampled uniformly.
 
-Our own because rows are added only where a window of a session has ended, and flashbax's buffers take a fixed number
-of rows at a time.
+flashbax is not used because its buffers add a fixed number of rows at a time; here only some rows of a batch are added
+(those where a window of a session has ended).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Replay:
 
     Attributes:
         rows: Arrays [C, ...], a pytree.
-        position: int32 where the next row goes.
-        size: int32 rows held.
+        position: int32 index of the next row to write.
+        size: int32 number of rows stored.
     """
 
     rows: Any
@@ -39,18 +39,18 @@ class Replay:
 
 
 def make_replay(example: Any, capacity: int) -> Replay:
-    """Returns an empty memory for rows like `example` (a pytree of arrays or shapes, without a batch axis)."""
+    """Returns an empty memory for rows like `example` (a pytree of arrays or shapes without a batch axis)."""
     rows = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), example)
     return Replay(rows, jnp.int32(0), jnp.int32(0))
 
 
 def add_rows(replay: Replay, rows: Any, valid: jax.Array) -> Replay:
-    """Adds some of B rows, in order; the oldest give way.
+    """Adds the valid ones of B rows, in order; they overwrite the oldest.
 
     Args:
-        replay: Of capacity C >= B.
-        rows: Arrays [B, ...].
-        valid: [B] bool, which of them.
+        replay: The memory; its capacity C is at least B.
+        rows: Arrays [B, ...], a pytree.
+        valid: [B] bool, which rows to add.
     """
     capacity = replay.capacity
     assert valid.shape[0] <= capacity, "more rows at a time than the memory holds"
@@ -64,6 +64,6 @@ def add_rows(replay: Replay, rows: Any, valid: jax.Array) -> Replay:
 
 
 def sample_rows(replay: Replay, key: jax.Array, batch_size: int) -> Any:
-    """Draws rows uniformly with replacement, [batch_size, ...]; row 0 (of zeros) from an empty memory."""
+    """Draws rows uniformly with replacement, [batch_size, ...]; zeros from an empty memory."""
     chosen = jax.random.randint(key, (batch_size,), 0, jnp.maximum(replay.size, 1))
     return jax.tree.map(lambda memory: memory[chosen], replay.rows)

@@ -15,7 +15,7 @@ import optax
 from jax.sharding import PartitionSpec
 
 from harness.sharding import EPISODES, EVERYWHERE, mean_over_devices, per_device
-from harness.training.optimizers import clipped_adam, descend, soft_update
+from harness.training.optimizers import clipped_adam, descend
 from hrlmg_jax.agent.networks import ActorCritic
 
 Loss = Callable[[Any, "Batch", jax.Array, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
@@ -202,7 +202,7 @@ def descend_level(
             params[name], opt_state, norm = descend(optimizer, gradient[name], opt_state, level.params[name])
             norms[f"{name}_gradient_norm"] = norm
         opt_states.append(opt_state)
-    return LevelState(params, soft_update(level.target, params, tau), tuple(opt_states)), norms
+    return LevelState(params, optax.incremental_update(params, level.target, tau), tuple(opt_states)), norms
 
 
 def update_level(

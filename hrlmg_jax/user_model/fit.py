@@ -17,7 +17,7 @@ from harness.runs.run_folder import RunFolder
 from harness.settings import Count, NotNegative, Positive, ProperShare, Seed
 from harness.training.agent import Agent
 from harness.training.loop import ScheduleConfig, run_training
-from harness.training.parallel_seeds import Member
+from harness.training.parallel_seeds import SeedRun
 from hrlmg_jax.sessions import SessionData, row_labels
 from hrlmg_jax.user_model.item_embedding import EmbeddingConfig
 from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackNetworkConfig, FeedbackParams, LearnedFeedback
@@ -140,7 +140,7 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
         finished=lambda state: int(state.stale) >= config.simulator.patience,
     )
     key = jax.random.key(config.simulator.seed)
-    [state] = run_training([Member(agent, folder, key, evaluate)], config.simulator.train, row_labels(data.log))
+    [state] = run_training([SeedRun(agent, folder, key, evaluate)], config.simulator.train, row_labels(data.log))
     return FeedbackParams(state.best, world.embedding)
 
 

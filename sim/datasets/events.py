@@ -1,7 +1,7 @@
 """Logs of recommendations by configuration: finds or generates them, samples skips, splits by time, caches the table.
 
-The files are looked for as `sim.files.locate` says. Nothing is downloaded (most of the supported logs need an
-account or consent), so a log that is not there is an error that says where to get it (`data.obtain`).
+`sim.files.locate` describes where files are searched. Nothing is downloaded, since most of the supported logs need an
+account or consent: if a log is missing, the error says where to get it (`data.obtain`).
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from sim.tables.skip_sampling import SKIP_SAMPLER_VERSION, add_sampled_skips
 SYNTHETIC_FUNNEL = "synthetic_funnel"
 _SECONDS_PER_DAY = 86_400
 _NOT_OF_THE_LOG = ("root", "cache", "max_unpacked_gib", "obtain", "test_quantile")
-"""Settings that do not change which log is built from given files."""
+"""Settings that do not change the log built from given files."""
 
 
 @dataclass(frozen=True)
 class LogConfig(FilesConfig):
-    """Everything that decides which log an experiment sees; `conf/data/*.yaml` hold the values and say more.
+    """Everything that determines the log of an experiment; `conf/data/*.yaml` contain and explain the values.
 
     Raises:
         UserError: A value is out of range; the message names its key.
@@ -112,7 +112,7 @@ class LogConfig(FilesConfig):
             raise bad_setting("feedback_of_file", "and data.feedback_column exclude each other", do)
 
     def event_layout(self) -> EventLayout:
-        """Returns how a generic table is written."""
+        """Returns the layout of a generic table."""
         return EventLayout(
             user_column=self.user_column or "",
             item_column=self.item_column or "",
@@ -129,10 +129,10 @@ class LogConfig(FilesConfig):
 
 
 def load_log(config: LogConfig) -> EventLog:
-    """Returns the log that the configuration names, from the cache where it has it.
+    """Returns the configured log, from the cache if possible.
 
     Raises:
-        UserError: The files are not found, damaged, or of another data set; or nothing is left after filtering.
+        UserError: The files are missing, damaged, or of another data set; or no events are left after filtering.
     """
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in _NOT_OF_THE_LOG}
     if config.reader == SYNTHETIC_FUNNEL:
@@ -183,7 +183,7 @@ def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
 
 
 def _prepared(log: EventLog, config: LogConfig) -> EventLog:
-    """Returns the log without what the configuration filters, with sampled skips if it has none of its own."""
+    """Filters the log as configured, and samples skips if it has none."""
     if config.split == "day" and config.train_days is not None:
         day = _start_times(log) // _SECONDS_PER_DAY
         log = select_events(log, (day >= day.max() - config.train_days)[log.session])
@@ -198,15 +198,15 @@ def _prepared(log: EventLog, config: LogConfig) -> EventLog:
 
 
 def _start_times(log: EventLog) -> np.ndarray:
-    """Returns [S] the time of each session's first event."""
+    """Returns the time [S] of each session's first event."""
     return log.time[log.session_starts()[:-1]]
 
 
 def test_sessions(log: EventLog, config: LogConfig) -> np.ndarray:
-    """Returns [S] bool which sessions are for testing; the others are for training.
+    """Returns [S] bool, which sessions are for testing; the others are for training.
 
-    With `split: day` those that begin on the last day (UTC) on which any session begins, with `split: quantile` those
-    that begin after the `test_quantile` quantile of the sessions' beginnings.
+    With `split: day`, test sessions start on the last day (UTC) on which any session starts; with `split: quantile`,
+    after the `test_quantile` quantile of all start times.
 
     Raises:
         UserError: One of the parts is empty.
@@ -226,11 +226,11 @@ def test_sessions(log: EventLog, config: LogConfig) -> np.ndarray:
 
 
 def log_statistics(log: EventLog, is_test: np.ndarray) -> dict[str, Any]:
-    """Returns the paper's Table 1 for a log and more, as JSON values.
+    """Returns the statistics of the paper's Table 1 and more, as JSON values.
 
     Args:
         log: The log.
-        is_test: [S] which sessions are for testing.
+        is_test: [S] bool, the sessions for testing.
 
     Returns:
         name, users, items, parts ("train" and "test", see `_part_statistics`), checksum, source, synthetic,
@@ -255,7 +255,7 @@ def log_statistics(log: EventLog, is_test: np.ndarray) -> dict[str, Any]:
 def _part_statistics(log: EventLog, rows: np.ndarray) -> dict[str, Any]:
     """Returns counts, rates per sample, events_per_session and times ([first, last]) of some rows.
 
-    Samples are rows of any feedback; an order counts as a click too.
+    Every row is a sample; an order also counts as a click.
     """
     feedback, times = log.feedback[rows], log.time[rows]
     clicks, orders = int((feedback >= CLICK).sum()), int((feedback == ORDER).sum())

@@ -1,7 +1,7 @@
 """Rating data sets by configuration: finds, downloads or generates ratings, checks their counts, caches the table.
 
-The files are looked for as `sim.files.locate` says; where there are none, `data.url` is downloaded to `data.archive`.
-Whatever is found must have the counts `expected_*`, so that another data set's file is never taken by mistake.
+`sim.files.locate` describes where files are searched; if there are none, `data.url` is downloaded to `data.archive`.
+The counts must equal `expected_*`, so that the file of another data set is never used by mistake.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CACHED_FROM_RATINGS = 1_000_000
 
 @dataclass(frozen=True)
 class DataConfig(FilesConfig):
-    """Everything that decides which ratings an experiment sees; `conf/data/*.yaml` hold the values and say more.
+    """Everything that determines the ratings of an experiment; `conf/data/*.yaml` contain and explain the values.
 
     Raises:
         UserError: A value is out of range; the message names its key.
@@ -131,16 +131,16 @@ AnyDataConfig = Annotated[DataConfig, ByModule("data", DataConfig, (LOAD,), defa
 
 
 def load_dataset(config: DataConfig, keep_source_rows: bool = False) -> RatingData:
-    """Returns the ratings that the configuration names, from the cache where it has them.
+    """Returns the configured ratings, from the cache if possible.
 
     Args:
-        config: Names the ratings.
-        keep_source_rows: Whether `RatingData.source_rows` is filled, which only studies of the order in time need.
-            Generated ratings have no ties in time and go without.
+        config: The data settings.
+        keep_source_rows: Whether to fill `RatingData.source_rows`, which only studies of the order in time need.
+            Generated ratings have no ties in time and do without.
 
     Raises:
-        UserError: The files are damaged, of another data set, or neither found, nor downloadable, nor to be replaced
-            by generated data (`offline_fallback`).
+        UserError: The files are damaged or of another data set; or they are missing, cannot be downloaded, and must
+            not be replaced by generated data (`offline_fallback`).
     """
     if config.module is not None:
         data: RatingData = load_module(config.module, "data.module", (SETTINGS, LOAD)).load(config)
@@ -161,9 +161,9 @@ def load_dataset(config: DataConfig, keep_source_rows: bool = False) -> RatingDa
 
 
 def _find_sources(config: DataConfig) -> list[Source]:
-    """Returns the files of the data set in a fixed order, downloading them if need be."""
-    if found := config.stored_sources():
-        return found
+    """Returns the files of the data set in a fixed order, downloading them if necessary."""
+    if sources := config.stored_sources():
+        return sources
     looked, archive = config.what_was_missed(), config.archive_path
     if config.url is None or config.checksum is None or archive is None:
         do = STORE_THEM
@@ -197,6 +197,7 @@ def _load_sources(config: DataConfig, sources: list[Source], keep_source_rows: b
             keep_source_rows=keep_source_rows,
         )
 
+    # The cache key: everything that determines the table.
     key = {
         "name": config.name,
         "files": [fingerprint(source) for source in sources],
@@ -210,12 +211,12 @@ def _load_sources(config: DataConfig, sources: list[Source], keep_source_rows: b
 
 
 def _check_counts(config: DataConfig, data: RatingData) -> None:
-    for what, found, expected in (
+    for what, count, expected in (
         ("users", data.num_users, config.expected_users),
         ("items", data.num_items, config.expected_items),
         ("ratings", data.num_ratings, config.expected_ratings),
     ):
-        check_count(config.name, data.source, what, found, expected)
+        check_count(config.name, data.source, what, count, expected)
 
 
 # Generated data
@@ -234,7 +235,7 @@ def _load_synthetic(config: DataConfig) -> RatingData:
 def _generate(
     config: DataConfig, size: str, seed: int, users: int | None, items: int | None, ratings: int | None
 ) -> RatingData:
-    """Generates ratings; large tables go through the cache."""
+    """Generates ratings; large tables are cached."""
     from sim.generators import ratings as synthetic
 
     def build() -> RatingData:
@@ -247,7 +248,7 @@ def _generate(
 
 
 def _fall_back(config: DataConfig, error: DownloadError) -> RatingData:
-    """Returns generated ratings in place of those that could not be found, saying so, if that is allowed."""
+    """Returns generated ratings in place of missing ones, with a warning, if that is allowed."""
     if not config.offline_fallback:
         raise error
     size = config.fallback_size
@@ -263,7 +264,7 @@ def _fall_back(config: DataConfig, error: DownloadError) -> RatingData:
 
 
 def statistics(data: RatingData) -> dict[str, Any]:
-    """Returns the paper's Table 1 for a data set and more, as JSON values.
+    """Returns the statistics of the paper's Table 1 and more, as JSON values.
 
     Returns:
         name, users, items, ratings, density (R / (U * I)), ratings_per_user and ratings_per_item (min, median, mean,
@@ -292,7 +293,7 @@ def statistics(data: RatingData) -> dict[str, Any]:
 
 
 def spread(counts: np.ndarray) -> dict[str, float]:
-    """Returns smallest, median, mean and largest of some counts, as JSON values."""
+    """Returns minimum, median, mean and maximum of some counts, as JSON values."""
     return {
         "min": int(counts.min()),
         "median": float(np.median(counts)),

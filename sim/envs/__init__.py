@@ -1,1 +1,1 @@
-"""Environments, the policies that need no learning, and the one rollout."""
+"""Environments, policies without learning, and the rollout."""

@@ -5,13 +5,15 @@ An environment that lets items come again says so by its observations, which car
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 
 
 def hide_recommended(scores: jax.Array, recommended: jax.Array) -> jax.Array:
     """Returns the scores [I] of all items, -inf for those recommended so far ([T] int32, -1 = none)."""
-    # -1 would count from the end; past the end it is dropped.
+    chex.assert_rank([scores, recommended], 1)
+    # An index of -1 would mean the last item; one past the end is dropped.
     taken = jnp.where(recommended < 0, scores.shape[0], recommended)
     return scores.at[taken].set(-jnp.inf, mode="drop")
 
@@ -48,6 +50,8 @@ def draw_item(key: jax.Array, step: jax.Array, recommended: jax.Array, num_items
     Returns:
         [B] int32 items.
     """
+    chex.assert_rank([step, recommended], [1, 2])
+    chex.assert_equal_shape_prefix([step, recommended], 1)
     drawn = jax.random.randint(key, step.shape, 0, num_available(step, recommended, num_items))
     # The k-th available item: step over every recommended item that is not larger, in ascending order.
     ascending = jnp.sort(jnp.where(recommended >= 0, recommended, num_items), axis=-1)

@@ -1,4 +1,4 @@
-"""Policies without parameters to learn: random, fixed lists, scripts. The opponents in every evaluation."""
+"""Policies without learned parameters: random, fixed lists, scripts. The baselines of every evaluation."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def fixed_list_policy(reach: int | None = None) -> Policy:
 
 
 def scripted_policy() -> Policy:
-    """Recommends given items, whatever happens; its parameters are [B, T] int32 items, one row per episode."""
+    """Recommends given items unconditionally; its parameters are [B, T] int32 items, one row per episode."""
 
     def act(
         script: jax.Array, carry: tuple[()], observation: Any, key: jax.Array, explore: bool
@@ -81,7 +81,7 @@ def rank_items(data: RatingData, users: np.ndarray, by: str, reward_of_code: np.
 
     Args:
         data: Ratings of all users.
-        users: [n] users to count.
+        users: [n] users whose ratings count.
         by: "average" (mean rating, the paper's Popularity), "count" (number of ratings) or "reward" (mean empirical
             reward over all given users, not rated = 0: the best fixed list).
         reward_of_code: [V + 1] empirical reward of each rating code.

@@ -1,7 +1,8 @@
-"""The last N browsed, clicked and ordered items before any row of a log, looked up on the device."""
+"""The last N browsed, clicked and ordered items before any row of a log, read on the device."""
 
 from __future__ import annotations
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ NO_ITEM = -1
 
 @flax.struct.dataclass
 class Histories:
-    """What a user did last, oldest first; a short history is padded with -1 in front.
+    """A user's most recent items, oldest first; short histories are padded with -1 in front.
 
     Attributes:
         browsed: [..., N] int32 items shown to the user.
@@ -34,7 +35,8 @@ def empty_histories(length: int) -> Histories:
 
 
 def add_feedback(histories: Histories, item: jax.Array, feedback: jax.Array) -> Histories:
-    """Appends an item (scalar) to the histories [N] that its feedback puts it on; the oldest falls out."""
+    """Appends an item (scalar) to the histories [N] that its feedback belongs to, which drop their oldest item."""
+    chex.assert_rank([item, feedback], 0)
 
     def push(history: jax.Array, happened: jax.Array) -> jax.Array:
         pushed = jnp.concatenate([history[1:], jnp.asarray(item, history.dtype)[None]])
@@ -52,7 +54,7 @@ class HistoryTable:
     """A log on the device from which the histories before every row can be read; about 16 bytes per row.
 
     Attributes:
-        item: [n] int32 item of each row; rows of one user are consecutive, in the order of time.
+        item: [n] int32 item of each row; the rows of a user are consecutive and in order of time.
         begin: [n] int32 first row of the row's user.
         num_clicked: [n + 1] int32 rows with a click or an order before the row.
         num_ordered: [n + 1] int32 rows with an order before the row.
@@ -96,12 +98,12 @@ class HistoryTable:
 def _last(items: jax.Array, begin: jax.Array, end: jax.Array, length: int) -> jax.Array:
     """Returns the last `length` of items[begin:end], padded with -1 in front."""
     position = end - length + jnp.arange(length)
-    found = items[jnp.clip(position, 0, max(items.shape[0] - 1, 0))]
-    return jnp.where(position >= begin, found, NO_ITEM)
+    last = items[jnp.clip(position, 0, max(items.shape[0] - 1, 0))]
+    return jnp.where(position >= begin, last, NO_ITEM)
 
 
 def make_history_table(log: EventLog) -> HistoryTable:
-    """Puts the part of a log that histories are made of on the device."""
+    """Copies the columns of a log that histories consist of to the device."""
     first_of_user = np.flatnonzero(np.diff(log.user, prepend=-1))
     begin = np.repeat(first_of_user, np.diff(np.append(first_of_user, log.num_events)))
 

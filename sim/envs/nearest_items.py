@@ -1,4 +1,4 @@
-"""Exact nearest items of vectors, among those that can still be recommended."""
+"""Exact nearest items of vectors, among those not yet recommended."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
 from sim.envs.available_items import hide_recommended
 
-NUMBERS_AT_A_TIME = 2**21  # of an intermediate array [rows, ...]; larger ones leave a processor's cache
+NUMBERS_AT_A_TIME = 2**21  # in an intermediate array [rows, ...]; larger ones exceed a processor's cache
 
 
 def unit(vector: jax.Array) -> jax.Array:
@@ -20,45 +21,48 @@ def unit(vector: jax.Array) -> jax.Array:
 
 
 def similarity(query: jax.Array, vectors: jax.Array, measure: str) -> jax.Array:
-    """Returns [..., I] how near each item is to each query, the nearest highest.
+    """Returns [..., I] the similarity of each item to each query, highest for the nearest.
 
     Args:
-        query: [..., E].
-        vectors: [I, E] items.
+        query: [..., E] queries.
+        vectors: [I, E] item vectors.
         measure: "inner" (product) or "euclidean": q.e - |e|^2 / 2, which orders items as -|q - e| does.
     """
+    chex.assert_axis_dimension(vectors, 1, query.shape[-1])
     product = query @ vectors.T
     return product if measure == "inner" else product - 0.5 * jnp.sum(vectors**2, -1)
 
 
 def best_available(scores: jax.Array, recommended: jax.Array) -> jax.Array:
-    """Returns the int32 item of the highest score [I] among those not in `recommended` ([T] int32, -1 = none)."""
+    """Returns the int32 item with the highest score [I] that is not in `recommended` ([T] int32, -1 = none)."""
     return jnp.argmax(hide_recommended(scores, recommended)).astype(jnp.int32)
 
 
 def best_candidate(scores: jax.Array, candidates: jax.Array, recommended: jax.Array) -> jax.Array:
-    """Returns the int32 candidate of the highest score among those not in `recommended`.
+    """Returns the int32 candidate with the highest score that is not in `recommended`.
 
     Args:
-        scores: [L] of the candidates.
+        scores: [L] score of each candidate.
         candidates: [L] int32 items, padded with -1.
         recommended: [T] int32 items, padded with -1.
     """
+    chex.assert_rank([scores, candidates, recommended], 1)
+    chex.assert_equal_shape([scores, candidates])
     taken = jnp.any(candidates[:, None] == recommended, -1)
     return candidates[jnp.argmax(jnp.where(taken | (candidates < 0), -jnp.inf, scores))]
 
 
 def map_rows(function: Callable[[Any], Any], rows: Any, numbers_per_row: int) -> Any:
-    """Returns `vmap(function)(rows)`, as many rows at a time as keep the intermediate arrays small.
+    """Returns `vmap(function)(rows)`, computed for as many rows at a time as keep intermediate arrays small.
 
     Args:
-        function: Of one row.
+        function: A function of one row.
         rows: Arrays [S, ...], a pytree.
         numbers_per_row: Size of the largest intermediate array of one row.
     """
     number = jax.tree.leaves(rows)[0].shape[0]
     at_a_time = max(1, NUMBERS_AT_A_TIME // max(1, numbers_per_row))
-    # Equal parts: a remainder would be compiled once more.
+    # Parts of equal size: a remainder would have to be compiled as well.
     parts = math.ceil(number / at_a_time)
     at_a_time = math.ceil(number / parts)
     return jax.vmap(function)(rows) if parts == 1 else jax.lax.map(function, rows, batch_size=at_a_time)

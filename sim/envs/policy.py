@@ -1,4 +1,4 @@
-"""What a policy looks like to the simulator, the evaluation and the learners."""
+"""The policy protocol of simulator, evaluation and learners."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -54,6 +55,8 @@ def recommend_best(score: jax.Array, recommended: jax.Array) -> Decision:
         score: [B, I] of each item.
         recommended: [B, T] int32 items recommended so far in the episode, padded with -1; they do not come again.
     """
+    chex.assert_rank([score, recommended], 2)
+    chex.assert_equal_shape_prefix([score, recommended], 1)
     score = jax.vmap(hide_recommended)(score, recommended)
     return Decision(jnp.argmax(score, axis=-1).astype(jnp.int32), jnp.zeros(score.shape[:1]))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from sim.envs.simulator import EnvSettings, Simulator
 from sim.tables.ratings import RatingData
 
 STATUS_SIZE = 9
-CONSECUTIVE_NEGATIVE, CONSECUTIVE_POSITIVE = 4, 5  # places in the user status
+CONSECUTIVE_NEGATIVE, CONSECUTIVE_POSITIVE = 4, 5  # indices in the user status
 NO_ITEM = -1
 
 
@@ -61,7 +62,7 @@ def empirical_rewards(data: RatingData, reward_scale: str) -> np.ndarray:
     """Returns the empirical reward of each rating code, [V + 1] float64, linear in the rating; 0 for "not rated".
 
     Args:
-        data: Supplies the rating values and the scale.
+        data: The ratings, with their values and scale.
         reward_scale: "half_open" maps r to 2 r / rating_max - 1 (range (-1, 1] for positive ratings, the paper's
             (a, b]); "symmetric" maps [rating_min, rating_max] onto [-1, 1].
 
@@ -84,18 +85,18 @@ def empirical_rewards(data: RatingData, reward_scale: str) -> np.ndarray:
                 do="Set data.rating_min and data.rating_max, or use env.reward_scale=half_open.",
             )
         rewards = 2 * (values - data.rating_min) / (data.rating_max - data.rating_min) - 1
-    # The middle of a scale must be exactly neutral, whatever the rounding of its ends.
+    # The middle of a scale must be exactly 0, whatever the rounding of its ends.
     return np.concatenate([[0.0], np.round(rewards, 12)])
 
 
 @flax.struct.dataclass
 class EnvParams:
-    """What the simulator knows (traced).
+    """The tables of the simulator (traced).
 
     Attributes:
         ratings: Rating codes of all users.
         reward_of_code: [V + 1] float32 empirical reward of each code; entry 0 is 0.
-        relevant_code: [V + 1] bool; whether a rating counts as a hit.
+        relevant_code: [V + 1] bool, whether the rating counts as a hit.
         users: [n] int32 users that `reset` draws from.
         alpha: float32 weight of the sequential reward (Eq. 6).
     """
@@ -138,8 +139,8 @@ class Observation:
         recommended: [T] int32 items recommended so far in order, padded with -1; [0] where they may come again.
         last_item: int32 item of the previous step, -1 before the first.
         last_reward: float32 reward R of the previous step, 0 before the first.
-        last_empirical: float32 empirical reward r of the previous step (the user's own answer to the item, without the
-            sequential part of R), 0 before the first; an item that the user did not rate answers 0 too.
+        last_empirical: float32 empirical reward r of the previous step (the user's answer to the item, without the
+            sequential part of R), 0 before the first and for an item that the user did not rate.
         status: [9] float32 user status, each count divided by T (all zero before the first step).
     """
 
@@ -152,7 +153,7 @@ class Observation:
 
 
 class StepInfo(NamedTuple):
-    """Details of one step: `empirical` float32 reward r, `hit` bool (rated as relevant), `repeated` bool."""
+    """Details of one step: `empirical` float32 reward r, `hit` bool (a relevant item), `repeated` bool."""
 
     empirical: jax.Array
     hit: jax.Array
@@ -161,7 +162,7 @@ class StepInfo(NamedTuple):
 
 @flax.struct.dataclass
 class Trajectory:
-    """What happened in B episodes of T steps, time first.
+    """B episodes of T steps, time first.
 
     Attributes:
         item: [T, B] int32 recommended items.
@@ -182,7 +183,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class RatingEnv:
-    """Pure functions of one episode (gymnax 1.0 signature); static settings only.
+    """The rating simulator: pure functions of one episode (gymnax 1.0 signature). Its fields are static.
 
     Attributes:
         num_items: I.
@@ -212,8 +213,9 @@ class RatingEnv:
         return self.reset_at(jax.random.choice(key, params.users), params)
 
     def reset_at(self, start: jax.Array, params: EnvParams | None = None) -> tuple[Observation, EnvState]:
-        """Starts an episode with the given user (int32 scalar); the tables are not needed."""
+        """Starts an episode with the given user (int32 scalar); `params` is not needed."""
         del params
+        chex.assert_rank(start, 0)
         state = EnvState(
             user=jnp.asarray(start, jnp.int32),
             step=jnp.int32(0),
@@ -230,8 +232,8 @@ class RatingEnv:
         """Recommends item `action`: R = r + alpha * (c_p - c_n) with the counts before this step (Eq. 6).
 
         Args:
-            key: Unused, the simulator is deterministic; part of the environment contract.
-            state: Before the step.
+            key: Unused: the simulator is deterministic.
+            state: State before the step.
             action: int32 item in [0, I).
             params: The simulator's tables.
 
@@ -239,6 +241,8 @@ class RatingEnv:
             Observation, state, reward (float32), terminated (always False), truncated (True at step T) and StepInfo.
         """
         del key
+        chex.assert_rank(action, 0)
+        # Eq. 6: the answer of the user, and the sequential part.
         code = params.ratings.lookup(state.user, action)
         repeated = jnp.any(state.recommended == action)
         if not self.allow_repeats:
@@ -246,6 +250,7 @@ class RatingEnv:
         empirical = params.reward_of_code[code]
         sequential = (state.counts[CONSECUTIVE_POSITIVE] - state.counts[CONSECUTIVE_NEGATIVE]).astype(jnp.float32)
         reward = empirical + params.alpha * sequential
+        # The next state.
         state = EnvState(
             user=state.user,
             step=state.step + 1,
@@ -267,7 +272,7 @@ class RatingEnv:
         return before[..., :0] if self.allow_repeats else before
 
     def prepare(self, policy: Policy) -> Policy:
-        """Returns the policy, its first item drawn uniformly if `cold_start` says so."""
+        """Returns the policy, with a uniformly random first item if `cold_start` is "random"."""
         return with_random_first_item(policy, self.num_items) if self.cold_start == "random" else policy
 
     def record(self, observation: Observation, decision: Decision, reward: jax.Array, info: StepInfo) -> Trajectory:
@@ -287,7 +292,7 @@ class RatingEnv:
 
 
 def _count(counts: jax.Array, empirical: jax.Array) -> jax.Array:
-    """Updates the nine counts with one empirical reward; a consecutive count restarts at the event it excludes."""
+    """Updates the nine counts with one empirical reward; a consecutive count restarts when its run ends."""
     negative, positive, zero = empirical < 0, empirical > 0, empirical == 0
     happened = jnp.stack([negative, positive, zero, jnp.bool_(True)]).astype(jnp.int32)
     continues = jnp.stack([negative, positive, zero, ~negative, ~positive])
@@ -295,7 +300,7 @@ def _count(counts: jax.Array, empirical: jax.Array) -> jax.Array:
 
 
 def statuses(empirical: jax.Array) -> jax.Array:
-    """Returns [T, 9] user status before each of T steps, from the empirical rewards of the first T - 1.
+    """Returns the user status [T, 9] before each of T steps, from the empirical rewards of the first T - 1.
 
     Only the signs of the rewards [T - 1] matter.
     """
@@ -313,7 +318,7 @@ def make_rating_env(config: EnvConfig, data: RatingData) -> RatingEnv:
     """Builds the environment's static part.
 
     Raises:
-        UserError: The catalogue is too small for episodes without repeats.
+        UserError: The catalogue has fewer items than an episode without repeats needs.
     """
     if not config.allow_repeats and data.num_items < config.episode_length:
         raise UserError(
@@ -325,13 +330,13 @@ def make_rating_env(config: EnvConfig, data: RatingData) -> RatingEnv:
 
 
 def make_env_params(config: EnvConfig, data: RatingData, users: np.ndarray, relevant_above: float) -> EnvParams:
-    """Puts the simulator's tables on the device.
+    """Copies the simulator's tables to the device.
 
     Args:
         config: Simulator settings.
         data: Ratings of all users.
         users: [n] users that `reset` draws from.
-        relevant_above: Ratings above this are relevant.
+        relevant_above: Ratings above this value are relevant.
     """
     with np.errstate(invalid="ignore"):
         relevant = data.rating_values > relevant_above  # NaN ("not rated") compares false

@@ -1,7 +1,8 @@
-"""Ratings on the device: one lookup type with two layouts that give identical results."""
+"""Ratings on the device: one lookup with two layouts, dense and CSR, that give identical results."""
 
 from __future__ import annotations
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ class RatingLookup:
         indptr: [U + 1] int32; None in the dense layout.
         items: [R] item index, ascending within a user; None in the dense layout.
         codes: [R] rating codes; None in the dense layout.
-        search_steps: Halvings that the longest row needs (static).
+        search_steps: Steps of binary search that the longest row needs (static).
     """
 
     dense: jax.Array | None
@@ -38,6 +39,7 @@ class RatingLookup:
             user: int32 scalar in [0, U).
             item: int32 scalar in [0, I).
         """
+        chex.assert_rank([user, item], 0)
         if self.dense is not None:
             return self.dense[user, item].astype(jnp.int32)
         assert self.indptr is not None
@@ -45,14 +47,14 @@ class RatingLookup:
         assert self.codes is not None
         start, end = self.indptr[user], self.indptr[user + 1]
         low, high = start, end
-        # Invariant: every rated item before `low` is smaller than `item`, none from `high` on is.
+        # Binary search. Invariant: items before `low` are smaller than `item`, items from `high` on are not.
         for _ in range(self.search_steps):
             middle = low + (high - low) // 2
             smaller = (low < high) & (self.items[middle].astype(jnp.int32) < item)
             low, high = jnp.where(smaller, middle + 1, low), jnp.where(smaller, high, middle)
         position = jnp.minimum(low, end - 1)
-        found = (low < end) & (self.items[position].astype(jnp.int32) == item)
-        return jnp.where(found, self.codes[position].astype(jnp.int32), 0)
+        is_rated = (low < end) & (self.items[position].astype(jnp.int32) == item)
+        return jnp.where(is_rated, self.codes[position].astype(jnp.int32), 0)
 
     @property
     def nbytes(self) -> int:
@@ -62,7 +64,7 @@ class RatingLookup:
 
 
 def make_rating_lookup(data: RatingData, layout: str, dense_limit_mb: float) -> RatingLookup:
-    """Puts the ratings on the device.
+    """Copies the ratings to the device.
 
     Args:
         data: Ratings of all users.
@@ -70,7 +72,7 @@ def make_rating_lookup(data: RatingData, layout: str, dense_limit_mb: float) -> 
         dense_limit_mb: Largest dense table in MB (10^6 bytes).
 
     Raises:
-        UserError: Unknown layout; more ratings than 32-bit offsets can address.
+        UserError: The layout is unknown, or there are more ratings than 32-bit offsets can address.
     """
     num_users, num_items = data.shape
     dense_mb = num_users * num_items * data.codes.dtype.itemsize / 1e6

@@ -1,20 +1,21 @@
-"""The one rollout: a batch of episodes under a policy, one compiled scan over time."""
+"""The rollout: a batch of episodes under a policy, one compiled scan over time."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+import chex
 import jax
 import jax.numpy as jnp
 
 from harness.sharding import over_episodes
 from sim.envs.policy import Decision, Policy
 
-_ENVIRONMENT_STREAM = 0x656E76  # far from the small numbers by which policies split and fold the step's key
+_ENVIRONMENT_STREAM = 0x656E76  # far from the small numbers that policies fold into the step's key
 
 
 class Environment(Protocol):
-    """What a rollout needs of an environment: pure functions of one episode, and what to keep of a batch of steps."""
+    """What a rollout needs of an environment: pure functions of one episode, and what to record of a batch of steps."""
 
     @property
     def episode_length(self) -> int:
@@ -27,10 +28,10 @@ class Environment(Protocol):
         """Returns observation, state, reward, terminated, truncated and info."""
 
     def prepare(self, policy: Policy) -> Policy:
-        """Returns the policy as this environment lets it act (a random first item, for instance)."""
+        """Returns the policy, wrapped as the environment's settings ask (with a random first item, for instance)."""
 
     def record(self, observation: Any, decision: Decision, reward: jax.Array, info: Any) -> Any:
-        """Returns what a trajectory keeps of one step of a batch; the observation is the one decided on."""
+        """Returns what a trajectory records of one step of a batch; `observation` is the one before the decision."""
 
 
 class TrainingEnvironment(Environment, Protocol):
@@ -65,7 +66,7 @@ class TrainingEnvironment(Environment, Protocol):
 
 
 class Episodes(NamedTuple):
-    """A batch of running episodes: the policy's carry, observations and states of the environment, B of each."""
+    """A batch of B running episodes: the policy's carry, and the observations and states of the environment."""
 
     carry: Any
     observation: Any
@@ -87,14 +88,14 @@ def advance(
     key: jax.Array,
     explore: bool,
 ) -> tuple[Episodes, Any]:
-    """Takes one step in every episode; returns the episodes and `env.record` of the step."""
+    """Takes one step in every episode; returns the next episodes and `env.record` of the step."""
     carry, decision = policy.act(policy_params, episodes.carry, episodes.observation, key, explore)
     env_keys = jax.random.split(jax.random.fold_in(key, _ENVIRONMENT_STREAM), decision.action.shape[0])
     observation, state, reward, _, _, info = jax.vmap(env.step, in_axes=(0, 0, 0, None))(
         env_keys, episodes.state, decision.action, env_params
     )
-    following = over_episodes(Episodes(carry, observation, state))
-    return following, env.record(episodes.observation, decision, reward, info)
+    next_episodes = over_episodes(Episodes(carry, observation, state))
+    return next_episodes, env.record(episodes.observation, decision, reward, info)
 
 
 def rollout(
@@ -109,17 +110,18 @@ def rollout(
     """Plays one episode from each of the given starts.
 
     Args:
-        env: The simulator.
-        env_params: Its tables.
-        policy: Acts on the whole batch at once.
-        policy_params: The policy's parameters.
+        env: The environment.
+        env_params: Parameters of the environment.
+        policy: The policy, which acts on the whole batch at once.
+        policy_params: Parameters of the policy.
         starts: [B] int32, one episode each.
         key: Random key; step t uses `fold_in(key, t)`.
         explore: True samples, False decides greedily (static).
 
     Returns:
-        What `env.record` keeps, time first: arrays [T, B, ...].
+        What `env.record` returns, time first: arrays [T, B, ...].
     """
+    chex.assert_rank(starts, 1)
     policy = env.prepare(policy)
     episodes = begin(env, env_params, policy, policy_params, starts)
     return play_on(env, env_params, policy, policy_params, episodes, key, explore)[1]
@@ -134,7 +136,7 @@ def play_on(
     key: jax.Array,
     explore: bool,
 ) -> tuple[Episodes, Any]:
-    """Plays T steps in running episodes; as `rollout`, but with the episodes given and returned."""
+    """Plays T steps in running episodes: `rollout` with the episodes as argument and result."""
 
     def step(episodes: Episodes, t: jax.Array) -> tuple[Episodes, Any]:
         return advance(env, env_params, policy, policy_params, episodes, jax.random.fold_in(key, t), explore)

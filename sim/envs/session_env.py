@@ -1,6 +1,6 @@
 """The session simulator of the HRL-MG paper: a user skips, clicks or orders each recommendation.
 
-How the user answers is a feedback model's: one learned from logs, a generator's own truth, or the log itself.
+A feedback model decides how the user answers: one learned from logs, the truth of a generator, or the log itself.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from sim.envs.policy import Decision, Policy
 from sim.tables.events import NUM_FEEDBACK
 
 LEARNED, TRUTH = "learned", "truth"
-"""Whose answers a session gets: a simulator's that was learned from the log, or the log's generator's own."""
+"""Who answers in a session: the user model learned from the log, or the truth of the log's generator."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class SessionConfig:
 
 
 class FeedbackModel(Protocol):
-    """How users answer: pure functions of one session. `params` is a pytree of arrays."""
+    """How users answer, as pure functions of one session. `params` is a pytree of arrays."""
 
     def initial(self, params: Any, start: jax.Array) -> Any:
-        """Returns what is hidden of the user at the start of a session (a pytree; `()` for nothing)."""
+        """Returns the user's hidden state at the start of a session (a pytree; `()` if there is none)."""
 
     def probabilities(self, params: Any, hidden: Any, histories: Histories, item: jax.Array) -> jax.Array:
         """Returns [3] float32 probabilities of skip, click and order if `item` (int32) is shown now."""
@@ -53,11 +54,11 @@ class FeedbackModel(Protocol):
 
 @flax.struct.dataclass
 class SessionParams:
-    """What the simulator knows (traced).
+    """The tables of the simulator (traced).
 
     Attributes:
         table: The log that histories are read from.
-        rows: [S] int32 row of the log before which session s begins (its first row, in a logged session).
+        rows: [S] int32 row of the log before which session s begins (in a logged session, its first row).
         candidates: [S, L] int32 items that can be recommended in session s, padded with -1; None: all items.
         model: Parameters of the feedback model.
     """
@@ -77,7 +78,7 @@ class SessionState:
         step: int32 recommendations made so far.
         recommended: [T] int32 items in the order recommended, -1 = not yet.
         histories: The user's last N items of each kind, [N] each.
-        hidden: What only the feedback model knows.
+        hidden: Hidden state of the feedback model.
     """
 
     start: jax.Array
@@ -97,8 +98,8 @@ class SessionObservation:
         last_item: int32 item of the previous step, -1 before the first.
         histories: The user's last N items of each kind, [N] each.
         candidates: [L] int32 items to choose from, padded with -1; None: all items.
-        hidden: The feedback model's hidden state. Only generators and oracles may look at it.
-        row: int32 row of the log before which the session began; None where there is no log.
+        hidden: Hidden state of the feedback model. Only generators and oracles may use it.
+        row: int32 row of the log before which the session began; None without a log.
     """
 
     step: jax.Array
@@ -119,13 +120,13 @@ class SessionInfo(NamedTuple):
 
 @flax.struct.dataclass
 class SessionTrajectory:
-    """What happened in B sessions of T steps, time first.
+    """B sessions of T steps, time first.
 
     Attributes:
         item: [T, B] int32 recommended items.
         feedback: [T, B] int32 answers: 0 skip, 1 click, 2 order.
         reward: [T, B] float32 external rewards.
-        probabilities: [T, B, 3] float32 what the answers were drawn from.
+        probabilities: [T, B, 3] float32 probabilities that the answers were drawn from.
     """
 
     item: jax.Array
@@ -136,7 +137,7 @@ class SessionTrajectory:
 
 @dataclass(frozen=True)
 class SessionEnv:
-    """Pure functions of one session (gymnax 1.0 signature); static settings only.
+    """The session simulator: pure functions of one session (gymnax 1.0 signature). Its fields are static.
 
     Attributes:
         model: How users answer.
@@ -157,7 +158,8 @@ class SessionEnv:
         return self.reset_at(jax.random.randint(key, (), 0, params.rows.shape[0]), params)
 
     def reset_at(self, start: jax.Array, params: SessionParams) -> tuple[SessionObservation, SessionState]:
-        """Starts session `start` (int32 scalar) with the histories that its user has by then."""
+        """Starts session `start` (int32 scalar) with the histories of its user at that time."""
+        chex.assert_rank(start, 0)
         state = SessionState(
             start=jnp.asarray(start, jnp.int32),
             step=jnp.int32(0),
@@ -173,28 +175,29 @@ class SessionEnv:
         """Recommends item `action` and samples the user's answer.
 
         Args:
-            key: Of the answer.
-            state: Before the step.
+            key: Random key of the answer.
+            state: State before the step.
             action: int32 item in [0, I).
             params: The simulator's tables.
 
         Returns:
             Observation, state, reward (float32), terminated (always False), truncated (True at step T) and SessionInfo.
         """
+        chex.assert_rank(action, 0)
         probabilities = self.model.probabilities(params.model, state.hidden, state.histories, action)
-        # Inverse CDF: a certain answer (probability 1) is given whatever the draw.
+        # Sample the answer (inverse CDF): an answer of probability 1 is given whatever the draw.
         feedback = jnp.sum(jax.random.uniform(key) >= jnp.cumsum(probabilities)[: NUM_FEEDBACK - 1], dtype=jnp.int32)
-        following = SessionState(
+        next_state = SessionState(
             start=state.start,
             step=state.step + 1,
             recommended=state.recommended.at[state.step].set(action),
             histories=add_feedback(state.histories, action, feedback),
             hidden=self.model.update(params.model, state.hidden, action, feedback),
         )
-        truncated = following.step >= self.episode_length
+        truncated = next_state.step >= self.episode_length
         info = SessionInfo(feedback, probabilities)
-        observation = self.observe(following, params)
-        return observation, following, self.reward_of(feedback), jnp.bool_(False), truncated, info
+        observation = self.observe(next_state, params)
+        return observation, next_state, self.reward_of(feedback), jnp.bool_(False), truncated, info
 
     def reward_of(self, feedback: jax.Array) -> jax.Array:
         """Returns float32 external rewards of answers (any shape): 0, `click_reward`, `order_reward`."""
@@ -213,7 +216,7 @@ class SessionEnv:
         )
 
     def prepare(self, policy: Policy) -> Policy:
-        """Returns the policy as it is."""
+        """Returns the policy unchanged."""
         return policy
 
     def record(
@@ -225,19 +228,19 @@ class SessionEnv:
 
 @dataclass(frozen=True)
 class LoggedFeedback:
-    """The log itself as a feedback model: every candidate of a session gets the answer that it got there (Alg. 4).
+    """The log as a feedback model: every candidate of a session gets its logged answer (Alg. 4).
 
     Its parameters are (candidates [S, L] int32, feedback [S, L] int8); the hidden state is the session's number.
     """
 
     def initial(self, params: tuple[jax.Array, jax.Array], start: jax.Array) -> jax.Array:
-        """Remembers the session."""
+        """Returns the number of the session."""
         return jnp.asarray(start, jnp.int32)
 
     def probabilities(
         self, params: tuple[jax.Array, jax.Array], hidden: jax.Array, histories: Histories, item: jax.Array
     ) -> jax.Array:
-        """Returns certainty of the logged answer; of a skip for an item that was not shown."""
+        """Returns probability 1 for the logged answer, or for a skip if the item was not shown."""
         candidates, feedback = params
         shown = candidates[hidden] == item
         answer = jnp.sum(jnp.where(shown, feedback[hidden], 0))
@@ -246,5 +249,5 @@ class LoggedFeedback:
     def update(
         self, params: tuple[jax.Array, jax.Array], hidden: jax.Array, item: jax.Array, feedback: jax.Array
     ) -> jax.Array:
-        """Returns the session."""
+        """Returns the number of the session."""
         return hidden

@@ -1,4 +1,4 @@
-"""The one evaluation protocol: one episode with every test user."""
+"""The evaluation protocol: one episode with every test user."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +23,7 @@ EpisodeBatch = Callable[[Any, Any, jax.Array, jax.Array], tuple[jax.Array, jax.A
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A policy on U test users.
+    """The result of a policy on U test users.
 
     Attributes:
         items: [U, T] int32 item indices in the order recommended.
@@ -37,7 +38,7 @@ def num_relevant_items(data: RatingData, relevant_above: float) -> np.ndarray:
     """Returns [U] the number of items that each user rated above `relevant_above`."""
     with np.errstate(invalid="ignore"):
         relevant = data.rating_values > relevant_above  # "not rated" is NaN
-    return np.add.reduceat(relevant[data.codes], data.indptr[:-1], dtype=np.int64)  # no user is without ratings
+    return np.add.reduceat(relevant[data.codes], data.indptr[:-1], dtype=np.int64)  # every user has ratings
 
 
 def make_episode_batch(env: Environment, policy: Policy, explore: bool) -> EpisodeBatch:
@@ -73,7 +74,7 @@ def compiled_rollout(
     starts: jax.Array,
     key: jax.Array,
 ) -> Any:
-    """Returns all of `sim.envs.rollout.rollout`, compiled once for equal environments and policies."""
+    """Returns the whole trajectory of `sim.envs.rollout.rollout`, compiled once for equal environments and policies."""
     return on_every_device(rollout(env, env_params, policy, policy_params, starts, key, explore))
 
 
@@ -89,13 +90,13 @@ def evaluate_policy(
     """Plays one episode with each user.
 
     Args:
-        episode_batch: From `make_episode_batch`.
+        episode_batch: The result of `make_episode_batch`.
         env_params: The simulator's tables.
         policy_params: The policy's parameters.
-        users: [n] users, one row of the result each, in this order.
-        num_relevant: [U] relevant items of all users.
-        key: Of everything random in the evaluation; batch i uses `fold_in(key, i)`.
-        users_per_batch: Users at a time, which bounds memory. The last batch is padded.
+        users: [n] users, in the order of the result's rows.
+        num_relevant: [U] number of relevant items of all users.
+        key: Random key; batch i uses `fold_in(key, i)`.
+        users_per_batch: Users per batch, which bounds memory. The last batch is padded.
     """
     items, rewards, hits = play_all(episode_batch, env_params, policy_params, users, key, users_per_batch)
     return Evaluation(items, user_metrics(rewards, hits, num_relevant[users]))
@@ -109,19 +110,20 @@ def play_all(
     key: jax.Array,
     at_a_time: int,
 ) -> Any:
-    """Plays one episode from each start, some at a time, and brings what happened to the host.
+    """Plays one episode from each start, in batches, and copies the results to the host.
 
     Args:
         episode_batch: `(env_params, policy_params, starts [B], key) -> arrays [T, B, ...]`, a pytree; compiled.
         env_params: The simulator's tables.
         policy_params: The policy's parameters.
-        starts: [n] starts.
-        key: Of everything random; batch i uses `fold_in(key, i)`.
-        at_a_time: B, which bounds memory; rounded up to what divides over the devices. The last batch is padded.
+        starts: [n] users or sessions to start from.
+        key: Random key; batch i uses `fold_in(key, i)`.
+        at_a_time: Batch size B, which bounds memory; rounded up to a multiple of the devices. The last batch is padded.
 
     Returns:
         The same pytree of NumPy arrays [n, T, ...].
     """
+    chex.assert_rank(starts, 1)
     shards = num_shards()
     size = -(-min(at_a_time, len(starts)) // shards) * shards
     batches = []

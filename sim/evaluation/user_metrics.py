@@ -1,9 +1,10 @@
-"""The four metrics of Table 2 per user, and how sure a mean is."""
+"""The four metrics of Table 2 per user, and confidence intervals of their means."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import chex
 import numpy as np
 
 
@@ -14,8 +15,8 @@ class UserMetrics:
     Attributes:
         reward: Mean reward per recommendation.
         precision: Hits / T.
-        recall: Hits / number of relevant items of the user, 0 without any.
-        f1: Harmonic mean of the two, 0 without hits. Its mean over users is the paper's F1.
+        recall: Hits / number of relevant items of the user; 0 if there are none.
+        f1: Harmonic mean of the two; 0 without hits. Its mean over users is the paper's F1.
     """
 
     reward: np.ndarray
@@ -28,10 +29,13 @@ def user_metrics(rewards: np.ndarray, hits: np.ndarray, num_relevant: np.ndarray
     """Computes the metrics of one episode per user.
 
     Args:
-        rewards: [U, T].
+        rewards: [U, T] reward of each recommendation.
         hits: [U, T] bool, the item is relevant to the user.
-        num_relevant: [U] relevant items of each user.
+        num_relevant: [U] number of relevant items of each user.
     """
+    chex.assert_rank([rewards, hits, num_relevant], [2, 2, 1])
+    chex.assert_equal_shape([rewards, hits])
+    chex.assert_equal_shape_prefix([rewards, num_relevant], 1)
     num_hits = hits.sum(axis=1)
     precision = num_hits / hits.shape[1]
     recall = num_hits / np.maximum(num_relevant, 1)

@@ -21,7 +21,7 @@ FORMAT_VERSION = 1
 _BLOCK = 1 << 24
 
 Table = TypeVar("Table")
-"""A dataclass of arrays (some may be None) and JSON values, such as `sim.tables.ratings.RatingData`."""
+"""A dataclass of arrays (possibly None) and JSON values, such as `sim.tables.ratings.RatingData`."""
 
 
 def notice(message: str) -> None:
@@ -32,13 +32,13 @@ def notice(message: str) -> None:
 def cached(kind: type[Table], root: Path, key: dict[str, Any], build: Callable[[], Table]) -> Table:
     """Returns the table stored under `key`, or builds and stores it.
 
-    A damaged entry is rebuilt with a notice; a cache that cannot be written costs a notice and nothing else.
+    A damaged entry is rebuilt with a notice; if the cache cannot be written, there is only a notice.
 
     Args:
         kind: The table's dataclass.
         root: Folder of all cached tables.
-        key: Everything that determines the table (with its kind), as JSON values.
-        build: Makes the table; its errors pass through.
+        key: Everything that determines the table, apart from its kind, as JSON values.
+        build: Builds the table; its errors are passed on.
     """
     text = json.dumps({"format": FORMAT_VERSION, **key}, sort_keys=True)
     folder = root / hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -61,12 +61,12 @@ def cached(kind: type[Table], root: Path, key: dict[str, Any], build: Callable[[
 
 
 def _is_array(hint: Any) -> bool:
-    """Returns whether a field of this type holds an array (or None)."""
+    """Returns whether a field of this type contains an array (or None)."""
     return hint is np.ndarray or np.ndarray in typing.get_args(hint)
 
 
 def save(folder: Path, data: Any) -> None:
-    """Writes a table to a temporary folder and renames it to `folder`, replacing what is there.
+    """Writes a table to a temporary folder and renames it to `folder`, replacing any earlier entry.
 
     Raises:
         OSError: The folder cannot be written.
@@ -90,18 +90,18 @@ def save(folder: Path, data: Any) -> None:
 
 
 def _move_into_place(temporary: Path, folder: Path) -> None:
-    """Renames `temporary` to `folder`; an entry that is there is moved aside first (its open maps stay valid)."""
+    """Renames `temporary` to `folder`; an existing entry is moved aside first (its open maps stay valid)."""
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
     with contextlib.suppress(FileNotFoundError):
         os.rename(folder, aside)
     try:
         os.rename(temporary, folder)
     except OSError:
-        if not (folder / "meta.json").exists():  # else another process was quicker with the same table
+        if not (folder / "meta.json").exists():  # else another process has just written the same table
             raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-        with contextlib.suppress(OSError):  # something that is no folder was in the way
+        with contextlib.suppress(OSError):  # it may not have been a folder
             aside.unlink()
 
 

@@ -35,15 +35,14 @@ def download(url: str, checksum: str, target: Path, *, progress: bool = True) ->
     Args:
         url: An https address.
         checksum: "sha256:..." or "md5:..." of the file.
-        target: Where the file goes; folders are made as needed.
+        target: Path of the file; its folders are created.
         progress: Whether to show a progress bar on stderr.
 
     Returns:
         `target`.
 
     Raises:
-        UserError: The address is not https, the file does not have this checksum (nothing is kept then), or it cannot
-            be stored.
+        UserError: The address is not https, the checksum differs (nothing is kept then), or the file cannot be stored.
         DownloadError: The file cannot be fetched.
     """
     check_address(url, "url")
@@ -79,7 +78,7 @@ def download(url: str, checksum: str, target: Path, *, progress: bool = True) ->
 
 
 def _reason(error: Exception) -> str:
-    """Says shortly why a request failed."""
+    """Returns briefly why a request failed."""
     response = getattr(error, "response", None)
     if response is not None:
         return f"cannot be downloaded (the server answers {response.status_code})"

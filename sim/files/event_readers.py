@@ -1,7 +1,7 @@
 """Parsers of logs of recommendations: any CSV, TSV or Parquet table of events, the files of Diginetica and KuaiRand.
 
-Text arrives from `sim.files.text_table` as strings with line numbers, a chunk at a time; here whole columns of it
-become times, feedback and ids, and the first value that cannot is reported with its line.
+`sim.files.text_table` provides the text as strings with line numbers, chunk by chunk; here whole columns are converted
+to times, feedback and ids, and the first invalid value is reported with its line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 EVENT_PARSER_VERSION = 1
-"""Raise this when the same files would be parsed to another log than before; cached logs then expire."""
+"""Increment when the same files would be parsed differently; cached logs then expire."""
 
 EVENT_READERS = ("events_table", "diginetica", "kuairand")
 IGNORE = "ignore"
@@ -32,7 +32,7 @@ FeedbackChoice = Literal["skip", "click", "order", "ignore"]
 FEEDBACK_CHOICES = (*FEEDBACK_NAMES, IGNORE)
 TimeFormat = Literal["seconds", "milliseconds", "text"]
 OrderProxy = Literal["is_like", "is_follow", "is_comment", "is_forward", "long_view", "is_profile_enter"]
-"""Columns of KuaiRand that may stand in for orders: 0 or 1, and more than a click (dislikes are none)."""
+"""Columns of KuaiRand that may count as orders: 0 or 1, and stronger than a click (dislikes are excluded)."""
 _END_OF_TIME = 253_402_300_800  # the year 10,000
 _TEXT_TIME = r"^\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}:\d{2}(\.\d+)?( ?UTC|Z)?)?$"
 _COLUMN_KEYS = "data.user_column, data.item_column, data.time_column, data.feedback_column and data.session_column"
@@ -42,7 +42,7 @@ _COLUMN_KEYS = "data.user_column, data.item_column, data.time_column, data.feedb
 class EventColumns:
     """A log as columns; what `sim.tables.events.build_event_log` takes, with ids as indices.
 
-    The rows are in the order of the files, those of KuaiRand in the order of time.
+    The rows are in the order of the files (of KuaiRand, in order of time).
 
     Attributes:
         users: [R] int32 index into `user_ids`.
@@ -65,21 +65,21 @@ class EventColumns:
 
 @dataclass(frozen=True)
 class EventLayout:
-    """How a table of events is written.
+    """The layout of a table of events.
 
     Attributes:
         user_column: Name of the column of user ids.
         item_column: Name of the column of item ids.
         time_column: Name of the column of times.
-        feedback_column: Name of the column of event names; None if the file or nothing tells events apart.
+        feedback_column: Name of the column of event names; None if the file determines the feedback, or all are clicks.
         session_column: Name of the column of sessions, or None.
         separator: One character; None goes by the file's ending.
         header: Names of the first columns where files have no header; empty where they have one.
         time_format: Unused where a Parquet column holds dates or datetimes.
         feedback_of_event: Event name -> one of `FEEDBACK_CHOICES`.
-        ignore_unknown: Whether events of other names are left out; else they are an error.
-        feedback_of_file: File name pattern -> feedback of all its rows; files of no pattern are left out. Empty: all
-            files are read, and without feedback column all rows are clicks.
+        ignore_unknown: Whether events with other names are ignored; otherwise they are an error.
+        feedback_of_file: File name pattern -> feedback of all rows; files that match none are ignored. Empty: all
+            files are read, and without a feedback column all rows are clicks.
     """
 
     user_column: str
@@ -96,7 +96,7 @@ class EventLayout:
 
     @property
     def names(self) -> list[str]:
-        """The wanted columns; one that has two roles comes once."""
+        """The columns to read; one with two roles is listed once."""
         named = (self.user_column, self.item_column, self.time_column, self.feedback_column, self.session_column)
         return list(dict.fromkeys(name for name in named if name is not None))
 
@@ -108,10 +108,10 @@ def read_events(
 
     Args:
         reader: One of `EVENT_READERS`.
-        sources: Its files in a fixed order.
-        layout: How a generic table is written; used by the reader "events_table" alone.
-        limits: What compressed files may unpack to.
-        order_proxy: Columns that count as orders; used by the reader "kuairand" alone.
+        sources: The files of the log in a fixed order.
+        layout: The layout of a generic table; only used by the reader "events_table".
+        limits: Limits on the size of unpacked files.
+        order_proxy: Columns that count as orders; only used by the reader "kuairand".
 
     Raises:
         UserError: A file is missing, empty, damaged, of another layout, or has a malformed line or value.
@@ -126,7 +126,7 @@ def read_events(
 
 
 def _as_columns(frames: list[pl.DataFrame], where: str) -> EventColumns:
-    """Joins frames of the columns user, item, time, feedback and perhaps session."""
+    """Concatenates frames with the columns user, item, time, feedback and possibly session."""
     import polars as pl
 
     table = pl.concat(frames)
@@ -141,31 +141,31 @@ def _as_columns(frames: list[pl.DataFrame], where: str) -> EventColumns:
 
 
 def _index(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the place of every text's id among the distinct ids, and those, ascending."""
+    """Returns the index of every text's id in the distinct ids, and these ids, ascending."""
     import polars as pl
 
     distinct = column.unique(maintain_order=True)
     texts = distinct
     if texts.str.ends_with(".0").all():
-        # Integers that went through floating-point numbers, as in JData; texts of another kind stay as they are.
+        # Integers that were written as floats ("7.0"), as in JData; other texts are unchanged.
         shortened = texts.str.strip_suffix(".0")
         texts = shortened if identifiers(shortened).dtype.kind == "i" else texts
     ids = identifiers(texts)
     order = np.argsort(ids, kind="stable")
-    places = np.empty(len(ids), np.int32)
-    places[order] = np.arange(len(ids), dtype=np.int32)
-    return column.replace_strict(distinct, pl.Series(places)).to_numpy(), ids[order]
+    ranks = np.empty(len(ids), np.int32)
+    ranks[order] = np.arange(len(ids), dtype=np.int32)
+    return column.replace_strict(distinct, pl.Series(ranks)).to_numpy(), ids[order]
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Some rows of a file as strings (of a Parquet file, also dates and datetimes).
+    """Rows of a file as strings (from a Parquet file, also dates and datetimes).
 
     Attributes:
         frame: The rows.
-        source: Their file.
+        source: The file.
         first: Number of the first row in the file.
-        unit: What the file consists of, "line" or "row".
+        unit: "line" or "row", for messages.
     """
 
     frame: pl.DataFrame
@@ -174,12 +174,12 @@ class _Rows:
     unit: str = "line"
 
     def refuse(self, column: str, bad: pl.Series, problem: str, do: str) -> None:
-        """Raises the UserError of the first bad row, if there is one.
+        """Raises a UserError that names the first invalid row, if any.
 
         Args:
-            column: The column with the bad value.
-            bad: Which rows are bad.
-            problem: What is wrong with the value, following it.
+            column: The column with the invalid value.
+            bad: Bool, the invalid rows.
+            problem: What is wrong with the value; it follows the value in the message.
             do: What to do about it.
         """
         if bad.any():
@@ -189,7 +189,7 @@ class _Rows:
             raise UserError(what, where=str(self.source), do=do)
 
     def ids(self, column: str) -> pl.Series:
-        """Returns a column whose values must be ids."""
+        """Returns a column of ids, after checking them."""
         texts = self.frame[column]
         do = f"Expected ids of 1 to {MAX_ID_CHARACTERS} characters. Mend or remove the {self.unit}."
         self.refuse(column, texts == "", "is empty", do)
@@ -217,12 +217,12 @@ class _Rows:
         return numbers // 1000 if time_format == "milliseconds" else numbers
 
     def numeric_times(self, column: str, unit: str, otherwise: str = "") -> pl.Series:
-        """Returns a column of times in "seconds" or "milliseconds" since 1970 as whole numbers of that unit.
+        """Returns a column of times in "seconds" or "milliseconds" since 1970 as integers of that unit.
 
         Args:
             column: The column.
-            unit: Of its numbers.
-            otherwise: Advice where the column holds something else; empty: to mend the file.
+            unit: The unit of its numbers.
+            otherwise: Advice if the column contains something else; empty: to correct the file.
         """
         import polars as pl
 
@@ -239,7 +239,7 @@ class _Rows:
     def codes(
         self, column: str, code_of_text: Mapping[str, int], do: str, *, ignore_unknown: bool = False
     ) -> pl.Series:
-        """Returns the code of every value, null for unknown ones if they are ignored."""
+        """Returns the code of every value; null for unknown ones if these are ignored."""
         import polars as pl
 
         texts = self.frame[column]
@@ -254,7 +254,7 @@ class _Rows:
 
 
 def _read_tables(sources: Sequence[Source], layout: EventLayout, limits: SizeLimits) -> list[pl.DataFrame]:
-    """Returns the events of all files, a frame per chunk."""
+    """Returns the events of all files, one frame per chunk."""
     frames = []
     for source, feedback in _feedback_of_sources(sources, layout.feedback_of_file):
         for rows in _rows_of_table(source, layout, limits):
@@ -265,7 +265,7 @@ def _read_tables(sources: Sequence[Source], layout: EventLayout, limits: SizeLim
 def _feedback_of_sources(
     sources: Sequence[Source], feedback_of_file: Mapping[str, str]
 ) -> list[tuple[Source, str | None]]:
-    """Returns the files to read and the feedback that each file's name tells (None if it tells none)."""
+    """Returns the files to read, each with the feedback that its name determines (None if it does not)."""
     if not feedback_of_file:
         return [(source, None) for source in sources]
     names = [_file_name(source) for source in sources]
@@ -276,15 +276,15 @@ def _feedback_of_sources(
                 where=str(sources[0].path.parent),
                 do="Store that file too, or remove the pattern.",
             )
-    found: list[tuple[Source, str | None]] = []
+    chosen: list[tuple[Source, str | None]] = []
     for source, name in zip(sources, names, strict=True):
         patterns = [pattern for pattern in feedback_of_file if fnmatch.fnmatchcase(name, pattern)]
         if len(patterns) > 1:
             what = f"two patterns of data.feedback_of_file match it: {', '.join(map(repr, patterns))}"
             raise UserError(what, where=str(source), do="Make them exclude each other.")
         if patterns:
-            found.append((source, feedback_of_file[patterns[0]]))
-    return found
+            chosen.append((source, feedback_of_file[patterns[0]]))
+    return chosen
 
 
 def _file_name(source: Source) -> str:
@@ -293,7 +293,7 @@ def _file_name(source: Source) -> str:
 
 
 def _rows_of_table(source: Source, layout: EventLayout, limits: SizeLimits) -> Iterator[_Rows]:
-    """Yields the rows of a file as strings, a chunk at a time."""
+    """Yields the rows of a file as strings, chunk by chunk."""
     if not is_parquet(source):
         header, separator = layout.header, layout.separator
         for first, frame in read_texts(source, layout.names, separator=separator, header=header, limits=limits):
@@ -305,15 +305,15 @@ def _rows_of_table(source: Source, layout: EventLayout, limits: SizeLimits) -> I
     columns = []
     for column in table:
         if column.dtype.is_nested():
-            found = f"column {column.name!r} has type {column.dtype}"
-            raise UserError(found, where=str(source), do="Expected numbers, strings or times.")
+            problem = f"column {column.name!r} has type {column.dtype}"
+            raise UserError(problem, where=str(source), do="Expected numbers, strings or times.")
         is_moment = column.name == layout.time_column and column.dtype in (pl.Datetime, pl.Date)
         columns.append(column if is_moment else column.cast(pl.String).fill_null(""))
     yield _Rows(pl.DataFrame(columns), source, 1, "row")
 
 
 def _events_of_rows(rows: _Rows, layout: EventLayout, feedback_of_file: str | None) -> pl.DataFrame:
-    """Returns the events of some rows, without those to be ignored."""
+    """Returns the events of some rows, without ignored ones."""
     import polars as pl
 
     if layout.feedback_column is not None:
@@ -334,7 +334,7 @@ def _events_of_rows(rows: _Rows, layout: EventLayout, feedback_of_file: str | No
     return pl.DataFrame(columns).filter(pl.col("feedback") < FEEDBACK_CHOICES.index(IGNORE))
 
 
-# Diginetica (CIKM Cup 2016, track 2): every query with the items that it showed; clicks on them; purchases by session
+# Diginetica (CIKM Cup 2016, track 2): queries with the items shown, clicks on them, and purchases by session
 
 _DIGINETICA_FILES = {
     "train-queries.csv": ["queryId", "sessionId", "userId", "timeframe", "eventdate", "items", "is.test"],
@@ -345,19 +345,20 @@ _UNKNOWN_USER = "NA"
 
 
 def _read_diginetica(sources: Sequence[Source], limits: SizeLimits) -> list[pl.DataFrame]:
-    """Returns the shown items as events, a frame per chunk of queries.
+    """Returns the shown items as events, one frame per chunk of queries.
 
-    Queries of the contest's test part, whose answers were withheld, and clicks and purchases of items that were not
-    shown are left out. A session whose user is unknown counts as a user of its own.
+    Ignored are queries of the contest's test set, whose answers were withheld, and clicks and purchases of items that
+    were not shown. A session without a known user counts as a separate user.
     """
     import polars as pl
 
+    # All files must be present.
     of_name = {_file_name(source): source for source in sources}
     for name in _DIGINETICA_FILES:
         if name not in of_name:
-            found = f"there is no {name} among {', '.join(list(of_name)[:5])}"
+            problem = f"there is no {name} among {', '.join(list(of_name)[:5])}"
             raise UserError(
-                found, where=str(sources[0].path.parent), do="Store all files of the contest's training set."
+                problem, where=str(sources[0].path.parent), do="Store all files of the contest's training set."
             )
 
     def rows_of(name: str) -> Iterator[_Rows]:
@@ -365,12 +366,14 @@ def _read_diginetica(sources: Sequence[Source], limits: SizeLimits) -> list[pl.D
         for first, frame in read_texts(of_name[name], columns, separator=";", header=(), limits=limits):
             yield _Rows(frame, of_name[name], first)
 
+    # What was clicked in a query, or bought in a session.
     clicked, bought = (
         pl.concat([rows.frame.select(map(rows.ids, _DIGINETICA_FILES[name])) for rows in rows_of(name)]).unique()
         for name in ("train-clicks.csv", "train-purchases.csv")
     )
     clicked = clicked.with_columns(clicked=pl.lit(True))
     bought = bought.with_columns(bought=pl.lit(True))
+    # The feedback on every shown item.
     frames = []
     for rows in rows_of("train-queries.csv"):
         shown = _shown_items(rows)
@@ -382,7 +385,7 @@ def _read_diginetica(sources: Sequence[Source], limits: SizeLimits) -> list[pl.D
 
 
 def _shown_items(rows: _Rows) -> pl.DataFrame:
-    """Returns queryId, sessionId, user, time and itemId of every item that some queries showed, in the order shown."""
+    """Returns queryId, sessionId, user, time and itemId of every item shown by some queries, in the order shown."""
     import polars as pl
 
     day = rows.times("eventdate", "text")
@@ -404,14 +407,14 @@ def _shown_items(rows: _Rows) -> pl.DataFrame:
     return queries.filter(is_test == 0).explode("itemId").filter(pl.col("itemId") != "")
 
 
-# KuaiRand: every video that was shown, with flags of what its user did
+# KuaiRand: every shown video with flags of what the user did
 
 
 def _read_kuairand(sources: Sequence[Source], order_proxy: Sequence[str], limits: SizeLimits) -> list[pl.DataFrame]:
-    """Returns the shown videos as events, in the order of their milliseconds.
+    """Returns the shown videos as events, sorted by their time in milliseconds.
 
-    A video counts as ordered where any flag of `order_proxy` is 1 (whatever is_click says), else as clicked where
-    is_click is 1.
+    A video counts as ordered if any flag of `order_proxy` is 1 (whatever is_click says), else as clicked if is_click
+    is 1.
     """
     import polars as pl
 
@@ -429,7 +432,7 @@ def _read_kuairand(sources: Sequence[Source], order_proxy: Sequence[str], limits
                 "time": rows.numeric_times("time_ms", "milliseconds"),
             }
             frames.append(pl.DataFrame(events).with_columns(feedback=pl.max_horizontal(answers)))
-    # Files overlap in time, and seconds would not tell which of two videos swiped through came first.
+    # The files overlap in time, and seconds do not tell which of two quickly skipped videos came first.
     shown = pl.concat(frames).sort("time", maintain_order=True)
     frames.clear()
     return [shown.with_columns(pl.col("time") // 1000)]

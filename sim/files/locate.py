@@ -1,12 +1,12 @@
-"""Where the files of a data set are, and where parsed tables are kept: what all kinds of data sets have in common.
+"""Where the files of a data set are and where parsed tables are cached, for all kinds of data sets.
 
-Where files are looked for, first match wins (`data.root` is the folder; if null, the environment variable
-TPGR_JAX_DATA; if unset, the user's cache folder):
+Files are searched in this order, and the first match is used (`data.root` is the folder; if null, that of the
+environment variable TPGR_JAX_DATA; if unset, the user's cache folder):
 
-1. `data.path`, if it is set, alone;
-2. each entry of `data.files` in order, as it is and with `.gz`; `*` matches any characters (several files then);
+1. only `data.path`, if it is set;
+2. each entry of `data.files` in order, as written and with `.gz`; `*` matches any characters and several files;
 3. the archive `data.archive` with its member `data.member`;
-4. only if `data.root` itself is set: the bare names of `data.files` in the root (it may be the data set's own folder).
+4. only if `data.root` itself is set: the bare names of `data.files` in the root (the data set's own folder).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sim.files.sources import SizeLimits, Source, find_members, natural_order
 
 @dataclass(frozen=True)
 class FilesConfig:
-    """The settings that all kinds of data sets share; `conf/data/*.yaml` hold the values and say more."""
+    """The settings that all data sets share; `conf/data/*.yaml` contain and explain the values."""
 
     name: str
     reader: str
@@ -53,12 +53,12 @@ class FilesConfig:
 
     @property
     def separator_character(self) -> str | None:
-        """The column separator itself, None for the one that the file's ending implies."""
+        """The separator as a character; None: the file's extension determines it."""
         return "\t" if self.separator == "tab" else self.separator or None
 
     @property
     def limits(self) -> SizeLimits:
-        """What a compressed file may unpack to."""
+        """The limits on unpacked sizes."""
         return SizeLimits(max_bytes=int(self.max_unpacked_gib * 2**30))
 
     @property
@@ -73,27 +73,27 @@ class FilesConfig:
 
     @property
     def archive_path(self) -> Path | None:
-        """Where the archive belongs."""
+        """The path of the archive."""
         return self.root_folder / self.archive if self.archive else None
 
     def stored_sources(self) -> list[Source]:
-        """Returns the files of the data set in a fixed order; none if they are not there.
+        """Returns the files of the data set in a fixed order; an empty list if there are none.
 
         Raises:
-            UserError: A file that was named is missing, or an archive damaged.
+            UserError: `data.path` does not exist, or an archive is damaged.
         """
         if self.path:
             return [self._named_source(Path(self.path).expanduser())]
         root, archive = self.root_folder, self.archive_path
         for entry in self.files:
-            if found := _matches(root, entry):
-                return found
+            if sources := _matches(root, entry):
+                return sources
         if archive is not None and (archive.is_file() or archive.is_dir()):
             return self.members(archive)
         if self.root:
             for entry in self.files:
-                if found := _matches(root, Path(entry).name):
-                    return found
+                if sources := _matches(root, Path(entry).name):
+                    return sources
         return []
 
     def members(self, archive: Path) -> list[Source]:
@@ -101,9 +101,9 @@ class FilesConfig:
         return [Source(archive, member) for member in find_members(archive, self.member or "*")]
 
     def what_was_missed(self) -> str:
-        """Says which files are not there."""
-        places = [f"{entry}[.gz]" for entry in self.files] + ([self.archive] if self.archive else [])
-        return f"no files of this data set under {self.root_folder} (looked for {', '.join(places)})"
+        """Returns a message that names the missing files."""
+        searched = [f"{entry}[.gz]" for entry in self.files] + ([self.archive] if self.archive else [])
+        return f"no files of this data set under {self.root_folder} (looked for {', '.join(searched)})"
 
     def _named_source(self, path: Path) -> Source:
         if path.suffix.lower() != ".zip":
@@ -116,7 +116,7 @@ class FilesConfig:
 
 
 STORE_THEM = f"Store its files there, or set data.root or {ROOT_VARIABLE} to the folder that holds them."
-"""Advice to users whose files are not found."""
+"""Advice for users whose files are not found."""
 
 
 def bad_setting(key: str, problem: str, do: str) -> UserError:
@@ -125,7 +125,7 @@ def bad_setting(key: str, problem: str, do: str) -> UserError:
 
 
 def fingerprint(source: Source) -> list[Any]:
-    """Returns what tells one version of a file from another; a missing file is reported when it is read."""
+    """Identifies the version of a file; a missing file is reported when it is read."""
     try:
         status = source.path.stat()
     except OSError:
@@ -134,33 +134,33 @@ def fingerprint(source: Source) -> list[Any]:
 
 
 def describe_sources(sources: list[Source]) -> str:
-    """Returns the files for people."""
+    """Returns the files as text for messages."""
     more = f" and {len(sources) - 1:,} more" if len(sources) > 1 else ""
     return f"{sources[0]}{more}"
 
 
-def check_count(name: str, source: str, what: str, found: int, expected: int | None) -> None:
-    """Refuses a table with another count than the data set is known to have.
+def check_count(name: str, source: str, what: str, count: int, expected: int | None) -> None:
+    """Checks a count of a table against that of the data set.
 
     Raises:
-        UserError: The counts differ; None expects nothing.
+        UserError: The count differs from `expected` (None: anything is accepted).
     """
-    if expected is not None and found != expected:
+    if expected is not None and count != expected:
         raise UserError(
-            f"holds {found:,} {what} where {name} has {expected:,}: another data set, or an incomplete file",
+            f"holds {count:,} {what} where {name} has {expected:,}: another data set, or an incomplete file",
             where=source,
             do=f"Get the right file, or set data.expected_{what}=null (and the other expected_*) to take it.",
         )
 
 
 def _matches(root: Path, entry: str) -> list[Source]:
-    """Returns the existing files that an entry of `data.files` names; of a file and its gzip, the file."""
+    """Returns the existing files that match an entry of `data.files`; of a file and its gzip, only the file."""
     if "*" in entry:
-        found = {*root.glob(entry), *root.glob(f"{entry}.gz")}
-        twice = {path for path in found if path.suffix == ".gz" and path.with_suffix("") in found}
-        return [Source(path) for path in sorted(found - twice, key=_reading_order)]
+        paths = {*root.glob(entry), *root.glob(f"{entry}.gz")}
+        twice = {path for path in paths if path.suffix == ".gz" and path.with_suffix("") in paths}
+        return [Source(path) for path in sorted(paths - twice, key=_reading_order)]
     for name in (entry, f"{entry}.gz"):
-        # A folder or a dangling link of this name is reported when it is read, rather than passed over.
+        # A folder or a dangling link with this name is reported when it is read, not ignored here.
         if os.path.lexists(root / name):
             return [Source(root / name)]
     return []

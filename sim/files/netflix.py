@@ -6,36 +6,32 @@ import datetime
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.errors import UserError
 from sim.files.sources import Chunk, SizeLimits, Source, read_chunks, shorten
-from sim.files.text_table import BadLineError, Columns, careful_lines, check_field_count, compact, parse_integer
+from sim.files.text_table import (
+    BadLineError,
+    Columns,
+    careful_lines,
+    check_field_count,
+    compact,
+    parse_integer,
+    read_csv,
+)
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _EXPECTED = "a line 'movie:' or a line 'user,rating,YYYY-MM-DD' with an integer rating"
-_MAX_USER_DIGITS = 9
-
-
-_FIRST_YEAR, _END_YEAR = 1970, 2038
-
-
-def _seconds_of_dates() -> np.ndarray:
-    """Returns int32 seconds since 1970 by (year, month, day) place; -1 where there is no such day."""
-    table = np.full((_END_YEAR - _FIRST_YEAR, 12, 31), -1, np.int32)
-    days = np.arange(np.datetime64(f"{_FIRST_YEAR}-01-01"), np.datetime64(f"{_END_YEAR}-01-01"))
-    months = days.astype("datetime64[M]")
-    year, month = np.divmod(months.astype(np.int64), 12)
-    table[year, month, (days - months).astype(np.int64)] = days.astype(np.int64) * 86_400
-    return table.ravel()
-
-
-_DATE_SECONDS = _seconds_of_dates()
+_CHUNK_BYTES = 1 << 23  # Polars' tables of a chunk take several times its bytes
 
 
 @dataclass
 class _NetflixParts:
-    """Columns collected so far and the movie that the next rating belongs to (None at the start of a file)."""
+    """The columns so far, and the movie of the next rating (None at the start of a file)."""
 
     users: list[np.ndarray] = field(default_factory=list)
     items: list[np.ndarray] = field(default_factory=list)
@@ -59,12 +55,12 @@ def read_netflix(sources: Iterable[Source], limits: SizeLimits) -> Columns:
     for source in sources:
         names.append(str(source))
         parts.movie = None
-        for chunk in read_chunks(source, limits):
+        for chunk in read_chunks(source, limits, _CHUNK_BYTES):
             if not _parse_chunk(chunk.data, parts):
                 _parse_carefully(chunk, source, parts)
     if not parts.users or not sum(map(len, parts.users)):
         raise UserError("no ratings found", where=", ".join(names[:3]) or "netflix", do="Get a complete copy.")
-    # One column after the other, so that the parts of only one are held twice.
+    # One column after the other, so that only one is in memory twice.
     columns = []
     for column in (parts.users, parts.items, parts.ratings, parts.timestamps):
         columns.append(np.concatenate(column))
@@ -73,68 +69,47 @@ def read_netflix(sources: Iterable[Source], limits: SizeLimits) -> Columns:
 
 
 def _parse_chunk(data: bytes, parts: _NetflixParts) -> bool:
-    """Parses whole lines with array arithmetic on their bytes; returns False, adding nothing, if anything is unusual.
+    """Parses whole lines with Polars; returns False, adding nothing, if anything is unusual."""
+    import polars as pl
 
-    The tail of a rating line has a fixed width, ",r,YYYY-MM-DD"; what precedes it must be 1 to 9 digits.
-    """
-    text = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(text == ord("\n"))
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    is_header = text[np.maximum(ends - 1, 0)] == ord(":")
-    if (ends == starts).any() or (parts.movie is None and not is_header[0]):
+    # Only these bytes: no blanks, quotes or letters, which Polars might read differently.
+    if data.translate(None, b"0123456789,-:\n"):
         return False
-    movies = _digits_before(text, starts[is_header], ends[is_header] - 1, _MAX_USER_DIGITS)
-    rows = ~is_header
-    tails = ends[rows] - 13
-    if movies is None or (len(tails) and tails.min() < 0):
+    lines, num_movies = data.count(b"\n"), data.count(b":")
+    # Polars pads short lines and refuses long ones, so the right total of separators means that no line is short.
+    if data.count(b",") != 2 * (lines - num_movies):
         return False
-    users = _digits_before(text, starts[rows], tails, _MAX_USER_DIGITS)
-    values = _fixed_digits(text, tails)
-    if users is None or values is None:
+    schema = {"id": pl.Int64, "rating": pl.UInt8, "date": pl.String}
+    table = read_csv(data.replace(b":", b",,"), ",", schema)
+    if table is None or table.height != lines or table["id"].null_count():
         return False
-    ratings, seconds = values
-    owners = np.concatenate([[-1 if parts.movie is None else parts.movie], movies])
-    parts.add(users, owners[np.cumsum(is_header)[rows]], ratings, seconds)
-    parts.movie = int(owners[-1])
+    is_movie, is_rating = table["rating"].is_null(), table["date"].is_not_null()
+    if is_movie.sum() != num_movies or (is_movie == is_rating).any():
+        return False
+
+    # Each rating belongs to the movie line before it, which may be in an earlier chunk.
+    before = pl.lit(parts.movie, pl.Int64)
+    movie = pl.when(is_movie).then("id").forward_fill().fill_null(before).alias("movie")
+    table = table.with_columns(movie)
+    rows = table.filter(is_rating)
+    seconds = _seconds_of_dates(rows["date"])
+    if seconds is None or rows["movie"].null_count():
+        return False
+    parts.add(rows["id"].to_numpy(), rows["movie"].to_numpy(), rows["rating"].to_numpy(), seconds)
+    parts.movie = int(table["movie"][-1])
     return True
 
 
-def _digits_before(text: np.ndarray, starts: np.ndarray, ends: np.ndarray, most: int) -> np.ndarray | None:
-    """Returns the numbers written at [start, end) of each line, or None if one is not 1 to `most` digits."""
-    lengths = ends - starts
-    if len(lengths) == 0:
-        return np.zeros(0, np.int32)
-    if lengths.min() < 1 or lengths.max() > most:
-        return None
-    numbers = np.zeros(len(starts), np.int32)
-    for place in range(int(lengths.max())):
-        digit = text[np.minimum(starts + place, ends - 1)] - np.uint8(ord("0"))
-        inside = place < lengths
-        if (digit[inside] > 9).any():
-            return None
-        numbers = np.where(inside, numbers * 10 + digit, numbers)
-    return numbers
+def _seconds_of_dates(dates: pl.Series) -> np.ndarray | None:
+    """Parses each distinct date once, by the rules of the careful path; returns None if one is malformed."""
+    import polars as pl
 
-
-def _fixed_digits(text: np.ndarray, tails: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns the rating and the seconds of the tails ",r,YYYY-MM-DD", or None if one is not exactly that."""
-    for place, character in ((0, ","), (2, ","), (7, "-"), (10, "-")):
-        if (text[tails + place] != ord(character)).any():
-            return None
-    digits = []
-    for place in (1, 3, 4, 5, 6, 8, 9, 11, 12):
-        digit = text[tails + place] - np.uint8(ord("0"))
-        if (digit > 9).any():
-            return None
-        digits.append(digit.astype(np.int32))
-    rating, *year, month1, month2, day1, day2 = digits
-    years = year[0] * 1000 + year[1] * 100 + year[2] * 10 + year[3]
-    months, days = month1 * 10 + month2, day1 * 10 + day2
-    inside = (years >= _FIRST_YEAR) & (years < _END_YEAR) & (months >= 1) & (months <= 12) & (days >= 1) & (days <= 31)
-    if not inside.all():
+    distinct = dates.unique()
+    try:
+        seconds = pl.Series([_seconds_of(date) for date in distinct.to_list()], dtype=pl.Int64)
+    except BadLineError:
         return None
-    seconds = _DATE_SECONDS[((years - _FIRST_YEAR) * 12 + months - 1) * 31 + days - 1]
-    return None if (seconds < 0).any() else (rating, seconds)
+    return dates.replace_strict(distinct, seconds).to_numpy()
 
 
 def _parse_carefully(chunk: Chunk, source: Source, parts: _NetflixParts) -> None:

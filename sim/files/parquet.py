@@ -22,16 +22,16 @@ _PARQUET = (".parquet", ".pq")
 
 
 def is_parquet(source: Source) -> bool:
-    """Returns whether a source is a Parquet file, by its ending."""
+    """Returns whether a source is a Parquet file, judging by its extension."""
     return source.path.suffix.lower() in _PARQUET
 
 
 def read_parquet_columns(path: Path, names: Sequence[str], keys: str) -> pl.DataFrame:
-    """Returns the wanted columns of a Parquet file.
+    """Reads columns of a Parquet file.
 
     Args:
         path: The file.
-        names: The wanted columns, without repetitions.
+        names: Names of the columns, without repetitions.
         keys: The settings that name them, for messages.
 
     Raises:
@@ -69,10 +69,10 @@ polars.read_parquet(path, columns=[name for name in names if name in schema], gl
 
 
 def _try_parquet(path: Path, names: Sequence[str]) -> None:
-    """Reads a Parquet file in another process: damage can make the library end the process that reads it.
+    """Reads a Parquet file in another process first: on a damaged file the library may abort the process.
 
     Raises:
-        UserError: That process did not come to a good end.
+        UserError: That process failed.
     """
     trial = [sys.executable, "-c", _PARQUET_TRIAL, str(path), *names]
     finished = subprocess.run(trial, stdin=subprocess.DEVNULL, capture_output=True, check=False)
@@ -105,8 +105,8 @@ def _bad_parquet(where: str, error: Exception | str) -> UserError:
 
 
 def _wrong_type(column: Any, where: str, expected: str) -> UserError:
-    found = f"column {column.name!r} has type {column.dtype}"
-    return UserError(found, where=where, do=f"Expected {expected}.")
+    problem = f"column {column.name!r} has type {column.dtype}"
+    return UserError(problem, where=where, do=f"Expected {expected}.")
 
 
 def _parquet_ids(column: Any, where: str) -> np.ndarray:

@@ -31,7 +31,7 @@ from sim.files.text_table import (
 )
 
 PARSER_VERSION = 1
-"""Raise this when the same file would be parsed to another table than before; cached tables then expire."""
+"""Increment when the same file would be parsed differently; cached tables then expire."""
 
 READERS = ("movielens_dat", "movielens_data", "movielens_csv", "netflix", "table")
 _CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
@@ -46,7 +46,7 @@ def read_ratings(
         reader: One of `READERS`.
         sources: The files in a fixed order. Only "netflix" takes more than one.
         layout: Columns of a generic table; unused by the other readers.
-        limits: What compressed files may unpack to.
+        limits: Limits on the size of unpacked files.
 
     Returns:
         The columns; ids are integers where the whole column consists of plain integers, else strings (so "007" and
@@ -85,10 +85,10 @@ def _read_lines(source: Source, parser: LineParser[list[np.ndarray]], limits: Si
 
 
 def _check_last_timestamp(timestamps: np.ndarray, source: Source) -> None:
-    """Refuses a last timestamp that lost digits, where the file ends without a line end.
+    """Refuses a last timestamp that seems to have lost digits in a file whose last line is unterminated.
 
-    Losing a digit divides a timestamp by ten, which puts it before all others; a complete file would need its oldest
-    rating in its last line, with fewer digits, and no line end there.
+    A lost digit divides a timestamp by ten, so that it precedes all others. A complete file would look the same only if
+    its last line were unterminated and had the oldest timestamp, with fewer digits.
     """
     if len(timestamps) < 2:
         return
@@ -118,7 +118,7 @@ class _Delimited(LineParser[list[np.ndarray]]):
     def parse_chunk(self, data: bytes) -> list[np.ndarray] | None:
         import polars as pl
 
-        # Only these bytes: no blanks, quotes, exponents, NaN or letters, which Polars would read in its own way.
+        # Only these bytes: no blanks, quotes, exponents, NaN or letters, which Polars might read differently.
         if data.translate(None, self._allowed):
             return None
         separator = self.separator
@@ -173,7 +173,7 @@ class _Table(NamedColumns[list[np.ndarray]]):
 
     def read_header(self, line: str) -> bool:
         is_header = super().read_header(line)
-        self.timestamp_is_last = len(self.places) == 4 and self.places[3] == self.num_columns - 1
+        self.timestamp_is_last = len(self.column_indices) == 4 and self.column_indices[3] == self.num_columns - 1
         return is_header
 
     def parse_chunk(self, data: bytes) -> list[np.ndarray] | None:
@@ -216,15 +216,15 @@ def _identifier_array(texts: Sequence[str]) -> np.ndarray:
 
 def _unique_numbers(column: Any) -> np.ndarray | None:
     """Parses each distinct rating once, by the rules of the careful path."""
-    distinct, places = _factorise(column)
+    distinct, index = _factorise(column)
     try:
-        return np.array([parse_number(text, "rating") for text in distinct], np.float64)[places]
+        return np.array([parse_number(text, "rating") for text in distinct], np.float64)[index]
     except BadLineError:
         return None
 
 
 def _factorise(column: Any) -> tuple[list[str], np.ndarray]:
-    """Returns the distinct texts of a column and the place of each row's text among them."""
+    """Returns the distinct texts of a column, and the index of each row's text in them."""
     import polars as pl
 
     distinct = column.unique(maintain_order=True)

@@ -1,6 +1,6 @@
 """Source files of ratings: plain, gzip or a member of a zip archive, read as checked chunks of whole lines.
 
-Nothing is unpacked to disk. Every way in which a file can be unreadable becomes one `UserError` that names it.
+Nothing is unpacked to disk. Any reason why a file cannot be read becomes a `UserError` that names the file.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class SizeLimits:
     """Guards against decompression bombs.
 
     Attributes:
-        max_bytes: Most bytes that a compressed file may unpack to.
-        max_ratio: Largest allowed unpacked size over packed size; text of ratings packs about 5 to 1.
-        ratio_from: The ratio is only checked from this many unpacked bytes on.
+        max_bytes: Maximum unpacked size in bytes.
+        max_ratio: Maximum ratio of unpacked to packed size; ratings as text have about 5.
+        ratio_from: Unpacked size in bytes from which the ratio is checked.
     """
 
     max_bytes: int = 16 << 30
@@ -45,7 +45,7 @@ class SizeLimits:
     ratio_from: int = 1 << 24
 
     def check(self, unpacked: int, packed: int, where: str) -> None:
-        """Raises UserError if `packed` bytes must not become `unpacked` bytes."""
+        """Raises UserError if `packed` bytes may not unpack to `unpacked` bytes."""
         if unpacked > self.max_bytes:
             raise UserError(
                 f"unpacks to more than the allowed {self.max_bytes / 2**30:g} GiB",
@@ -62,7 +62,7 @@ class SizeLimits:
 
 @dataclass(frozen=True)
 class Source:
-    """One file of ratings: a path, and the name of the member if the path is a zip archive."""
+    """A data file: a path, and the name of the member if the path is a zip archive."""
 
     path: Path
     member: str | None = None
@@ -77,9 +77,9 @@ class Chunk:
     r"""Whole lines of a text file.
 
     Attributes:
-        data: The lines, each ended by `\n` (CRLF is normalised, a byte order mark and final blank lines are gone).
+        data: The lines, each terminated by `\n` (CRLF normalised, byte order mark and final blank lines removed).
         first_line: Number of the first line in the file, from 1.
-        unterminated: True if the file ends here without a line end after its last line.
+        unterminated: Whether this is the end of the file and its last line is not terminated.
     """
 
     data: bytes
@@ -107,7 +107,7 @@ def check_file(path: Path) -> None:
 
 
 def checksum(paths: Sequence[Path]) -> str:
-    """Returns "sha256:..." of one file's bytes, or, of several, of the lines "hash  name" in the order given.
+    """Returns "sha256:..." of one file; of several files, that of the lines "hash  name" in the given order.
 
     Raises:
         UserError: A file cannot be read.
@@ -134,34 +134,34 @@ def find_members(path: Path, pattern: str) -> list[str]:
     check_file(path)
     with _explained(str(path)), zipfile.ZipFile(path) as archive:
         names = [info.filename for info in archive.infolist() if not info.is_dir()]
-    found = sorted({name for name in names if fnmatch.fnmatchcase(name, pattern)}, key=natural_order)
-    if not found:
+    members = sorted({name for name in names if fnmatch.fnmatchcase(name, pattern)}, key=natural_order)
+    if not members:
         shown = ", ".join(shorten(name) for name in names[:5]) or "nothing"
         raise UserError(
             f"has no member {pattern}; it holds {shown}{', ...' if len(names) > 5 else ''}",
             where=str(path),
             do="Check that this is the right archive, and data.member.",
         )
-    return found
+    return members
 
 
 def natural_order(name: str) -> tuple[tuple[int, str], ...]:
-    """Sort key that puts `part_2` before `part_10`."""
+    """Sort key that orders `part_2` before `part_10`."""
     return tuple((int(digits or 0), text) for digits, text in re.findall(r"([0-9]*)([^0-9]*)", name))
 
 
 def shorten(text: str | bytes) -> str:
-    """Returns the repr of `text`, cut to a length fit for a message."""
+    """Returns the repr of `text`, shortened for a message."""
     cut = text[:MAX_SHOWN_CHARACTERS]
     return repr(cut) + ("..." if len(cut) < len(text) else "")
 
 
 def read_chunks(source: Source, limits: SizeLimits, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
-    """Yields the text of a source in order, as chunks of whole lines, in memory bounded by the chunk size.
+    """Yields the text of a source in order, as chunks of whole lines; memory is bounded by the chunk size.
 
     Args:
         source: The file; gzip is recognised by its first bytes.
-        limits: What a compressed file may unpack to.
+        limits: Limits on the size of unpacked files.
         chunk_bytes: Approximate bytes per chunk.
 
     Raises:
@@ -193,7 +193,7 @@ def _normalise(text: bytes) -> bytes:
 
 
 def _end_of_last_text_line(text: bytes) -> int:
-    """Returns where to cut: after the last ended line that is not blank, so that final blank lines stay behind."""
+    """Returns the end of the last terminated line that is not blank; final blank lines remain for the next chunk."""
     end = text.rfind(b"\n") + 1
     while True:
         blank = 2 if text.endswith(b"\n\r\n", 0, end) else 1 if text.endswith(b"\n\n", 0, end) else 0
@@ -203,7 +203,7 @@ def _end_of_last_text_line(text: bytes) -> int:
 
 
 def _read_blocks(source: Source, limits: SizeLimits, chunk_bytes: int) -> Iterator[bytes]:
-    """Yields the unpacked bytes of a source, watching their number."""
+    """Yields the unpacked bytes of a source while checking their number."""
     where, total = str(source), 0
     check_file(source.path)
     with _explained(where), _opened(source, limits) as (file, packed):
@@ -234,12 +234,12 @@ def _opened(source: Source, limits: SizeLimits) -> Iterator[tuple[BinaryIO, int 
 
 
 def _check_member(archive: zipfile.ZipFile, source: Source, limits: SizeLimits) -> zipfile.ZipInfo:
-    """Returns the entry of a member, refusing what an honest archive of ratings never holds."""
+    """Returns the entry of a member, after refusing unsafe ones (links, absolute paths, duplicates)."""
     name, where = cast(str, source.member), str(source)
     entries = [info for info in archive.infolist() if info.filename == name]
     if len(entries) != 1:
-        found = "has no such member" if not entries else f"holds this member {len(entries)} times"
-        raise UserError(found, where=where, do="Check that this is the right archive, and data.member.")
+        problem = "has no such member" if not entries else f"holds this member {len(entries)} times"
+        raise UserError(problem, where=where, do="Check that this is the right archive, and data.member.")
     info = entries[0]
     # orig_filename keeps what zipfile normalises away (backslashes and NUL bytes).
     for spelling in (name, info.orig_filename.replace("\\", "/")):
@@ -255,7 +255,7 @@ def _check_member(archive: zipfile.ZipFile, source: Source, limits: SizeLimits) 
 
 @contextmanager
 def _explained(where: str) -> Iterator[None]:
-    """Turns every error of opening, unpacking and reading into one UserError."""
+    """Turns any error of opening, unpacking or reading into a UserError."""
     try:
         yield
     except EOFError:
@@ -270,7 +270,7 @@ def _explained(where: str) -> Iterator[None]:
 
 
 def _unreadable(error: OSError, where: str) -> UserError:
-    """Says in plain words why a file cannot be opened."""
+    """Returns the UserError for a file that cannot be opened."""
     if isinstance(error, FileNotFoundError):
         return UserError("no such file", where=where, do="Check the path.")
     if isinstance(error, PermissionError):

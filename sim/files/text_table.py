@@ -1,9 +1,9 @@
 """Text tables, one row per line: a fast path over chunks, a careful path over lines.
 
-Every text parser has two paths. The fast path works on a chunk of lines at once and gives up (returns None) on anything
-it is not certain about. The careful path then reads the same chunk line by line with the standard library; it either
-names the first bad line or returns the values. So a row is never dropped or altered, and no library's leniency
-(skipped lines, padded fields, trimmed blanks) can reach the result.
+Every text parser has two paths. The fast path parses a whole chunk of lines and gives up (returns None) if anything is
+unusual. The careful path then reads the same chunk line by line with the standard library; it either returns the values
+or names the first malformed line. So no row is dropped or altered, and the leniency of a library (skipped lines, padded
+fields, stripped blanks) cannot affect the result.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _TABLE_SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 
 
 Part = TypeVar("Part")
-"""What a line parser makes of a chunk of lines."""
+"""The result of parsing a chunk of lines."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Ratings as columns, in the order of the file; what `sim.tables.ratings.build_rating_data` takes.
+    """Ratings as columns, in the order of the file: the input of `sim.tables.ratings.build_rating_data`.
 
     Attributes:
         users: [R] user ids, integers or strings.
@@ -55,7 +55,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class TableLayout:
-    """How a generic table names its columns; the timestamp column and the separator may be None (absent; by ending)."""
+    """Column names of a generic table. Timestamp None: no such column; separator None: by the file's extension."""
 
     user_column: str = "user"
     item_column: str = "item"
@@ -65,17 +65,17 @@ class TableLayout:
 
     @property
     def names(self) -> list[str]:
-        """The wanted columns: user, item, rating and, unless None, timestamp."""
+        """The columns to read: user, item, rating and, unless None, timestamp."""
         names = [self.user_column, self.item_column, self.rating_column]
         return names if self.timestamp_column is None else [*names, self.timestamp_column]
 
 
 class BadLineError(ValueError):
-    """What is wrong with one line; `read_ratings` never lets it out."""
+    """What is wrong with a line; readers turn it into a UserError."""
 
 
 class LineParser(abc.ABC, Generic[Part]):
-    """One layout of text: how to parse a whole chunk fast, and one line carefully."""
+    """A text layout: how to parse a whole chunk fast, and one line carefully."""
 
     expected = ""
     timestamp_is_last = True
@@ -98,11 +98,11 @@ class LineParser(abc.ABC, Generic[Part]):
 
     @abc.abstractmethod
     def collect(self, rows: list[list[Any]]) -> Part:
-        """Turns the values of `parse_line` into columns like those of `parse_chunk`."""
+        """Converts the values of `parse_line` to columns like those of `parse_chunk`."""
 
 
 def parse_file(source: Source, parser: LineParser[Part], limits: SizeLimits) -> Iterator[tuple[Chunk, Part]]:
-    """Yields the chunks of lines below the header, and what the parser makes of each."""
+    """Yields the chunks of lines below the header, each with its parsed columns."""
     nothing = True
     for chunk in read_chunks(source, limits):
         body = _without_header(chunk, source, parser)
@@ -173,7 +173,7 @@ def _decode(line: bytes) -> str:
 
 
 def concatenate(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Joins the parts of a column; integers become strings if any part holds strings (their spelling is canonical)."""
+    """Concatenates the parts of a column; if any part is of strings, integers become strings (in canonical form)."""
     if len({part.dtype.kind for part in parts}) > 1:
         parts = [part if part.dtype.kind == "U" else part.astype(str) for part in parts]
     return np.concatenate(parts)
@@ -223,7 +223,7 @@ def check_field_count(parts: Sequence[str], count: int) -> None:
 
 
 def read_csv(data: bytes, separator: str, schema: dict[str, Any]) -> Any:
-    """Returns the Polars table of header-less lines, or None if Polars refuses them."""
+    """Reads lines without a header with Polars; returns None if Polars refuses them."""
     import polars as pl
 
     try:
@@ -233,19 +233,19 @@ def read_csv(data: bytes, separator: str, schema: dict[str, Any]) -> Any:
 
 
 class NamedColumns(LineParser[Part]):
-    """CSV or TSV whose columns have names: in its first line, or in the order given if it has no header."""
+    """CSV or TSV with named columns: by its first line, or as given for a file without a header."""
 
     def __init__(self, source: Source, names: Sequence[str], separator: str | None, header: Sequence[str] = ()) -> None:
-        """Takes the wanted columns, the separator (None: by the file's ending) and the columns of a headerless file."""
+        """Stores the columns to read, the separator (None: by extension) and the columns of a file without a header."""
         self.names = names
         self.separator = separator or _separator_by_ending(source)
         self.given_header = header
         self.num_columns = 0
-        self.places: list[int] = []
+        self.column_indices: list[int] = []
         self.expected = f"the columns {', '.join(header or names)}, separated by {self.separator!r}"
 
     def read_header(self, line: str) -> bool:
-        """Finds the wanted columns; raises BadLineError if one is missing."""
+        """Locates the columns to read; raises BadLineError if one is missing."""
         first = self._split(line)
         self.num_columns = len(first)
         if len(first) < len(self.given_header):
@@ -256,31 +256,31 @@ class NamedColumns(LineParser[Part]):
                 problem = "no column" if name not in header else "more than one column"
                 hint = "" if len(header) > 1 else "; data.separator sets another separator"
                 raise BadLineError(f"the header has {problem} {name!r}{hint}")
-        self.places = [header.index(name) for name in self.names]
+        self.column_indices = [header.index(name) for name in self.names]
         return not self.given_header
 
     def texts_of_chunk(self, data: bytes) -> list[pl.Series] | None:
-        """Returns the wanted columns as strings (empty ones are null), or None if anything is unusual."""
+        """Returns the columns as strings (null if empty), or None if anything is unusual."""
         import polars as pl
 
         lines = data.count(b"\n")
         unusual = b'"' in data or b"\0" in data or b"\r" in data or data.startswith(b"\xef\xbb\xbf")
         if unusual or data.count(self.separator.encode()) != (self.num_columns - 1) * lines or not _is_utf8(data):
             return None
-        table = read_csv(data, self.separator, {str(place): pl.String for place in range(self.num_columns)})
+        table = read_csv(data, self.separator, {str(index): pl.String for index in range(self.num_columns)})
         if table is None or table.height != lines:
             return None
-        return [table[str(place)] for place in self.places]
+        return [table[str(index)] for index in self.column_indices]
 
     def texts_of_line(self, line: str) -> list[str]:
-        """Returns the wanted values of one line.
+        """Returns the values of one line.
 
         Raises:
             BadLineError: The line is malformed.
         """
         parts = self._split(line)
         check_field_count(parts, self.num_columns)
-        return [parts[place] for place in self.places]
+        return [parts[index] for index in self.column_indices]
 
     def _split(self, line: str) -> list[str]:
         if '"' not in line:
@@ -292,7 +292,7 @@ class NamedColumns(LineParser[Part]):
 
 
 class _TextTable(NamedColumns["pl.DataFrame"]):
-    """A table whose values are kept as they are written."""
+    """A table whose values are read as written."""
 
     def parse_chunk(self, data: bytes) -> pl.DataFrame | None:
         columns = self.texts_of_chunk(data)
@@ -314,14 +314,14 @@ class _TextTable(NamedColumns["pl.DataFrame"]):
 def read_texts(
     source: Source, names: Sequence[str], *, separator: str | None, header: Sequence[str], limits: SizeLimits
 ) -> Iterator[tuple[int, pl.DataFrame]]:
-    """Yields columns of a CSV or TSV file as strings, exactly as they are written, a chunk of lines at a time.
+    """Yields columns of a CSV or TSV file as strings, exactly as written, chunk by chunk.
 
     Args:
         source: The file.
-        names: The wanted columns, without repetitions.
-        separator: One character; None goes by the file's ending.
-        header: Names of the first columns where the file does not begin with a header; empty where it does.
-        limits: What a compressed file may unpack to.
+        names: Names of the columns to read, without repetitions.
+        separator: One character; None: by the file's extension.
+        header: Names of the first columns of a file without a header; empty if it has one.
+        limits: Limits on the size of unpacked files.
 
     Yields:
         Number of the chunk's first line in the file; its rows.

@@ -46,7 +46,7 @@ from sim.envs.session_env import SessionEnv, SessionObservation, SessionParams, 
 from sim.tables.events import CLICK, EventLog, build_event_log
 
 GENERATOR_VERSION = 2
-"""Raise this when the same settings would give another log than before; cached logs then expire."""
+"""Increment when the same settings would give a different log; cached logs then expire."""
 
 CLICK_RATE = 843_249 / 8_596_852  # Table 1, training day
 ORDER_RATE = 46_022 / 8_596_852
@@ -210,12 +210,12 @@ def generate_log(
     Args:
         size: One of `SIZES`.
         seed: Same settings and seed give the same log (up to rounding differences between processors).
-        num_users: In place of the size's.
-        num_items: In place of the size's; at least 100.
-        name: Of the data set.
+        num_users: Number of users; None: that of the size.
+        num_items: Number of items, at least 100; None: that of the size.
+        name: Name of the data set.
 
     Raises:
-        UserError: Unknown size or impossible counts.
+        UserError: The size is unknown, or the counts are too small.
     """
     if size not in SIZES:
         raise UserError(f"data.size is {size!r}", do=f"Choose one of: {', '.join(SIZES)}.")
@@ -225,6 +225,7 @@ def generate_log(
             f"a generated log of {users:,} users and {items:,} items is too small",
             do="Set data.num_users to at least 10 and data.num_items to at least 100.",
         )
+    # Draw items, users and their sessions; play these under the logging policy.
     with _on_cpu():
         generator = np.random.default_rng([GENERATOR_VERSION, seed])
         params, cumulative = _draw_world(generator, users, items)
@@ -232,6 +233,8 @@ def generate_log(
         params = _calibrated(params, cumulative, schedule, jax.random.key(seed))
         columns = _play(params, cumulative, schedule, np.arange(users), jax.random.key(seed + 1))
         columns, order_bias = _draw_orders(generator, columns)
+
+    # The log.
     text = f"{GENERATOR_VERSION}/{size}/{seed}/{users}/{items}"
     log = build_event_log(
         name=name,
@@ -251,7 +254,7 @@ def generate_log(
 
 
 def _on_cpu() -> contextlib.AbstractContextManager[Any]:
-    """Makes the same log wherever the training runs, unless JAX has been told to use no CPU."""
+    """Computes on the CPU, so that the log is the same wherever training runs (if JAX has a CPU backend)."""
     try:
         return jax.default_device(jax.devices("cpu")[0])
     except RuntimeError:
@@ -259,11 +262,11 @@ def _on_cpu() -> contextlib.AbstractContextManager[Any]:
 
 
 def truth_of_sessions(log: EventLog, users: np.ndarray) -> FunnelParams:
-    """Returns the truth behind a generated log, for sessions of given users who come with neutral trust.
+    """Returns the truth behind a generated log, for sessions of given users who start with neutral trust.
 
     Args:
-        log: From `generate_log`; its items may have been renumbered since.
-        users: [S] users (numbers in the log) of sessions 0, 1, ...
+        log: A log from `generate_log`; its items may have been renumbered since.
+        users: [S] int user of each session.
     """
     assert log.generator is not None, "only a generated log has a truth"
     settings = log.generator
@@ -294,15 +297,18 @@ def _draw_world(generator: np.random.Generator, users: int, items: int) -> tuple
     def unit(vectors: np.ndarray) -> np.ndarray:
         return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
+    # Items: clusters, vectors and appeal.
     centres = unit(noise(NUM_CLUSTERS))
     cluster = generator.integers(NUM_CLUSTERS, size=items)
     vectors = unit(centres[cluster] + 0.5 * unit(noise(items)))
     mixing = np.linalg.cholesky([[1.0, 0.2], [0.2, 1.0]])
-    shared, own = generator.normal(size=(NUM_CLUSTERS, 2)), generator.normal(size=(items, 2))
-    click_appeal, order_appeal = ((shared[cluster] + own) / np.sqrt(2) @ mixing.T).T
+    of_cluster, of_item = generator.normal(size=(NUM_CLUSTERS, 2)), generator.normal(size=(items, 2))
+    click_appeal, order_appeal = ((of_cluster[cluster] + of_item) / np.sqrt(2) @ mixing.T).T
+    # Users: taste for two clusters, curiosity about one.
     two = np.stack([generator.choice(NUM_CLUSTERS, 2, replace=False) for _ in range(users)])
     taste = unit(centres[two].sum(1) + 0.3 * unit(noise(users)))
     curiosity = unit(centres[generator.integers(NUM_CLUSTERS, size=users)] + 0.5 * unit(noise(users)))
+    # Popularity: a long tail.
     rank = generator.permutation(items) + 1.0
     popularity = np.exp(0.5 * click_appeal + 0.3 * order_appeal) * rank**-0.7
     params = FunnelParams(
@@ -343,7 +349,7 @@ def _draw_sessions(generator: np.random.Generator, users: int) -> _Schedule:
 
 
 def _calibrated(params: FunnelParams, cumulative: jax.Array, schedule: _Schedule, key: jax.Array) -> FunnelParams:
-    """Sets kc so that a log of the first users, always with the same random numbers, has Table 1's click rate."""
+    """Sets kc so that a log of the first users, with fixed random numbers, has the click rate of Table 1."""
     pilot = np.arange(min(_PILOT_USERS, len(schedule.length)))
 
     def excess(click_bias: float) -> float:
@@ -355,9 +361,9 @@ def _calibrated(params: FunnelParams, cumulative: jax.Array, schedule: _Schedule
 
 
 def _draw_orders(generator: np.random.Generator, columns: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], float]:
-    """Sets ko so that the log has Table 1's order rate, and draws the orders anew; returns the columns and ko.
+    """Sets ko so that the log has the order rate of Table 1, and redraws the orders; returns the columns and ko.
 
-    Orders change nothing that comes after them, so that drawing them last is exact.
+    Orders do not affect later steps, so that drawing them last is exact.
     """
     skip, click, order = columns["probabilities"].astype(np.float64).T  # with ko = 0
 
@@ -379,9 +385,9 @@ def _draw_orders(generator: np.random.Generator, columns: dict[str, np.ndarray])
 def _play_sessions(
     params: FunnelParams, cumulative: jax.Array, users: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, SessionTrajectory]:
-    """Plays one session with each user under the logging policy; returns their trust afterwards and what happened."""
+    """Plays one session with each user under the logging policy; returns their final trust and the trajectory."""
     env = SessionEnv(FunnelModel(), MAX_SESSION, 1)
-    nothing = jnp.zeros((1,), jnp.int32)  # the truth does not look at histories
+    nothing = jnp.zeros((1,), jnp.int32)  # the truth ignores histories
     table = HistoryTable(nothing, nothing, jnp.zeros((2,), jnp.int32), jnp.zeros((2,), jnp.int32), nothing, nothing)
     world = SessionParams(table, jnp.zeros_like(params.length), None, params)
     policy, shop = logging_policy(), (params.item, cumulative)
@@ -393,7 +399,7 @@ def _play_sessions(
 def _play(
     params: FunnelParams, cumulative: jax.Array, schedule: _Schedule, users: np.ndarray, key: jax.Array
 ) -> dict[str, np.ndarray]:
-    """Plays all sessions of the users, some users at a time, and returns the columns of the log."""
+    """Plays all sessions of the users, in batches, and returns the columns of the log."""
     columns: dict[str, list[np.ndarray]] = {}
     size = min(_USERS_PER_BATCH, len(users))
     steps = np.arange(MAX_SESSION)
@@ -408,7 +414,7 @@ def _play(
             params = dataclasses.replace(params, trust=params.trust.at[batch].set(trust[: len(batch)]))
             kept = (steps[:, None] < schedule.length[batch, session]).T
             start = schedule.start[batch, session]
-            found = {
+            batch_columns = {
                 "users": np.broadcast_to(batch[:, None], kept.shape),
                 "items": played.item.T[: len(batch)],
                 "times": start[:, None] + steps * SECONDS_PER_IMPRESSION,
@@ -416,13 +422,13 @@ def _play(
                 "sessions": np.broadcast_to(batch[:, None] * schedule.length.shape[1] + session, kept.shape),
                 "probabilities": played.probabilities.transpose(1, 0, 2)[: len(batch)],
             }
-            for column, values in found.items():
+            for column, values in batch_columns.items():
                 columns.setdefault(column, []).append(values[kept])
     return {column: np.concatenate(values) for column, values in columns.items()}
 
 
 def best_log_loss(log: EventLog, rows: np.ndarray) -> float | None:
-    """Returns the mean log-loss (nats) that the truth itself has on rows of a generated log; None for a real log."""
+    """Returns the mean log-loss (nats) of the truth on rows of a generated log; None for a real log."""
     if log.probabilities is None:
         return None
     given = log.probabilities[rows, log.feedback[rows]]

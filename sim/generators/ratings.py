@@ -46,7 +46,7 @@ from harness.errors import UserError
 from sim.tables.ratings import RatingData
 
 GENERATOR_VERSION = 1
-"""Raise this when the same arguments would give other ratings than before."""
+"""Increment when the same arguments would give different ratings."""
 
 _MAX_ITEMS = 2**18
 _MAX_USERS = 2**22
@@ -173,7 +173,7 @@ def _resolve_shape(size: str, num_users: int | None, num_items: int | None, num_
 
 
 def _checked(key: str, value: int, low: int, high: int, because: str = "") -> int:
-    """Returns `value` if it is whole and in [low, high], else raises a UserError that names the key and the range."""
+    """Returns `value` if it is an integer in [low, high]; else raises a UserError that names the key and the range."""
     if not low <= value <= high or value != int(value):
         do = f"Set it to a whole number between {low:,} and {high:,}{because}."
         raise UserError(f"{value:,} is out of range", where=key, do=do)
@@ -192,16 +192,17 @@ def _generate(name: str, shape: _Size, seed: int, model: _Model) -> RatingData:
     codes = np.empty(shape.num_ratings, np.uint8)
     timestamps = np.empty(shape.num_ratings, np.int64)
     cut_points: np.ndarray | None = None
+    # Chunk by chunk: which items the users rate, how, and when.
     for first, last in _user_chunks(indptr, model.chunk_ratings):
         rows = slice(indptr[first], indptr[last])
         counts = world.counts[first:last]
-        mine = slice(*np.searchsorted(forced_users, [first, last]))
-        forced = (forced_users[mine] - first) * shape.num_items + forced_items[mine]
+        of_chunk = slice(*np.searchsorted(forced_users, [first, last]))
+        forced = (forced_users[of_chunk] - first) * shape.num_items + forced_items[of_chunk]
         keys = _draw_items(rng, world.tastes[first:last], world.cumulative, counts, forced, model.rejection_rounds)
         users, chunk_items = np.divmod(keys, shape.num_items)
         scores = _scores(rng, world, users + first, chunk_items, model)
         in_time = _random_order(rng, users, counts)
-        if cut_points is None:  # users come in no order, so the first chunk stands for all
+        if cut_points is None:  # users are in random order, so the first chunk is representative
             cut_points = _fit_cut_points(scores[in_time], counts, model)
         items[rows] = chunk_items
         codes[rows][in_time] = _rate_in_order(scores[in_time], counts, cut_points, model)[0]
@@ -236,8 +237,8 @@ def _draw_world(rng: np.random.Generator, shape: _Size, model: _Model) -> _World
     cumulative /= cumulative[:, -1:]
     spread = (head - head.mean()) / head.std()
     correlation = model.quality_of_popularity
-    own = rng.standard_normal(num_items)
-    quality = model.quality * (correlation * spread + np.sqrt(1 - correlation**2) * own)
+    noise = rng.standard_normal(num_items)
+    quality = model.quality * (correlation * spread + np.sqrt(1 - correlation**2) * noise)
     tastes = rng.dirichlet(np.full(num_topics, shape.taste_mass / num_topics), shape.num_users)
     leniency = model.leniency * rng.standard_normal(shape.num_users)
     counts = _draw_counts(rng, shape, model)
@@ -249,7 +250,7 @@ def _draw_world(rng: np.random.Generator, shape: _Size, model: _Model) -> _World
 def _draw_counts(rng: np.random.Generator, shape: _Size, model: _Model) -> np.ndarray:
     """Draws [U] ratings per user whose sum is R exactly.
 
-    The least is 20, or half the mean where that is smaller; the most is 80 % of the items.
+    The minimum is 20, or half the mean if that is smaller; the maximum is 80 % of the items.
     """
     low = max(1, min(model.min_ratings, shape.num_ratings // (2 * shape.num_users)))
     high = max(1, int(_MAX_SHARE_OF_ITEMS * shape.num_items))
@@ -304,12 +305,12 @@ def _draw_items(
     an exponential race over all items, which has the same distribution.
 
     Args:
-        rng: Source of randomness.
+        rng: Random generator.
         tastes: [B, K] mixture of each user.
         cumulative: [K, I] cumulative item probabilities of each topic.
-        counts: [B] items wanted by each user.
-        forced: Keys that are in the result in any case, at most counts of each user.
-        rejection_rounds: Rounds before the race.
+        counts: [B] number of items of each user.
+        forced: Keys that must be in the result, at most `counts` of each user.
+        rejection_rounds: Number of rounds before the race.
     """
     num_users, num_items = len(counts), cumulative.shape[1]
     finished, keys = [], np.sort(forced)
@@ -390,7 +391,7 @@ def _random_order(rng: np.random.Generator, users: np.ndarray, counts: np.ndarra
 
 
 def _fit_cut_points(scores: np.ndarray, counts: np.ndarray, model: _Model) -> np.ndarray:
-    """Returns the 4 cut points for which ratings have the wanted shares, the sequential term included."""
+    """Returns the 4 cut points for which ratings, with the sequential term, have the required shares."""
     shares = np.cumsum(model.rating_shares)[:-1]
     num_users = max(1, int(np.searchsorted(np.cumsum(counts), 200_000)))
     scores, counts = scores[: counts[:num_users].sum()], counts[:num_users]
@@ -409,9 +410,9 @@ def _rate_in_order(
 
     Args:
         scores: [r] x_ui, the rows of a user together and in order of time.
-        counts: [B] rows of each user.
-        cut_points: [4] ascending.
-        model: Gives the strength and the limit of the sequential term.
+        counts: [B] number of rows of each user.
+        cut_points: [4] cut points, ascending.
+        model: Strength and limit of the sequential term.
 
     Returns:
         ([r] ratings 1 to 5 as uint8, [r] scores with the sequential term).

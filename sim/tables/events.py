@@ -1,4 +1,4 @@
-"""The one table of a log of recommendations: who was shown which item when, and how they answered."""
+"""The table of a log of recommendations: which item was shown to whom and when, and the answer."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ NUM_FEEDBACK = len(FEEDBACK_NAMES)
 
 @dataclass(frozen=True)
 class EventLog:
-    """Feedback on n shown items, sorted by user, then time (rows of one time keep the order of the log).
+    """Feedback on n shown items, sorted by user, then time (rows with equal times keep the order of the log).
 
     Attributes:
-        name: Of the data set.
+        name: Name of the data set.
         user: [n] int32 index into `user_ids`.
         session: [n] int32, numbered from 0 over the whole log in row order; a session belongs to one user.
         time: [n] int64 seconds since 1970.
@@ -29,13 +29,13 @@ class EventLog:
         feedback: [n] int8, 0 skip, 1 click, 2 order (an order implies a click).
         user_ids: [U] original ids, ascending.
         item_ids: [I] original ids, ascending.
-        checksum: Of the source.
+        checksum: Checksum of the source.
         source: Where the log came from.
-        synthetic: Generated, not real.
-        synthetic_skips: The log had no impressions: its skips were drawn from items that the user did not touch.
-        probabilities: [n, 3] float32 true probabilities of skip, click and order, where a generator knows them.
-        generator: Settings from which the generator draws its truth again, None for a real log.
-        order_proxy: The log knows no orders: what was counted as one, such as "is_like or is_follow"; empty where they
+        synthetic: Whether the log is generated.
+        synthetic_skips: Whether skips were sampled from items without events of the user: the log has no impressions.
+        probabilities: [n, 3] float32 true probabilities of skip, click and order of a generated log, or None.
+        generator: Settings from which the generator can redraw its truth; None for a real log.
+        order_proxy: What counts as an order in a log without orders, such as "is_like or is_follow"; empty if orders
             are real.
     """
 
@@ -57,26 +57,26 @@ class EventLog:
 
     @property
     def num_events(self) -> int:
-        """Rows n."""
+        """N."""
         return len(self.item)
 
     @property
     def num_users(self) -> int:
-        """Users U."""
+        """U."""
         return len(self.user_ids)
 
     @property
     def num_items(self) -> int:
-        """Items I."""
+        """I."""
         return len(self.item_ids)
 
     @property
     def num_sessions(self) -> int:
-        """Sessions S."""
+        """S."""
         return int(self.session[-1]) + 1 if len(self.session) else 0
 
     def session_starts(self) -> np.ndarray:
-        """Returns [S + 1] int64 the first row of each session, and n."""
+        """Returns [S + 1] int64 the first row of each session, then n."""
         return np.append(np.flatnonzero(np.diff(self.session, prepend=-1)), self.num_events)
 
 
@@ -101,14 +101,14 @@ def build_event_log(
     An item that occurs several times in a session becomes one row: its first time, its strongest feedback.
 
     Args:
-        name: Of the data set.
+        name: Name of the data set.
         users: [R] user ids, integers or strings.
         items: [R] item ids, integers or strings.
         times: [R] integer seconds since 1970.
         feedback: [R] 0 skip, 1 click, 2 order.
-        sessions: [R] session ids (one id at two users means two sessions); None cuts sessions by `session_gap`.
-        session_gap: Seconds without an event after which a new session begins (unused where the log has sessions).
-        checksum: Of the source.
+        sessions: [R] session ids (the same id for two users means two sessions); None: cut by `session_gap`.
+        session_gap: Seconds without an event after which a new session begins (unused if `sessions` is given).
+        checksum: Checksum of the source.
         source: Where the columns came from.
         synthetic: See EventLog.
         synthetic_skips: See EventLog.
@@ -116,7 +116,7 @@ def build_event_log(
         order_proxy: See EventLog.
 
     Raises:
-        UserError: No rows, or columns of different lengths.
+        UserError: There are no rows, or the columns differ in length.
     """
     if not len(users):
         raise UserError("holds no events", where=source, do="Provide a log with at least one event.")
@@ -125,8 +125,10 @@ def build_event_log(
     user_ids, user = np.unique(users, return_inverse=True)
     item_ids, item = np.unique(items, return_inverse=True)
     times = np.asarray(times, np.int64)
+
+    # Sort by user, session and time.
     if sessions is None:
-        order = np.lexsort((times, user))  # stable: rows of one time keep their order
+        order = np.lexsort((times, user))  # stable: rows with equal times keep their order
         user, times = user[order], times[order]
         begins = (np.diff(user, prepend=-1) != 0) | (np.diff(times, prepend=times[0]) > session_gap)
         session = np.cumsum(begins) - 1
@@ -135,10 +137,12 @@ def build_event_log(
         _, group = np.unique(user.astype(np.int64) * len(distinct) + group, return_inverse=True)
         first_time = np.full(group.max() + 1, np.iinfo(np.int64).max)
         np.minimum.at(first_time, group, times)
-        # Sessions of a user that overlap in time are kept apart, in the order of their beginnings.
+        # Overlapping sessions of a user are kept apart, in the order of their start.
         order = np.lexsort((times, group, first_time[group], user))
         user, times, group = user[order], times[order], group[order]
         session = np.cumsum(np.diff(group, prepend=-1) != 0) - 1
+
+    # One row per item of a session.
     item, answers = item[order], np.asarray(feedback, np.int8)[order]
     first, strongest = _first_per_session_item(session, item, answers)
     return EventLog(
@@ -162,7 +166,7 @@ def build_event_log(
 def _first_per_session_item(
     session: np.ndarray, item: np.ndarray, feedback: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the row of the first occurrence of every (session, item), ascending, and the pair's strongest answer."""
+    """Returns the first row of every (session, item), ascending, and the strongest feedback of the pair."""
     pair = session.astype(np.int64) * (int(item.max()) + 1) + item
     _, first, group = np.unique(pair, return_index=True, return_inverse=True)
     strongest = np.zeros(len(first), np.int8)
@@ -172,14 +176,14 @@ def _first_per_session_item(
 
 
 def select_events(log: EventLog, kept: np.ndarray) -> EventLog:
-    """Returns the log of some of its rows; users, items and sessions are numbered anew.
+    """Returns the log restricted to some rows, with users, items and sessions renumbered.
 
     Args:
         log: The log.
-        kept: [n] bool, which rows stay.
+        kept: [n] bool, the rows to keep.
 
     Raises:
-        UserError: No rows stay.
+        UserError: No rows are left.
     """
     if not kept.any():
         raise UserError(
@@ -203,7 +207,7 @@ def select_events(log: EventLog, kept: np.ndarray) -> EventLog:
 
 
 def _renumbered(ids: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the ids that occur in `index`, and the index into those."""
+    """Returns the ids that occur in `index`, and the index into these ids."""
     occurs = np.zeros(len(ids), bool)
     occurs[index] = True
     return ids[occurs], (np.cumsum(occurs, dtype=np.int32) - 1)[index]

@@ -1,4 +1,4 @@
-"""The internal rating table: what every reader and the generator produce, what everything else consumes."""
+"""The rating table that every reader and the generator produce and everything else uses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import scipy.sparse
 from harness.errors import UserError
 
 MAX_DISTINCT_RATINGS = 65_535
-MAX_RATING = 1e6  # larger magnitudes are damage, and their squares would not fit into 32-bit floats
+MAX_RATING = 1e6  # a larger magnitude means a damaged file, and its square may overflow in float32
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class RatingData:
         rating_min: Smallest rating that the scale allows.
         rating_max: Largest rating that the scale allows.
         checksum: "sha256:..." of the source files in a fixed order, or of the generator's settings.
-        source: Where the ratings came from, for people (a path or "generated").
-        synthetic: True if a generator made them.
-        source_rows: [R] place of each rating in the source, which settles ties in time; None unless it was asked for.
+        source: Where the ratings came from, for messages (a path or "generated").
+        synthetic: Whether the ratings are generated.
+        source_rows: [R] row of each rating in the source, which breaks ties in time; None unless requested.
     """
 
     name: str
@@ -83,7 +83,7 @@ class RatingData:
             rows = np.repeat(kept, lengths)
             codes, items = codes[rows], items[rows]
             indptr = np.concatenate([[0], np.cumsum(lengths[users])])
-        # 32-bit offsets keep all index arrays 32-bit, here and in what is made from the matrix.
+        # With 32-bit offsets SciPy keeps all index arrays 32-bit, also in derived matrices.
         indptr = indptr.astype(np.int32) if len(codes) < 2**31 else indptr
         data = np.asarray(values, np.float32)[codes]
         return scipy.sparse.csr_array((data, items.astype(np.int32), indptr), (len(indptr) - 1, self.num_items))
@@ -94,9 +94,9 @@ class RatingData:
         return self.num_users, self.num_items
 
     def rows_by_time(self) -> np.ndarray:
-        """Returns the [R] rows user by user, each user's in order of time; ties keep the order of the source.
+        """Returns the rows [R] user by user, each user's in order of time; ties keep the order of the source.
 
-        Where `source_rows` was not asked for, ties keep the order of the items.
+        Without `source_rows`, ties keep the order of the items.
 
         Raises:
             UserError: The ratings have no timestamps.
@@ -138,15 +138,16 @@ def build_rating_data(
         rating_max: Largest allowed rating; None takes the largest seen.
         checksum: Checksum of the source.
         source: Where the ratings came from, for messages.
-        synthetic: Whether a generator made them.
-        keep_source_rows: Whether the table remembers the order of the rows given here.
+        synthetic: Whether the ratings are generated.
+        keep_source_rows: Whether to keep the order of these rows (`RatingData.source_rows`).
 
     Raises:
-        UserError: No ratings; a rating that is not finite or out of scale; a (user, item) pair rated twice; too many
-            distinct rating values.
+        UserError: There are no ratings; a rating is not finite or outside the scale; a user rates an item twice;
+            or there are too many distinct rating values.
     """
     if len(users) == 0:
         raise UserError("holds no ratings", where=source, do="Check that this is the right, complete file.")
+    # The scale.
     ratings = np.asarray(ratings, np.float64)
     low = float(np.min(ratings)) if rating_min is None else float(rating_min)
     high = float(np.max(ratings)) if rating_max is None else float(rating_max)
@@ -157,8 +158,10 @@ def build_rating_data(
             f"rating {ratings[row]:g} of user {users[row]} for item {items[row]} is outside the scale "
             f"{max(low, -MAX_RATING):g} to {min(high, MAX_RATING):g} ({int(bad.sum()):,} such ratings)",
             where=source,
-            do="Mend the file, or set data.rating_min and data.rating_max to its true scale.",
+            do="Correct the file, or set data.rating_min and data.rating_max to its true scale.",
         )
+
+    # Ids and ratings as indices.
     user_ids, user_index = np.unique(users, return_inverse=True)
     item_ids, item_index = np.unique(items, return_inverse=True)
     distinct, code = np.unique(ratings, return_inverse=True)
@@ -168,6 +171,8 @@ def build_rating_data(
             where=source,
             do="Round the ratings, for instance to two decimals.",
         )
+
+    # Sort by user and item; a pair may occur only once.
     key = user_index.astype(np.int64) * len(item_ids) + item_index
     order = np.argsort(key, kind="stable")
     key = key[order]
@@ -180,6 +185,8 @@ def build_rating_data(
             where=source,
             do="Keep one rating per user and item.",
         )
+
+    # The table.
     indptr = np.zeros(len(user_ids) + 1, np.int64)
     np.cumsum(np.bincount(user_index, minlength=len(user_ids)), out=indptr[1:])
     return RatingData(

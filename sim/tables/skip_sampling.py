@@ -1,4 +1,4 @@
-"""Skips for logs that record only what users touched: items drawn by popularity that a user never touched."""
+"""Skips for logs that record only clicks and orders: items without events of the user, drawn by popularity."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from sim.tables.events import SKIP, EventLog
 
 SKIP_SAMPLER_VERSION = 1
-"""Raise this when the same log and seed would get other skips than before; cached logs then expire."""
+"""Increment when the same log and seed would get different skips; cached logs then expire."""
 
 _MAX_ROUNDS = 64
 _CHUNK_SKIPS = 1 << 21
@@ -20,16 +20,16 @@ _CHUNK_SKIPS = 1 << 21
 def add_sampled_skips(log: EventLog, *, per_event: float, popularity_power: float, seed: int) -> EventLog:
     """Returns the log with sampled skips among its events.
 
-    A session with n events gets `per_event` n skips (rounded at random per event) of distinct items that its user
-    touches nowhere in the log, drawn in proportion to the item's number of events to the power `popularity_power`. Each
-    stands directly before a random event of the session, at that event's time. Sessions of users who touched nearly
-    all items get fewer.
+    A session with n events gets `per_event` * n skips (rounded at random per event). Their items are distinct, have no
+    event of the user anywhere in the log, and are drawn in proportion to their number of events to the power
+    `popularity_power`. Each skip is placed directly before a random event of the session, at that event's time.
+    Sessions of users with events on nearly all items get fewer.
 
     Args:
         log: A log without skips.
         per_event: Expected number of skips per event, 0 or more.
-        popularity_power: 0 draws all items alike, 1 in proportion to their number of events.
-        seed: Of the draws.
+        popularity_power: 0 draws all items with equal probability, 1 in proportion to their number of events.
+        seed: Random seed.
     """
     weight = np.bincount(log.item, minlength=log.num_items).astype(np.float64) ** popularity_power
     cumulative = np.cumsum(weight)
@@ -49,12 +49,12 @@ def add_sampled_skips(log: EventLog, *, per_event: float, popularity_power: floa
 
 
 def _pairs(owner: np.ndarray, item: np.ndarray, num_items: int) -> np.ndarray:
-    """Returns one int64 number for each (user or session, item)."""
+    """Encodes each (user or session, item) as one int64 number."""
     return owner.astype(np.int64) * num_items + item
 
 
 def _chunks(log: EventLog, per_event: float) -> Iterator[slice]:
-    """Yields the rows of the log in parts of whole sessions, which bounds the memory of the draws."""
+    """Yields slices of the log that contain whole sessions, which bounds the memory of sampling."""
     starts = log.session_starts()
     size = max(1, int(_CHUNK_SKIPS / max(per_event, 1)))
     nearest = np.searchsorted(starts, np.arange(0, log.num_events, size))
@@ -64,29 +64,29 @@ def _chunks(log: EventLog, per_event: float) -> Iterator[slice]:
 
 
 def _hosts(log: EventLog, rows: slice, per_event: float, room: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Returns the row before which each skip of some sessions will stand, ascending."""
+    """Returns, ascending, the row before which each skip of some sessions is placed."""
     session = log.session[rows] - log.session[rows.start]
     length = np.bincount(session)
     start = rows.start + np.cumsum(length) - length
     wanted = int(per_event) + (random.random(len(session)) < per_event % 1)
     number = np.minimum(np.bincount(session, wanted).astype(np.int64), room[log.user[start]])
-    place = random.random(int(number.sum())) * np.repeat(length, number)
-    return np.sort(np.repeat(start, number) + place.astype(np.int64))
+    offset = random.random(int(number.sum())) * np.repeat(length, number)
+    return np.sort(np.repeat(start, number) + offset.astype(np.int64))
 
 
 def _draw_items(
     log: EventLog, host: np.ndarray, cumulative: np.ndarray, touched: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """Returns an item for each skip, different ones within a session; -1 where none was found.
+    """Returns an item for each skip, distinct within a session; -1 where none was found.
 
-    What a draw must not be is drawn again, so that the others follow the popularities exactly.
+    Rejected draws are repeated, so that accepted ones follow the popularities exactly.
 
     Args:
         log: The log.
-        host: [K] row before which the skip will stand.
+        host: [K] row before which each skip is placed.
         cumulative: [I] cumulative probabilities of the items.
         touched: Ascending pairs (user, item) of at least the users concerned.
-        random: Source of the draws.
+        random: Random generator.
     """
     item = np.full(len(host), -1, np.int32)
     taken = np.empty(0, np.int64)
@@ -109,9 +109,9 @@ def _draw_items(
 
 def _contains(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Returns which values occur in an ascending array."""
-    place = np.searchsorted(ascending, values)
-    inside = place < len(ascending)
-    inside[inside] = ascending[place[inside]] == values[inside]
+    index = np.searchsorted(ascending, values)
+    inside = index < len(ascending)
+    inside[inside] = ascending[index[inside]] == values[inside]
     return inside
 
 

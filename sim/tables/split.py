@@ -1,4 +1,4 @@
-"""The split of users into those that are learned from and those that are tested on."""
+"""The split of users into training and test users."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from harness.sharding import (
 )
 from harness.training.agent import Agent
 from harness.training.loop import ScheduleConfig, run_training
-from harness.training.parallel_seeds import Member
+from harness.training.parallel_seeds import SeedRun
 
 SCHEDULE = ScheduleConfig(steps=4, log_every=2, evaluate_every=4, checkpoint_every=2, max_to_keep=5)
 EIGHT = DevicesConfig(count=8)
@@ -66,9 +66,9 @@ def average_learner() -> Agent:
 
 def train(path: Path, steps: int = SCHEDULE.steps):
     path.mkdir(exist_ok=True)
-    member = Member(average_learner(), RunFolder(path), jax.random.key(5), lambda state: {"test_reward": 0.0})
+    run = SeedRun(average_learner(), RunFolder(path), jax.random.key(5), lambda state: {"test_reward": 0.0})
     schedule = ScheduleConfig(**{**vars(SCHEDULE), "steps": steps})
-    return run_training([member], schedule, {"data": "none"})[0]
+    return run_training([run], schedule, {"data": "none"})[0]
 
 
 # --- Number of devices -----------------------------------------------------------------------------------------------

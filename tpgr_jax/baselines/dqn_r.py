@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from harness.settings import Count, Positive
-from harness.training.optimizers import clipped_adam, descend, soft_update
+from harness.training.optimizers import clipped_adam, descend
 from sim.envs.nearest_items import best_available, map_rows
 from sim.envs.policy import Decision, Policy, Ranking, rank_best
 from sim.envs.rating_env import STATUS_SIZE, Observation
@@ -233,7 +233,7 @@ class DqnR(ReplayLearner):
         targets = td_targets(episodes.reward, next_value, self.config.discount)
         (loss, metrics), gradient = jax.value_and_grad(self.loss, has_aux=True)(learned.params, episodes, targets)
         params, opt_state, norm = descend(self.optimizer, gradient, learned.opt_state, learned.params)
-        target = soft_update(learned.target, params, self.config.target_rate)
+        target = optax.incremental_update(params, learned.target, self.config.target_rate)
         return Learned(params, target, opt_state), {"loss": loss, "gradient_norm": norm, **metrics}
 
 

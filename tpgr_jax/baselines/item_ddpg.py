@@ -18,7 +18,7 @@ import optax
 
 from harness.errors import UserError
 from harness.settings import Count, NotNegative, Positive
-from harness.training.optimizers import clipped_adam, descend, soft_update
+from harness.training.optimizers import clipped_adam, descend
 from sim.envs.available_items import hide_recommended
 from sim.envs.nearest_items import best_available, map_rows, similarity, unit
 from sim.envs.policy import Decision, Policy, Ranking, rank_best
@@ -382,7 +382,7 @@ class ItemDdpg(ReplayLearner):
             critic_optimizer, _critic_side(gradient), critic_state, _critic_side(learned.params)
         )
         params = {"actor": actor, **critic_side}
-        target = soft_update(learned.target, params, self.config.target_rate)
+        target = optax.incremental_update(params, learned.target, self.config.target_rate)
         metrics |= {"gradient_norm": critic_norm, "actor_gradient_norm": actor_norm}
         return Learned(params, target, (actor_state, critic_state)), metrics
 

@@ -16,7 +16,7 @@ from harness.runs.run_folder import RunFolder
 from harness.settings import read_settings
 from harness.training.agent import Agent
 from harness.training.loop import Interruption, ScheduleConfig, run_training
-from harness.training.parallel_seeds import Member, split_worlds
+from harness.training.parallel_seeds import SeedRun, split_worlds
 
 SCHEDULE = {
     "steps": 10,
@@ -51,13 +51,13 @@ def train(path: Path, evaluate=None, agent=None, seed=3, **changes):
 
 
 def train_together(paths, evaluates=None, agents=None, seed=3, **changes):
-    members = []
+    seed_runs = []
     for number, path in enumerate(paths):
         path.mkdir(exist_ok=True, parents=True)
         agent = agents[number] if agents else noisy_counter()
         evaluate = evaluates[number] if evaluates else counted
-        members.append(Member(agent, RunFolder(path), jax.random.key(seed + number), evaluate))
-    return run_training(members, ScheduleConfig(**{**SCHEDULE, **changes}), {"data": "counter"})
+        seed_runs.append(SeedRun(agent, RunFolder(path), jax.random.key(seed + number), evaluate))
+    return run_training(seed_runs, ScheduleConfig(**{**SCHEDULE, **changes}), {"data": "counter"})
 
 
 def rows_without_times(path: Path):
@@ -259,14 +259,14 @@ def three_counters():
         following, metrics = plain.train_step(state, world["own"])
         return following, metrics | {"looked_up": world["table"][state["step"]] + world["own"]}
 
-    def member(number):
+    def run(number):
         return plain._replace(
             world={"table": table, "own": jnp.float32(number), "nothing": None},
             train_step=train_step,
             pretrain=lambda state: state | {"total": state["total"] + 100 * number},
         )
 
-    return [member(number) for number in range(3)]
+    return [run(number) for number in range(3)]
 
 
 def assert_same_runs(paths, states, others, other_states):
@@ -295,7 +295,7 @@ def test_members_equal_single_runs(tmp_path, single_runs):
 
 
 def test_members_side_by_side_are_close_to_single_runs(tmp_path, single_runs, monkeypatch):
-    monkeypatch.setattr("harness.training.parallel_seeds._one_after_another", lambda: False)
+    monkeypatch.setattr("harness.training.parallel_seeds._in_sequence", lambda: False)
     states = train_together(folders(tmp_path), agents=three_counters())
     for state, path, single, single_path in zip(states, folders(tmp_path), *reversed(single_runs), strict=True):
         np.testing.assert_allclose(state["total"], single["total"], rtol=1e-6)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from harness.training.optimizers import annealed, clipped_adam, descend, soft_update
+from harness.training.optimizers import annealed, clipped_adam, descend
 
 
 def test_descend_is_adam_on_the_clipped_gradient():
@@ -22,12 +22,6 @@ def test_descend_is_adam_on_the_clipped_gradient():
         point = point - 0.1 * first / (1 - 0.9**number) / (np.sqrt(second / (1 - 0.999**number)) + 1e-8)
         assert float(found) == pytest.approx(norm)
         np.testing.assert_allclose([*params["a"], *params["b"]], point, atol=1e-5)
-
-
-@pytest.mark.parametrize("tau", [0.01, 1.0])
-def test_soft_updates_move_targets_a_share_of_the_way(tau):
-    target, params = {"a": jnp.asarray([0.0, 4.0])}, {"a": jnp.asarray([1.0, 2.0])}
-    np.testing.assert_allclose(soft_update(target, params, tau)["a"], [tau, 4 - 2 * tau], rtol=1e-6)
 
 
 def test_annealing_is_linear_and_then_constant():

@@ -169,7 +169,8 @@ def test_the_fast_path_is_taken(tmp_path, reader, monkeypatch):
     def refuse(*_):
         raise AssertionError("careful path taken")
 
-    monkeypatch.setattr(readers, "_careful_lines", refuse)
+    for module in ("text_table", "netflix"):
+        monkeypatch.setattr(f"sim.files.{module}.careful_lines", refuse)
     found = read_ratings(reader, [store(tmp_path, LINES[reader])])
     assert found.users.tolist() == [1, 2]
     assert found.items.tolist() == [10, 20]
@@ -180,7 +181,8 @@ def test_chunks_join_without_loss_and_lines_keep_their_numbers(tmp_path, reader,
     body = LINES[reader].splitlines(keepends=True)
     head = body[:1] if reader in ("movielens_csv", "table") else []
     text = "".join(head + body[len(head) :] * 50)
-    monkeypatch.setattr(readers, "read_chunks", lambda source, limits: read_chunks(source, limits, 37))
+    for module in ("text_table", "netflix"):
+        monkeypatch.setattr(f"sim.files.{module}.read_chunks", lambda *source: read_chunks(*source[:2], 37))
     assert len(read_ratings(reader, [store(tmp_path, text)]).users) == 100
     bad = store(tmp_path, text + "oops\n")
     assert f"line {text.count(chr(10)) + 1}: " in message(reader, bad)
@@ -194,7 +196,7 @@ def test_ids_that_are_not_plain_integers_stay_text(tmp_path):
 
 
 def test_integer_chunks_become_text_if_a_later_chunk_holds_text(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "read_chunks", lambda source, limits: read_chunks(source, limits, 20))
+    monkeypatch.setattr("sim.files.text_table.read_chunks", lambda *source: read_chunks(*source, 20))
     found = read_ratings("table", [store(tmp_path, "user,item,rating\n1,1,4\n22,1,4\n333,1,4\nx,1,4\n")])
     assert found.users.tolist() == ["1", "22", "333", "x"]
 
@@ -233,6 +235,18 @@ BAD_LINES = [
     ("netflix", "1,x,2005-02-09\n", "rating 'x' is not an integer"),
     ("netflix", "1,4.5,2005-02-09\n", "rating '4.5' is not an integer"),
     ("netflix", "x:\n", "movie id 'x' is not an integer"),
+    ("netflix", ":\n", "movie id '' is not an integer"),
+    ("netflix", "1:2:\n", "movie id '1:2' is not an integer"),
+    ("netflix", "1:,,\n", "user id '1:' is not an integer"),
+    ("netflix", "1:5,2005-02-09\n", "2 fields instead of 3"),
+    ("netflix", "1:5\n", "1 field instead of 3"),
+    ("netflix", "1,,\n", "rating '' is not an integer"),
+    ("netflix", "1,,2005-02-09\n", "rating '' is not an integer"),
+    ("netflix", "1,5,\n", "'' is not a date"),
+    ("netflix", "1,256,2005-02-09\n", "rating 256 is out of range"),
+    ("netflix", "1,5,0000-02-09\n", "'0000-02-09' is not a date"),
+    ("netflix", "1,5,-005-02-09\n", "'-005-02-09' is not a date"),
+    ("netflix", "1,5,2005-02-09,1\n3:4\n", "4 fields instead of 3"),
     ("table", "1,10\n", "2 fields instead of 3"),
     ("table", ",10,5\n", "user id is missing"),
     ("table", "1,10,\n", "rating '' is not a number"),
@@ -409,7 +423,7 @@ def test_damaged_parquet_files(tmp_path):
 @pytest.mark.parametrize("end", ["import os; os.abort()", "raise BaseException('panic: range end')"])
 def test_a_parquet_file_that_ends_its_reader_gives_a_message(tmp_path, monkeypatch, end):
     source = parquet(tmp_path, user=[1], item=[1], rating=[1])
-    monkeypatch.setattr(readers, "_PARQUET_TRIAL", end)
+    monkeypatch.setattr("sim.files.parquet._PARQUET_TRIAL", end)
     assert "not a sound Parquet file (the library that reads it gave up)" in message("table", source)
 
 
