@@ -234,18 +234,18 @@ def bench_retrieval(smoke: bool) -> list[Line]:
         hashed = {f"hash, {codes}": _item_index(vectors.items, "hash", codes) for codes in ("hyperplanes", "learned")}
         others = {"approx": _item_index(vectors.items, "approx"), **hashed}
         judged = num_items == 10**6
-        found = [
+        measured = [
             *_building(vectors, "learned"),
             *_recalls(vectors, exact, others, judged),
             *_speeds(vectors, {"exact": exact, **others}, judged, repeats),
         ]
-        lines += [dataclasses.replace(line, name=f"{num_items:,} items: {line.name}") for line in found]
+        lines += [dataclasses.replace(line, name=f"{num_items:,} items: {line.name}") for line in measured]
     lines += _in_a_session(vectors, exact, hashed["hash, learned"], judged, repeats)
     vectors = draw_vectors(sizes[-1], num_queries, clustered=False)
     others = {"hash, learned": _item_index(vectors.items, "hash")}
-    found = _recalls(vectors, _item_index(vectors.items, "exact"), others, False)
+    measured = _recalls(vectors, _item_index(vectors.items, "exact"), others, False)
     return lines + [
-        dataclasses.replace(line, name=f"{sizes[-1]:,} items without structure: {line.name}") for line in found
+        dataclasses.replace(line, name=f"{sizes[-1]:,} items without structure: {line.name}") for line in measured
     ]
 
 

@@ -103,9 +103,9 @@ def check_generator(config: GateConfig) -> list[Check]:
     return [*rates, _planning(planner, greedy), *_conflict(env, env_params, data.num_items)]
 
 
-def _within(name: str, found: float, wanted: float, note: str) -> Check:
+def _within(name: str, value: float, wanted: float, note: str) -> Check:
     least, most = (1 - _RATE_TOLERANCE) * wanted, (1 + _RATE_TOLERANCE) * wanted
-    return Check(name.replace("_", " "), found, least, most, f"Table 1: {wanted:.4g}; {note}")
+    return Check(name.replace("_", " "), value, least, most, f"Table 1: {wanted:.4g}; {note}")
 
 
 def _planning(planner: OnlineTest, greedy: OnlineTest) -> Check:
@@ -120,10 +120,10 @@ def _conflict(env: SessionEnv, env_params: SessionParams, num_items: int) -> lis
     chances = np.asarray(_chances_of_best(env, env_params, num_items)).mean(0)
     checks = []
     for kind, name, other in ((0, "clicks", "orders"), (1, "orders", "clicks")):
-        own, left = float(chances[kind, kind]), float(chances[1 - kind, kind])
-        note = f"chance {left:.4g} in place of {own:.4g} at the first step"
+        best, left = float(chances[kind, kind]), float(chances[1 - kind, kind])
+        note = f"chance {left:.4g} in place of {best:.4g} at the first step"
         name = f"{name} left by the best items for {other}"
-        checks.append(Check(name, left / own, _LEAST_LEFT, _MOST_LEFT, note))
+        checks.append(Check(name, left / best, _LEAST_LEFT, _MOST_LEFT, note))
     return checks
 
 

@@ -82,6 +82,7 @@ def _spread_over_devices(config: RunConfig) -> tuple[int, str]:
 def _train_in_folders(
     configs: list[RunConfig], runs: list[Run], problem: Problem, phases: Phases, begin: Callable[[], None]
 ) -> None:
+    # Train, if there is something to.
     config, folders = configs[0], [run.folder for run in runs]
     method = build_method(problem, config.agent)
     keys = [jax.random.key(config.seed) for config in configs]
@@ -99,6 +100,7 @@ def _train_in_folders(
         ]
         labels = row_labels(problem.data.log)
         states = run_training(seed_runs, config.train, labels, config.logger, phases, begin)
+    # Test the best networks beside the opponents, draw the curves, warn of a collapse.
     comparison = Comparison(config, problem)
     for config, folder, state in zip(configs, folders, states, strict=True):
         with phases.phase("final evaluation"):

@@ -39,12 +39,12 @@ def _forward(
 
     def step(hidden: jax.Array, inputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, Any]:
         gates_t, known_t = inputs
-        own = jnp.einsum("g...h,ghk->g...k", hidden, recurrent)
-        both = _sigmoid(gates_t[..., : 2 * size] + own[..., : 2 * size])
-        own_candidate = own[..., 2 * size :] + bias
-        candidate = jnp.tanh(gates_t[..., 2 * size :] + both[..., :size] * own_candidate)
-        following = jnp.where(known_t[..., None], candidate + both[..., size:] * (hidden - candidate), hidden)
-        return following, (hidden, both, candidate, own_candidate) if keep else None
+        recurrence = jnp.einsum("g...h,ghk->g...k", hidden, recurrent)
+        both = _sigmoid(gates_t[..., : 2 * size] + recurrence[..., : 2 * size])
+        candidate_recurrence = recurrence[..., 2 * size :] + bias
+        candidate = jnp.tanh(gates_t[..., 2 * size :] + both[..., :size] * candidate_recurrence)
+        next_hidden = jnp.where(known_t[..., None], candidate + both[..., size:] * (hidden - candidate), hidden)
+        return next_hidden, (hidden, both, candidate, candidate_recurrence) if keep else None
 
     start = jnp.zeros((*gates.shape[1:-1], size), gates.dtype)
     return jax.lax.scan(step, start, (gates, known), unroll=min(_UNROLL, len(gates)))
@@ -65,22 +65,22 @@ def _backward(kept: Any, d_last: jax.Array) -> tuple[jax.Array, None, jax.Array,
     steps, known, recurrent = kept
     size = recurrent.shape[1]
 
-    def step(d_following: jax.Array, kept_t: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        (hidden, both, candidate, own_candidate), known_t = kept_t
+    def step(d_next: jax.Array, kept_t: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        (hidden, both, candidate, candidate_recurrence), known_t = kept_t
         reset, update = both[..., :size], both[..., size:]
         known_t = known_t[..., None]
-        d_new = jnp.where(known_t, d_following, 0.0)
+        d_new = jnp.where(known_t, d_next, 0.0)
         d_candidate = d_new * (1 - update) * (1 - candidate**2)
-        d_reset = d_candidate * own_candidate * reset * (1 - reset)
+        d_reset = d_candidate * candidate_recurrence * reset * (1 - reset)
         d_update = d_new * (hidden - candidate) * update * (1 - update)
-        d_own = jnp.concatenate([d_reset, d_update, d_candidate * reset], -1)
-        d_hidden = jnp.where(known_t, d_following * update, d_following)
-        return d_hidden + jnp.einsum("g...k,ghk->g...h", d_own, recurrent), (d_own, d_candidate)
+        d_recurrence = jnp.concatenate([d_reset, d_update, d_candidate * reset], -1)
+        d_hidden = jnp.where(known_t, d_next * update, d_next)
+        return d_hidden + jnp.einsum("g...k,ghk->g...h", d_recurrence, recurrent), (d_recurrence, d_candidate)
 
-    _, (d_own, d_candidate) = jax.lax.scan(step, d_last, (steps, known), reverse=True)
-    d_recurrent = jnp.einsum("ng...h,ng...k->ghk", steps[0], d_own)
-    d_bias = jnp.sum(d_own[..., 2 * size :], (0, *range(2, d_own.ndim - 1)))
-    d_gates = jnp.concatenate([d_own[..., : 2 * size], d_candidate], -1)
+    _, (d_recurrence, d_candidate) = jax.lax.scan(step, d_last, (steps, known), reverse=True)
+    d_recurrent = jnp.einsum("ng...h,ng...k->ghk", steps[0], d_recurrence)
+    d_bias = jnp.sum(d_recurrence[..., 2 * size :], (0, *range(2, d_recurrence.ndim - 1)))
+    d_gates = jnp.concatenate([d_recurrence[..., : 2 * size], d_candidate], -1)
     return d_gates, None, d_recurrent, d_bias
 
 

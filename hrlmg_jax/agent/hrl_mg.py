@@ -62,6 +62,7 @@ class Settings(AgentSettings):
 
 def build(problem: Problem, settings: Settings) -> Method:
     """Builds the learner, its tables on the device, and what tests make of its states."""
+    # Learner, its tables, and what acts.
     size = int(problem.simulator.params.embedding.shape[1])
     env = make_env(problem.env, problem.users, problem.env.episode_length)
     learner, world = make_learner(settings, env, size), make_world(problem, settings.retrieval)
@@ -73,6 +74,7 @@ def build(problem: Problem, settings: Settings) -> Method:
             replays += f", {state.high_replay.bytes_per_row} per window"
         return f"{settings.name}: {settings.learner.sessions} sessions side by side, replay {replays}"
 
+    # What the outer loop trains, and what is tested of it.
     agent = Agent(
         init=learner.init,
         pretrain=lambda state: state,

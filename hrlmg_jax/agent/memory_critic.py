@@ -105,8 +105,8 @@ class MemoryActorCritic:
         self, critic: dict[str, Any], state: tuple[jax.Array, jax.Array], embedding: jax.Array, directions: jax.Array
     ) -> jax.Array:
         """Returns V [..., M] of the clicked and ordered items [..., N] and directions [..., K, E]."""
-        found: Any = self._value.apply({"params": critic}, *state, embedding, directions)
-        return jnp.asarray(found)
+        value: Any = self._value.apply({"params": critic}, *state, embedding, directions)
+        return jnp.asarray(value)
 
 
 def memory_targets(networks: MemoryActorCritic, target: Any, batch: Batch, embedding: jax.Array) -> jax.Array:

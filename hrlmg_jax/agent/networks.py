@@ -85,8 +85,8 @@ class _CriticHeads(nn.Module):
         hidden_bias = self.param("hidden_bias", nn.initializers.zeros, (self.heads, self.width))
         output = self.param("output", WEIGHTS, (self.heads, self.width, 1))
         output_bias = self.param("output_bias", nn.initializers.zeros, (self.heads,))
-        found = jax.nn.relu(jnp.einsum("...mi,mij->...mj", inputs, hidden) + hidden_bias)
-        return jnp.einsum("...mj,mjk->...mk", found, output)[..., 0] + output_bias
+        first_layer = jax.nn.relu(jnp.einsum("...mi,mij->...mj", inputs, hidden) + hidden_bias)
+        return jnp.einsum("...mj,mjk->...mk", first_layer, output)[..., 0] + output_bias
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class ActorCritic:
             The actor's state [B, S] and the critics' [K, B, S].
         """
         stacked = jax.tree.map(
-            lambda own, others: jnp.concatenate([own[None], others]),
+            lambda actors, critics: jnp.concatenate([actors[None], critics]),
             params["actor"]["encoder"],
             params["critic"]["encoder"],
         )

@@ -69,6 +69,7 @@ def oracle_policy(
         trust_weight: What the expected gain of trust counts, in units of reward; only the users of a generated log have
             trust.
     """
+    # Expected reward, and trust, of an item for one user.
     rewards = jnp.asarray([0.0, click_reward, order_reward])
 
     def value(params: Any, hidden: Any, histories: Histories, item: jax.Array) -> jax.Array:
@@ -82,6 +83,7 @@ def oracle_policy(
     def values(params: Any, user: tuple[Any, Histories], items: jax.Array) -> jax.Array:
         return jax.vmap(lambda item: value(params, *user, item))(items)
 
+    # Decisions and rankings for all sessions, over all items.
     items = jnp.arange(num_items, dtype=jnp.int32)
 
     def act(

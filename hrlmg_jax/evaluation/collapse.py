@@ -47,9 +47,9 @@ class CollapseWatch:
         self._folder = folder
         self._warned = False
 
-    def look_at(self, found: Mapping[str, float]) -> None:
+    def look_at(self, metrics: Mapping[str, float]) -> None:
         """Looks at the metrics of a validation."""
-        warning = collapse_warning(found)
+        warning = collapse_warning(metrics)
         if warning and not self._warned:
             self._warned = True
             tqdm.write(f"WARNING: {self._folder.path}: {warning}", file=sys.stderr)  # above the progress bar
@@ -61,13 +61,13 @@ def collapse_at_the_end(rows: Sequence[Mapping[str, float]]) -> str | None:
     return collapse_warning(validations[-1]) if validations else None
 
 
-def collapse_warning(found: Mapping[str, float]) -> str | None:
+def collapse_warning(metrics: Mapping[str, float]) -> str | None:
     """Returns a warning if a validation saw 90 % of the recommendations fall on fewer than 1 % of the items.
 
     Args:
-        found: Metrics of a validation.
+        metrics: Of a validation.
     """
-    used, at_a_step = found["validation_items_used"], found["validation_items_used_at_a_step"]
+    used, at_a_step = metrics["validation_items_used"], metrics["validation_items_used_at_a_step"]
     if min(used, at_a_step) >= TOO_FEW:
         return None
     where = "of the catalogue" if used < TOO_FEW else "of the items that they could get at the same step"

@@ -37,12 +37,12 @@ class Comparison:
     problem: Problem
 
     def test(
-        self, own: EvaluationPolicy, seed: int, folder: RunFolder, step: int, suffix: str = ""
+        self, tested: EvaluationPolicy, seed: int, folder: RunFolder, step: int, suffix: str = ""
     ) -> dict[str, Metrics]:
         """Tests one agent, prints the tables and writes `online` and `offline` (.json, .npz) into its run folder.
 
         Args:
-            own: What is tested.
+            tested: The agent.
             seed: Of its run.
             folder: Run folder.
             step: Training steps that it has had.
@@ -57,15 +57,15 @@ class Comparison:
 
         def online(problem: Problem, opponents: dict[str, OnlineTest]) -> dict[str, OnlineTest]:
             # An agent that is itself an opponent was tested already.
-            mine = opponents.get(name) or play_online(self.config, problem, {name: own})[name]
+            mine = opponents.get(name) or play_online(self.config, problem, {name: tested})[name]
             return {name: mine} | opponents
 
         if self._has_truth:  # first, so that what is printed first is what is true
             truth = self.problem.with_truth()
             write(truth, online(truth, self._online_truth), f"online_truth{suffix}")
         played = write(self.problem, online(self.problem, self._online), f"online{suffix}")
-        if own.rank is not None:
-            ranked = {name: self._offline.get(name) or own.rank(self._sessions, self._at_a_time)} | self._offline
+        if tested.rank is not None:
+            ranked = {name: self._offline.get(name) or tested.rank(self._sessions, self._at_a_time)} | self._offline
             _write_ranked(self.config, seed, folder, header, self.problem, self._sessions, ranked, f"offline{suffix}")
         return played
 
@@ -111,10 +111,12 @@ def _write_played(
     online: Mapping[str, OnlineTest],
     name: str,
 ) -> dict[str, Metrics]:
+    # Metrics of short and long sessions by policy.
     log = problem.data.log
     lengths = {"short": config.evaluation.short, "long": config.evaluation.long}
     played = {policy: _by_length(test, lengths) for policy, test in online.items()}
     print(_online_table(config, problem, played, online))
+    # What was played, with original ids.
     rows = session_rows(problem.data, "test", config.evaluation.sessions)
     arrays: dict[str, np.ndarray] = {
         "user": np.asarray(log.user_ids[log.user[rows]]),
@@ -127,6 +129,7 @@ def _write_played(
         prefix = "" if policy == config.agent.result_name else f"{policy}_"
         arrays[f"{prefix}items"] = np.asarray(log.item_ids[test.items])
         arrays[f"{prefix}feedback"] = test.feedback.astype(np.int8)
+    # How it was tested.
     protocol = {
         **_protocol(config, seed),
         **lengths,
@@ -205,13 +208,13 @@ def _online_table(
         for metric in ("reward", "clicks", "orders")
     ]
     distinct = ", ".join(f"{policy} {test.distinct_items():.3f}" for policy, test in tests.items())
-    own = config.agent.result_name
+    name = config.agent.result_name
     return "\n".join(
         [
             f"online test {where} {description['name']}{kind_of(description)}: {number:,} sessions, "
             "means per session ± 95 % interval",
             *format_means(played, heads, 2),
-            *(format_ratio(played, "long_reward", own, opponent) for opponent in OPPONENTS[1:] if opponent != own),
+            *(format_ratio(played, "long_reward", name, opponent) for opponent in OPPONENTS[1:] if opponent != name),
             f"distinct items at the same step across sessions (1: all differ): {distinct}",
         ]
     )

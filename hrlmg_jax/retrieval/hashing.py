@@ -174,18 +174,18 @@ def find_candidates(query: jax.Array, table: HashTable, number: int) -> tuple[ja
     groups = _number_of_groups(number)
     first, end = look_up(margin, table, math.ceil(table.scanned / groups) * groups // _BLOCK)
     blocks = jax.vmap(lambda first: jax.lax.dynamic_slice_in_dim(table.words, first, _BLOCK))(first)
-    place = first[:, None] + jnp.arange(_BLOCK)
-    counts = place < end[:, None]
+    position = first[:, None] + jnp.arange(_BLOCK)
+    counts = position < end[:, None]
     distance = jnp.where(counts, hamming_distance(blocks, code), table.planes.shape[1] + 1)
     chosen = smallest(distance.reshape(-1), number)
-    item = table.items[jnp.minimum(place.reshape(-1)[chosen], table.num_items - 1)]
+    item = table.items[jnp.minimum(position.reshape(-1)[chosen], table.num_items - 1)]
     return item, counts.reshape(-1)[chosen]
 
 
 def items_nearby(query: jax.Array, table: HashTable, number: int) -> jax.Array:
     """Returns [min(S, I)] int32 different items: those of a query's [E] bucket and of the next ones by number."""
-    own = probed_buckets(_margin(query, table), table.flips[:1])[0]
-    return jax.lax.dynamic_slice_in_dim(table.items, table.starts[own], min(number, table.num_items))
+    bucket = probed_buckets(_margin(query, table), table.flips[:1])[0]
+    return jax.lax.dynamic_slice_in_dim(table.items, table.starts[bucket], min(number, table.num_items))
 
 
 def _margin(query: jax.Array, table: HashTable) -> jax.Array:
@@ -223,15 +223,15 @@ def probed_buckets(margin: jax.Array, flips: jax.Array) -> jax.Array:
         flips: [P, b] from `probing_order`.
     """
     margin = margin[: flips.shape[1]]
-    own = jnp.sum(jnp.where(margin > 0, 2 ** jnp.arange(len(margin)), 0))
+    bucket = jnp.sum(jnp.where(margin > 0, 2 ** jnp.arange(len(margin)), 0))
     bit = 2 ** jnp.argsort(jnp.abs(margin))
-    return own ^ jnp.sum(jnp.where(flips, bit, 0), -1)
+    return bucket ^ jnp.sum(jnp.where(flips, bit, 0), -1)
 
 
 def pack_bits(bits: jax.Array) -> jax.Array:
     """Returns [W] uint32 words of [32 W] bool; bit j is bit j % 32 of word j // 32."""
-    place = jnp.arange(WORD, dtype=jnp.uint32)
-    return jnp.sum(bits.reshape(-1, WORD).astype(jnp.uint32) << place, -1, dtype=jnp.uint32)
+    position = jnp.arange(WORD, dtype=jnp.uint32)
+    return jnp.sum(bits.reshape(-1, WORD).astype(jnp.uint32) << position, -1, dtype=jnp.uint32)
 
 
 def hamming_distance(words: jax.Array, code: jax.Array) -> jax.Array:
@@ -258,12 +258,12 @@ def smallest(values: jax.Array, number: int) -> jax.Array:
     even = jnp.pad(values, (0, rows * groups - len(values)), constant_values=none // rows - 1)
     numbered = even.reshape(rows, groups) * rows + jnp.arange(rows)[:, None]
 
-    def following(last: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
-        found = jnp.min(jnp.where(numbered > last, numbered, none), axis=0)
-        return found, found
+    def next_smallest(last: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        least = jnp.min(jnp.where(numbered > last, numbered, none), axis=0)
+        return least, least
 
-    _, found = jax.lax.scan(following, jnp.full((groups,), -1), None, length=_PER_GROUP)
-    return (found % rows * groups + jnp.arange(groups)).reshape(-1)
+    _, ascending = jax.lax.scan(next_smallest, jnp.full((groups,), -1), None, length=_PER_GROUP)
+    return (ascending % rows * groups + jnp.arange(groups)).reshape(-1)
 
 
 def _number_of_groups(number: int) -> int:

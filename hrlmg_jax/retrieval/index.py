@@ -149,25 +149,25 @@ def _search_catalogue(query: jax.Array, index: ItemIndex, number: int, recommend
     """As `nearest_items`, by products with all items; where these are many, with some at a time."""
     at_a_time = max(_FEWEST_AT_A_TIME, NUMBERS_AT_A_TIME // len(query) // _LANES * _LANES)
     catalogue = index.embedding[: index.num_items]
-    best = _largest
+    largest = _largest
     if index.recall_target is not None:
-        best = partial(jax.lax.approx_max_k, recall_target=index.recall_target)
+        largest = partial(jax.lax.approx_max_k, recall_target=index.recall_target)
 
     def best_of(items: jax.Array, first: jax.Array | int, seen: jax.Array | int) -> tuple[jax.Array, jax.Array]:
         scores = jax.vmap(hide_recommended)(query @ items.T, recommended - first)
-        value, place = best(jnp.where(jnp.arange(len(items)) < seen, -jnp.inf, scores), number)
-        return value, place + first
+        value, position = largest(jnp.where(jnp.arange(len(items)) < seen, -jnp.inf, scores), number)
+        return value, position + first
 
     if index.num_items <= at_a_time:
         return best_of(catalogue, 0, 0)[1]
 
-    def step(found: tuple[jax.Array, jax.Array], start: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+    def step(best: tuple[jax.Array, jax.Array], start: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
         # The last part begins earlier, to be as long as the others.
         first = jnp.minimum(start, index.num_items - at_a_time)
         items = jax.lax.dynamic_slice_in_dim(catalogue, first, at_a_time)
-        both = jax.tree.map(lambda *lists: jnp.concatenate(lists, -1), found, best_of(items, first, start - first))
-        value, place = jax.lax.top_k(both[0], number)
-        return (value, jnp.take_along_axis(both[1], place, -1)), None
+        both = jax.tree.map(lambda *lists: jnp.concatenate(lists, -1), best, best_of(items, first, start - first))
+        value, position = jax.lax.top_k(both[0], number)
+        return (value, jnp.take_along_axis(both[1], position, -1)), None
 
     nothing = jnp.full((len(query), number), -jnp.inf), jnp.zeros((len(query), number), jnp.int32)
     return jax.lax.scan(step, nothing, jnp.arange(0, index.num_items, at_a_time))[0][1]
@@ -178,8 +178,8 @@ def _largest(scores: jax.Array, number: int) -> tuple[jax.Array, jax.Array]:
     if number > 1:
         return jax.lax.top_k(scores, number)
     if scores.shape[-1] % _LANES:
-        place = jnp.argmax(scores, -1, keepdims=True)
-        return jnp.take_along_axis(scores, place, -1), place.astype(jnp.int32)
+        position = jnp.argmax(scores, -1, keepdims=True)
+        return jnp.take_along_axis(scores, position, -1), position.astype(jnp.int32)
     # A maximum over rows of lanes takes a fraction of the time of a long argmax on CPU.
     rows = scores.reshape(len(scores), -1, _LANES)
     of_lane = jnp.max(rows, 1)
@@ -198,8 +198,8 @@ def _search_tables(query: jax.Array, index: ItemIndex, number: int, recommended:
     each = max(math.ceil((index.shortlist + hidden) / len(tables)), hidden + number)
 
     def from_tables(query: jax.Array, recommended: jax.Array) -> tuple[jax.Array, jax.Array]:
-        found = [find_candidates(query, table, each) for table in tables]
-        items, counts = (jnp.concatenate(parts) for parts in zip(*found, strict=True))
+        shortlists = [find_candidates(query, table, each) for table in tables]
+        items, counts = (jnp.concatenate(parts) for parts in zip(*shortlists, strict=True))
         return _best_of_shortlist(query, items, counts, recommended, index, number)
 
     def from_nearby(query: jax.Array, recommended: jax.Array) -> jax.Array:
@@ -207,13 +207,13 @@ def _search_tables(query: jax.Array, index: ItemIndex, number: int, recommended:
         return _best_of_shortlist(query, items, jnp.ones(items.shape, bool), recommended, index, number)[0]
 
     codes = max(table.scanned * table.words.shape[1] for table in tables)
-    found, enough = map_rows(lambda row: from_tables(*row), (query, recommended), codes)
+    best, enough = map_rows(lambda row: from_tables(*row), (query, recommended), codes)
 
     def complete() -> jax.Array:
         nearby = map_rows(lambda row: from_nearby(*row), (query, recommended), (hidden + number) * query.shape[1])
-        return jnp.where(enough[:, None], found, nearby)
+        return jnp.where(enough[:, None], best, nearby)
 
-    return jax.lax.cond(jnp.all(enough), lambda: found, complete)
+    return jax.lax.cond(jnp.all(enough), lambda: best, complete)
 
 
 def _best_of_shortlist(
@@ -234,11 +234,11 @@ def _best_of_shortlist(
     if number == 1:
         best = jnp.argmax(scores, keepdims=True)
         return items[best], scores[best[0]] > -jnp.inf
-    scores, place = jax.lax.top_k(scores, min(number * len(index.tables), len(items)))
-    items = items[place]
+    scores, position = jax.lax.top_k(scores, min(number * len(index.tables), len(items)))
+    items = items[position]
     repeated = jnp.any(jnp.tril(items[:, None] == items, -1), -1)
-    scores, place = jax.lax.top_k(jnp.where(repeated, -jnp.inf, scores), number)
-    return items[place], scores[-1] > -jnp.inf
+    scores, position = jax.lax.top_k(jnp.where(repeated, -jnp.inf, scores), number)
+    return items[position], scores[-1] > -jnp.inf
 
 
 def _recalled(observation: SessionObservation, index: ItemIndex) -> jax.Array:
@@ -281,8 +281,8 @@ def make_item_index(
 def most_similar(embedding: np.ndarray, num_items: int, number: int) -> np.ndarray:
     """Returns [J, R] int32 the R catalogue items most similar to each item, itself included, in no special order."""
     catalogue = embedding[:num_items].T
-    found = np.empty((len(embedding), number), np.int32)
+    similar = np.empty((len(embedding), number), np.int32)
     for first in range(0, len(embedding), _ROWS_AT_A_TIME):
         scores = embedding[first : first + _ROWS_AT_A_TIME] @ catalogue
-        found[first : first + _ROWS_AT_A_TIME] = np.argpartition(-scores, number - 1, axis=1)[:, :number]
-    return found
+        similar[first : first + _ROWS_AT_A_TIME] = np.argpartition(-scores, number - 1, axis=1)[:, :number]
+    return similar

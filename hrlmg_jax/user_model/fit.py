@@ -69,11 +69,12 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
         config: Settings.
         data: The log.
         embedding: [J, E] item embeddings.
-        folder: Where the fit keeps its metrics and checkpoints; it goes on from there.
+        folder: Of the fit's metrics and checkpoints, from which it continues.
 
     Returns:
         The parameters with the lowest held-out log-loss.
     """
+    # What training reads, and the base rates of the answers.
     network = FeedbackNetwork(config.simulator.network)
     model = LearnedFeedback(network)
     world = FitWorld(
@@ -114,19 +115,19 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
         value, gradient = jax.value_and_grad(loss)(state.params)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        following = dataclasses.replace(state, params=params, opt_state=opt_state, step=state.step + 1)
-        return following, {"log_loss": value}
+        next_state = dataclasses.replace(state, params=params, opt_state=opt_state, step=state.step + 1)
+        return next_state, {"log_loss": value}
 
     def evaluate(state: FitState) -> dict[str, float]:
         params = FeedbackParams(state.params, world.embedding)
         probabilities = predict(model, params, data, held_out, length)
         return {"held_out_log_loss": log_loss(probabilities, data.log.feedback[held_out])}
 
-    def keep_best(state: FitState, found: dict[str, float]) -> FitState:
-        if found["held_out_log_loss"] >= float(state.best_loss):
+    def keep_best(state: FitState, metrics: dict[str, float]) -> FitState:
+        if metrics["held_out_log_loss"] >= float(state.best_loss):
             return dataclasses.replace(state, stale=state.stale + 1)
         best = jax.tree.map(jnp.copy, state.params)
-        loss = jnp.float32(found["held_out_log_loss"])
+        loss = jnp.float32(metrics["held_out_log_loss"])
         return dataclasses.replace(state, best=best, best_loss=loss, stale=jnp.int32(0))
 
     agent = Agent(

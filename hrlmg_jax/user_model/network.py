@@ -80,10 +80,10 @@ class LearnedFeedback:
 
     def logits(self, params: FeedbackParams, histories: Histories, item: jax.Array) -> jax.Array:
         """Returns [..., 3] logits for histories [..., N] and items [...]."""
-        found: Any = self.network.apply(
+        logits: Any = self.network.apply(
             {"params": params.network}, histories.browsed, histories.clicked, item, params.embedding
         )
-        return found  # one array, not Flax's (array, variables)
+        return logits  # one array, not Flax's (array, variables)
 
     def update(self, params: FeedbackParams, hidden: tuple[()], item: jax.Array, feedback: jax.Array) -> tuple[()]:
         """Returns nothing."""

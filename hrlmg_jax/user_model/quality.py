@@ -83,7 +83,7 @@ def score(predicted: np.ndarray, feedback: np.ndarray, base: np.ndarray, best: f
         curves. A figure that needs both answers to occur is None where one does not.
     """
     loss, base_loss = log_loss(predicted, feedback), log_loss(np.tile(base, (len(feedback), 1)), feedback)
-    found: dict[str, Any] = {
+    report: dict[str, Any] = {
         "events": len(feedback),
         "log_loss": loss,
         "base_log_loss": base_loss,
@@ -95,14 +95,14 @@ def score(predicted: np.ndarray, feedback: np.ndarray, base: np.ndarray, best: f
     for name, least in ((FEEDBACK_NAMES[CLICK], CLICK), (FEEDBACK_NAMES[ORDER], ORDER)):
         happened, chance = feedback >= least, predicted[:, least:].sum(1)
         both = happened.any() and not happened.all()
-        found[name] = {
+        report[name] = {
             "rate": float(happened.mean()),
             "predicted_rate": float(chance.mean()),
             "auc": float(roc_auc_score(happened, chance)) if both else None,
             "average_precision": float(average_precision_score(happened, chance)) if both else None,
             **calibration(chance, happened),
         }
-    return found
+    return report
 
 
 def calibration(chance: np.ndarray, happened: np.ndarray) -> dict[str, Any]:

@@ -130,9 +130,9 @@ def load_simulator(config: SimulatorConfig, folder: RunFolder, data: SessionData
     wanted = {f"network/{key}": shape for key, shape in _flat(shapes).items()}
     path = folder.path / FILE
     arrays = read_arrays(path, ("embedding", "item_ids", *wanted))
-    found = {name: arrays[name].shape for name in ("embedding", *wanted)}
+    shapes_read = {name: arrays[name].shape for name in ("embedding", *wanted)}
     expected = {"embedding": embedding_shape} | {name: tuple(shape.shape) for name, shape in wanted.items()}
-    if found != expected or not np.array_equal(arrays["item_ids"], data.log.item_ids):
+    if shapes_read != expected or not np.array_equal(arrays["item_ids"], data.log.item_ids):
         raise UserError(
             "is of another log or of other settings", where=str(path), do="Restore the file, or fit again elsewhere."
         )

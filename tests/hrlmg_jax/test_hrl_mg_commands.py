@@ -438,3 +438,34 @@ def test_the_jdata_experiment_runs_to_the_end(run_command_line, tmp_path):
     assert "SAMPLED SKIPS" in finished.stdout
     assert (tmp_path / "run" / "online.json").exists()
     assert (tmp_path / "run" / "offline.json").exists()
+
+
+TOY = """
+from dataclasses import dataclass
+
+from hrlmg_jax.evaluation.policies import fixed_list
+from hrlmg_jax.methods import AgentSettings, untrained
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(AgentSettings):
+    ranking: str
+
+
+def build(problem, settings):
+    return untrained(settings.name, fixed_list(problem, settings.ranking))
+"""
+
+
+def test_a_users_own_agent_is_tested_through_the_command(simulators, tmp_path, run_command_line):
+    (tmp_path / "toy.py").write_text(TOY)
+    (tmp_path / "conf" / "agent").mkdir(parents=True)
+    settings = {"name": "toy", "module": "toy", "ranking": "count"}
+    (tmp_path / "conf" / "agent" / "toy.yaml").write_text(yaml.safe_dump(settings))
+    arguments = ["--config-dir", "conf", "agent=toy", "hydra.run.dir=run"]
+    arguments += [argument for argument in SMALL if not argument.startswith("agent.")]
+    finished = run_command_line(TRAIN, *arguments)
+    assert finished.returncode == 0, finished.stderr
+    assert "toy: nothing to train" in finished.stderr
+    policies = json.loads((tmp_path / "run" / "online.json").read_text())["policies"]
+    assert {"toy", "random", "popularity", "best_rate"} <= policies.keys()

@@ -1,0 +1,43 @@
+"""Agents by name and by module, ours and a user's own."""
+
+import pytest
+
+from harness.errors import UserError
+from harness.extensions import load_module
+from harness.runs.composition import composed_values
+from harness.settings import read_settings
+from hrlmg_jax.registry import AGENTS, HRL_MG
+from hrlmg_jax.settings import RunConfig
+
+PRESETS = ["hrl_mg", "hrl", "hrl_mg_paper", "hrl_mg_memory_frozen", "ddpg", "ddpg_memory", "dnn"]
+
+
+@pytest.mark.parametrize("name", [*AGENTS, *PRESETS])
+def test_every_agent_is_one_module(name):
+    users = ["env.users=truth"] if name == "planner" else []
+    config = read_settings(RunConfig, composed_values("train_hrl_mg", [f"agent={name}", *users]))
+    module = load_module(AGENTS.get(name, HRL_MG), "agent.name", ("Settings", "build"))
+    assert type(config.agent) is module.Settings
+    assert config.agent.name == name
+
+
+def test_any_other_name_is_of_an_agent_that_learns():
+    config = read_settings(RunConfig, composed_values("train_hrl_mg", ["agent=ddpg", "agent.name=mine"]))
+    assert type(config.agent) is load_module(HRL_MG, "agent.name", ()).Settings
+    assert config.agent.result_name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("+agent.module=there_is_no_such", ["agent.module", "cannot be imported"]),
+        ("+agent.module=json", ["agent.module", "Settings and build"]),
+        ("agent.name=' '", ["agent.name is empty"]),
+        ("agent.name=best_rate", ["best_rate", "opponent"]),
+        ("+agent.goals.internal_weight=0.2", ["unknown key", "called agent.goals.intrinsic_weight now"]),
+    ],
+)
+def test_impossible_agents_are_named_with_what_to_do(override, parts):
+    with pytest.raises(UserError) as caught:
+        read_settings(RunConfig, composed_values("train_hrl_mg", [override]))
+    assert all(part in str(caught.value) for part in parts)
