@@ -23,7 +23,7 @@ First steps:
 Main functions and modules:
 
     hrlmg_jax.problem.make_problem   log, learned users and simulator from a configuration
-    hrlmg_jax.methods.make_method    an agent for a problem
+    hrlmg_jax.registry.build_method  an agent for a problem; AGENTS names all agents
     hrlmg_jax.agent                  networks, goals, learner, replay windows
     hrlmg_jax.user_model             users learned from a log
     hrlmg_jax.evaluation             online and offline test, and who takes part in them

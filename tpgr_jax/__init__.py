@@ -21,7 +21,7 @@ First steps:
 Main functions and modules:
 
     tpgr_jax.problem.make_problem       ratings, split and simulator from a configuration
-    tpgr_jax.methods.make_method        an agent for a problem
+    tpgr_jax.registry.build_method      an agent for a problem; AGENTS names all agents
     tpgr_jax.evaluation.evaluate_method the metrics of a trained agent
     tpgr_jax.tree, networks, models     the item tree, the policy networks, models of the ratings
     tpgr_jax.agents, baselines          TPGR and TPGR+, and the methods of the comparison

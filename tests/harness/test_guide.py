@@ -20,7 +20,7 @@ def test_the_guide_names_commands_and_functions_that_exist(package, run_command_
     commands = {f"{package}.{path.stem}" for path in files if path.stem != "__main__"}
     assert set(re.findall(rf"python -m ({package}\.\w+)", module.__doc__)) == commands
     for name, function in re.findall(
-        rf"^    ({package}(?:\.\w+)+)\.(make_\w+|evaluate_\w+)", module.__doc__, re.MULTILINE
+        rf"^    ({package}(?:\.\w+)+)\.((?:make|build|evaluate)_\w+)", module.__doc__, re.MULTILINE
     ):
         assert callable(getattr(importlib.import_module(name), function))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from harness.reports.system_results import RunsConfig
 from harness.reports.tables import Cell, Table, kind_of, markdown_table, markdown_text, write_report
 from harness.settings import Count, read_settings
 from harness.statistics import clustered_mean_interval
-from sim.datasets.ratings import DataConfig, load_dataset
+from sim.datasets.ratings import AnyDataConfig, load_dataset
 from sim.tables.ratings import RatingData
 from tpgr_jax.reports.results import SYSTEM
 
@@ -26,7 +26,7 @@ SIGNS = ("positive", "negative")
 class Figure3Config(RunsConfig):
     """What to draw: the ratings of `data`, or those that `runs` learned from (`conf/report/figure3.yaml`)."""
 
-    data: DataConfig
+    data: AnyDataConfig
     max_count: Count
 
 
@@ -168,7 +168,8 @@ def _load(config: Figure3Config) -> tuple[RatingData, float]:
     if config.runs is None:
         return load_dataset(config.data, keep_source_rows=True), config.data.relevant_above
     run = SYSTEM.comparable(config, SYSTEM.runs(config.runs), ["data.relevant_above"]).runs[0]
-    settings = replace(read_settings(DataConfig, run.values["data"], "data"), offline_fallback=False)
+    values = {field.name: getattr(config, field.name) for field in fields(config)} | {"data": run.values["data"]}
+    settings = replace(read_settings(Figure3Config, values).data, offline_fallback=False)
     data = load_dataset(settings, keep_source_rows=True)
     if run.data and data.checksum != run.data["checksum"]:
         raise UserError(
