@@ -52,7 +52,7 @@ def recommend_best(score: jax.Array, recommended: jax.Array) -> Decision:
     """Recommends the item with the highest score; ties go to the lower index.
 
     Args:
-        score: [B, I] of each item.
+        score: [B, I] score of each item.
         recommended: [B, T] int32 items recommended so far in the episode, padded with -1; they are excluded.
     """
     chex.assert_rank([score, recommended], 2)
