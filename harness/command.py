@@ -67,7 +67,7 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def describe_error(error: BaseException) -> tuple[str, int] | None:
-    """Returns the message and the exit code for an error that the user can mend; None for a bug."""
+    """Returns the message and the exit code for an error that the user can fix; None for a bug."""
     if isinstance(error, UserError):
         return str(error), EXIT_USER_ERROR
     if isinstance(error, (HydraException, OmegaConfBaseException)):

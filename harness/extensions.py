@@ -1,4 +1,4 @@
-"""Code of the user's own: modules that a configuration names by their dotted path, beside those of the packages."""
+"""User code: modules outside these packages that a configuration names by their dotted path."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from harness.errors import UserError
 from harness.settings import ByName
 
 SETTINGS = "Settings"
-"""Name of the dataclass of settings in every such module."""
+"""Name of the settings dataclass in every such module."""
 
 
 def load_module(path: str, key: str, names: Sequence[str]) -> Any:
-    """Imports the module that the setting `key` names.
+    """Imports a module that a setting names.
 
     Args:
         path: Dotted path, as in an import statement.
         key: The setting, for messages.
-        names: What the module must define.
+        names: Names that the module must define.
 
     Raises:
-        UserError: There is no such module, it cannot be imported, or it does not define all names.
+        UserError: The module cannot be imported, or lacks a name.
     """
     if not (isinstance(path, str) and all(part.isidentifier() for part in path.split("."))):
         raise UserError(f"{key} is {path!r}", do="Give a module's dotted path, as in my_package.my_module.")
@@ -45,9 +45,9 @@ def load_module(path: str, key: str, names: Sequence[str]) -> Any:
 
 
 class ByModule(ByName):
-    """For the annotation of a field: which dataclass a group of keys is, namely `Settings` of a module.
+    """For the annotation of a field: the dataclass of a group of keys is `Settings` of a module.
 
-    The key `module` names a module of the user's own; without it, the key `name` tells which of ours.
+    The key `module` names a user's module; without it, the key `name` chooses one of ours.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class ByModule(ByName):
         modules: Mapping[str, str] | None = None,
         default: str | None = None,
     ) -> None:
-        """Takes what describes the modules.
+        """Describes the modules to choose from.
 
         Args:
             group: The group of keys, for messages.
-            base: What `Settings` must inherit from.
-            names: What a module of the user's own must define beside `Settings`.
-            modules: Dotted paths of our own modules by name; they are imported when they are asked for.
-            default: Dotted path of our own module for all other names; None: there are no others.
+            base: Base class of every `Settings`.
+            names: Names that a user's module must define besides `Settings`.
+            modules: Dotted paths of our modules by name; imported only when chosen.
+            default: Dotted path of our module for all other names; None: other names are refused.
         """
         modules = dict(modules or {})
         super().__init__(dict.fromkeys(modules, base), None if default is None else base)

@@ -28,7 +28,7 @@ def composed_values(name: str, overrides: Sequence[str]) -> dict[str, Any]:
         UserError: An interpolation leads nowhere.
         HydraException: An override is invalid.
     """
-    in_command = GlobalHydra.instance().is_initialized()  # a command has its configurations at hand already
+    in_command = GlobalHydra.instance().is_initialized()  # inside a command Hydra is already initialised
     with nullcontext() if in_command else initialize_config_dir(CONFIGURATION, version_base="1.3"):
         values = plain_config(compose(name, overrides=list(overrides)))
     values.pop("resume", None)
@@ -79,12 +79,12 @@ def _composed_once(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
 
 
 def is_configuration(group: str, name: str) -> bool:
-    """Says whether there is a `conf/GROUP/NAME.yaml`."""
+    """Returns whether `conf/GROUP/NAME.yaml` exists."""
     return Path(CONFIGURATION, group, f"{name}.yaml").is_file()
 
 
 def sweep_of(experiment: str) -> dict[str, list[Any]]:
-    """Returns the values that `conf/experiment/EXPERIMENT.yaml` sweeps over, by key."""
+    """Returns the values that `conf/experiment/EXPERIMENT.yaml` sweeps, by key."""
     text = Path(CONFIGURATION, "experiment", f"{experiment}.yaml").read_text("utf-8")
     swept = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
     return {key: [yaml.safe_load(value) for value in str(values).split(",")] for key, values in swept.items()}

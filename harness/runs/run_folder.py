@@ -163,7 +163,7 @@ def plain_config(config: DictConfig, where: str = "configuration") -> dict[str, 
     try:
         values = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(str(error).splitlines()[0], where=where, do="Mend the ${...} in it.") from None
+        raise UserError(str(error).splitlines()[0], where=where, do="Correct the ${...} in it.") from None
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 

@@ -94,7 +94,7 @@ class SweepReport(Callback):
         """Prints the table of all jobs and writes it into the sweep folder.
 
         Raises:
-            SystemExit: Jobs failed: 2 if their user can mend every failure, else 1.
+            SystemExit: Jobs failed: 2 if the user can fix every failure, else 1.
         """
         if self.folder is None:
             return

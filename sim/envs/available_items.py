@@ -1,6 +1,6 @@
-"""What can still be recommended in an episode, from the at most T items recommended so far: no [B, I] mask is kept.
+"""Items not yet recommended in an episode, derived from the at most T recommended ones: no [B, I] mask is stored.
 
-An environment that lets items come again says so by its observations, which carry no recommended items (T = 0).
+Observations of an environment that allows repeats carry no recommended items (T = 0).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def hide_recommended(scores: jax.Array, recommended: jax.Array) -> jax.Array:
 
 
 def recommended_before(items: jax.Array, steps: jax.Array | None = None) -> jax.Array:
-    """Returns what was recommended before each step of B episodes, as their observations carried it.
+    """Returns the items recommended before each step of B episodes, as in their observations.
 
     Args:
-        items: [T, B] int32 items of the episodes, or what stands for them (at least 0).
+        items: [T, B] int32 items of the episodes (or other non-negative numbers in their place).
         steps: [n] int32 steps; None: all T.
 
     Returns:
@@ -34,7 +34,7 @@ def recommended_before(items: jax.Array, steps: jax.Array | None = None) -> jax.
 
 
 def num_available(step: jax.Array, recommended: jax.Array, num_items: int) -> jax.Array:
-    """Returns [B] how many items can still be recommended at steps [B], from [B, T] what was recommended before."""
+    """Returns [B] the number of items still available at steps [B], given the items [B, T] recommended before."""
     return num_items - step if recommended.shape[-1] else jnp.full_like(step, num_items)
 
 
@@ -44,7 +44,7 @@ def draw_item(key: jax.Array, step: jax.Array, recommended: jax.Array, num_items
     Args:
         key: Random key.
         step: [B] int32 items recommended so far, fewer than `num_items`.
-        recommended: [B, T] int32 which ones (all different), padded with -1; T = 0: draw from all.
+        recommended: [B, T] int32 the recommended items (distinct), padded with -1; T = 0: draw from all.
         num_items: I.
 
     Returns:

@@ -20,7 +20,7 @@ def _no_carry(params: Any, batch_size: int) -> tuple[()]:
 
 
 def random_policy(num_items: int) -> Policy:
-    """Recommends an item drawn uniformly from those that can still be recommended, greedy or not."""
+    """Recommends an item drawn uniformly from those still available, whatever `explore` is."""
 
     def act(
         params: Any, carry: tuple[()], observation: Any, key: jax.Array, explore: bool
@@ -34,12 +34,12 @@ def random_policy(num_items: int) -> Policy:
 
 @functools.cache
 def fixed_list_policy(reach: int | None = None) -> Policy:
-    """Recommends the items of a list in order, skipping what was recommended; its parameters are [n] int32 items.
+    """Recommends the items of a list in order, without repeats; its parameters are [n] int32 items.
 
-    Equal arguments give the same policy, so that what was compiled for one is found again.
+    Equal arguments give the same policy object, so that compiled functions are reused.
 
     Args:
-        reach: How far down the list episodes get: of a longer list only `rank` reads the rest. None: to its end.
+        reach: How many items of the list episodes can reach; only `rank` reads the rest. None: all.
     """
 
     def none_seen(ranking: jax.Array, batch_size: int) -> jax.Array:

@@ -39,8 +39,8 @@ class Policy(NamedTuple):
             False decides greedily. The observation's arrays have a leading batch axis.
         rank: `(params, carry, observation, k, available) -> Ranking` of what `act` would recommend now, greedily; the
             first item is the one that `act` decides for. `k` is static; `available` [I] or [B, I] bool, any mask of
-            items that a caller allows (what was recommended in the episode is excluded besides). None where a policy
-            can only name its one decision.
+            items that a caller allows (items recommended in the episode are excluded as well). None if the policy can
+            only give its one decision.
     """
 
     initial_carry: Callable[[Any, int], Any]
@@ -52,8 +52,8 @@ def recommend_best(score: jax.Array, recommended: jax.Array) -> Decision:
     """Recommends the item with the highest score; ties go to the lower index.
 
     Args:
-        score: [B, I] of each item.
-        recommended: [B, T] int32 items recommended so far in the episode, padded with -1; they do not come again.
+        score: [B, I] score of each item.
+        recommended: [B, T] int32 items recommended so far in the episode, padded with -1; they are excluded.
     """
     chex.assert_rank([score, recommended], 2)
     chex.assert_equal_shape_prefix([score, recommended], 1)
@@ -65,9 +65,9 @@ def rank_best(score: jax.Array, recommended: jax.Array, k: int, available: jax.A
     """Returns the k items with the highest scores of one episode; ties go to the lower index.
 
     Args:
-        score: [I] of each item, finite.
-        recommended: [T] int32 items recommended so far in the episode, padded with -1; they do not come again.
-        k: How many (static).
+        score: [I] finite score of each item.
+        recommended: [T] int32 items recommended so far in the episode, padded with -1; they are excluded.
+        k: Number of items (static).
         available: [I] bool, items that may be recommended.
 
     Returns:
@@ -76,7 +76,7 @@ def rank_best(score: jax.Array, recommended: jax.Array, k: int, available: jax.A
     score = jnp.where(available, hide_recommended(score, recommended), -jnp.inf)
     best, items = jax.lax.top_k(score, min(k, score.shape[0]))
     items = jnp.where(best > -jnp.inf, items, -1).astype(jnp.int32)
-    spare = (0, k - items.shape[0])  # k may be more than there are items
+    spare = (0, k - items.shape[0])  # k may exceed the number of items
     return Ranking(jnp.pad(items, spare, constant_values=-1), jnp.pad(best, spare, constant_values=-jnp.inf))
 
 
@@ -84,9 +84,9 @@ def rank_best(score: jax.Array, recommended: jax.Array, k: int, available: jax.A
 def scoring_policy(
     initial_carry: Callable[[Any, int], Any], score: Callable[[Any, Any, Any], tuple[Any, jax.Array]]
 ) -> Policy:
-    """Returns the policy that takes the item with the highest score, whether it is to explore or not.
+    """Returns the policy that takes the item with the highest score, whatever `explore` is.
 
-    Equal arguments give the same policy, so that what was compiled for one is found again.
+    Equal arguments give the same policy object, so that compiled functions are reused.
 
     Args:
         initial_carry: See `Policy`.
@@ -110,17 +110,16 @@ def recommend(
 ) -> Ranking:
     """Returns the k best items of any policy, as `Policy.rank` does.
 
-    A policy without `rank` names the one item that it decides for greedily, with its log-probability as score. Nothing
-    can be said about its next best: where a caller does not allow this item, and for all other places, the ranking has
-    none (-1).
+    A policy without `rank` gives only its greedy decision, with the log-probability as score. The other entries of the
+    ranking, and this one if the caller does not allow the item, are empty (-1).
 
     Args:
-        policy: Which one.
-        params: Its parameters.
-        carry: Its memory of B episodes.
-        observation: Of B episodes.
-        key: For policies that draw.
-        k: How many items, at least 1 (static).
+        policy: The policy.
+        params: Parameters of the policy.
+        carry: The policy's memory of B episodes.
+        observation: Observations of B episodes.
+        key: Random key, for stochastic policies.
+        k: Number of items, at least 1 (static).
         available: [I] or [B, I] bool, items that may be recommended.
     """
     if policy.rank is not None:
@@ -137,7 +136,7 @@ def recommend(
 def with_random_first_item(policy: Policy, num_items: int) -> Policy:
     """Wraps a policy so that the first item of every episode is drawn uniformly (`cold_start: random`).
 
-    `rank` stays the policy's own, at the first step too.
+    `rank` is unchanged, also at the first step.
     """
 
     def act(params: Any, carry: Any, observation: Any, key: jax.Array, explore: bool) -> tuple[Any, Decision]:

@@ -136,7 +136,7 @@ class Observation:
 
     Attributes:
         step: int32, recommendations made so far.
-        recommended: [T] int32 items recommended so far in order, padded with -1; [0] where they may come again.
+        recommended: [T] int32 items recommended so far in order, padded with -1; [0] if repeats are allowed.
         last_item: int32 item of the previous step, -1 before the first.
         last_reward: float32 reward R of the previous step, 0 before the first.
         last_empirical: float32 empirical reward r of the previous step (the user's answer to the item, without the
@@ -189,8 +189,8 @@ class RatingEnv:
         num_items: I.
         episode_length: T.
         cold_start: "policy" or "random" (the rollout draws the first item uniformly).
-        allow_repeats: Whether an item may come again and pay more than once (the paper's timing study only); then
-            observations carry no recommended items. Otherwise a repeated item counts as not rated: empirical reward 0,
+        allow_repeats: Whether a repeated item is rewarded again (only for the paper's timing study); then observations
+            carry no recommended items. Otherwise a repeated item counts as not rated: empirical reward 0,
             no hit, `info.repeated` true.
     """
 
@@ -266,7 +266,7 @@ class RatingEnv:
     def recommended_before(self, items: jax.Array, steps: jax.Array | None = None) -> jax.Array:
         """Returns [n, B, T] the `recommended` of the observations before steps [n] (None: all) of episodes [T, B].
 
-        [n, B, 0] where items may come again.
+        [n, B, 0] if repeats are allowed.
         """
         before = recommended_before(items, steps)
         return before[..., :0] if self.allow_repeats else before

@@ -38,8 +38,8 @@ class TrainingEnvironment(Environment, Protocol):
     """What agents need of an environment to learn in it.
 
     The agents of `tpgr_jax` read the fields of `sim.envs.rating_env.Observation` and learn from those of `Trajectory`;
-    an environment whose observations or trajectories are others needs agents of its own. An evaluation needs `item`,
-    `reward` and `hit` of a trajectory.
+    an environment with other observations or trajectories needs its own agents. An evaluation needs `item`, `reward`
+    and `hit` of a trajectory.
     """
 
     @property
@@ -48,7 +48,7 @@ class TrainingEnvironment(Environment, Protocol):
 
     @property
     def first_decision(self) -> int:
-        """The first step at which the policy decides: 1 where the environment draws the first item, else 0."""
+        """The first step at which the policy decides: 1 if the environment draws the first item, else 0."""
 
     def draw_starts(self, key: jax.Array, params: Any, number: int) -> jax.Array:
         """Returns [number] int32 starts to train on, drawn with replacement."""
@@ -57,11 +57,11 @@ class TrainingEnvironment(Environment, Protocol):
         """Returns [n, B, T] int32 the `recommended` of observations before steps [n] of episodes [T, B].
 
         Args:
-            items: Of the episodes, or what stands for them (at least 0).
-            steps: Which steps; None: all T.
+            items: [T, B] int32 items of the episodes (or other non-negative numbers in their place).
+            steps: [n] int32 steps; None: all T.
 
         Returns:
-            Padded with -1; [n, B, 0] where items may come again.
+            The items, padded with -1; [n, B, 0] if repeats are allowed.
         """
 
 

@@ -1,4 +1,4 @@
-"""Which simulator a run plays in: the paper's (`sim.envs.rating_env`), or one from outside that the settings name."""
+"""Which simulator a run uses: the paper's (`sim.envs.rating_env`), or one from a module that the settings name."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ RATING_SIMULATOR = "sim.envs.rating_env"
 
 @dataclass(frozen=True, kw_only=True)
 class EnvSettings:
-    """What the settings of every simulator have.
+    """Base class of the settings of every simulator.
 
     Attributes:
-        module: Dotted path of the module of a simulator from outside; None for the paper's.
+        module: Dotted path of a simulator's module outside these packages; None for the paper's simulator.
     """
 
     module: str | None = None
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """The settings that decide results, as `eval.json` keeps them."""
+        """The settings that determine results, as stored in `eval.json`."""
         return dataclasses.asdict(self)
 
     @property
     def description(self) -> str:
-        """What tells this simulator from others, in the titles of tables and plots."""
+        """What distinguishes this simulator from others, for titles of tables and plots."""
         return self.module or RATING_SIMULATOR
 
 
 ANY_SIMULATOR = ByModule("env", EnvSettings, ("build",), default=RATING_SIMULATOR)
-"""For the annotation of a field that holds a simulator's settings.
+"""For the annotation of a field with the settings of a simulator.
 
 A simulator's module defines `Settings` and `build(settings, data, train_users, relevant_above) -> Simulator`.
 """
 
 
 class Simulator(NamedTuple):
-    """A simulator that is ready to play.
+    """A simulator, ready for rollouts.
 
     Attributes:
-        env: Pure functions, static settings.
-        params: Its tables (traced); `env.draw_starts` draws training users.
-        reward_of_code: [V + 1] float64 empirical reward of each rating code (0 for "not rated"), for what is fitted to
-            ratings instead of episodes.
+        env: The environment: pure functions and static settings.
+        params: The tables (traced); `env.draw_starts` draws training users.
+        reward_of_code: [V + 1] float64 empirical reward of each rating code (0 for "not rated"), for methods that are
+            fitted to ratings instead of episodes.
     """
 
     env: TrainingEnvironment
@@ -64,10 +64,10 @@ def make_simulator(
     """Builds the simulator that the settings name.
 
     Args:
-        settings: Of the simulator's module.
+        settings: The simulator's settings.
         data: Ratings of all users.
-        train_users: [n] users that episodes begin with in training.
-        relevant_above: Ratings above this are relevant.
+        train_users: [n] users to train on.
+        relevant_above: Ratings above this value are relevant.
 
     Raises:
         UserError: The module cannot be used, or the data do not fit.

@@ -191,7 +191,7 @@ class _Rows:
     def ids(self, column: str) -> pl.Series:
         """Returns a column of ids, after checking them."""
         texts = self.frame[column]
-        do = f"Expected ids of 1 to {MAX_ID_CHARACTERS} characters. Mend or remove the {self.unit}."
+        do = f"Expected ids of 1 to {MAX_ID_CHARACTERS} characters. Correct or remove the {self.unit}."
         self.refuse(column, texts == "", "is empty", do)
         self.refuse(column, texts.str.len_bytes() > MAX_ID_CHARACTERS, "is too long", do)
         return texts
@@ -202,7 +202,7 @@ class _Rows:
 
         texts = self.frame[column]
         if texts.dtype != pl.String:
-            self.refuse(column, texts.is_null(), "is empty", f"Mend or remove the {self.unit}.")
+            self.refuse(column, texts.is_null(), "is empty", f"Correct or remove the {self.unit}.")
             return texts.cast(pl.Datetime("us")).dt.epoch("s")
         if time_format == "text":
             do = "Expected YYYY-MM-DD HH:MM:SS (UTC), or set data.time_format=seconds or milliseconds."
@@ -230,7 +230,7 @@ class _Rows:
         numbers = texts.cast(pl.Int64, strict=False)
         if numbers.null_count():
             numbers = numbers.fill_null(texts.cast(pl.Float64, strict=False).floor().cast(pl.Int64, strict=False))
-        do = f"Expected {unit} since 1970. {otherwise or f'Mend or remove the {self.unit}.'}"
+        do = f"Expected {unit} since 1970. {otherwise or f'Correct or remove the {self.unit}.'}"
         self.refuse(column, numbers.is_null(), f"is no time in {unit}", do)
         end = _END_OF_TIME * (1000 if unit == "milliseconds" else 1)
         self.refuse(column, ~numbers.is_between(0, end - 1), "is no time from 1970 to 9999", do)

@@ -90,7 +90,9 @@ def read_parquet_ratings(path: Path, layout: TableLayout) -> Columns:
     for name in layout.names:
         if table[name].null_count():
             row = int(table[name].is_null().arg_max() or 0) + 1
-            raise UserError(f"row {row:,} has no value in column {name!r}", where=where, do="Mend or remove the row.")
+            raise UserError(
+                f"row {row:,} has no value in column {name!r}", where=where, do="Correct or remove the row."
+            )
     columns = [table[name] for name in layout.names]
     ratings = _parquet_ratings(columns[2], where)
     timestamps = _parquet_timestamps(columns[3], where) if len(columns) == 4 else None
@@ -144,7 +146,7 @@ def _parquet_ratings(column: Any, where: str) -> np.ndarray:
         raise UserError(
             f"row {row + 1:,}: rating {ratings[row]} in column {column.name!r} is not a finite number",
             where=where,
-            do="Mend or remove the row.",
+            do="Correct or remove the row.",
         )
     return ratings
 
