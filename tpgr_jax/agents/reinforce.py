@@ -207,7 +207,7 @@ class Reinforce:
     ) -> tuple[Any, Any, dict[str, jax.Array]]:
         """Updates the policy with sampled episodes; returns parameters, optimiser state and metrics."""
         config = self.config
-        # Advantages (Algorithm 1, lines 11 to 14).
+        # Returns (Algorithm 1, line 13), standardised.
         returns = discounted_returns(trajectory.reward, config.discount)
         advantage = advantages(returns, config.baseline, config.episodes_per_user)
         # A uniformly drawn first item was not the policy's choice.
