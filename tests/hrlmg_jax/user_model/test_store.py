@@ -278,7 +278,7 @@ def test_the_fit_ends_when_held_out_users_gain_nothing_more_and_keeps_the_best_p
 
 
 def test_predictions_are_the_models_on_the_histories_of_each_row(fit, monkeypatch):
-    monkeypatch.setattr("hrlmg_jax.user_model.fit._EVALUATION_ROWS", 300)  # three batches, the last of them partly filled
+    monkeypatch.setattr("hrlmg_jax.user_model.fit._EVALUATION_ROWS", 300)  # three batches, the last not full
     log, rows = fit.data.log, np.random.default_rng(0).permutation(fit.data.log.num_events)[:800]
     found = predict(fit.simulator.model, fit.simulator.params, fit.data, rows, 4)
     assert found.shape == (800, 3)
