@@ -31,7 +31,7 @@ class StopRequest:
         self.signal_number = number
         self._restore()
         # Unbuffered: the handler may interrupt a write to a buffered stream.
-        os.write(2, b"\nstopping after this chunk (once more to stop at once)\n")
+        os.write(2, b"\nstopping after this chunk (press again to stop immediately)\n")
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -29,6 +29,9 @@ Main functions and modules:
     hrlmg_jax.evaluation             online and offline test, and who takes part in them
 """
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
-__version__ = version("tpgr-jax")
+try:
+    __version__ = version("tpgr-jax")
+except PackageNotFoundError:  # a checkout that was not installed
+    __version__ = "not installed"

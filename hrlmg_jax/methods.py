@@ -33,7 +33,7 @@ class AgentSettings:
         if not self.name.strip():
             raise UserError("agent.name is empty", do="Name the agent, for its row in the tables.")
         if self.name == BEST_RATE:
-            raise UserError(f"agent.name is {self.name!r}, which an opponent has", do="Choose another.")
+            raise UserError(f"agent.name is {self.name!r}, the name of a baseline", do="Choose another.")
 
     @property
     def result_name(self) -> str:

@@ -74,7 +74,7 @@ def load_data(config: FitConfig, longest_session: int = 0) -> SessionData:
     data = load_sessions(config.data, config.simulator.held_out_fraction, config.simulator.seed)
     if config.env.users == TRUTH and data.log.generator is None:
         raise UserError(
-            f"{data.log.name} was not generated: nobody knows the users who wrote it",
+            f"{data.log.name} was not generated: its true users are unknown",
             where="env.users=truth",
             do="Let learned users answer (env.users=learned), or take data=synthetic_funnel.",
         )

@@ -27,6 +27,9 @@ Main functions and modules:
     tpgr_jax.agents, baselines          TPGR and TPGR+, and the methods of the comparison
 """
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
-__version__ = version("tpgr-jax")
+try:
+    __version__ = version("tpgr-jax")
+except PackageNotFoundError:  # a checkout that was not installed
+    __version__ = "not installed"

@@ -11,7 +11,14 @@ names the module by the key `module` (`docs/extending.md`).
 
 from __future__ import annotations
 
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from harness.errors import UserError
 from harness.extensions import ByModule
+from sim.envs.rating_env import Observation
 from tpgr_jax.methods import AgentSettings, Method, RunContext
 from tpgr_jax.problem import Problem
 
@@ -29,6 +36,9 @@ AGENTS = {
 }
 """Modules, which are imported when they are asked for."""
 
+_OBSERVED: dict[str, tuple[str, ...]] = {"popularity": ("recommended",), "tpgr_plus": ()}  # the latter checks itself
+"""Fields of an observation that agents read; those without an entry read all of `Observation`."""
+
 ANY_AGENT = ByModule("agent", AgentSettings, ("build",), AGENTS)
 """For the annotation of a field that holds an agent's settings."""
 
@@ -39,5 +49,19 @@ def build_method(problem: Problem, settings: AgentSettings, run: RunContext) -> 
     Raises:
         UserError: Settings that do not fit the data, a damaged tree, or a module that cannot be used.
     """
+    if settings.module is None:
+        _check_observation(problem, settings.name)
     method: Method = ANY_AGENT.module_of(settings).build(problem, settings, run)
     return method
+
+
+def _check_observation(problem: Problem, name: str) -> None:
+    """Refuses a user's simulator whose observations lack what one of our agents reads."""
+    observation = jax.eval_shape(problem.env.reset_at, jnp.int32(0), problem.env_params)[0]
+    fields = _OBSERVED.get(name, [field.name for field in dataclasses.fields(Observation)])
+    if missing := [field for field in fields if not hasattr(observation, field)]:
+        raise UserError(
+            f"{name} reads {', '.join(missing)} of each observation, which {type(problem.env).__name__} does not give",
+            where="env.module",
+            do="Add the fields to the simulator's observation (docs/extending.md), or choose another agent.",
+        )

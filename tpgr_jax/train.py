@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -119,7 +120,10 @@ def _with_found_data(values: dict[str, Any], config: RunConfig, problem: Problem
             "rating_min": None,
             "rating_max": None,
         }
-    return {**values, "data": data}
+    tree = values["tree"]
+    if tree.get("path") is not None:
+        tree = {**tree, "path": str(Path(tree["path"]).expanduser().absolute())}
+    return {**values, "data": data, "tree": tree}
 
 
 def _announce(problem: Problem, method: Method, folders: list[RunFolder]) -> None:

@@ -41,7 +41,7 @@ class MethodResult:
         values: [S, n] per metric, one value per episode: a row per seed, or a single one where all seeds have the same
             result.
         seed_has_effect: Whether another seed could have led to another result, as far as is known of the method.
-        beside: The rows of the long table (`system_results.read_results`) that come from its runs, or, for an
+        beside: The rows of the long table (`System.read`) that come from its runs, or, for an
             opponent, from the run that it was read from.
     """
 

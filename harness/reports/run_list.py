@@ -1,4 +1,4 @@
-"""A list of runs for people: what each is, how far it came and what it reached."""
+"""A list of runs: what each is, how far it got and what it reached."""
 
 from __future__ import annotations
 

@@ -173,7 +173,9 @@ def group_by_settings(runs: Sequence[RunRecord], ignored: Callable[[str], bool])
     """
     groups: dict[str, list[RunRecord]] = {}
     for run in runs:
-        kept = {key: _comparable(value) for key, value in run.settings.items() if not ignored(key)}
+        # A key that an older run does not have is one whose default, null, changes nothing.
+        settings = {key: value for key, value in run.settings.items() if value is not None and not ignored(key)}
+        kept = {key: _comparable(value) for key, value in settings.items()}
         groups.setdefault(json.dumps(kept, sort_keys=True), []).append(run)
     firsts = [group[0].settings for group in groups.values()]
     keys = sorted({key for settings in firsts for key in settings if not ignored(key)})

@@ -56,7 +56,9 @@ def tracking(config: LoggerConfig, folder: RunFolder, labels: dict[str, Any]) ->
             call()
         except Exception as error:
             if not warned:
-                print(f"warning: Weights & Biases takes no metrics ({error}); they are in the folder", file=sys.stderr)
+                print(
+                    f"warning: Weights & Biases rejected the metrics ({error}); they are in the folder", file=sys.stderr
+                )
             warned = True
 
     code = 1

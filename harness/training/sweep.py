@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
 import sys
@@ -48,6 +49,7 @@ class SweepReport(Callback):
         self.jobs: int | None = None  # None where only the sweeper knows
         self.swept: list[str] = []
         self.started = 0.0
+        self.ended = False
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Counts the jobs and removes the record of an earlier sweep in the same folder."""
@@ -60,6 +62,7 @@ class SweepReport(Callback):
         if all(one.is_discrete_sweep() and one.value_type is not ValueType.GLOB_CHOICE_SWEEP for one in swept.values()):
             self.jobs = math.prod(len(list(one.sweep_string_iterator())) for one in swept.values())
         (self.folder / RECORD).unlink(missing_ok=True)
+        atexit.register(self._report_if_stopped)  # Hydra tells callbacks nothing of Ctrl-C and SIGTERM
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Says which job starts."""
@@ -98,23 +101,32 @@ class SweepReport(Callback):
         """
         if self.folder is None:
             return
-        record = self.folder / RECORD
+        self.ended = True
+        codes = [row.get("code", 0) for row in self._write_report(self.folder)]
+        if any(codes):
+            raise SystemExit(EXIT_BUG if EXIT_BUG in codes else EXIT_USER_ERROR)
+
+    def _report_if_stopped(self) -> None:
+        """Writes the table of a sweep that was stopped."""
+        if self.folder is not None and not self.ended:
+            self._write_report(self.folder)
+
+    def _write_report(self, folder: Path) -> list[dict[str, Any]]:
+        """Prints the table of all jobs, writes it into the sweep folder, and returns a row per job."""
+        record = folder / RECORD
         rows = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
         recorded = {row["job"]: row for row in rows}
         unknown: dict[str, Any] = {
             "swept": [],
-            "status": "not recorded",
+            "status": "not finished",
             "seconds": None,
             "folder": "",
             "code": EXIT_BUG,
         }
         numbers = range(self.jobs) if self.jobs is not None else sorted(recorded)
-        write_report(
-            self.folder, "sweep", *self._report([recorded.get(job, {"job": job, **unknown}) for job in numbers])
-        )
-        codes = [recorded.get(job, unknown).get("code", 0) for job in numbers]
-        if any(codes):
-            raise SystemExit(EXIT_BUG if EXIT_BUG in codes else EXIT_USER_ERROR)
+        rows = [recorded.get(job, {"job": job, **unknown}) for job in numbers]
+        write_report(folder, "sweep", *self._report(rows))
+        return rows
 
     def _report(self, rows: list[dict[str, Any]]) -> tuple[list[str], Table]:
         """Returns the Markdown lines and the numbers of the table of all jobs."""
@@ -133,7 +145,7 @@ class SweepReport(Callback):
         if failed:
             errors = [f"job {row['job'] + 1}: {_in_a_line(row.get('error', row['status']))}" for row in failed]
             again = [shell_command(self.train, row["overrides"]) for row in failed if "overrides" in row]
-            lines += ["", "## Failed", "", *markdown_list(errors), "", "```bash", *again, "```"]
+            lines += ["", "## Not finished", "", *markdown_list(errors), "", "```bash", *again, "```"]
         # What shows the runs together.
         if len(failed) < len(rows):
             module, name = self.report.split()

@@ -134,7 +134,9 @@ def load_simulator(config: SimulatorConfig, folder: RunFolder, data: SessionData
     expected = {"embedding": embedding_shape} | {name: tuple(shape.shape) for name, shape in wanted.items()}
     if shapes_read != expected or not np.array_equal(arrays["item_ids"], data.log.item_ids):
         raise UserError(
-            "is of another log or of other settings", where=str(path), do="Restore the file, or fit again elsewhere."
+            "was fitted to another log or with other settings",
+            where=str(path),
+            do="Restore the file, or fit again elsewhere.",
         )
     tree = flax.traverse_util.unflatten_dict({tuple(name.split("/")[1:]): jnp.asarray(arrays[name]) for name in wanted})
     params = FeedbackParams(network=tree, embedding=jnp.asarray(arrays["embedding"]))
@@ -143,9 +145,3 @@ def load_simulator(config: SimulatorConfig, folder: RunFolder, data: SessionData
 
 def _flat(tree: Any) -> dict[str, Any]:
     return {"/".join(path): leaf for path, leaf in flax.traverse_util.flatten_dict(tree).items()}
-
-
-# Fitting
-
-
-# The report

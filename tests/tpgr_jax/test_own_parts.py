@@ -65,6 +65,9 @@ def test_what_cannot_be_found_is_one_message(folder, trained, command_environmen
     # The paper's agent beyond the paper reads the tables of the paper's simulator.
     other = run_module(folder, command_environment, "tpgr_jax.train", *COMMAND, "agent=tpgr_plus", *SHORT)
     assert_one_message(other, "tpgr_plus", "toy_env", "env=rating")
+    # Others read fields that these observations do not have.
+    other = run_module(folder, command_environment, "tpgr_jax.train", *COMMAND, "agent=linear_ucb", *SHORT)
+    assert_one_message(other, "linear_ucb", "last_empirical", "env.module")
 
 
 def test_the_statistics_of_the_data_set(folder, command_environment):

@@ -119,8 +119,9 @@ def compare(runs: Sequence[RunRecord], alpha: float) -> Compared:
         return tpgr.SYSTEM.has_no_effect(key) or key in ("env.alpha", "tree.clustering", "tree.depth", *_OF_VECTORS)
 
     # Runs that differ in nothing but the tree.
-    candidates = [run for run in finished(runs) if tpgr.method_name(run) == tpgr.TPGR and tpgr.alpha_of(run) == alpha]
-    left_out: list[str] = []
+    of_alpha = [run for run in finished(runs) if tpgr.method_name(run) == tpgr.TPGR and tpgr.alpha_of(run) == alpha]
+    candidates = [run for run in of_alpha if not run.settings.get("tree.path")]
+    left_out = [f"{run.folder.path}: its tree was read from a file" for run in of_alpha if run not in candidates]
     by_arm = grouped(most_runs(group_by_settings(candidates, ignored), left_out), arm_of)
     # Within a tree, runs that differ in nothing; the size of vectors counts only for vectors that have one.
     methods = []

@@ -39,7 +39,7 @@ def build_item_tree(config: TreeConfig, data: RatingData, users: np.ndarray) -> 
         UserError: Too many items, or `tree.path` names no tree over them.
     """
     if config.path is not None:
-        return read_own_tree(Path(config.path), data.item_ids)
+        return read_own_tree(Path(config.path).expanduser(), data.item_ids)
     vectors = None if config.clustering == "random" else item_vectors(config, data, users)
     return build_tree(data.num_items, config.depth, make_clustering(config.clustering, vectors, config.seed))
 

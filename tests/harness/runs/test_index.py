@@ -103,6 +103,15 @@ def test_runs_on_other_data_or_settings_are_not_comparable(tmp_path):
         check_comparable([a, c], [])
 
 
+def test_a_key_that_an_older_run_lacks_is_one_that_changes_nothing(tmp_path):
+    make_run(tmp_path / "old", [1, 2], {"seed": 0})
+    make_run(tmp_path / "new", [1, 2], {"seed": 1, "tree.path": None})
+    make_run(tmp_path / "other", [1, 2], {"seed": 1, "tree.path": "genres.npz"})
+    groups = group_by_settings(find(tmp_path).runs, lambda key: key == "seed")
+    assert sorted(len(group.runs) for group in groups) == [1, 2]
+    assert sorted(str(group.distinction) for group in groups) == ["{'tree.path': 'genres.npz'}", "{'tree.path': None}"]
+
+
 def test_grouping_by_settings(tmp_path):
     for number, settings in enumerate([{"seed": 0}, {"seed": 1}, {"train.steps": 20}, {"env.alpha": 0.2}]):
         make_run(tmp_path / str(number), [1, 2], settings)

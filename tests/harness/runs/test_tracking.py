@@ -84,7 +84,7 @@ def test_training_survives_a_service_that_fails(folder, runs, capsys):
         runs[0].refuses = True
         log(2, {"reward": 0.5})
         log(4, {"reward": 0.5})
-    assert capsys.readouterr().err.count("warning: Weights & Biases takes no metrics (no route)") == 1
+    assert capsys.readouterr().err.count("warning: Weights & Biases rejected the metrics (no route)") == 1
 
 
 def test_a_failed_run_is_marked(folder, runs):

@@ -101,7 +101,7 @@ def test_a_bug_is_shown_with_its_traceback_and_a_lost_job_is_named(tmp_path, cap
     assert stopped.value.code == 1
     text = (tmp_path / "sweep.md").read_text()
     assert "* job 2: ZeroDivisionError: a bug\n" in text
-    assert "| 3 |  | not recorded |" in text
+    assert "| 3 |  | not finished |" in text
 
 
 def test_the_mean_over_seeds_that_train_together(tmp_path):

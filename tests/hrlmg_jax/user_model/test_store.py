@@ -473,13 +473,13 @@ def test_a_damaged_or_foreign_simulator_is_one_error_that_names_it(fit, no_fit, 
     for name in (FILE, REPORT):
         shutil.copy(fit.folder.path / name, tmp_path / name)
     damaged(tmp_path / FILE, how)
-    with pytest.raises(UserError, match=r"simulator\.npz: is (missing|damaged|of another log)"):
+    with pytest.raises(UserError, match=r"simulator\.npz: (is missing|is damaged|was fitted to another log)"):
         load_simulator(fit.config.simulator, copy, fit.data)
 
 
 def test_a_simulator_of_other_sizes_or_without_its_report_is_refused(fit, tmp_path):
     other, _ = settings(fit.root, fit.cache, "simulator.network.width=9")
-    with pytest.raises(UserError, match="of another log or of other settings"):
+    with pytest.raises(UserError, match="was fitted to another log or with other settings"):
         load_simulator(other.simulator, fit.folder, fit.data)
     shutil.copy(fit.folder.path / FILE, tmp_path / FILE)
     with pytest.raises(UserError, match=r"simulator\.json: is missing"):
