@@ -94,7 +94,7 @@ class TwoLevelPolicy:
     """
 
     low: LowLevel
-    high: HighLevel
+    high: HighLevel[Any]
     goals: GoalConfig
     history_length: int
     embedding_size: int
