@@ -296,9 +296,10 @@ class TwoLevelLearner(Learner):
         # control for every claim about goals, never learn.
         windows = sample_rows(replay, key, self.config.high_batch_size)
         high, metrics = update_unless(
-            self.policy.goals.frozen or warming_up | (replay.size == 0),
+            warming_up | (replay.size == 0),
             lambda level: self.policy.high.update(level, windows, world.index.embedding, world.env.table),
             state.high,
+            self.policy.goals.frozen,
         )
         metrics = _named("high", metrics | self.policy.high.report(high))
         metrics["intrinsic_reward"] = jnp.mean(step.low.intrinsic_reward)
@@ -343,12 +344,21 @@ class TwoLevelLearner(Learner):
 
 
 def update_unless(
-    skip: jax.Array | bool, update: Callable[[LevelState], tuple[LevelState, dict[str, jax.Array]]], level: LevelState
+    skip: jax.Array,
+    update: Callable[[LevelState], tuple[LevelState, dict[str, jax.Array]]],
+    level: LevelState,
+    frozen: bool = False,
 ) -> tuple[LevelState, dict[str, jax.Array]]:
-    """Returns `update(level)`, or the level as it is with metrics of 0."""
+    """Returns `update(level)`, or, always for a frozen one, the level as it is with metrics of 0."""
     shapes = jax.eval_shape(update, level)[1]
-    nothing = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
-    return jax.lax.cond(skip, lambda level: (level, nothing), update, level)
+
+    def zeros() -> dict[str, jax.Array]:
+        return {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
+
+    nothing = zeros()
+    return jax.lax.cond(
+        skip, lambda level: (level, nothing), (lambda level: (level, zeros())) if frozen else update, level
+    )
 
 
 def _empty_replay(rows: Any, capacity: int) -> Replay:
