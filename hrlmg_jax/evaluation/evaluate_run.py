@@ -118,7 +118,8 @@ def _write_played(
     # Metrics of short and long sessions by policy.
     lengths = {"short": config.evaluation.short, "long": config.evaluation.long}
     played = {policy: _by_length(test, lengths) for policy, test in online.items()}
-    print(_online_table(config, problem, played, online))
+    distinct = {policy: test.distinct_items() for policy, test in online.items()}
+    print(_online_table(config, problem, played, distinct))
     # How it was tested, and what was played.
     protocol = {
         **header["protocol"],
@@ -127,7 +128,6 @@ def _write_played(
         "decision": "greedy",
         "decision_of": {RANDOM: "sample"},
     }
-    distinct = {policy: test.distinct_items() for policy, test in online.items()}
     header = {**header, "protocol": protocol, "distinct_items": distinct}
     rows = session_rows(problem.data, "test", config.evaluation.sessions)
     write_results(folder, name, header, played, "sessions", _arrays(config, problem, rows, header["step"], online))
@@ -194,17 +194,17 @@ def _protocol(config: RunConfig, seed: int) -> dict[str, Any]:
 
 
 def _online_table(
-    config: RunConfig, problem: Problem, played: Mapping[str, Metrics], tests: Mapping[str, OnlineTest]
+    config: RunConfig, problem: Problem, played: Mapping[str, Metrics], distinct: Mapping[str, float]
 ) -> str:
     description = describe_log(problem.data)
-    number = len(next(iter(tests.values())).items)
+    number = len(next(iter(played.values()))["long_reward"])
     where = "with the true users behind" if problem.truth else "in the simulator of"
     heads = [
         f"{metric} ({length})"
         for length in (config.evaluation.short, config.evaluation.long)
         for metric in ("reward", "clicks", "orders")
     ]
-    distinct = ", ".join(f"{policy} {test.distinct_items():.3f}" for policy, test in tests.items())
+    shares = ", ".join(f"{policy} {share:.3f}" for policy, share in distinct.items())
     name = config.agent.result_name
     return "\n".join(
         [
@@ -212,7 +212,7 @@ def _online_table(
             "means per session ± 95 % interval",
             *format_means(played, heads, 2),
             *(format_ratio(played, "long_reward", name, opponent) for opponent in OPPONENTS[1:] if opponent != name),
-            f"distinct items at the same step across sessions (1: all differ): {distinct}",
+            f"distinct items at the same step across sessions (1: all differ): {shares}",
         ]
     )
 
