@@ -67,10 +67,8 @@ def make_parts(smoke: bool) -> Parts:
     data = load_data(config.fit(), config.longest_session)
     key, embedding_key = jax.random.split(jax.random.key(0))
     embedding = unit(jax.random.normal(embedding_key, (data.log.num_items, config.simulator.embedding.size)))
-    network = FeedbackNetwork(config.simulator.network)
-    history = jnp.zeros((1, config.env.history_length), jnp.int32)
-    params = network.init(key, history, history, jnp.zeros((1,), jnp.int32), embedding)["params"]
-    simulator = Simulator(LearnedFeedback(network), FeedbackParams(params, embedding), {})
+    model = LearnedFeedback(FeedbackNetwork(config.simulator.network))
+    simulator = Simulator(model, FeedbackParams(model.init(key, embedding), embedding), {})
     rankings = fixed_rankings(config.env, data)
     problem = Problem(data, config.env, simulator, rankings, config.longest_session)
     env = make_env(config.env, problem.users, config.env.episode_length)
@@ -239,14 +237,16 @@ def bench_retrieval(smoke: bool) -> list[Line]:
             *_recalls(vectors, exact, others, judged),
             *_speeds(vectors, {"exact": exact, **others}, judged, repeats),
         ]
-        lines += [dataclasses.replace(line, name=f"{num_items:,} items: {line.name}") for line in measured]
+        lines += _titled(f"{num_items:,} items", measured)
     lines += _in_a_session(vectors, exact, hashed["hash, learned"], judged, repeats)
     vectors = draw_vectors(sizes[-1], num_queries, clustered=False)
     others = {"hash, learned": _item_index(vectors.items, "hash")}
     measured = _recalls(vectors, _item_index(vectors.items, "exact"), others, False)
-    return lines + [
-        dataclasses.replace(line, name=f"{sizes[-1]:,} items without structure: {line.name}") for line in measured
-    ]
+    return lines + _titled(f"{sizes[-1]:,} items without structure", measured)
+
+
+def _titled(title: str, lines: list[Line]) -> list[Line]:
+    return [dataclasses.replace(line, name=f"{title}: {line.name}") for line in lines]
 
 
 def _item_index(items: np.ndarray, backend: str, codes: str = "learned") -> ItemIndex:
@@ -304,17 +304,10 @@ def _in_a_session(vectors: Vectors, exact: ItemIndex, hashed: ItemIndex, judged:
     share = float(np.mean(np.sum(query * found, -1)) / np.mean(np.sum(query * best, -1)))
     lines = _speeds(vectors, {"exact": exact, "hash, learned": hashed}, judged, repeats, played)
     lines.append(Line("hash, learned: cosine of what is found / of the best", share, ""))
-    title = f"{len(vectors.items):,} items, step {step} of sessions of {length}"
-    return [dataclasses.replace(line, name=f"{title}: {line.name}") for line in lines]
+    return _titled(f"{len(vectors.items):,} items, step {step} of sessions of {length}", lines)
 
 
-_nearest_items = jax.jit(nearest_items, static_argnums=2)
-
-
-def _find(query: np.ndarray, index: ItemIndex, number: int, recommended: jax.Array | None = None) -> jax.Array:
-    return _nearest_items(query, index, number, recommended)
-
-
+_find = jax.jit(nearest_items, static_argnums=2)
 _SHORT = ("env.episode_length=20", "evaluation.long=20", "evaluation.short=10", "agent.learner.replay_capacity=1000")
 SECTIONS = {"training": bench_training, "rollout": bench_rollout, "retrieval": bench_retrieval}
 

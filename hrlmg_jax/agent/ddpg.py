@@ -170,39 +170,46 @@ def _critic_loss(
     return loss, {"critic_loss": loss, "q": jnp.mean(q)}
 
 
-def gradient_of(
-    loss: Loss, params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array
-) -> tuple[Any, dict[str, jax.Array]]:
-    """Returns the gradient of a loss and its metrics; many devices take each that of their transitions."""
+def descend_level(
+    loss: Loss,
+    config: LevelConfig,
+    level: LevelState,
+    batch: Batch,
+    targets: jax.Array,
+    embedding: jax.Array,
+    moved: tuple[str, ...] = ("actor", "critic"),
+) -> tuple[LevelState, dict[str, jax.Array]]:
+    """Takes one step of Adam down a loss, then lets the targets follow.
+
+    Many devices take each the gradient of their transitions.
+
+    Args:
+        loss: Of all parameters.
+        config: How the level learns.
+        level: Before the step.
+        batch: Transitions.
+        targets: [B, M] that the loss compares with.
+        embedding: [J, E] items.
+        moved: Which of "actor" and "critic" learn; the other stays as it is.
+
+    Returns:
+        The level, and the metrics of the loss with the norms of the gradients.
+    """
 
     def of_share(params: Any, batch: Batch, targets: jax.Array, embedding: jax.Array) -> Any:
         return mean_over_devices(jax.grad(loss, has_aux=True)(params, batch, targets, embedding))
 
     along = PartitionSpec(EPISODES)
     spread = per_device(of_share, (EVERYWHERE, along, along, EVERYWHERE), EVERYWHERE, targets.shape[0])
-    gradient, metrics = spread(params, batch, targets, embedding)
-    return gradient, metrics
-
-
-def descend_level(
-    gradient: Any, config: OptimizerConfig, tau: float, level: LevelState, moved: tuple[str, ...] = ("actor", "critic")
-) -> tuple[LevelState, dict[str, jax.Array]]:
-    """Takes one step of Adam, then lets the targets follow; returns the level and the norms of the gradients.
-
-    Args:
-        gradient: Of all parameters.
-        config: Of both optimisers.
-        tau: By how much the targets follow.
-        level: Before the step.
-        moved: Which of "actor" and "critic" learn; the other stays as it is.
-    """
-    params, opt_states, norms = dict(level.params), [], {}
-    for name, optimizer, opt_state in zip(("actor", "critic"), optimizers(config), level.opt_state, strict=True):
+    gradient, metrics = spread(level.params, batch, targets, embedding)
+    params, opt_states = dict(level.params), []
+    parts = zip(("actor", "critic"), optimizers(config.optimizer), level.opt_state, strict=True)
+    for name, optimizer, opt_state in parts:
         if name in moved:
             params[name], opt_state, norm = descend(optimizer, gradient[name], opt_state, level.params[name])
-            norms[f"{name}_gradient_norm"] = norm
+            metrics[f"{name}_gradient_norm"] = norm
         opt_states.append(opt_state)
-    return LevelState(params, optax.incremental_update(params, level.target, tau), tuple(opt_states)), norms
+    return LevelState(params, optax.incremental_update(params, level.target, config.tau), tuple(opt_states)), metrics
 
 
 def update_level(
@@ -215,10 +222,7 @@ def update_level(
 ) -> tuple[LevelState, dict[str, jax.Array]]:
     """Updates critics and actor once, then the targets; returns the level and its losses, Q means and saturation."""
     targets = jax.lax.stop_gradient(td_targets(networks, level.target, batch, embedding, executed))
-    loss = partial(actor_critic_loss, networks)
-    gradient, metrics = gradient_of(loss, level.params, batch, targets, embedding)
-    level, norms = descend_level(gradient, config.optimizer, config.tau, level)
-    return level, metrics | norms
+    return descend_level(partial(actor_critic_loss, networks), config, level, batch, targets, embedding)
 
 
 def fit_rewards(
@@ -226,6 +230,4 @@ def fit_rewards(
 ) -> tuple[LevelState, dict[str, jax.Array]]:
     """Lets the critics learn the rewards of the actions themselves, whatever follows; the actor stays as it is."""
     loss = partial(critic_loss, networks)
-    gradient, metrics = gradient_of(loss, level.params, batch, batch.reward, embedding)
-    level, norms = descend_level(gradient, config.optimizer, config.tau, level, ("critic",))
-    return level, metrics | norms
+    return descend_level(loss, config, level, batch, batch.reward, embedding, moved=("critic",))

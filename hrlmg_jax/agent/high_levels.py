@@ -1,13 +1,13 @@
-"""High levels that a learner with goals is built with: the paper's, one with a memory, and one that never learns."""
+"""High levels that a learner with goals is built with: the paper's, and one with a memory."""
 
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, TypeVar
 
 import jax
-import jax.numpy as jnp
 
 from hrlmg_jax.agent.ddpg import Batch, LevelConfig, LevelState, init_level, update_level
 from hrlmg_jax.agent.goals import GoalConfig
@@ -18,13 +18,28 @@ from hrlmg_jax.agent.transitions import HighTransition, high_batch
 from sim.envs.histories import HistoryTable
 from sim.envs.session_env import SessionObservation
 
+Networks = TypeVar("Networks", ActorCritic, MemoryActorCritic)
 
-class HighLevel(Protocol):
-    """Sets M goals every c steps, and learns from the windows in which they were in force."""
+
+@dataclass(frozen=True)
+class HighLevel(ABC, Generic[Networks]):
+    """Sets M goals every c steps, and learns from the windows in which they were in force.
+
+    Attributes:
+        networks: M heads, or goals.
+        config: How they learn.
+        goals: Settings of the goals.
+    """
+
+    networks: Networks
+    config: LevelConfig
+    goals: GoalConfig
 
     def init(self, key: jax.Array) -> LevelState:
         """Returns a level that has learned nothing."""
+        return init_level(self.networks.init(key), self.config.optimizer)
 
+    @abstractmethod
     def act(self, actor: Any, observation: SessionObservation, embedding: jax.Array, table: HistoryTable) -> jax.Array:
         """Returns goals [B, M, E].
 
@@ -36,11 +51,14 @@ class HighLevel(Protocol):
         """
 
     def perturb(self, goals: jax.Array, key: jax.Array) -> jax.Array:
-        """Returns goals with the noise of exploration."""
+        """Returns goals with Gaussian noise, for exploration."""
+        return self.networks.perturb(goals, self.goals.noise, key)
 
     def log_row(self, observation: SessionObservation) -> jax.Array | None:
         """Returns what a transition keeps to look the user up in the log, [B] int32; None for nothing."""
+        return None
 
+    @abstractmethod
     def update(
         self, level: LevelState, rows: HighTransition, embedding: jax.Array, table: HistoryTable
     ) -> tuple[LevelState, dict[str, jax.Array]]:
@@ -48,38 +66,17 @@ class HighLevel(Protocol):
 
     def report(self, level: LevelState) -> dict[str, jax.Array]:
         """Returns metrics of the level as it is, whether it learns or not."""
+        return {}
 
 
 @dataclass(frozen=True)
-class LearnedGoals:
-    """HActor and HCritic of the paper (Eq. 4 to 7), trained by DDPG.
-
-    Attributes:
-        networks: M heads.
-        config: How they learn.
-        goals: Settings of the goals.
-    """
-
-    networks: ActorCritic
-    config: LevelConfig
-    goals: GoalConfig
-
-    def init(self, key: jax.Array) -> LevelState:
-        """Returns a level that has learned nothing."""
-        return init_level(self.networks.init(key), self.config.optimizer)
+class LearnedGoals(HighLevel[ActorCritic]):
+    """HActor and HCritic of the paper (Eq. 4 to 7), trained by DDPG."""
 
     def act(self, actor: Any, observation: SessionObservation, embedding: jax.Array, table: HistoryTable) -> jax.Array:
         """Returns goals [B, M, E] from clicked and ordered items (Eq. 4, 5)."""
         histories = observation.histories
         return self.networks.act(actor, histories.clicked, histories.ordered, embedding, None).vector
-
-    def perturb(self, goals: jax.Array, key: jax.Array) -> jax.Array:
-        """Returns goals with Gaussian noise."""
-        return self.networks.perturb(goals, self.goals.noise, key)
-
-    def log_row(self, observation: SessionObservation) -> jax.Array | None:
-        """Returns nothing."""
-        return None
 
     def batch(self, rows: HighTransition) -> Batch:
         """Returns windows as arrays."""
@@ -91,40 +88,22 @@ class LearnedGoals:
         """Updates HCritic and HActor (Eq. 17, 18), then the targets."""
         return update_level(self.networks, self.config, level, self.batch(rows), embedding, lambda goals: goals)
 
-    def report(self, level: LevelState) -> dict[str, jax.Array]:
-        """Returns nothing."""
-        return {}
-
 
 @dataclass(frozen=True)
-class MemoryGoals:
+class MemoryGoals(HighLevel[MemoryActorCritic]):
     """Goals made from what is remembered of the user (not in the paper; see `hrlmg_jax.agent.memory_critic`).
 
     Attributes:
-        networks: M goals.
-        config: How they learn.
-        goals: Settings of the goals.
         memory: What is remembered.
     """
 
-    networks: MemoryActorCritic
-    config: LevelConfig
-    goals: GoalConfig
     memory: Memory
-
-    def init(self, key: jax.Array) -> LevelState:
-        """Returns a level that has learned nothing."""
-        return init_level(self.networks.init(key), self.config.optimizer)
 
     def act(self, actor: Any, observation: SessionObservation, embedding: jax.Array, table: HistoryTable) -> jax.Array:
         """Returns goals [B, M, E], weighted sums of directions."""
         histories = observation.histories
         directions = self.memory.directions(table, observation.row, histories.clicked, histories.ordered, embedding)
         return self.networks.act(actor, directions)
-
-    def perturb(self, goals: jax.Array, key: jax.Array) -> jax.Array:
-        """Returns goals with Gaussian noise."""
-        return self.networks.perturb(goals, self.goals.noise, key)
 
     def log_row(self, observation: SessionObservation) -> jax.Array | None:
         """Returns the rows before which the sessions began."""
@@ -149,41 +128,3 @@ class MemoryGoals:
     def report(self, level: LevelState) -> dict[str, jax.Array]:
         """Returns the weights of the goals."""
         return self.networks.named_weights(level.params["actor"])
-
-
-@dataclass(frozen=True)
-class FrozenGoals:
-    """A high level that acts like another one but never learns: the control for every claim about goals.
-
-    Attributes:
-        like: The other one.
-    """
-
-    like: HighLevel
-
-    def init(self, key: jax.Array) -> LevelState:
-        """Returns a level as it will stay."""
-        return self.like.init(key)
-
-    def act(self, actor: Any, observation: SessionObservation, embedding: jax.Array, table: HistoryTable) -> jax.Array:
-        """Returns goals [B, M, E]."""
-        return self.like.act(actor, observation, embedding, table)
-
-    def perturb(self, goals: jax.Array, key: jax.Array) -> jax.Array:
-        """Returns goals with noise."""
-        return self.like.perturb(goals, key)
-
-    def log_row(self, observation: SessionObservation) -> jax.Array | None:
-        """Returns what the other one keeps."""
-        return self.like.log_row(observation)
-
-    def update(
-        self, level: LevelState, rows: HighTransition, embedding: jax.Array, table: HistoryTable
-    ) -> tuple[LevelState, dict[str, jax.Array]]:
-        """Returns the level as it is, and 0 for each metric of the other one."""
-        metrics = jax.eval_shape(lambda: self.like.update(level, rows, embedding, table)[1])
-        return level, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
-
-    def report(self, level: LevelState) -> dict[str, jax.Array]:
-        """Returns metrics of the level as it is."""
-        return self.like.report(level)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from harness.errors import UserError
 from harness.training.agent import Agent
 from hrlmg_jax.agent.goals import GoalConfig
-from hrlmg_jax.agent.high_levels import FrozenGoals, HighLevel, LearnedGoals, MemoryGoals
+from hrlmg_jax.agent.high_levels import HighLevel, LearnedGoals, MemoryGoals
 from hrlmg_jax.agent.learner import HrlState, Learner, LearnerConfig, OneLevelLearner, TwoLevelLearner, World
 from hrlmg_jax.agent.low_levels import DdpgLevel, DnnLevel, LowLevel
 from hrlmg_jax.agent.memory import REMEMBERED, Memory
@@ -115,16 +115,14 @@ def make_learner(settings: Settings, env: SessionEnv, embedding_size: int) -> Le
         return OneLevelLearner(env, OneLevelPolicy(low, config.epsilon, memory), config, goals.period)
 
     # What sets goals.
-    high: HighLevel
+    high: HighLevel[Any]
     if memory:
         with_memory = MemoryActorCritic(settings.network, goals.count, embedding_size)
         high = MemoryGoals(with_memory, config.level, goals, memory)
     else:
         high = LearnedGoals(ActorCritic(settings.network, goals.count, embedding_size), config.level, goals)
-    if goals.frozen:
-        high = FrozenGoals(high)
     policy = TwoLevelPolicy(low, high, goals, env.history_length, embedding_size, config.epsilon)
-    return TwoLevelLearner(env, policy, config)
+    return TwoLevelLearner(env, policy, config, goals.period)
 
 
 def make_world(problem: Problem, retrieval: RetrievalConfig) -> World:

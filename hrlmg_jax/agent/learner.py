@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -135,34 +136,38 @@ class PlayedStep(NamedTuple):
 
 
 @dataclass(frozen=True)
-class OneLevelLearner:
-    """The low level alone (DDPG, or DNN) as pure functions.
+class Learner(ABC):
+    """Algorithm 2 as pure functions, with or without a high level.
 
     Attributes:
         env: The simulator; its episode length is that of training sessions.
         policy: What acts and learns.
         config: Learner settings.
-        period: The first sessions begin at multiples of it, so that they do not all end together.
+        period: c; the first sessions begin at multiples of it, so that they do not all end together.
     """
 
     env: SessionEnv
-    policy: OneLevelPolicy
+    policy: OneLevelPolicy | TwoLevelPolicy
     config: LearnerConfig
     period: int
 
     def init(self, key: jax.Array, world: World) -> HrlState:
-        """Returns the state before the first step; the low level begins as that of a learner with two levels."""
-        low_key, _, start_key, run_key = jax.random.split(key, 4)
+        """Returns the state before the first step (lines 1 to 6).
+
+        The low level's parameters do not depend on the high level's, nor on whether there is one.
+        """
+        low_key, high_key, start_key, run_key = jax.random.split(key, 4)
         low = self.policy.low.init(low_key)
-        acting = self._acting(low, world, jnp.bool_(True))
+        high = self.policy.high.init(high_key) if isinstance(self.policy, TwoLevelPolicy) else None
+        acting = self._acting(low, high, world, jnp.bool_(True))
         sessions = self.config.sessions, self.period
         episodes = begin_sessions(self.env, world.env, self.policy.as_policy(), acting, *sessions, start_key)
         step = jax.eval_shape(self._play, acting, episodes, start_key, world)
         return HrlState(
             low=low,
-            high=None,
+            high=high,
             low_replay=_empty_replay(step.low, self.config.replay_capacity),
-            high_replay=None,
+            high_replay=_empty_replay(step.high, self.config.high_replay_capacity) if step.high else None,
             episodes=episodes,
             best=Best(acting.low, acting.high, jnp.float32(-jnp.inf), jnp.int32(0)),
             step=jnp.int32(0),
@@ -170,52 +175,88 @@ class OneLevelLearner:
         )
 
     def acting_params(self, state: HrlState, world: World) -> ActingParams:
-        """Returns what the best actor so far acts with."""
-        return _params(state.best.low, None, world, jnp.bool_(False))
+        """Returns what the best actors so far act with."""
+        return _params(state.best.low, state.best.high, world, jnp.bool_(False))
 
     def current_params(self, state: HrlState, world: World) -> ActingParams:
-        """Returns what the actor acts with as it is now."""
-        return self._acting(state.low, world, jnp.bool_(False))
+        """Returns what the actors act with as they are now."""
+        return self._acting(state.low, state.high, world, jnp.bool_(False))
 
     def keep_best(self, state: HrlState, reward: float) -> HrlState:
-        """Returns the state with the present actor as the best, if `reward` (on validation users) says so."""
-        return _with_best(state, self.policy.low.deciding(state.low), None, reward)
+        """Returns the state with the present actors as the best, if `reward` (on validation users) says so."""
+        if not reward > float(state.best.reward):
+            return state
+        actors = self.policy.low.deciding(state.low), _actor_of(state.high)
+        # Copies, because the state's own arrays are donated to the next chunk.
+        low, high, step = jax.tree.map(jnp.copy, (*actors, state.step))
+        return dataclasses.replace(state, best=Best(low=low, high=high, reward=jnp.float32(reward), step=step))
 
     def train_step(self, state: HrlState, world: World) -> tuple[HrlState, dict[str, jax.Array]]:
-        """Takes one step in every session and updates the level once.
+        """Takes one step in every session and updates each level once: Algorithm 2, lines 4 to 29.
 
         Returns:
-            The next state and scalar metrics: those of `play_metrics`, and `low_` losses, Q means, saturation and
-            gradient norms.
+            The next state and scalar metrics: those of `play_metrics`; with a high level the mean r^in; and per level
+            (`low_`, `high_`) losses, Q means, saturation and gradient norms, or of a high level with a memory loss, Q
+            means, gradient norms and the weights of its goals.
         """
         key = jax.random.fold_in(state.key, state.step)
-        play_key, start_key, sample_key = (jax.random.fold_in(key, number) for number in range(3))
+        play_key, start_key, low_key, high_key = (jax.random.fold_in(key, number) for number in range(4))
         warming_up = state.step < self.config.warm_up_steps
 
-        # Generate transitions: a recommendation and its answer in every session.
-        acting = self._acting(state.low, world, warming_up)
+        # Stage 1, lines 9 to 16: goals where a window begins, a recommendation, its answer and reward.
+        acting = self._acting(state.low, state.high, world, warming_up)
         step = self._play(acting, state.episodes, play_key, world)
-        replay = add_rows(state.low_replay, step.low, jnp.ones_like(step.truncated))
 
-        # Update the level.
-        rows = sample_rows(replay, sample_key, self.config.batch_size)
-        low, metrics = update_unless(
+        # Lines 17 to 24: store the step in D^l, and with a high level its windows in D^h, from which that learns.
+        low_replay = add_rows(state.low_replay, step.low, jnp.ones_like(step.truncated))
+        state, high_metrics = self._learn_goals(state, step, warming_up, high_key, world)
+
+        # Lines 25 to 27: LCritic, LActor and their targets.
+        rows = sample_rows(low_replay, low_key, self.config.batch_size)
+        low, low_metrics = update_unless(
             warming_up,
             lambda level: self.policy.low.update(level, self.low_batch(rows, world), world.index),
             state.low,
         )
 
-        # Sessions that have ended give way to new ones.
+        # Lines 4 to 6: sessions that have ended give way to new ones. Their windows are renewed at step 0 anyway.
         episodes = restarted(self.env, world.env, step.episodes, step.truncated, start_key)
-        next_state = dataclasses.replace(state, low=low, low_replay=replay, episodes=episodes, step=state.step + 1)
-        return next_state, play_metrics(step.played, self.env.episode_length) | _named("low", metrics)
+        next_state = dataclasses.replace(state, low=low, low_replay=low_replay, episodes=episodes, step=state.step + 1)
+        metrics = play_metrics(step.played, self.env.episode_length)
+        return next_state, metrics | _named("low", low_metrics) | high_metrics
+
+    @abstractmethod
+    def low_batch(self, rows: LowTransition, world: World) -> Batch:
+        """Returns transitions as arrays, with rewards and what the low level sees besides the histories."""
+
+    def _low_batch(self, rows: LowTransition, world: World, intrinsic_weight: float) -> Batch:
+        external = self.env.reward_of(rows.feedback.astype(jnp.int32))
+        discount = self.config.level.discount(rows.truncated)
+        return low_batch(rows, external, intrinsic_weight, discount, world.index.embedding)
+
+    @abstractmethod
+    def _play(self, acting: ActingParams, episodes: Episodes, key: jax.Array, world: World) -> PlayedStep:
+        """Takes a step in every session (stage 1); the windows in `episodes` hold it."""
+
+    def _learn_goals(
+        self, state: HrlState, step: PlayedStep, warming_up: jax.Array, key: jax.Array, world: World
+    ) -> tuple[HrlState, dict[str, jax.Array]]:
+        """Returns the state with the step's windows stored and the high level updated, if there is one; and metrics."""
+        return state, {}
+
+    def _acting(self, low: LevelState, high: LevelState | None, world: World, warming_up: jax.Array) -> ActingParams:
+        return _params(self.policy.low.deciding(low), _actor_of(high), world, warming_up)
+
+
+@dataclass(frozen=True)
+class OneLevelLearner(Learner):
+    """The low level alone (DDPG, or DNN)."""
+
+    policy: OneLevelPolicy
 
     def low_batch(self, rows: LowTransition, world: World) -> Batch:
         """Returns transitions as arrays: external rewards, and what is remembered of the users if anything is."""
-        external = self.env.reward_of(rows.feedback.astype(jnp.int32))
-        discount = self.config.level.discount(rows.truncated)
-        batch = low_batch(rows, external, 0.0, discount, world.index.embedding)
-        memory = self.policy.memory
+        batch, memory = self._low_batch(rows, world, 0.0), self.policy.memory
         if memory is None:
             return batch
         assert rows.ordered is not None
@@ -236,121 +277,37 @@ class OneLevelLearner:
             transition = dataclasses.replace(transition, ordered=before.histories.ordered, row=before.row)
         return PlayedStep(episodes, played, truncated, transition)
 
-    def _acting(self, low: LevelState, world: World, warming_up: jax.Array) -> ActingParams:
-        return _params(self.policy.low.deciding(low), None, world, warming_up)
-
 
 @dataclass(frozen=True)
-class TwoLevelLearner:
-    """Algorithm 2 as pure functions; what its high level does is the policy's.
+class TwoLevelLearner(Learner):
+    """Both levels; what the high level does is the policy's."""
 
-    Attributes:
-        env: The simulator; its episode length is that of training sessions.
-        policy: Both levels, which act and learn.
-        config: Learner settings.
-    """
-
-    env: SessionEnv
     policy: TwoLevelPolicy
-    config: LearnerConfig
 
-    def init(self, key: jax.Array, world: World) -> HrlState:
-        """Returns the state before the first step (lines 1 to 6).
-
-        The low level's parameters do not depend on the high level's.
-        """
-        low_key, high_key, start_key, run_key = jax.random.split(key, 4)
-        low, high = self.policy.low.init(low_key), self.policy.high.init(high_key)
-        acting = self._acting(low, high, world, jnp.bool_(True))
-        sessions = self.config.sessions, self.policy.goals.period
-        episodes = begin_sessions(self.env, world.env, self.policy.as_policy(), acting, *sessions, start_key)
-        step = jax.eval_shape(self._play, acting, episodes, start_key, world)
-        return HrlState(
-            low=low,
-            high=high,
-            low_replay=_empty_replay(step.low, self.config.replay_capacity),
-            high_replay=_empty_replay(step.high, self.config.high_replay_capacity),
-            episodes=episodes,
-            best=Best(acting.low, acting.high, jnp.float32(-jnp.inf), jnp.int32(0)),
-            step=jnp.int32(0),
-            key=run_key,
-        )
-
-    def acting_params(self, state: HrlState, world: World) -> ActingParams:
-        """Returns what the best actors so far act with."""
-        return _params(state.best.low, state.best.high, world, jnp.bool_(False))
-
-    def current_params(self, state: HrlState, world: World) -> ActingParams:
-        """Returns what the actors act with as they are now."""
-        assert state.high is not None
-        return self._acting(state.low, state.high, world, jnp.bool_(False))
-
-    def keep_best(self, state: HrlState, reward: float) -> HrlState:
-        """Returns the state with the present actors as the best, if `reward` (on validation users) says so."""
-        assert state.high is not None
-        return _with_best(state, self.policy.low.deciding(state.low), state.high.params["actor"], reward)
-
-    def train_step(self, state: HrlState, world: World) -> tuple[HrlState, dict[str, jax.Array]]:
-        """Takes one step in every session and updates both levels once: Algorithm 2, lines 4 to 29.
-
-        Returns:
-            The next state and scalar metrics: those of `play_metrics`; the mean r^in; and per level (`low_`, `high_`)
-            losses, Q means, saturation and gradient norms, or of a high level with a memory loss, Q means, gradient
-            norms and the weights of its goals.
-        """
+    def _learn_goals(
+        self, state: HrlState, step: PlayedStep, warming_up: jax.Array, key: jax.Array, world: World
+    ) -> tuple[HrlState, dict[str, jax.Array]]:
         assert state.high is not None
         assert state.high_replay is not None
-        key = jax.random.fold_in(state.key, state.step)
-        play_key, start_key, low_key, high_key = (jax.random.fold_in(key, number) for number in range(4))
-        warming_up = state.step < self.config.warm_up_steps
-
-        # Stage 1, lines 9 to 16: goals where a window begins, a recommendation, its answer and reward.
-        acting = self._acting(state.low, state.high, world, warming_up)
-        step = self._play(acting, state.episodes, play_key, world)
-
-        # Lines 17 to 21: store the step in D^l, and the windows that end with it in D^h.
-        low_replay = add_rows(state.low_replay, step.low, jnp.ones_like(step.truncated))
         assert step.window_ends is not None
-        high_replay = add_rows(state.high_replay, step.high, step.window_ends)
-
-        # Stage 2, lines 23, 24 and 27: HCritic, HActor and their targets, once a window has ended.
-        windows = sample_rows(high_replay, high_key, self.config.high_batch_size)
-        high, high_metrics = update_unless(
-            warming_up | (high_replay.size == 0),
+        # Line 21: store the windows that end with the step in D^h.
+        replay = add_rows(state.high_replay, step.high, step.window_ends)
+        # Stage 2, lines 23, 24 and 27: HCritic, HActor and their targets, once a window has ended. Frozen goals, the
+        # control for every claim about goals, never learn.
+        windows = sample_rows(replay, key, self.config.high_batch_size)
+        high, metrics = update_unless(
+            warming_up | (replay.size == 0),
             lambda level: self.policy.high.update(level, windows, world.index.embedding, world.env.table),
             state.high,
+            self.policy.goals.frozen,
         )
-        high_metrics |= self.policy.high.report(high)
-
-        # Lines 25 to 27: LCritic, LActor and their targets.
-        rows = sample_rows(low_replay, low_key, self.config.batch_size)
-        low, low_metrics = update_unless(
-            warming_up,
-            lambda level: self.policy.low.update(level, self.low_batch(rows, world), world.index),
-            state.low,
-        )
-
-        # Lines 4 to 6: sessions that have ended give way to new ones. Their windows are renewed at step 0 anyway.
-        episodes = restarted(self.env, world.env, step.episodes, step.truncated, start_key)
-        next_state = HrlState(
-            low=low,
-            high=high,
-            low_replay=low_replay,
-            high_replay=high_replay,
-            episodes=episodes,
-            best=state.best,
-            step=state.step + 1,
-            key=state.key,
-        )
-        metrics = play_metrics(step.played, self.env.episode_length)
+        metrics = _named("high", metrics | self.policy.high.report(high))
         metrics["intrinsic_reward"] = jnp.mean(step.low.intrinsic_reward)
-        return next_state, metrics | _named("low", low_metrics) | _named("high", high_metrics)
+        return dataclasses.replace(state, high=high, high_replay=replay), metrics
 
     def low_batch(self, rows: LowTransition, world: World) -> Batch:
         """Returns transitions as arrays: r^low = r^ex + alpha r^in (Eq. 3), and goals where the low level sees them."""
-        external = self.env.reward_of(rows.feedback.astype(jnp.int32))
-        discount = self.config.level.discount(rows.truncated)
-        batch = low_batch(rows, external, self.policy.goals.intrinsic_weight, discount, world.index.embedding)
+        batch = self._low_batch(rows, world, self.policy.goals.intrinsic_weight)
         if rows.goal is None or rows.next_goal is None:
             return batch
         return dataclasses.replace(batch, directions=rows.goal[:, None], next_directions=rows.next_goal[:, None])
@@ -385,20 +342,23 @@ class TwoLevelLearner:
         )
         return jnp.where(begins[:, None], fresh, goal_in_force(window, step + 1, goals))
 
-    def _acting(self, low: LevelState, high: LevelState, world: World, warming_up: jax.Array) -> ActingParams:
-        return _params(self.policy.low.deciding(low), high.params["actor"], world, warming_up)
-
-
-Learner = OneLevelLearner | TwoLevelLearner
-
 
 def update_unless(
-    skip: jax.Array, update: Callable[[LevelState], tuple[LevelState, dict[str, jax.Array]]], level: LevelState
+    skip: jax.Array,
+    update: Callable[[LevelState], tuple[LevelState, dict[str, jax.Array]]],
+    level: LevelState,
+    frozen: bool = False,
 ) -> tuple[LevelState, dict[str, jax.Array]]:
-    """Returns `update(level)`, or the level as it is with metrics of 0."""
+    """Returns `update(level)`, or, always for a frozen one, the level as it is with metrics of 0."""
     shapes = jax.eval_shape(update, level)[1]
-    nothing = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
-    return jax.lax.cond(skip, lambda level: (level, nothing), update, level)
+
+    def zeros() -> dict[str, jax.Array]:
+        return {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
+
+    nothing = zeros()
+    return jax.lax.cond(
+        skip, lambda level: (level, nothing), (lambda level: (level, zeros())) if frozen else update, level
+    )
 
 
 def _empty_replay(rows: Any, capacity: int) -> Replay:
@@ -411,12 +371,8 @@ def _params(low: Any, high: Any, world: World, warming_up: jax.Array) -> ActingP
     return ActingParams(low, high, world.index, world.env.table, world.cumulative, warming_up)
 
 
-def _with_best(state: HrlState, low: Any, high: Any, reward: float) -> HrlState:
-    if not reward > float(state.best.reward):
-        return state
-    # Copies, because the state's own arrays are donated to the next chunk.
-    low, high, step = jax.tree.map(jnp.copy, (low, high, state.step))
-    return dataclasses.replace(state, best=Best(low=low, high=high, reward=jnp.float32(reward), step=step))
+def _actor_of(high: LevelState | None) -> Any:
+    return None if high is None else high.params["actor"]
 
 
 def _named(level: str, metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:

@@ -2,119 +2,106 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import jax
 
 from hrlmg_jax.agent.ddpg import Batch, LevelConfig, LevelState, fit_rewards, init_level, update_level
 from hrlmg_jax.agent.networks import ActorCritic, Proposal
 from hrlmg_jax.retrieval.index import ItemIndex, nearest_embedding, nearest_item, rank_nearest
-from hrlmg_jax.retrieval.item_scores import best_scored_item, rank_scored_items
+from hrlmg_jax.retrieval.item_scores import ItemScores, best_scored_item, rank_scored_items
 from sim.envs.policy import Ranking
 from sim.envs.session_env import SessionObservation
 
 
-class LowLevel(Protocol):
-    """Recommends an item at every step, and learns from transitions."""
+class Situation(NamedTuple):
+    """What an item is chosen by.
 
-    def init(self, key: jax.Array) -> LevelState:
-        """Returns a level that has learned nothing."""
+    Attributes:
+        observation: Of B sessions.
+        directions: [B, K, E] what the networks see besides the histories, or None.
+        items: All of them, to choose from.
+    """
 
-    def deciding(self, level: LevelState) -> Any:
-        """Returns the parameters that decisions are made with."""
-
-    def act(
-        self,
-        params: Any,
-        observation: SessionObservation,
-        directions: jax.Array | None,
-        index: ItemIndex,
-        key: jax.Array | None,
-    ) -> jax.Array:
-        """Returns [B] int32 items.
-
-        Args:
-            params: Those of `deciding`.
-            observation: Of B sessions.
-            directions: [B, K, E] what the networks see besides the histories, or None.
-            index: The items.
-            key: Of the exploration; None decides greedily.
-        """
-
-    def rank(
-        self,
-        params: Any,
-        observation: SessionObservation,
-        directions: jax.Array | None,
-        index: ItemIndex,
-        k: int,
-        available: jax.Array,
-    ) -> Ranking:
-        """Returns the k items that it would recommend first (see `Policy.rank`); otherwise as `act`."""
-
-    def update(self, level: LevelState, batch: Batch, index: ItemIndex) -> tuple[LevelState, dict[str, jax.Array]]:
-        """Returns the level after one update, and metrics."""
+    observation: SessionObservation
+    directions: jax.Array | None
+    items: ItemIndex
 
 
 @dataclass(frozen=True)
-class DdpgLevel:
-    """LActor proposes, the item nearest to its proto-action is recommended (Algorithm 1); trained by DDPG.
+class LowLevel(ABC):
+    """Recommends an item at every step, and learns from transitions.
 
     Attributes:
         networks: LActor (Eq. 9) and LCritic (Eq. 10, 11): one head.
         config: How they learn.
-        noise: Standard deviation of the Gaussian noise on each coordinate of a proto-action when exploring.
-        target_item: Whether targets value the item nearest to the next proto-action, or (paper) that itself.
     """
 
     networks: ActorCritic
     config: LevelConfig
-    noise: float
-    target_item: bool
 
     def init(self, key: jax.Array) -> LevelState:
         """Returns a level that has learned nothing."""
         return init_level(self.networks.init(key), self.config.optimizer)
 
+    @abstractmethod
+    def deciding(self, level: LevelState) -> Any:
+        """Returns the parameters that decisions are made with."""
+
+    @abstractmethod
+    def act(self, params: Any, situation: Situation, key: jax.Array | None) -> jax.Array:
+        """Returns [B] int32 items.
+
+        Args:
+            params: Those of `deciding`.
+            situation: Of B sessions.
+            key: Of the exploration; None decides greedily.
+        """
+
+    @abstractmethod
+    def rank(self, params: Any, situation: Situation, k: int, available: jax.Array) -> Ranking:
+        """Returns the k items that it would recommend first (see `Policy.rank`); otherwise as `act`."""
+
+    @abstractmethod
+    def update(self, level: LevelState, batch: Batch, index: ItemIndex) -> tuple[LevelState, dict[str, jax.Array]]:
+        """Returns the level after one update, and metrics."""
+
+
+@dataclass(frozen=True)
+class DdpgLevel(LowLevel):
+    """LActor proposes, the item nearest to its proto-action is recommended (Algorithm 1); trained by DDPG.
+
+    Attributes:
+        noise: Standard deviation of the Gaussian noise on each coordinate of a proto-action when exploring.
+        target_item: Whether targets value the item nearest to the next proto-action, or (paper) that itself.
+    """
+
+    noise: float
+    target_item: bool
+
     def deciding(self, level: LevelState) -> Any:
         """Returns LActor's parameters."""
         return level.params["actor"]
 
-    def act(
-        self,
-        params: Any,
-        observation: SessionObservation,
-        directions: jax.Array | None,
-        index: ItemIndex,
-        key: jax.Array | None,
-    ) -> jax.Array:
+    def act(self, params: Any, situation: Situation, key: jax.Array | None) -> jax.Array:
         """Returns [B] int32 the available items nearest to the proto-actions; see `LowLevel.act`."""
-        proto = self.propose(params, observation, directions, index).vector[:, 0]
+        proto = self.propose(params, situation).vector[:, 0]
         if key is not None:
             proto = self.networks.perturb(proto, self.noise, key)
-        return nearest_item(proto, observation, index)
+        return nearest_item(proto, situation.observation, situation.items)
 
-    def rank(
-        self,
-        params: Any,
-        observation: SessionObservation,
-        directions: jax.Array | None,
-        index: ItemIndex,
-        k: int,
-        available: jax.Array,
-    ) -> Ranking:
+    def rank(self, params: Any, situation: Situation, k: int, available: jax.Array) -> Ranking:
         """Returns the k allowed items nearest to the proto-actions, with cosines; see `LowLevel.rank`."""
-        proto = self.propose(params, observation, directions, index).vector[:, 0]
-        return rank_nearest(proto, observation, index, k, available)
+        proto = self.propose(params, situation).vector[:, 0]
+        return rank_nearest(proto, situation.observation, situation.items, k, available)
 
-    def propose(
-        self, params: Any, observation: SessionObservation, directions: jax.Array | None, index: ItemIndex
-    ) -> Proposal:
+    def propose(self, params: Any, situation: Situation) -> Proposal:
         """Returns proto-actions [B, 1, E] from the browsed and clicked items (Eq. 8, 9)."""
-        histories = observation.histories
-        return self.networks.act(params, histories.browsed, histories.clicked, index.embedding, directions)
+        histories, embedding = situation.observation.histories, situation.items.embedding
+        return self.networks.act(params, histories.browsed, histories.clicked, embedding, situation.directions)
 
     def update(self, level: LevelState, batch: Batch, index: ItemIndex) -> tuple[LevelState, dict[str, jax.Array]]:
         """Updates LCritic and LActor (Eq. 20, 21), then the targets."""
@@ -128,60 +115,29 @@ class DdpgLevel:
 
 
 @dataclass(frozen=True)
-class DnnLevel:
+class DnnLevel(LowLevel):
     """The item that LCritic values most is recommended; LCritic learns the immediate reward (the paper's DNN).
 
-    Attributes:
-        networks: Of one head and without directions; its actor is never used.
-        config: How they learn.
+    Its networks are without directions; their actor is never used.
     """
-
-    networks: ActorCritic
-    config: LevelConfig
-
-    def init(self, key: jax.Array) -> LevelState:
-        """Returns a level that has learned nothing."""
-        return init_level(self.networks.init(key), self.config.optimizer)
 
     def deciding(self, level: LevelState) -> Any:
         """Returns LCritic's parameters."""
         return level.params["critic"]
 
-    def act(
-        self,
-        params: Any,
-        observation: SessionObservation,
-        directions: jax.Array | None,
-        index: ItemIndex,
-        key: jax.Array | None,
-    ) -> jax.Array:
+    def act(self, params: Any, situation: Situation, key: jax.Array | None) -> jax.Array:
         """Returns [B] int32 the available items of the highest values, exploring or not; see `LowLevel.act`."""
-        states, vectors = self._states(params, observation, index), index.embedding
-        values = partial(self.networks.values_of_items, params)
-        return best_scored_item(values, states, vectors, index.num_items, observation, self._width)
+        return best_scored_item(self._scores(params, situation), situation.items.num_items, situation.observation)
 
-    def rank(
-        self,
-        params: Any,
-        observation: SessionObservation,
-        directions: jax.Array | None,
-        index: ItemIndex,
-        k: int,
-        available: jax.Array,
-    ) -> Ranking:
+    def rank(self, params: Any, situation: Situation, k: int, available: jax.Array) -> Ranking:
         """Returns the k allowed items of the highest values; see `LowLevel.rank`."""
-        states, vectors = self._states(params, observation, index), index.embedding
+        return rank_scored_items(self._scores(params, situation), situation.observation, k, available)
+
+    def _scores(self, params: Any, situation: Situation) -> ItemScores:
+        histories, embedding = situation.observation.histories, situation.items.embedding
+        states = self.networks.encode_for_critic(params, histories.browsed, histories.clicked, embedding)
         values = partial(self.networks.values_of_items, params)
-        return rank_scored_items(values, states, vectors, observation, k, available, self._width)
-
-    def _states(self, params: Any, observation: SessionObservation, index: ItemIndex) -> jax.Array:
-        histories = observation.histories
-        return self.networks.encode_for_critic(params, histories.browsed, histories.clicked, index.embedding)
-
-    @property
-    def _width(self) -> int:
-        """Numbers per item that a value needs."""
-        return self.networks.config.critic_width
+        return ItemScores(values, states, embedding, self.networks.config.critic_width)
 
     def update(self, level: LevelState, batch: Batch, index: ItemIndex) -> tuple[LevelState, dict[str, jax.Array]]:
         """Fits LCritic to the rewards."""

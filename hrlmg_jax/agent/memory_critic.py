@@ -7,6 +7,7 @@ of what is remembered, M K weights are learned for all users together; metrics.j
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hrlmg_jax.agent.ddpg import Batch, LevelConfig, LevelState, OptimizerConfig, descend_level, gradient_of
+from hrlmg_jax.agent.ddpg import Batch, LevelConfig, LevelState, descend_level
 from hrlmg_jax.agent.history_encoder import DENSE_WEIGHTS, HistoryEncoder
 from hrlmg_jax.agent.memory import REMEMBERED
 from hrlmg_jax.agent.networks import NetworkConfig
@@ -139,9 +140,6 @@ def update_memory_level(
     Both learn at the critic's rate.
     """
     targets = jax.lax.stop_gradient(memory_targets(networks, level.target, batch, embedding))
-    loss = partial(memory_loss, networks)
-    gradient, metrics = gradient_of(loss, level.params, batch, targets, embedding)
-    optimizer = config.optimizer
-    rates = OptimizerConfig(optimizer.critic_rate, optimizer.critic_rate, optimizer.clip_norm)
-    level, norms = descend_level(gradient, rates, config.tau, level)
-    return level, metrics | norms
+    optimizer = dataclasses.replace(config.optimizer, actor_rate=config.optimizer.critic_rate)
+    config = dataclasses.replace(config, optimizer=optimizer)
+    return descend_level(partial(memory_loss, networks), config, level, batch, targets, embedding)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from hrlmg_jax.agent.goals import GoalConfig
 from hrlmg_jax.agent.high_levels import HighLevel
-from hrlmg_jax.agent.low_levels import LowLevel
+from hrlmg_jax.agent.low_levels import LowLevel, Situation
 from hrlmg_jax.agent.memory import Memory
 from hrlmg_jax.agent.windows import Window, goal_in_force, new_window
 from hrlmg_jax.retrieval.index import ItemIndex
@@ -65,20 +65,19 @@ class OneLevelPolicy:
     def _act(
         self, params: ActingParams, carry: tuple[()], observation: SessionObservation, key: jax.Array, explore: bool
     ) -> tuple[tuple[()], Decision]:
-        directions = self._directions(params, observation)
-        return carry, _recommend(self.low, self.epsilon, params, observation, directions, key, explore)
+        return carry, _recommend(self.low, self.epsilon, params, self._situation(params, observation), key, explore)
 
     def _rank(
         self, params: ActingParams, carry: tuple[()], observation: SessionObservation, k: int, available: jax.Array
     ) -> Ranking:
-        directions = self._directions(params, observation)
-        return self.low.rank(params.low, observation, directions, params.index, k, available)
+        return self.low.rank(params.low, self._situation(params, observation), k, available)
 
-    def _directions(self, params: ActingParams, observation: SessionObservation) -> jax.Array | None:
-        if self.memory is None:
-            return None
-        clicked, ordered = observation.histories.clicked, observation.histories.ordered
-        return self.memory.directions(params.table, observation.row, clicked, ordered, params.index.embedding)
+    def _situation(self, params: ActingParams, observation: SessionObservation) -> Situation:
+        directions = None
+        if self.memory is not None:
+            clicked, ordered = observation.histories.clicked, observation.histories.ordered
+            directions = self.memory.directions(params.table, observation.row, clicked, ordered, params.index.embedding)
+        return Situation(observation, directions, params.index)
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class TwoLevelPolicy:
     """
 
     low: LowLevel
-    high: HighLevel
+    high: HighLevel[Any]
     goals: GoalConfig
     history_length: int
     embedding_size: int
@@ -118,20 +117,20 @@ class TwoLevelPolicy:
     ) -> tuple[Window, Decision]:
         if explore or self.goals.conditioned:
             window = self._renewed(params, window, observation, jax.random.fold_in(key, 1) if explore else None)
-        directions = self._directions(window, observation)
-        return window, _recommend(self.low, self.epsilon, params, observation, directions, key, explore)
+        situation = self._situation(params, window, observation)
+        return window, _recommend(self.low, self.epsilon, params, situation, key, explore)
 
     def _rank(
         self, params: ActingParams, window: Window, observation: SessionObservation, k: int, available: jax.Array
     ) -> Ranking:
         if self.goals.conditioned:
             window = self._renewed(params, window, observation, None)
-        directions = self._directions(window, observation)
-        return self.low.rank(params.low, observation, directions, params.index, k, available)
+        return self.low.rank(params.low, self._situation(params, window, observation), k, available)
 
-    def _directions(self, window: Window, observation: SessionObservation) -> jax.Array | None:
-        """Returns [B, 1, E] the goals in force, if the low level sees them."""
-        return goal_in_force(window, observation.step, self.goals)[:, None] if self.goals.conditioned else None
+    def _situation(self, params: ActingParams, window: Window, observation: SessionObservation) -> Situation:
+        """Returns what the low level sees, the goals in force as directions if it sees them."""
+        goal = goal_in_force(window, observation.step, self.goals)[:, None] if self.goals.conditioned else None
+        return Situation(observation, goal, params.index)
 
     def set_goals(self, params: ActingParams, observation: SessionObservation) -> jax.Array:
         """Returns HActor's goals [B, M, E], without noise."""
@@ -155,21 +154,15 @@ class TwoLevelPolicy:
 
 
 def _recommend(
-    low: LowLevel,
-    epsilon: float,
-    params: ActingParams,
-    observation: SessionObservation,
-    directions: jax.Array | None,
-    key: jax.Array,
-    explore: bool,
+    low: LowLevel, epsilon: float, params: ActingParams, situation: Situation, key: jax.Array, explore: bool
 ) -> Decision:
     """Returns the low level's items; exploring, some are drawn, and all of them in the warm-up."""
     low_key, warm_key, epsilon_key = (jax.random.fold_in(key, number) for number in (0, 2, 3))
-    item = low.act(params.low, observation, directions, params.index, low_key if explore else None)
+    item = low.act(params.low, situation, low_key if explore else None)
     if explore and epsilon:
-        item = _sometimes_drawn(item, epsilon, params.index.num_items, observation, epsilon_key)
+        item = _sometimes_drawn(item, epsilon, params.index.num_items, situation.observation, epsilon_key)
     if explore:
-        drawn, fresh = _drawn_by_frequency(params.cumulative, observation, warm_key)
+        drawn, fresh = _drawn_by_frequency(params.cumulative, situation.observation, warm_key)
         item = jnp.where(params.warming_up & fresh, drawn, item)
     return Decision(item, jnp.zeros(item.shape))
 

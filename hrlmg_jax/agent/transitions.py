@@ -35,8 +35,8 @@ class LowTransition:
     feedback: jax.Array
     intrinsic_reward: jax.Array
     truncated: jax.Array
-    goal: jax.Array | None
-    next_goal: jax.Array | None
+    goal: jax.Array | None = None
+    next_goal: jax.Array | None = None
     ordered: jax.Array | None = None
     row: jax.Array | None = None
 
@@ -86,8 +86,6 @@ def low_transition(
         feedback=played.feedback.astype(jnp.int8),
         intrinsic_reward=intrinsic,
         truncated=truncated,
-        goal=None,
-        next_goal=None,
     )
 
 

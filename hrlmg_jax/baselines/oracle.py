@@ -18,7 +18,7 @@ from harness.settings import NotNegative
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.methods import AgentSettings, Method, untrained
 from hrlmg_jax.problem import Problem
-from hrlmg_jax.retrieval.item_scores import best_scored_item, rank_scored_items
+from hrlmg_jax.retrieval.item_scores import ItemScores, best_scored_item, rank_scored_items
 from sim.envs.histories import Histories
 from sim.envs.policy import Decision, Policy, Ranking
 from sim.envs.session_env import TRUTH, FeedbackModel, SessionConfig, SessionObservation
@@ -86,17 +86,17 @@ def oracle_policy(
     # Decisions and rankings for all sessions, over all items.
     items = jnp.arange(num_items, dtype=jnp.int32)
 
+    def scores(params: Any, observation: SessionObservation) -> ItemScores:
+        users = (observation.hidden, observation.histories)
+        return ItemScores(partial(values, params), users, items, _NUMBERS_PER_ITEM)
+
     def act(
         params: Any, carry: tuple[()], observation: SessionObservation, key: jax.Array, explore: bool
     ) -> tuple[tuple[()], Decision]:
-        users = (observation.hidden, observation.histories)
-        scores = partial(values, params)
-        item = best_scored_item(scores, users, items, num_items, observation, _NUMBERS_PER_ITEM)
+        item = best_scored_item(scores(params, observation), num_items, observation)
         return carry, Decision(item, jnp.zeros(item.shape))
 
     def rank(params: Any, carry: tuple[()], observation: SessionObservation, k: int, available: jax.Array) -> Ranking:
-        users = (observation.hidden, observation.histories)
-        scores = partial(values, params)
-        return rank_scored_items(scores, users, items, observation, k, available, _NUMBERS_PER_ITEM)
+        return rank_scored_items(scores(params, observation), observation, k, available)
 
     return Policy(lambda params, batch_size: (), act, rank)

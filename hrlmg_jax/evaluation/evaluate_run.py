@@ -51,8 +51,13 @@ class Comparison:
         Returns:
             Metrics of the online test by policy.
         """
-        header = {"data": describe_log(self.problem.data), "step": step, "newest_checkpoint": newest_checkpoint(folder)}
-        write = partial(_write_played, self.config, seed, folder, header)
+        header = {
+            "data": describe_log(self.problem.data),
+            "step": step,
+            "newest_checkpoint": newest_checkpoint(folder),
+            "protocol": _protocol(self.config, seed),
+        }
+        write = partial(_write_played, self.config, folder, header)
         name = self.config.agent.result_name
 
         def online(problem: Problem, opponents: dict[str, OnlineTest]) -> dict[str, OnlineTest]:
@@ -66,7 +71,7 @@ class Comparison:
         played = write(self.problem, online(self.problem, self._online), f"online{suffix}")
         if tested.rank is not None:
             ranked = {name: self._offline.get(name) or tested.rank(self._sessions, self._at_a_time)} | self._offline
-            _write_ranked(self.config, seed, folder, header, self.problem, self._sessions, ranked, f"offline{suffix}")
+            _write_ranked(self.config, folder, header, self.problem, self._sessions, ranked, f"offline{suffix}")
         return played
 
     @property
@@ -104,7 +109,6 @@ class Comparison:
 
 def _write_played(
     config: RunConfig,
-    seed: int,
     folder: RunFolder,
     header: dict[str, Any],
     problem: Problem,
@@ -112,40 +116,26 @@ def _write_played(
     name: str,
 ) -> dict[str, Metrics]:
     # Metrics of short and long sessions by policy.
-    log = problem.data.log
     lengths = {"short": config.evaluation.short, "long": config.evaluation.long}
     played = {policy: _by_length(test, lengths) for policy, test in online.items()}
-    print(_online_table(config, problem, played, online))
-    # What was played, with original ids.
-    rows = session_rows(problem.data, "test", config.evaluation.sessions)
-    arrays: dict[str, np.ndarray] = {
-        "user": np.asarray(log.user_ids[log.user[rows]]),
-        "row": rows,
-        "step": np.asarray(header["step"]),
-        "synthetic": np.asarray(log.synthetic),
-        "order_proxy": np.asarray(log.order_proxy),
-    }
-    for policy, test in online.items():
-        prefix = "" if policy == config.agent.result_name else f"{policy}_"
-        arrays[f"{prefix}items"] = np.asarray(log.item_ids[test.items])
-        arrays[f"{prefix}feedback"] = test.feedback.astype(np.int8)
-    # How it was tested.
+    distinct = {policy: test.distinct_items() for policy, test in online.items()}
+    print(_online_table(config, problem, played, distinct))
+    # How it was tested, and what was played.
     protocol = {
-        **_protocol(config, seed),
+        **header["protocol"],
         **lengths,
         "users": "the generator's truth" if problem.truth else "learned from the log",
         "decision": "greedy",
         "decision_of": {RANDOM: "sample"},
     }
-    distinct = {policy: test.distinct_items() for policy, test in online.items()}
     header = {**header, "protocol": protocol, "distinct_items": distinct}
-    write_results(folder, name, header, played, "sessions", arrays)
+    rows = session_rows(problem.data, "test", config.evaluation.sessions)
+    write_results(folder, name, header, played, "sessions", _arrays(config, problem, rows, header["step"], online))
     return played
 
 
 def _write_ranked(
     config: RunConfig,
-    seed: int,
     folder: RunFolder,
     header: dict[str, Any],
     problem: Problem,
@@ -153,23 +143,30 @@ def _write_ranked(
     offline: Mapping[str, OfflineTest],
     name: str,
 ) -> None:
-    log = problem.data.log
     ranked = {policy: test.metrics(gains(problem.env)) for policy, test in offline.items()}
     print(_offline_table(problem, ranked))
+    arrays = _arrays(config, problem, sessions.row, header["step"], offline) | {"length": sessions.length}
+    header = {**header, "protocol": {**header["protocol"], "left_out": "sessions without a click or an order"}}
+    write_results(folder, name, header, ranked, "sessions", arrays)
+
+
+def _arrays(
+    config: RunConfig, problem: Problem, rows: np.ndarray, step: int, tests: Mapping[str, OnlineTest | OfflineTest]
+) -> dict[str, np.ndarray]:
+    """Returns what was played or ranked in sessions that begin at rows of the log, with original ids."""
+    log = problem.data.log
     arrays: dict[str, np.ndarray] = {
-        "user": np.asarray(log.user_ids[log.user[sessions.row]]),
-        "row": sessions.row,
-        "length": sessions.length,
-        "step": np.asarray(header["step"]),
+        "user": np.asarray(log.user_ids[log.user[rows]]),
+        "row": rows,
+        "step": np.asarray(step),
         "synthetic": np.asarray(log.synthetic),
         "order_proxy": np.asarray(log.order_proxy),
     }
-    for policy, ranking in offline.items():
+    for policy, test in tests.items():
         prefix = "" if policy == config.agent.result_name else f"{policy}_"
-        arrays[f"{prefix}items"] = np.asarray(log.item_ids[ranking.items])  # the padding names the last item
-        arrays[f"{prefix}feedback"] = ranking.feedback
-    header = {**header, "protocol": {**_protocol(config, seed), "left_out": "sessions without a click or an order"}}
-    write_results(folder, name, header, ranked, "sessions", arrays)
+        arrays[f"{prefix}items"] = np.asarray(log.item_ids[test.items])  # padding of rankings names the last item
+        arrays[f"{prefix}feedback"] = test.feedback.astype(np.int8)
+    return arrays
 
 
 def references(played: dict[str, Metrics]) -> dict[str, float]:
@@ -197,17 +194,17 @@ def _protocol(config: RunConfig, seed: int) -> dict[str, Any]:
 
 
 def _online_table(
-    config: RunConfig, problem: Problem, played: Mapping[str, Metrics], tests: Mapping[str, OnlineTest]
+    config: RunConfig, problem: Problem, played: Mapping[str, Metrics], distinct: Mapping[str, float]
 ) -> str:
     description = describe_log(problem.data)
-    number = len(next(iter(tests.values())).items)
+    number = len(next(iter(played.values()))["long_reward"])
     where = "with the true users behind" if problem.truth else "in the simulator of"
     heads = [
         f"{metric} ({length})"
         for length in (config.evaluation.short, config.evaluation.long)
         for metric in ("reward", "clicks", "orders")
     ]
-    distinct = ", ".join(f"{policy} {test.distinct_items():.3f}" for policy, test in tests.items())
+    shares = ", ".join(f"{policy} {share:.3f}" for policy, share in distinct.items())
     name = config.agent.result_name
     return "\n".join(
         [
@@ -215,7 +212,7 @@ def _online_table(
             "means per session ± 95 % interval",
             *format_means(played, heads, 2),
             *(format_ratio(played, "long_reward", name, opponent) for opponent in OPPONENTS[1:] if opponent != name),
-            f"distinct items at the same step across sessions (1: all differ): {distinct}",
+            f"distinct items at the same step across sessions (1: all differ): {shares}",
         ]
     )
 

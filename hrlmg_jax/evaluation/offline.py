@@ -28,14 +28,12 @@ class LoggedSessions:
     """Sessions of the log, padded to the longest.
 
     Attributes:
-        session: [S] numbers of the sessions in the log.
-        row: [S] their first rows.
+        row: [S] their first rows in the log.
         length: [S] their numbers of items.
         items: [S, L] int32 items in the order shown, padded with -1.
         feedback: [S, L] int8 answers, padded with 0.
     """
 
-    session: np.ndarray
     row: np.ndarray
     length: np.ndarray
     items: np.ndarray
@@ -44,7 +42,6 @@ class LoggedSessions:
     def subset(self, chosen: np.ndarray, longest: int) -> LoggedSessions:
         """Returns some of the sessions, padded to `longest`."""
         return LoggedSessions(
-            self.session[chosen],
             self.row[chosen],
             self.length[chosen],
             _fitted(self.items[chosen], longest, _PADDING),
@@ -81,7 +78,6 @@ def logged_sessions(problem: Problem, number: int) -> LoggedSessions:
     shown = position < length[:, None]
     rows = np.where(shown, starts[session][:, None] + position, 0)
     return LoggedSessions(
-        session,
         starts[session],
         length,
         np.where(shown, data.log.item[rows], _PADDING).astype(np.int32),

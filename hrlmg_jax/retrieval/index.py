@@ -23,7 +23,7 @@ from hrlmg_jax.retrieval.hashing import (
     make_hash_tables,
     scanned_by_default,
 )
-from hrlmg_jax.retrieval.item_scores import listed, rank_scored_items
+from hrlmg_jax.retrieval.item_scores import ItemScores, listed, rank_scored_items
 from sim.envs.available_items import hide_recommended
 from sim.envs.nearest_items import NUMBERS_AT_A_TIME, best_candidate, map_rows
 from sim.envs.policy import Ranking
@@ -116,9 +116,8 @@ def rank_nearest(
     if observation.candidates is None and index.neighbours is not None:
         recalled = listed(_recalled(observation, index), index.num_items)
         available = available & recalled
-    items, scores = rank_scored_items(
-        lambda query, vectors: vectors @ query, query, index.embedding, observation, k, available
-    )
+    products = ItemScores(lambda query, vectors: vectors @ query, query, index.embedding)
+    items, scores = rank_scored_items(products, observation, k, available)
     length = jnp.linalg.norm(query, axis=-1, keepdims=True)
     return Ranking(items, scores / jnp.maximum(length, 1e-12))
 

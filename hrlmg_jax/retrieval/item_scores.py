@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,70 +13,65 @@ from sim.envs.policy import Ranking, rank_best
 from sim.envs.session_env import SessionObservation
 
 
-def best_scored_item(
-    score: Callable[[Any, jax.Array], jax.Array],
-    states: Any,
-    items: jax.Array,
-    num_items: int,
-    observation: SessionObservation,
-    numbers_per_item: int = 1,
-) -> jax.Array:
+class ItemScores(NamedTuple):
+    """What scores of all items in B sessions are computed from.
+
+    Attributes:
+        score: `(state, items [n, ...]) -> [n]` of one session.
+        states: What it is told of each of B sessions, a pytree [B, ...].
+        items: [J, ...] what it is told of each item.
+        numbers_per_item: Size of the largest intermediate array of a score, per item; sessions are taken some at a
+            time, so that all of these do not exist at once.
+    """
+
+    score: Callable[[Any, jax.Array], jax.Array]
+    states: Any
+    items: jax.Array
+    numbers_per_item: int = 1
+
+
+def best_scored_item(scores: ItemScores, num_items: int, observation: SessionObservation) -> jax.Array:
     """Returns [B] int32 the item of the highest score among those not recommended yet; ties go to the first.
 
     Where the observation lists candidates (a logged session), one of them; else one of the whole catalogue.
 
     Args:
-        score: `(state, items [n, ...]) -> [n]` of one session.
-        states: What it is told of each of B sessions, a pytree [B, ...].
-        items: [J, ...] what it is told of each item.
+        scores: Of all items.
         num_items: I, the first of them can be recommended.
         observation: Of B sessions.
-        numbers_per_item: Size of the largest intermediate array of a score, per item; sessions are taken some at a
-            time, so that all of these do not exist at once.
     """
     if observation.candidates is not None:
-        of_candidates = items[jnp.maximum(observation.candidates, 0)]
-        scores = jax.vmap(score)(states, of_candidates)
-        return jax.vmap(best_candidate)(scores, observation.candidates, observation.recommended)
-    catalogue = items[:num_items]
+        of_candidates = scores.items[jnp.maximum(observation.candidates, 0)]
+        values = jax.vmap(scores.score)(scores.states, of_candidates)
+        return jax.vmap(best_candidate)(values, observation.candidates, observation.recommended)
+    catalogue = scores.items[:num_items]
 
     def best(session: tuple[Any, jax.Array]) -> jax.Array:
         state, recommended = session
-        return best_available(score(state, catalogue), recommended)
+        return best_available(scores.score(state, catalogue), recommended)
 
-    return map_rows(best, (states, observation.recommended), num_items * numbers_per_item)
+    return map_rows(best, (scores.states, observation.recommended), num_items * scores.numbers_per_item)
 
 
-def rank_scored_items(
-    score: Callable[[Any, jax.Array], jax.Array],
-    states: Any,
-    items: jax.Array,
-    observation: SessionObservation,
-    k: int,
-    available: jax.Array,
-    numbers_per_item: int = 1,
-) -> Ranking:
+def rank_scored_items(scores: ItemScores, observation: SessionObservation, k: int, available: jax.Array) -> Ranking:
     """Returns the k items of the highest scores; see `best_scored_item`, which takes the first of them.
 
     Args:
-        score: `(state, items [n, ...]) -> [n]` of one session.
-        states: [B, ...], a pytree.
-        items: [J, ...] what a score is told of each item.
+        scores: Of all items.
         observation: Of B sessions.
         k: How many.
         available: [I] or [B, I] bool, items that may be recommended, I <= J.
-        numbers_per_item: Size of the largest intermediate array of a score, per item.
     """
     available = among_candidates(available, observation)
     num_items = available.shape[-1]
-    catalogue = items[:num_items]
+    catalogue = scores.items[:num_items]
 
     def rank(session: tuple[Any, jax.Array, jax.Array]) -> Ranking:
         state, recommended, available = session
-        return rank_best(score(state, catalogue), recommended, k, available)
+        return rank_best(scores.score(state, catalogue), recommended, k, available)
 
-    sessions = (states, observation.recommended, available)
-    ranking: Ranking = map_rows(rank, sessions, num_items * numbers_per_item)
+    sessions = (scores.states, observation.recommended, available)
+    ranking: Ranking = map_rows(rank, sessions, num_items * scores.numbers_per_item)
     return ranking
 
 

@@ -75,8 +75,7 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
         The parameters with the lowest held-out log-loss.
     """
     # What training reads, and the base rates of the answers.
-    network = FeedbackNetwork(config.simulator.network)
-    model = LearnedFeedback(network)
+    model = LearnedFeedback(FeedbackNetwork(config.simulator.network))
     world = FitWorld(
         table=data.table,
         feedback=jnp.asarray(data.log.feedback),
@@ -89,8 +88,7 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
 
     def init(key: jax.Array, world: FitWorld) -> FitState:
         init_key, run_key = jax.random.split(key)
-        history, item = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1,), jnp.int32)
-        params = network.init(init_key, history, history, item, world.embedding)["params"]
+        params = model.init(init_key, world.embedding)
         # The first guess is the base rate.
         params["output"]["bias"] = jnp.asarray(np.log(np.maximum(rates, 1e-6)), jnp.float32)
         best = jax.tree.map(jnp.copy, params)

@@ -68,6 +68,11 @@ class LearnedFeedback:
 
     network: FeedbackNetwork
 
+    def init(self, key: jax.Array, embedding: jax.Array) -> Any:
+        """Returns freshly drawn parameters of the network for items [J, E]."""
+        history, item = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1,), jnp.int32)
+        return self.network.init(key, history, history, item, embedding)["params"]
+
     def initial(self, params: FeedbackParams, start: jax.Array) -> tuple[()]:
         """Returns nothing: there is no hidden state."""
         return ()

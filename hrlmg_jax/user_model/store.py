@@ -121,12 +121,9 @@ def load_simulator(config: SimulatorConfig, folder: RunFolder, data: SessionData
     Raises:
         UserError: Files missing or damaged, or of other items or sizes.
     """
-    network = FeedbackNetwork(config.network)
-    history, item = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1,), jnp.int32)
+    model = LearnedFeedback(FeedbackNetwork(config.network))
     embedding_shape = (data.log.num_items, config.embedding.size)
-    shapes = jax.eval_shape(
-        lambda: network.init(jax.random.key(0), history, history, item, jnp.zeros(embedding_shape))["params"]
-    )
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros(embedding_shape)))
     wanted = {f"network/{key}": shape for key, shape in _flat(shapes).items()}
     path = folder.path / FILE
     arrays = read_arrays(path, ("embedding", "item_ids", *wanted))
@@ -140,7 +137,7 @@ def load_simulator(config: SimulatorConfig, folder: RunFolder, data: SessionData
         )
     tree = flax.traverse_util.unflatten_dict({tuple(name.split("/")[1:]): jnp.asarray(arrays[name]) for name in wanted})
     params = FeedbackParams(network=tree, embedding=jnp.asarray(arrays["embedding"]))
-    return Simulator(LearnedFeedback(network), params, read_json(folder.path / REPORT))
+    return Simulator(model, params, read_json(folder.path / REPORT))
 
 
 def _flat(tree: Any) -> dict[str, Any]:

@@ -308,7 +308,7 @@ def proposing(learner: Learner) -> Any:
     high, embedding = two_levels(learner).policy.high, jnp.asarray(EMBEDDING)
     if isinstance(high, MemoryGoals):
         return jax.jit(lambda params, clicked, ordered, seen: high.networks.act(params, seen))
-    networks = high.networks if isinstance(high, LearnedGoals) else high.like.networks  # type: ignore[attr-defined]
+    networks = high.networks
     return jax.jit(
         lambda params, clicked, ordered, seen: networks.act(params, clicked, ordered, embedding, None).vector
     )

@@ -150,7 +150,7 @@ def test_reranking_is_algorithm_4(world):
         rows = slice(starts[session], starts[session + 1])
         items[number, : length[number]] = log.item[rows]
         feedback[number, : length[number]] = log.feedback[rows]
-    sessions = LoggedSessions(chosen, starts[chosen], length, items, feedback)
+    sessions = LoggedSessions(starts[chosen], length, items, feedback)
     found = rerank(world, world.policy.as_policy(), world.params, sessions, at_a_time=4)
     for number in range(len(chosen)):
         shown = items[number, : length[number]].tolist()
@@ -164,7 +164,6 @@ def test_reranking_is_algorithm_4(world):
 
 def test_ranking_by_score_keeps_padding_last_and_ties_in_the_logged_order():
     sessions = LoggedSessions(
-        np.arange(2),
         np.zeros(2, int),
         np.array([3, 2]),
         np.array([[7, 8, 9], [4, 5, -1]], np.int32),

@@ -15,7 +15,7 @@ from hrlmg_jax.agent.low_levels import DnnLevel
 from hrlmg_jax.agent.networks import ActorCritic, NetworkConfig
 from hrlmg_jax.agent.policy import ActingParams, OneLevelPolicy
 from hrlmg_jax.retrieval.index import ItemIndex
-from hrlmg_jax.retrieval.item_scores import best_scored_item, rank_scored_items
+from hrlmg_jax.retrieval.item_scores import ItemScores, best_scored_item, rank_scored_items
 from sim.envs.histories import Histories, HistoryTable
 from sim.envs.session_env import SessionObservation
 
@@ -62,7 +62,8 @@ def test_it_is_the_best_of_the_catalogue_that_is_left(
     monkeypatch.setattr(sim.envs.nearest_items, "NUMBERS_AT_A_TIME", CATALOGUE * sessions_at_a_time)
     states = np.random.default_rng(done).normal(size=(B, E)).astype(np.float32)
     observation = observe(done, done)
-    found = best_scored_item(distance_score, jnp.asarray(states), jnp.asarray(EMBEDDING), CATALOGUE, observation)
+    scores = ItemScores(distance_score, jnp.asarray(states), jnp.asarray(EMBEDDING))
+    found = best_scored_item(scores, CATALOGUE, observation)
     for state, recommended, item in zip(states, np.asarray(observation.recommended), found, strict=True):
         left = [i for i in range(CATALOGUE) if i not in recommended]
         assert int(item) == min(left, key=lambda i: float(np.sum((EMBEDDING[i] - state) ** 2)))
@@ -74,7 +75,8 @@ def test_of_a_logged_session_it_is_the_best_candidate_that_is_left() -> None:
     candidates[:, 4:] = -1
     states = generator.normal(size=(B, E)).astype(np.float32)
     observation = observe(1, 3, candidates)
-    found = best_scored_item(distance_score, jnp.asarray(states), jnp.asarray(EMBEDDING), CATALOGUE, observation)
+    scores = ItemScores(distance_score, jnp.asarray(states), jnp.asarray(EMBEDDING))
+    found = best_scored_item(scores, CATALOGUE, observation)
     for row in range(B):
         left = [i for i in candidates[row, :4] if i not in np.asarray(observation.recommended[row])]
         assert int(found[row]) == min(left, key=lambda i: float(np.sum((EMBEDDING[i] - states[row]) ** 2)))
@@ -95,9 +97,8 @@ def test_a_ranking_sorts_what_is_allowed_left_and_a_candidate(
     shape = (CATALOGUE,) if masks == "one" else (B, CATALOGUE)
     available = generator.random(shape) < (0.1 if masks == "few" else 0.7)
     states, k = generator.normal(size=(B, E)).astype(np.float32), 4
-    items, scores = rank_scored_items(
-        distance_score, jnp.asarray(states), jnp.asarray(EMBEDDING), observation, k, jnp.asarray(available)
-    )
+    of_all = ItemScores(distance_score, jnp.asarray(states), jnp.asarray(EMBEDDING))
+    items, scores = rank_scored_items(of_all, observation, k, jnp.asarray(available))
     assert (items.shape, scores.shape) == ((B, k), (B, k))
     lengths = set()
     for row in range(B):
