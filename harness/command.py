@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -42,6 +43,12 @@ def task(function: Callable[[Any], None]) -> Callable[[Any], None]:
             run_command(lambda: function(config))
 
     return guarded
+
+
+def hydra_command(config_name: str) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
+    """Returns the decorator of a command's main function, a `task` for which Hydra composes `conf/CONFIG_NAME.yaml`."""
+    decorate = hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name=config_name)
+    return lambda function: decorate(task(function))
 
 
 def run_command(main: Callable[[], None]) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 
-import hydra
 from omegaconf import DictConfig
 
-from harness.command import CONFIGURATION, run_command, task
+from harness.command import hydra_command, run_command
 from harness.compilation_cache import keep_compiled_programs
 from harness.runs.run_folder import plain_config
 from harness.settings import read_settings
@@ -18,8 +17,7 @@ from hrlmg_jax.user_model.quality import format_report
 from hrlmg_jax.user_model.store import obtain_simulator, simulator_folder
 
 
-@hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name="fit_simulator")
-@task
+@hydra_command("fit_simulator")
 def main(composed: DictConfig) -> None:
     """Fits the simulator of the configured log, or finds it fitted, and prints its report."""
     keep_compiled_programs()

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-import hydra
 import jax
 import jax.numpy as jnp
 import numpy as np
 from omegaconf import DictConfig
 
-from harness.command import CONFIGURATION, run_command, task
+from harness.command import hydra_command, run_command
 from harness.errors import UserError
 from harness.settings import Count, read_settings
 from hrlmg_jax.baselines.oracle import Settings as OracleSettings
@@ -64,8 +63,7 @@ class Check(NamedTuple):
         return f"{verdict}  {self.name}: {self.value:.4g} ({' and '.join(bounds)}); {self.note}"
 
 
-@hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name="gate")
-@task
+@hydra_command("gate")
 def main(composed: DictConfig) -> None:
     """Prints the checks of a generated log."""
     checks = check_generator(read_settings(GateConfig, composed))

@@ -10,23 +10,15 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from harness.errors import UserError
-from harness.training.agent import Agent
+from harness.training.agent import Agent, NamedSettings
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.problem import BEST_RATE
 from sim.envs.session_env import SessionConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgentSettings:
-    """What the settings of every agent have.
-
-    Attributes:
-        name: Of the agent, in the registry and in results.
-        module: Dotted path of the module of an agent from outside; None for those of this package.
-    """
-
-    name: str
-    module: str | None = None
+class AgentSettings(NamedSettings):
+    """What the settings of every agent have."""
 
     def __post_init__(self) -> None:
         """Checks the name; raises UserError."""
@@ -34,11 +26,6 @@ class AgentSettings:
             raise UserError("agent.name is empty", do="Name the agent, for its row in the tables.")
         if self.name == BEST_RATE:
             raise UserError(f"agent.name is {self.name!r}, the name of a baseline", do="Choose another.")
-
-    @property
-    def result_name(self) -> str:
-        """The name in tables and results."""
-        return self.name
 
     @property
     def parallel_sessions(self) -> tuple[int, str] | None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.errors import UserError
-from harness.runs import provenance
+from harness.runs.provenance import Origin
 from harness.runs.run_folder import RunFolder
 from hrlmg_jax.sessions import SessionData, describe_log, load_sessions
 from hrlmg_jax.user_model.fit import FitConfig
@@ -140,12 +140,8 @@ def make_env(settings: SessionConfig, model: FeedbackModel, episode_length: int)
     return SessionEnv(model, episode_length, settings.history_length, settings.click_reward, settings.order_reward)
 
 
-def record_origin(data: SessionData, folder: RunFolder) -> None:
-    """Writes into a new run folder what it is made from.
-
-    Raises:
-        UserError: The folder cannot be written, or its record is missing although training has begun.
-    """
+def origin_of(data: SessionData) -> Origin:
+    """Returns what a run on a log is made from."""
     log = data.log
     ids = {
         "user_ids": np.asarray(log.user_ids),
@@ -154,16 +150,5 @@ def record_origin(data: SessionData, folder: RunFolder) -> None:
         "catalogue_size": np.asarray(data.num_items),
         "synthetic": np.asarray(log.synthetic),
     }
-    began = folder.checkpoints.exists() or (folder.path / FILE).exists()
-    provenance.record_origin(folder, describe_log(data), ids, began)
-
-
-def check_same_origin(data: SessionData, folder: RunFolder) -> dict[str, Any]:
-    """Compares log and split with what the run was trained on, and returns the run's record.
-
-    Raises:
-        UserError: Another log, another version or split of it, or a missing or damaged record.
-    """
     settings = "simulator.held_out_fraction, simulator.seed"
-    held_out = ("held_out_users", data.log.user_ids[data.held_out], settings)
-    return provenance.check_same_origin(folder, describe_log(data), data.log.source, held_out)
+    return Origin(describe_log(data), log.source, ids, "held_out_users", settings, FILE)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-import hydra
 import jax
 from omegaconf import DictConfig
 
-from harness.command import CONFIGURATION, run_command, task
+from harness.command import hydra_command, run_command
 from harness.devices import describe_devices, device_mesh
 from harness.phases import Phases
 from harness.reports.plots import Curve, Panel, plot_curves
@@ -28,7 +26,7 @@ from hrlmg_jax.evaluation.collapse import CollapseWatch, collapse_at_the_end
 from hrlmg_jax.evaluation.evaluate_run import Comparison, references
 from hrlmg_jax.evaluation.online import make_validation
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
-from hrlmg_jax.problem import Problem, check_same_origin, load_data, make_problem, record_origin
+from hrlmg_jax.problem import Problem, load_data, make_problem, origin_of
 from hrlmg_jax.registry import build_method
 from hrlmg_jax.sessions import describe_log, row_labels
 from hrlmg_jax.settings import RunConfig
@@ -37,8 +35,7 @@ _TRUTH_NOTE = "; the generator's own users answer"
 register_run_folder_resolver()  # conf/train_hrl_mg.yaml needs it while Hydra composes
 
 
-@hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name="train_hrl_mg")
-@task
+@hydra_command("train_hrl_mg")
 def main(composed: DictConfig) -> None:
     """Trains, or continues, a run and ends with its tests."""
     start_or_resume(composed, "hrlmg_jax.train", train)
@@ -62,8 +59,7 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
         data = load_data(configs[0].fit(), configs[0].longest_session)
     if not resume:
         runs = [Run({**run.values, "data": with_absolute_places(run.values["data"])}, run.folder) for run in runs]
-    origin = partial(record_origin, data), partial(check_same_origin, data)
-    with opened_runs(runs, resume, configs[0].train, *origin, phases) as begin:
+    with opened_runs(runs, resume, configs[0].train, origin_of(data), phases) as begin:
         with phases.phase("simulator"):
             problems = [
                 make_problem(config.fit(), run.values, data, run.folder, config.longest_session)

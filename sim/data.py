@@ -7,9 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import hydra
-
-from harness.command import CONFIGURATION, run_command, task
+from harness.command import hydra_command, run_command
 from harness.settings import read_settings
 from sim.datasets.events import LogConfig, load_log, log_statistics, test_sessions
 from sim.datasets.ratings import AnyDataConfig, load_dataset, statistics
@@ -23,8 +21,7 @@ class StatisticsConfig:
     json: bool
 
 
-@hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name="data_statistics")
-@task
+@hydra_command("data_statistics")
 def main(config: Any) -> None:
     """Loads the configured data set and prints its statistics as text or (json=true) as JSON."""
     if config.data.get("kind") == LogConfig.kind:

@@ -3,47 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import ClassVar
 
-import hydra
-import jax
 from omegaconf import DictConfig
 
-from harness.command import CONFIGURATION, run_command, task
+from harness.command import hydra_command, run_command
 from harness.compilation_cache import keep_compiled_programs
 from harness.devices import DevicesConfig, cores_as_devices
-from harness.errors import UserError
-from harness.runs.checkpoint import Checkpoints
 from harness.runs.run_folder import RunFolder
-from harness.runs.seeds import read_single_run
-from harness.settings import Count, CountOrZero, Integer, read_settings
-from harness.training.command import relocated
+from harness.runs.stored_run import StoredRunConfig
+from harness.settings import Count, CountOrZero, read_settings
 from tpgr_jax.evaluation import USERS_PER_BATCH, evaluate_method, format_table, write_evaluation
-from tpgr_jax.problem import Problem, check_same_origin, make_problem
+from tpgr_jax.problem import Problem, make_problem, origin_of
 from tpgr_jax.settings import RunConfig, devices_of, make_method
 from tpgr_jax.tree.item_vectors import tree_path
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(StoredRunConfig):
     """What to evaluate (`conf/evaluate.yaml`)."""
 
-    run: str | None
-    checkpoint: Integer | None
+    system: ClassVar[str] = "tpgr_jax"
     users_per_batch: Count | None
-    data_root: str | None
-    data_cache: str | None
-    data_path: str | None
     devices_count: CountOrZero | None
 
-    def __post_init__(self) -> None:
-        """Checks ranges; raises UserError naming the key."""
-        if self.run is None:
-            raise UserError("no run given", do="Name a run folder: python -m tpgr_jax.evaluate run=RUN_FOLDER")
 
-
-@hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name="evaluate")
-@task
+@hydra_command("evaluate")
 def main(composed: DictConfig) -> None:
     """Restores a run from its folder and prints the paper's four metrics beside those of simple opponents."""
     evaluate(read_settings(EvaluateConfig, composed))
@@ -58,36 +43,23 @@ def evaluate(settings: EvaluateConfig) -> None:
     keep_compiled_programs()
     devices = DevicesConfig(count=settings.devices_count)
     cores_as_devices(devices)
-    folder = RunFolder(Path(settings.run or ""))
-    config = read_settings(
-        RunConfig, relocated(read_single_run(folder), settings.data_root, settings.data_cache, settings.data_path)
-    )
-    if config.agent.on_a_tree and not tree_path(folder).exists():
-        raise UserError(
-            "the run has no tree (it stopped before training began)",
-            where=str(folder.path),
-            do=f"Continue it: python -m tpgr_jax.train resume={folder.path}",
-        )
+    folder = settings.folder
+    config = read_settings(RunConfig, settings.read_values())
+    if config.agent.on_a_tree:
+        settings.check_began(tree_path(folder), "tree")
     problem = make_problem(config.data, config.env)
-    check_same_origin(problem, folder)
+    origin_of(problem).check(folder)
     with devices_of(replace(config, devices=devices), problem.data.num_items):
         _evaluate_checkpoint(settings, config, problem, folder)
 
 
 def _evaluate_checkpoint(settings: EvaluateConfig, config: RunConfig, problem: Problem, folder: RunFolder) -> None:
     method = make_method(config, problem, folder)
-    newest = step = 0
-    state = None
-    if method.agent is not None:
-        like = jax.jit(method.agent.init)(jax.random.key(config.seed), method.agent.world)
-        with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
-            newest = max(checkpoints.steps, default=0)
-            step, state, _ = checkpoints.restore(like, settings.checkpoint)
+    step, state, suffix = (0, None, "") if method.agent is None else settings.restore(method.agent, config.seed)
     policies = evaluate_method(problem, method, state, config.seed, settings.users_per_batch or USERS_PER_BATCH)
     print(f"{method.name}, nothing trained" if state is None else f"checkpoint of step {step} of {folder.path}")
     print(format_table(policies, problem))
-    # The result of the newest checkpoint keeps its place.
-    name = "eval" if step == newest else f"eval_step_{step}"
+    name = f"eval{suffix}"
     write_evaluation(folder, problem, config.seed, step, policies, name)
     print(f"written: {name}.json, {name}.npz")
 

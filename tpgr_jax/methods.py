@@ -9,27 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from harness.training.agent import Agent
+from harness.training.agent import Agent, NamedSettings
 from sim.envs.policy import Policy
 from tpgr_jax.tree.item_tree import ItemTree
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgentSettings:
-    """What the settings of every agent have.
-
-    Attributes:
-        name: Of the agent, in the registry and in results.
-        module: Dotted path of the module of an agent from outside; None for those of this package.
-    """
-
-    name: str
-    module: str | None = None
-
-    @property
-    def result_name(self) -> str:
-        """The name in tables and results."""
-        return self.name
+class AgentSettings(NamedSettings):
+    """What the settings of every agent have."""
 
     @property
     def on_a_tree(self) -> bool:

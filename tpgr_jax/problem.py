@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import UserError
-from harness.runs import provenance
-from harness.runs.run_folder import RunFolder
+from harness.runs.provenance import Origin
 from sim.datasets.ratings import DataConfig, load_dataset
 from sim.envs.rating_env import RatingEnv
 from sim.envs.rollout import TrainingEnvironment
@@ -17,7 +16,7 @@ from sim.envs.simulator import EnvSettings, make_simulator
 from sim.evaluation.protocol import num_relevant_items
 from sim.tables.ratings import RatingData
 from sim.tables.split import split_users
-from tpgr_jax.tree.item_vectors import tree_path
+from tpgr_jax.tree.item_vectors import TREE_FILE
 
 VALIDATION_FRACTION = 0.1  # of the training users, with data.validation
 
@@ -107,12 +106,8 @@ def describe_data(problem: Problem) -> dict[str, Any]:
     }
 
 
-def record_origin(problem: Problem, folder: RunFolder) -> None:
-    """Writes into a new run folder what it is made from.
-
-    Raises:
-        UserError: The folder cannot be written, or its record is missing although training has begun.
-    """
+def origin_of(problem: Problem) -> Origin:
+    """Returns what a run is made from."""
     data = problem.data
     ids = {
         "user_ids": np.asarray(data.user_ids),
@@ -121,16 +116,5 @@ def record_origin(problem: Problem, folder: RunFolder) -> None:
         "test_users": np.asarray(data.user_ids[problem.test_users]),
         "synthetic": np.asarray(data.synthetic),
     }
-    training_began = folder.checkpoints.exists() or tree_path(folder).exists()
-    provenance.record_origin(folder, describe_data(problem), ids, training_began)
-
-
-def check_same_origin(problem: Problem, folder: RunFolder) -> dict[str, Any]:
-    """Compares data and split with what the run was trained on, and returns the run's record.
-
-    Raises:
-        UserError: Another data set, another version or split of it, or a missing or damaged record.
-    """
-    data = problem.data
-    held_out = ("test_users", data.user_ids[problem.test_users], "data.split_seed, data.test_fraction")
-    return provenance.check_same_origin(folder, describe_data(problem), data.source, held_out)
+    settings = "data.split_seed, data.test_fraction"
+    return Origin(describe_data(problem), data.source, ids, "test_users", settings, TREE_FILE)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import hydra
 import jax
 from omegaconf import DictConfig
 
-from harness.command import CONFIGURATION, run_command, task
+from harness.command import hydra_command, run_command
 from harness.devices import describe_devices
 from harness.phases import Phases
 from harness.reports.plots import Curve, Panel, plot_curves
@@ -28,14 +26,13 @@ from harness.training.parallel_seeds import SeedRun
 from sim.evaluation.protocol import Evaluation
 from tpgr_jax.evaluation import by_name, evaluate_method, format_table, make_evaluate, write_evaluation
 from tpgr_jax.methods import Method
-from tpgr_jax.problem import Problem, check_same_origin, make_problem, record_origin
+from tpgr_jax.problem import Problem, make_problem, origin_of
 from tpgr_jax.settings import RunConfig, devices_of, make_method
 
 register_run_folder_resolver()  # conf/train.yaml needs it while Hydra composes
 
 
-@hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name="train")
-@task
+@hydra_command("train")
 def main(composed: DictConfig) -> None:
     """Trains, or continues, a run and ends with its evaluation."""
     start_or_resume(composed, "tpgr_jax.train", train, per_seed=("tree.seed",))
@@ -60,8 +57,10 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
     if not resume:
         runs = [Run(_with_found_data(run.values, config, problem), run.folder) for run in runs]
     configs = [read_settings(RunConfig, run.values) for run in runs]
-    origin = partial(record_origin, problem), partial(check_same_origin, problem)
-    with devices_of(config, problem.data.num_items), opened_runs(runs, resume, config.train, *origin, phases) as begin:
+    with (
+        devices_of(config, problem.data.num_items),
+        opened_runs(runs, resume, config.train, origin_of(problem), phases) as begin,
+    ):
         _train_in_folders(configs, problem, [run.folder for run in runs], phases, begin)
 
 

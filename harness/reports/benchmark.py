@@ -112,9 +112,7 @@ def peak_memory() -> float:
 
 def fitted_exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
     """Returns the slope of log(seconds) against log(size) by least squares."""
-    x, y = [math.log(size) for size in sizes], [math.log(value) for value in seconds]
-    mean_x, mean_y = statistics.fmean(x), statistics.fmean(y)
-    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
+    return statistics.linear_regression([*map(math.log, sizes)], [*map(math.log, seconds)]).slope
 
 
 def in_own_process(module: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Any:

@@ -6,10 +6,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import hydra
 from omegaconf import DictConfig
 
-from harness.command import CONFIGURATION, run_command, task
+from harness.command import hydra_command, run_command
 from harness.errors import UserError
 from harness.runs.composition import override_value
 from harness.settings import read_settings
@@ -31,8 +30,7 @@ def run_report_command(module: str, config_name: str, reports: Mapping[str, Repo
         reports: Its reports by name.
     """
 
-    @hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name=config_name)
-    @task
+    @hydra_command(config_name)
     def main(composed: DictConfig) -> None:
         make_report(module, reports, composed)
 

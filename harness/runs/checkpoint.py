@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -22,7 +21,7 @@ _usual_hook = sys.unraisablehook
 _MAX_REASON = 120  # characters shown of a library's message
 
 
-class Checkpoints:
+class Checkpoints(AbstractContextManager["Checkpoints"]):
     """Checkpoints in one folder, numbered by step."""
 
     def __init__(self, folder: Path, max_to_keep: int | None = None, *, read_only: bool = False) -> None:
@@ -70,11 +69,9 @@ class Checkpoints:
         """
         assert self._manager is not None
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(_plain(state)), loop=ocp.args.JsonSave(loop))
-        try:
+        with self._reported():
             self._manager.wait_until_finished()  # Orbax drops a save that comes while another is running
             saved = self._manager.save(step, args=arguments)
-        except (OSError, ValueError) as error:
-            raise self._unwritable(error) from None
         if not saved:
             raise self._unwritable(f"a checkpoint of step {self._manager.latest_step()} is in the way")
 
@@ -85,10 +82,8 @@ class Checkpoints:
             UserError: The checkpoint could not be written.
         """
         assert self._manager is not None
-        try:
+        with self._reported():
             self._manager.wait_until_finished()
-        except (OSError, ValueError) as error:
-            raise self._unwritable(error) from None
 
     def restore(self, like: Any, step: int | None = None) -> tuple[int, Any, dict[str, Any]]:
         """Restores a checkpoint into the shapes, types and placement of `like`.
@@ -141,6 +136,13 @@ class Checkpoints:
                 )
         return _with_keys(state, like), restored["loop"]
 
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise self._unwritable(error) from None
+
     def _unwritable(self, error: Exception | str) -> UserError:
         # The end of Orbax's chain of causes, such as "No space left on device [os_error_code='28']".
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -151,19 +153,13 @@ class Checkpoints:
             do="Check permissions and free space.",
         )
 
-    def __enter__(self) -> Checkpoints:
-        """Returns itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Waits for a running save and closes."""
         if self._manager is not None:
             self._manager.close()
 
 
-class JointCheckpoints:
+class JointCheckpoints(AbstractContextManager["JointCheckpoints"]):
     """Checkpoints of runs that train together: one folder per run, all with the same steps."""
 
     def __init__(self, folders: Sequence[Path], max_to_keep: int) -> None:
@@ -229,13 +225,7 @@ class JointCheckpoints:
         for checkpoints in self._checkpoints:
             checkpoints.delete_after(0)
 
-    def __enter__(self) -> JointCheckpoints:
-        """Returns itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Waits for running saves and closes."""
         with ExitStack() as stack:
             for checkpoints in self._checkpoints:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,24 +141,19 @@ def check_comparable(runs: Sequence[RunRecord], keys: Sequence[str], unless: Map
     Raises:
         UserError: A setting differs; the message names the key, the values and two runs.
     """
-
-    def refuse(key: str, first: str, other: str, other_run: RunRecord) -> None:
-        names = sorted({run.data_name for run in runs})
-        narrow = (
-            f"Choose one data set with data_name=NAME ({', '.join(names)}), or some" if len(names) > 1 else "Choose"
-        )
-        raise UserError(
-            f"{key} is {first} in {runs[0].folder.path} and {other} in {other_run.folder.path}, so their results "
-            "cannot be mixed",
-            do=f"{narrow} folders with runs=FOLDER,FOLDER{(unless or {}).get(key, '')}.",
-        )
-
-    for run in runs[1:]:
-        if run.data.get("checksum") != runs[0].data.get("checksum"):
-            refuse("the data's checksum", _described(runs[0]), _described(run), run)
-        for key in keys:
-            if run.settings.get(key) != runs[0].settings.get(key):
-                refuse(key, str(runs[0].settings.get(key)), str(run.settings.get(key)), run)
+    checksum = "the data's checksum"
+    for run, key in product(runs[1:], (checksum, *keys)):
+        both = runs[0], run
+        first, other = (one.data.get("checksum") if key == checksum else one.settings.get(key) for one in both)
+        if first != other:
+            first, other = (_described(one) if key == checksum else one.settings.get(key) for one in both)
+            names = sorted({one.data_name for one in runs})
+            several = f" one data set with data_name=NAME ({', '.join(names)}), or some" if len(names) > 1 else ""
+            raise UserError(
+                f"{key} is {first} in {runs[0].folder.path} and {other} in {run.folder.path}, so their results "
+                "cannot be mixed",
+                do=f"Choose{several} folders with runs=FOLDER,FOLDER{(unless or {}).get(key, '')}.",
+            )
 
 
 def group_by_settings(runs: Sequence[RunRecord], ignored: Callable[[str], bool]) -> list[RunGroup]:
@@ -240,19 +236,14 @@ def _read_run(folder: RunFolder, result: str) -> RunRecord | None:
     if values.get("num_seeds", 1) != 1:
         return None
     evaluated = (folder.path / result).exists()
-    record = (
-        read_json(folder.path / result if evaluated else folder.provenance) if _is_described(folder, result) else {}
-    )
+    described = folder.path / result if evaluated else folder.provenance
+    record = read_json(described) if described.exists() else {}
     data = record.get("data", {}) if isinstance(record, dict) else None
     if not isinstance(data, dict) or (data and not {"name", "checksum", "synthetic"} <= data.keys()):
         raise UserError("its files do not describe the data", where=str(folder.path))
     step = newest_checkpoint(folder)
     status = _status(folder, evaluated, record, step)
     return RunRecord(folder, values, data, status, step, _seeds_together(folder))
-
-
-def _is_described(folder: RunFolder, result: str) -> bool:
-    return (folder.path / result).exists() or folder.provenance.exists()
 
 
 def _status(folder: RunFolder, evaluated: bool, record: Mapping[str, Any], step: int) -> Status:

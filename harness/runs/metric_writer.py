@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from tensorboardX import SummaryWriter
 
 from harness.errors import UserError
 from harness.old_names import current_metrics
-from harness.runs.run_folder import write_atomically
+from harness.runs.run_folder import write_atomically, writing
 
 
-class MetricWriter:
+class MetricWriter(AbstractContextManager["MetricWriter"]):
     """Appends one row per log point; a resumed run first drops the rows after its checkpoint."""
 
     def __init__(self, path: Path, last_step: int, labels: dict[str, Any] | None = None) -> None:
@@ -55,24 +53,10 @@ class MetricWriter:
                 self._events.add_scalar(name, value, step)
             self._events.flush()
 
-    @contextmanager
-    def _reported(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise UserError(
-                f"cannot be written ({error.strerror or error})",
-                where=str(self._path),
-                do="Check permissions and free space, then continue the run with resume=FOLDER.",
-            ) from None
+    def _reported(self) -> AbstractContextManager[None]:
+        return writing(self._path, then=", then continue the run with resume=FOLDER")
 
-    def __enter__(self) -> MetricWriter:
-        """Returns itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         """Closes both files; an earlier error takes precedence over a failure to close."""
         with nullcontext() if error is None else suppress(OSError, UserError), self._reported():
             try:

@@ -6,7 +6,7 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -45,58 +45,62 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
-def record_origin(folder: RunFolder, data: dict[str, Any], ids: dict[str, np.ndarray], training_began: bool) -> None:
-    """Writes the provenance of a new run: ids, split, data, versions, device, git commit.
+class Origin(NamedTuple):
+    """What a run is made from: data, and their split.
 
-    Args:
-        folder: The run folder.
+    Attributes:
         data: Description of the data: name, synthetic, checksum, users, items and more.
+        source: Where they came from.
         ids: Original ids and the split (`ids.npz`).
-        training_began: Whether the folder already contains results; then its record must have been lost.
-
-    Raises:
-        UserError: The folder cannot be written, or its record is missing although training has begun.
+        held_out: Name of the held-out ids among them.
+        split_settings: The settings that decide these, for messages.
+        prepared: File in the run folder that is made before training begins.
     """
-    if training_began:
-        raise UserError("is missing", where=str(folder.provenance), do="Restore the file, or start a new run.")
-    write_arrays(folder.ids, ids)
-    # Written last: if it exists, so do the others.
-    write_json(folder.provenance, {"data": data, **describe_environment(), "resumed": []})
 
+    data: dict[str, Any]
+    source: str
+    ids: dict[str, np.ndarray]
+    held_out: str
+    split_settings: str
+    prepared: str
 
-def check_same_origin(
-    folder: RunFolder, data: dict[str, Any], source: str, held_out: tuple[str, np.ndarray, str]
-) -> dict[str, Any]:
-    """Checks that data and split are those that the run was trained on, and returns the run's record.
+    def record(self, folder: RunFolder) -> None:
+        """Records in a new run folder what it is made from: ids and split, data, versions, device, git commit.
 
-    Args:
-        folder: The run folder.
-        data: Description of the present data.
-        source: Where the present data came from.
-        held_out: Name of the held-out ids in `ids.npz`, their values in this split, and the settings that decide it.
+        Raises:
+            UserError: The folder cannot be written, or its record is missing although training has begun.
+        """
+        if folder.checkpoints.exists() or (folder.path / self.prepared).exists():
+            raise UserError("is missing", where=str(folder.provenance), do="Restore the file, or start a new run.")
+        write_arrays(folder.ids, self.ids)
+        # Written last: if it exists, so do the others.
+        write_json(folder.provenance, {"data": self.data, **describe_environment(), "resumed": []})
 
-    Raises:
-        UserError: Another data set, another version or split of it, or a missing or damaged record.
-    """
-    record = read_json(folder.provenance)
-    recorded = record.get("data") if isinstance(record, dict) else None
-    if not isinstance(recorded, dict) or not {"name", "checksum", "items", "users"} <= recorded.keys():
-        raise UserError("does not describe a run's data", where=str(folder.provenance), do="Restore the file.")
-    if any(recorded[key] != data[key] for key in ("checksum", "items", "users")):
-        raise UserError(
-            f"the run was trained on {_brief(recorded)}, found {_brief(data)} in {source}",
-            where=str(folder.path),
-            do="Provide the same data, or train again on these.",
-        )
-    name, values, settings = held_out
-    if not np.array_equal(read_arrays(folder.ids, (name,))[name], values):
-        raise UserError(
-            f"the run's {name.replace('_', ' ')} are not those of this split, so it may have been trained on some of "
-            "them",
-            where=str(folder.ids),
-            do=f"Restore config.yaml ({settings}) and the NumPy version named in run.json.",
-        )
-    return record
+    def check(self, folder: RunFolder) -> dict[str, Any]:
+        """Checks that data and split are those that the run was trained on, and returns the run's record.
+
+        Raises:
+            UserError: Another data set, another version or split of it, or a missing or damaged record.
+        """
+        record = read_json(folder.provenance)
+        recorded = record.get("data") if isinstance(record, dict) else None
+        if not isinstance(recorded, dict) or not {"name", "checksum", "items", "users"} <= recorded.keys():
+            raise UserError("does not describe a run's data", where=str(folder.provenance), do="Restore the file.")
+        if any(recorded[key] != self.data[key] for key in ("checksum", "items", "users")):
+            raise UserError(
+                f"the run was trained on {_brief(recorded)}, found {_brief(self.data)} in {self.source}",
+                where=str(folder.path),
+                do="Provide the same data, or train again on these.",
+            )
+        name = self.held_out
+        if not np.array_equal(read_arrays(folder.ids, (name,))[name], self.ids[name]):
+            raise UserError(
+                f"the run's {name.replace('_', ' ')} are not those of this split, so it may have been trained on some "
+                "of them",
+                where=str(folder.ids),
+                do=f"Restore config.yaml ({self.split_settings}) and the NumPy version named in run.json.",
+            )
+        return record
 
 
 def record_versions(folder: RunFolder, data: dict[str, Any]) -> None:

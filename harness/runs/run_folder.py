@@ -199,18 +199,25 @@ def remove_if_empty(path: Path) -> None:
                 parent.rmdir()
 
 
+@contextmanager
+def writing(path: Path, problem: str = "cannot be written", then: str = "") -> Iterator[None]:
+    """Raises UserError about a path where the block fails to write; its advice may go on with `then`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{problem} ({error.strerror or error})", where=str(path), do=f"Check permissions and free space{then}."
+        ) from None
+
+
 def make_folder(path: Path) -> None:
     """Creates a folder and its parents.
 
     Raises:
         UserError: It cannot be created.
     """
-    try:
+    with writing(path, "cannot be created"):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot be created ({error.strerror or error})", where=str(path), do="Check permissions and free space."
-        ) from None
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -225,25 +232,20 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """
     if not is_first_process():
         return
-    temporary = None
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp makes files private
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"cannot be written ({error.strerror or error})", where=str(path), do="Check permissions and free space."
-        ) from None
-    finally:
-        if temporary is not None:
+        try:
+            write(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)  # mkstemp makes files private
+            temporary.replace(path)
+        finally:
             temporary.unlink(missing_ok=True)
 
 

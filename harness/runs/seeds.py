@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
 from harness.errors import UserError
+from harness.runs.index import flattened
 from harness.runs.run_folder import RunFolder, plain_config
 from harness.settings import Count, Seed, read_settings
 
@@ -113,9 +114,10 @@ def check_alike(runs: Sequence[Run], per_seed: Sequence[str]) -> None:
     Raises:
         UserError: Another key differs; the message names it.
     """
-    for run in runs[1:]:
-        for key in _differences(runs[0].values, run.values):
-            if key not in ("seed", *per_seed):
+    first, *others = (dict(flattened(run.values)) for run in runs)
+    for run, settings in zip(runs[1:], others, strict=True):
+        for key in sorted({*first, *settings}):
+            if first.get(key) != settings.get(key) and key not in ("seed", *per_seed):
                 raise UserError(
                     f"{key} differs between seed {runs[0].values['seed']} and seed {run.values['seed']}, which "
                     "train together",
@@ -149,13 +151,3 @@ def _with_seed(composed: DictConfig, seed: int) -> DictConfig:
 
 def _seed_folders(folder: RunFolder, seeds: SeedsConfig) -> list[RunFolder]:
     return [RunFolder(folder.path / f"seed_{seed}") for seed in seeds.seeds]
-
-
-def _differences(first: Mapping[str, Any], other: Mapping[str, Any], above: str = "") -> Iterator[str]:
-    """Yields the dotted keys whose values differ."""
-    for key in sorted({*first, *other}):
-        one, two = first.get(key), other.get(key)
-        if isinstance(one, Mapping) and isinstance(two, Mapping):
-            yield from _differences(one, two, f"{above}{key}.")
-        elif one != two:
-            yield f"{above}{key}"

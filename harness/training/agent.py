@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,24 @@ def _never(state: Any) -> bool:
 
 def _everywhere(state: Any) -> Any:
     return jax.tree.map(lambda _: EVERYWHERE, state)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedSettings:
+    """What the settings of every agent have.
+
+    Attributes:
+        name: Of the agent, in the registry and in results.
+        module: Dotted path of the module of an agent from outside; None for those of the system's own package.
+    """
+
+    name: str
+    module: str | None = None
+
+    @property
+    def result_name(self) -> str:
+        """The name in tables and results."""
+        return self.name
 
 
 class Agent(NamedTuple):

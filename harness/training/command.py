@@ -23,7 +23,7 @@ from harness.devices import (
 )
 from harness.errors import UserError
 from harness.phases import Phases
-from harness.runs.provenance import record_resumption, record_seconds
+from harness.runs.provenance import Origin, record_resumption, record_seconds
 from harness.runs.run_folder import RunFolder, discard_if_empty, make_folder, plain_config, remove_if_empty
 from harness.runs.seeds import Run, check_alike, group_of, new_runs, runs_in
 from harness.settings import read_settings
@@ -92,8 +92,7 @@ def opened_runs(
     runs: Sequence[Run],
     resume: bool,
     schedule: ScheduleConfig,
-    record_origin: Callable[[RunFolder], None],
-    check_same_origin: Callable[[RunFolder], dict[str, Any]],
+    origin: Origin,
     phases: Phases,
 ) -> Iterator[Callable[[], None]]:
     """Locks run folders while runs train in them, and writes their configurations and provenance.
@@ -105,8 +104,7 @@ def opened_runs(
         runs: One run, or those of several seeds.
         resume: Whether the folders belong to earlier runs; a new run's folder must not hold a run.
         schedule: The schedule of all runs.
-        record_origin: Writes the provenance of a new run.
-        check_same_origin: Compares the provenance of a resumed run with the present data and returns the run's record.
+        origin: Of all runs: recorded in new ones, compared with the record of resumed ones.
         phases: Times of this process, for the record.
 
     Raises:
@@ -127,9 +125,9 @@ def opened_runs(
                     run.folder.start(run.values)
             for run in runs:
                 if not run.folder.provenance.exists():
-                    record_origin(run.folder)
+                    origin.record(run.folder)
         meet("run folders are there")
-        records = [check_same_origin(run.folder) for run in runs]
+        records = [origin.check(run.folder) for run in runs]
         for run in runs if resume else []:
             check_steps(schedule, run.folder)
         began = False

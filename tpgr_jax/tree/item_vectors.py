@@ -71,6 +71,9 @@ def stored_item_tree(config: TreeConfig, data: RatingData, users: np.ndarray, fo
     return tree
 
 
+TREE_FILE = "tree.npz"
+
+
 def tree_path(folder: RunFolder) -> Path:
     """Where a run keeps its tree."""
-    return folder.path / "tree.npz"
+    return folder.path / TREE_FILE
