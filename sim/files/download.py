@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import uuid
 from pathlib import Path
 
 from harness.errors import UserError
@@ -30,7 +27,7 @@ def check_address(url: str, where: str) -> None:
 
 
 def download(url: str, checksum: str, target: Path, *, progress: bool = True) -> Path:
-    """Fetches `url` to `target` under a temporary name, checks it and renames it into place.
+    """Fetches `url` to `target`; pooch writes to a temporary name, checks the file and renames it into place.
 
     Args:
         url: An https address.
@@ -51,13 +48,11 @@ def download(url: str, checksum: str, target: Path, *, progress: bool = True) ->
     import requests
 
     pooch.get_logger().setLevel("WARNING")
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # A redirect to plain http would be harmless: the checksum decides what is kept.
         fetch = pooch.HTTPDownloader(progressbar=progress, timeout=_TIMEOUT_SECONDS)
-        pooch.retrieve(url, known_hash=checksum, fname=part.name, path=part.parent, downloader=fetch)
-        os.replace(part, target)
+        pooch.retrieve(url, known_hash=checksum, fname=target.name, path=target.parent, downloader=fetch)
     except requests.RequestException as error:
         raise DownloadError(_reason(error), where=url, do=_by_hand(url, target)) from None
     except ValueError as error:
@@ -71,9 +66,6 @@ def download(url: str, checksum: str, target: Path, *, progress: bool = True) ->
     except OSError as error:
         reason = f"cannot be stored as {target} ({error.strerror or error})"
         raise UserError(reason, where=url, do="Set data.root to a folder with space that can be written.") from None
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
     return target
 
 

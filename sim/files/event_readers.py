@@ -17,7 +17,7 @@ import numpy as np
 from harness.errors import UserError
 from sim.files.parquet import is_parquet, read_parquet_columns
 from sim.files.sources import SizeLimits, Source, shorten
-from sim.files.text_table import MAX_ID_CHARACTERS, identifiers, read_texts
+from sim.files.text_table import MAX_ID_CHARACTERS, TextTable, identifiers, parse_file
 from sim.tables.events import CLICK, FEEDBACK_NAMES, ORDER, SKIP
 
 if TYPE_CHECKING:
@@ -250,6 +250,25 @@ class _Rows:
         return texts.replace_strict(texts_known, codes, default=None, return_dtype=pl.Int8)
 
 
+def _read_rows(
+    source: Source, names: Sequence[str], limits: SizeLimits, *, separator: str | None, header: Sequence[str] = ()
+) -> Iterator[_Rows]:
+    """Yields columns of a CSV or TSV file as strings, exactly as written, chunk by chunk.
+
+    Args:
+        source: The file.
+        names: Names of the columns to read, without repetitions.
+        limits: Limits on the size of unpacked files.
+        separator: One character; None: by the file's extension.
+        header: Names of the first columns of a file without a header; empty if it has one.
+
+    Raises:
+        UserError: The file is missing, empty, damaged, lacks a column, or has a malformed line.
+    """
+    for chunk, frame in parse_file(source, TextTable(source, names, separator, header), limits):
+        yield _Rows(frame, source, chunk.first_line)
+
+
 # Generic tables
 
 
@@ -295,9 +314,7 @@ def _file_name(source: Source) -> str:
 def _rows_of_table(source: Source, layout: EventLayout, limits: SizeLimits) -> Iterator[_Rows]:
     """Yields the rows of a file as strings, chunk by chunk."""
     if not is_parquet(source):
-        header, separator = layout.header, layout.separator
-        for first, frame in read_texts(source, layout.names, separator=separator, header=header, limits=limits):
-            yield _Rows(frame, source, first)
+        yield from _read_rows(source, layout.names, limits, separator=layout.separator, header=layout.header)
         return
     import polars as pl
 
@@ -362,9 +379,7 @@ def _read_diginetica(sources: Sequence[Source], limits: SizeLimits) -> list[pl.D
             )
 
     def rows_of(name: str) -> Iterator[_Rows]:
-        columns = _DIGINETICA_FILES[name]
-        for first, frame in read_texts(of_name[name], columns, separator=";", header=(), limits=limits):
-            yield _Rows(frame, of_name[name], first)
+        return _read_rows(of_name[name], _DIGINETICA_FILES[name], limits, separator=";")
 
     # What was clicked in a query, or bought in a session.
     clicked, bought = (
@@ -422,8 +437,7 @@ def _read_kuairand(sources: Sequence[Source], order_proxy: Sequence[str], limits
     columns = ["user_id", "video_id", "time_ms", *feedback_of_flag]
     frames = []
     for source in sources:
-        for first, frame in read_texts(source, columns, separator=",", header=(), limits=limits):
-            rows = _Rows(frame, source, first)
+        for rows in _read_rows(source, columns, limits, separator=","):
             do = "Expected 0 or 1: get a fresh copy of the file."
             answers = [rows.codes(flag, {"0": SKIP, "1": code}, do) for flag, code in feedback_of_flag.items()]
             events = {

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,12 +17,10 @@ from sim.files.text_table import (
     careful_lines,
     check_field_count,
     compact,
+    parse_distinct,
     parse_integer,
     read_csv,
 )
-
-if TYPE_CHECKING:
-    import polars as pl
 
 _EXPECTED = "a line 'movie:' or a line 'user,rating,YYYY-MM-DD' with an integer rating"
 _CHUNK_BYTES = 1 << 23  # Polars' tables of a chunk take several times its bytes
@@ -45,21 +42,20 @@ class _NetflixParts:
         self.users.append(compact(users))
         self.items.append(items.astype(np.int16) if small_items else compact(items))
         self.ratings.append(ratings.astype(np.uint8))
-        self.timestamps.append(timestamps if timestamps.dtype == np.int32 else compact(timestamps))
+        self.timestamps.append(compact(timestamps))
 
 
-def read_netflix(sources: Iterable[Source], limits: SizeLimits) -> Columns:
+def read_netflix(sources: Sequence[Source], limits: SizeLimits) -> Columns:
     """Reads files of one movie (`mv_*.txt`) or of many (`combined_data_*.txt`), one after the other."""
     parts = _NetflixParts()
-    names = []
     for source in sources:
-        names.append(str(source))
         parts.movie = None
         for chunk in read_chunks(source, limits, _CHUNK_BYTES):
             if not _parse_chunk(chunk.data, parts):
                 _parse_carefully(chunk, source, parts)
-    if not parts.users or not sum(map(len, parts.users)):
-        raise UserError("no ratings found", where=", ".join(names[:3]) or "netflix", do="Get a complete copy.")
+    if not sum(map(len, parts.users)):
+        where = ", ".join(map(str, sources[:3])) or "netflix"
+        raise UserError("no ratings found", where=where, do="Get a complete copy.")
     # One column after the other, so that only one is in memory twice.
     columns = []
     for column in (parts.users, parts.items, parts.ratings, parts.timestamps):
@@ -92,24 +88,12 @@ def _parse_chunk(data: bytes, parts: _NetflixParts) -> bool:
     movie = pl.when(is_movie).then("id").forward_fill().fill_null(before).alias("movie")
     table = table.with_columns(movie)
     rows = table.filter(is_rating)
-    seconds = _seconds_of_dates(rows["date"])
+    seconds = parse_distinct(rows["date"], _seconds_of, pl.Int64)
     if seconds is None or rows["movie"].null_count():
         return False
     parts.add(rows["id"].to_numpy(), rows["movie"].to_numpy(), rows["rating"].to_numpy(), seconds)
     parts.movie = int(table["movie"][-1])
     return True
-
-
-def _seconds_of_dates(dates: pl.Series) -> np.ndarray | None:
-    """Parses each distinct date once, by the rules of the careful path; returns None if one is malformed."""
-    import polars as pl
-
-    distinct = dates.unique()
-    try:
-        seconds = pl.Series([_seconds_of(date) for date in distinct.to_list()], dtype=pl.Int64)
-    except BadLineError:
-        return None
-    return dates.replace_strict(distinct, seconds).to_numpy()
 
 
 def _parse_carefully(chunk: Chunk, source: Source, parts: _NetflixParts) -> None:
@@ -130,7 +114,7 @@ def _parse_carefully(chunk: Chunk, source: Source, parts: _NetflixParts) -> None
             raise BadLineError(f"rating {rating} is out of range")
         return [user, movie, rating, _seconds_of(fields[2])]
 
-    rows = [row for _, row in careful_lines(chunk, source, parse_line, _EXPECTED) if row]
+    rows = [row for row in careful_lines(chunk, source, parse_line, _EXPECTED) if row]
     columns = np.array(rows, np.int64).reshape(-1, 4).T
     parts.add(*columns)
     parts.movie = movie

@@ -44,16 +44,10 @@ def read_parquet_columns(path: Path, names: Sequence[str], keys: str) -> pl.Data
     _try_parquet(path, names)
     try:
         schema = pl.read_parquet_schema(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise _bad_parquet(where, error) from None
-    missing = [name for name in names if name not in schema]
-    if missing:
-        raise UserError(
-            f"has no column {missing[0]!r}; its columns are {', '.join(map(repr, schema))}",
-            where=where,
-            do=f"Set {keys}.",
-        )
-    try:
+        for name in names:
+            if name not in schema:
+                problem = f"has no column {name!r}; its columns are {', '.join(map(repr, schema))}"
+                raise UserError(problem, where=where, do=f"Set {keys}.")
         return pl.read_parquet(path, columns=list(names), glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _bad_parquet(where, error) from None
@@ -93,10 +87,13 @@ def read_parquet_ratings(path: Path, layout: TableLayout) -> Columns:
             raise UserError(
                 f"row {row:,} has no value in column {name!r}", where=where, do="Correct or remove the row."
             )
-    columns = [table[name] for name in layout.names]
-    ratings = _parquet_ratings(columns[2], where)
-    timestamps = _parquet_timestamps(columns[3], where) if len(columns) == 4 else None
-    return Columns(_parquet_ids(columns[0], where), _parquet_ids(columns[1], where), ratings, timestamps)
+    users, items, ratings, *timestamps = (table[name] for name in layout.names)
+    return Columns(
+        _parquet_ids(users, where),
+        _parquet_ids(items, where),
+        _parquet_ratings(ratings, where),
+        *(_parquet_timestamps(column, where) for column in timestamps),
+    )
 
 
 def _bad_parquet(where: str, error: Exception | str) -> UserError:
@@ -122,15 +119,14 @@ def _parquet_ids(column: Any, where: str) -> np.ndarray:
     if column.dtype not in (pl.String, pl.Categorical, pl.Enum):
         raise _wrong_type(column, where, "ids that are integers or strings")
     texts = column.cast(pl.String)
-    if len(texts):
-        bad = (texts.str.len_chars() > MAX_ID_CHARACTERS) | (texts == "") | texts.str.contains("\0", literal=True)
-        if bad.any():
-            row = int(bad.arg_max() or 0) + 1
-            raise UserError(
-                f"row {row:,}: {shorten(texts[row - 1])} in column {column.name!r} is no id",
-                where=where,
-                do=f"Expected 1 to {MAX_ID_CHARACTERS} characters.",
-            )
+    bad = (texts.str.len_chars() > MAX_ID_CHARACTERS) | (texts == "") | texts.str.contains("\0", literal=True)
+    if bad.any():
+        row = int(bad.arg_max() or 0) + 1
+        raise UserError(
+            f"row {row:,}: {shorten(texts[row - 1])} in column {column.name!r} is no id",
+            where=where,
+            do=f"Expected 1 to {MAX_ID_CHARACTERS} characters.",
+        )
     return texts.to_numpy().astype(str)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from sim.files.text_table import (
     compact,
     concatenate,
     identifiers,
+    parse_distinct,
     parse_file,
     parse_identifier,
     parse_integer,
@@ -34,7 +34,6 @@ PARSER_VERSION = 1
 """Increment when the same file would be parsed differently; cached tables then expire."""
 
 READERS = ("movielens_dat", "movielens_data", "movielens_csv", "netflix", "table")
-_CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
 def read_ratings(
@@ -61,7 +60,7 @@ def read_ratings(
     if len(sources) != 1:
         raise UserError(f"{len(sources)} files match, where one is expected", where=f"reader {reader}")
     if reader in _DELIMITED:
-        return _read_lines(sources[0], _DELIMITED[reader](), limits)
+        return _read_lines(sources[0], _DELIMITED[reader], limits)
     layout = layout or TableLayout()
     if reader != "table":
         raise UserError(f"unknown reader {reader!r}", where="data.reader", do=f"Choose one of: {', '.join(READERS)}.")
@@ -77,11 +76,10 @@ def _read_lines(source: Source, parser: LineParser[list[np.ndarray]], limits: Si
     for chunk, part in parse_file(source, parser, limits):
         parts.append(part)
         unterminated = chunk.unterminated
-    columns = [concatenate(column) for column in zip(*parts, strict=True)]
-    timestamps = columns[3] if len(columns) == 4 else None
-    if unterminated and parser.timestamp_is_last and timestamps is not None:
-        _check_last_timestamp(timestamps, source)
-    return Columns(columns[0], columns[1], columns[2], timestamps)
+    columns = Columns(*(concatenate(column) for column in zip(*parts, strict=True)))
+    if unterminated and parser.timestamp_is_last and columns.timestamps is not None:
+        _check_last_timestamp(columns.timestamps, source)
+    return columns
 
 
 def _check_last_timestamp(timestamps: np.ndarray, source: Source) -> None:
@@ -135,10 +133,10 @@ class _Delimited(LineParser[list[np.ndarray]]):
         table = read_csv(data, separator, schema)
         if table is None or table.height != lines or any(column.null_count() for column in table):
             return None
-        columns = [column.to_numpy() for column in table]
-        if not np.isfinite(columns[2]).all():
+        users, items, ratings, timestamps = (column.to_numpy() for column in table)
+        if not np.isfinite(ratings).all():
             return None
-        return [compact(columns[0]), compact(columns[1]), columns[2], compact(columns[3])]
+        return [compact(users), compact(items), ratings, compact(timestamps)]
 
     def parse_line(self, line: str) -> list[Any]:
         parts = line.split(self.separator)
@@ -151,15 +149,14 @@ class _Delimited(LineParser[list[np.ndarray]]):
         ]
 
     def collect(self, rows: list[list[Any]]) -> list[np.ndarray]:
-        users, items, ratings, timestamps = zip(*rows, strict=True)
-        integers = [compact(np.array(column, np.int64)) for column in (users, items, timestamps)]
-        return [integers[0], integers[1], np.array(ratings, np.float64), integers[2]]
+        users, items, ratings, timestamps = map(np.array, zip(*rows, strict=True))
+        return [compact(users), compact(items), ratings, compact(timestamps)]
 
 
-_DELIMITED: dict[str, Callable[[], _Delimited]] = {
-    "movielens_dat": lambda: _Delimited("::", "user::item::rating::timestamp"),
-    "movielens_data": lambda: _Delimited("\t", "user, item, rating and timestamp, separated by tabs"),
-    "movielens_csv": lambda: _Delimited(
+_DELIMITED = {
+    "movielens_dat": _Delimited("::", "user::item::rating::timestamp"),
+    "movielens_data": _Delimited("\t", "user, item, rating and timestamp, separated by tabs"),
+    "movielens_csv": _Delimited(
         ",", "the columns userId,movieId,rating,timestamp", header="userId,movieId,rating,timestamp"
     ),
 }
@@ -177,12 +174,14 @@ class _Table(NamedColumns[list[np.ndarray]]):
         return is_header
 
     def parse_chunk(self, data: bytes) -> list[np.ndarray] | None:
+        import polars as pl
+
         wanted = self.texts_of_chunk(data)
         if wanted is None:
             return None
         if any(column.null_count() or bool((column.str.len_bytes() > MAX_ID_CHARACTERS).any()) for column in wanted):
             return None
-        ratings = _unique_numbers(wanted[2])
+        ratings = parse_distinct(wanted[2], lambda text: parse_number(text, "rating"), pl.Float64)
         if ratings is None:
             return None
         columns = [identifiers(wanted[0]), identifiers(wanted[1]), ratings]
@@ -201,32 +200,8 @@ class _Table(NamedColumns[list[np.ndarray]]):
         return row
 
     def collect(self, rows: list[list[Any]]) -> list[np.ndarray]:
-        columns = list(zip(*rows, strict=True))
-        arrays = [_identifier_array(columns[0]), _identifier_array(columns[1]), np.array(columns[2], np.float64)]
-        if len(columns) == 4:
-            arrays.append(compact(np.array(columns[3], np.int64)))
-        return arrays
+        import polars as pl
 
-
-def _identifier_array(texts: Sequence[str]) -> np.ndarray:
-    if all(_CANONICAL_INTEGER.fullmatch(text) for text in texts):
-        return compact(np.array([int(text) for text in texts], np.int64))
-    return np.array(texts, str)
-
-
-def _unique_numbers(column: Any) -> np.ndarray | None:
-    """Parses each distinct rating once, by the rules of the careful path."""
-    distinct, index = _factorise(column)
-    try:
-        return np.array([parse_number(text, "rating") for text in distinct], np.float64)[index]
-    except BadLineError:
-        return None
-
-
-def _factorise(column: Any) -> tuple[list[str], np.ndarray]:
-    """Returns the distinct texts of a column, and the index of each row's text in them."""
-    import polars as pl
-
-    distinct = column.unique(maintain_order=True)
-    index = pl.Series(range(len(distinct)), dtype=pl.UInt32)
-    return distinct.to_list(), column.replace_strict(distinct, index).to_numpy()
+        users, items, ratings, *timestamps = zip(*rows, strict=True)
+        ids = [identifiers(pl.Series(texts, dtype=pl.String)) for texts in (users, items)]
+        return [*ids, np.array(ratings), *(compact(np.array(seconds)) for seconds in timestamps)]

@@ -86,11 +86,6 @@ class Chunk:
     first_line: int
     unterminated: bool = False
 
-    @property
-    def num_lines(self) -> int:
-        """Number of lines."""
-        return self.data.count(b"\n")
-
 
 def check_file(path: Path) -> None:
     """Raises UserError unless `path` is an existing, regular, non-empty file."""
@@ -181,7 +176,7 @@ def read_chunks(source: Source, limits: SizeLimits, chunk_bytes: int = CHUNK_BYT
         if text:
             chunk = Chunk(_normalise(text), line)
             yield chunk
-            line, seen = line + chunk.num_lines, True
+            line, seen = line + chunk.data.count(b"\n"), True
     if carry.strip(b"\r\n"):
         yield Chunk(_normalise(carry + b"\n"), line, unterminated=True)
     elif not seen:

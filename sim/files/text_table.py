@@ -50,7 +50,7 @@ class Columns:
     users: np.ndarray
     items: np.ndarray
     ratings: np.ndarray
-    timestamps: np.ndarray | None
+    timestamps: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,9 @@ def parse_file(source: Source, parser: LineParser[Part], limits: SizeLimits) -> 
         body = _without_header(chunk, source, parser)
         if body.data:
             part = parser.parse_chunk(body.data)
-            yield body, _parse_carefully(body, source, parser) if part is None else part
+            if part is None:
+                part = parser.collect(list(careful_lines(body, source, parser.parse_line, parser.expected)))
+            yield body, part
             nothing = False
     if nothing:
         raise UserError("holds a header but no rows", where=str(source), do="Get a complete copy of the file.")
@@ -125,15 +127,10 @@ def _without_header(chunk: Chunk, source: Source, parser: LineParser[Any]) -> Ch
     return Chunk(rest, 2, chunk.unterminated) if is_header else chunk
 
 
-def _parse_carefully(chunk: Chunk, source: Source, parser: LineParser[Part]) -> Part:
-    """Reads a chunk line by line; raises the UserError of its first bad line."""
-    return parser.collect([row for _, row in careful_lines(chunk, source, parser.parse_line, parser.expected)])
-
-
 def careful_lines(
     chunk: Chunk, source: Source, parse_line: Callable[[str], list[Any]], expected: str
-) -> Iterator[tuple[int, list[Any]]]:
-    """Yields each line's offset in the chunk and its values.
+) -> Iterator[list[Any]]:
+    """Yields the values of each line.
 
     Raises:
         UserError: A line is malformed; the message names the first one.
@@ -141,7 +138,7 @@ def careful_lines(
     lines = chunk.data[:-1].split(b"\n")
     for offset, line in enumerate(lines):
         try:
-            yield offset, parse_line(_decode(line))
+            yield parse_line(_decode(line))
         except BadLineError as problem:
             cut = chunk.unterminated and offset == len(lines) - 1
             raise _malformed(source, chunk.first_line + offset, line, problem, expected, cut_short=cut) from None
@@ -291,17 +288,20 @@ class NamedColumns(LineParser[Part]):
             raise BadLineError(f"wrongly quoted ({error})") from None
 
 
-class _TextTable(NamedColumns["pl.DataFrame"]):
+class TextTable(NamedColumns["pl.DataFrame"]):
     """A table whose values are read as written."""
 
     def parse_chunk(self, data: bytes) -> pl.DataFrame | None:
+        """See LineParser; empty values are empty strings."""
         columns = self.texts_of_chunk(data)
         return None if columns is None else self._frame(columns)
 
     def parse_line(self, line: str) -> list[Any]:
+        """See LineParser."""
         return self.texts_of_line(line)
 
     def collect(self, rows: list[list[Any]]) -> pl.DataFrame:
+        """See LineParser."""
         return self._frame(list(zip(*rows, strict=True)))
 
     def _frame(self, columns: Sequence[Any]) -> pl.DataFrame:
@@ -309,28 +309,6 @@ class _TextTable(NamedColumns["pl.DataFrame"]):
 
         texts = dict(zip(self.names, columns, strict=True))
         return pl.DataFrame(texts, schema=dict.fromkeys(self.names, pl.String)).fill_null("")
-
-
-def read_texts(
-    source: Source, names: Sequence[str], *, separator: str | None, header: Sequence[str], limits: SizeLimits
-) -> Iterator[tuple[int, pl.DataFrame]]:
-    """Yields columns of a CSV or TSV file as strings, exactly as written, chunk by chunk.
-
-    Args:
-        source: The file.
-        names: Names of the columns to read, without repetitions.
-        separator: One character; None: by the file's extension.
-        header: Names of the first columns of a file without a header; empty if it has one.
-        limits: Limits on the size of unpacked files.
-
-    Yields:
-        Number of the chunk's first line in the file; its rows.
-
-    Raises:
-        UserError: The file is missing, empty, damaged, lacks a column, or has a malformed line.
-    """
-    for chunk, frame in parse_file(source, _TextTable(source, names, separator, header), limits):
-        yield chunk.first_line, frame
 
 
 def _separator_by_ending(source: Source) -> str:
@@ -360,3 +338,26 @@ def identifiers(column: pl.Series) -> np.ndarray:
     if not numbers.null_count() and bool((numbers.cast(pl.String) == column).all()):
         return compact(numbers.to_numpy())
     return column.to_numpy().astype(str)
+
+
+def parse_distinct(
+    column: pl.Series, parse: Callable[[str], float], dtype: type[pl.Int64 | pl.Float64]
+) -> np.ndarray | None:
+    """Parses each distinct text of a column once, by the rules of the careful path.
+
+    Args:
+        column: [R] texts.
+        parse: Returns the value of one text, or raises BadLineError.
+        dtype: Type of the values.
+
+    Returns:
+        [R] values, or None if a text is malformed.
+    """
+    import polars as pl
+
+    distinct = column.unique()
+    try:
+        values = pl.Series([parse(text) for text in distinct.to_list()], dtype=dtype)
+    except BadLineError:
+        return None
+    return column.replace_strict(distinct, values).to_numpy()

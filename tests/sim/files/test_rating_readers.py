@@ -164,6 +164,14 @@ def test_the_fast_path_is_never_more_lenient_than_the_careful_one(tmp_path, text
         assert outcome() == both
 
 
+@pytest.mark.parametrize("user", ["7", "007", "-0", "1234567890123456789", "9223372036854775808"])
+def test_quotes_do_not_change_what_an_id_is(tmp_path, user):
+    plain, quoted = (f"user,item,rating\n{text},5,3\n1,5,4\n".encode() for text in (user, f'"{user}"'))
+    expected = read_ratings("table", [store(tmp_path, plain)]).users
+    found = read_ratings("table", [store(tmp_path, quoted)]).users
+    assert (found.dtype.kind, found.tolist()) == (expected.dtype.kind, expected.tolist())
+
+
 @pytest.mark.parametrize("reader", list(LINES))
 def test_the_fast_path_is_taken(tmp_path, reader, monkeypatch):
     def refuse(*_):
