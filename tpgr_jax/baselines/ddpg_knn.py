@@ -10,19 +10,9 @@ from pydantic import Field
 
 from harness.errors import UserError
 from harness.settings import Count, Finite
-from sim.envs.rollout import TrainingEnvironment
-from tpgr_jax.baselines.item_ddpg import (
-    ItemDdpg,
-    ItemDdpgConfig,
-    ItemDdpgPolicyConfig,
-    ItemPolicy,
-    item_world,
-    make_item_networks,
-)
-from tpgr_jax.baselines.replay_learner import replay_method
-from tpgr_jax.methods import AgentSettings, Method, RunContext
-from tpgr_jax.networks.encoder import make_encoder
-from tpgr_jax.problem import Problem
+from tpgr_jax.baselines.item_ddpg import ItemDdpgPolicyConfig, ItemDdpgSettings, build
+
+__all__ = ["DdpgKnnPolicyConfig", "Settings", "build"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +32,11 @@ class DdpgKnnPolicyConfig(ItemDdpgPolicyConfig):
                 do="Give one of them and set the other to null.",
             )
 
+    @property
+    def nearness(self) -> str:
+        """As set."""
+        return self.measure
+
     def neighbours(self, num_items: int) -> int:
         """Returns K for a catalogue of I items: k, at most I, or k_fraction * I rounded up."""
         if self.k is not None:
@@ -52,32 +47,7 @@ class DdpgKnnPolicyConfig(ItemDdpgPolicyConfig):
 
 
 @dataclass(frozen=True)
-class Settings(AgentSettings):
+class Settings(ItemDdpgSettings):
     """What `conf/agent/ddpg_knn.yaml` holds."""
 
     policy: DdpgKnnPolicyConfig
-    learner: ItemDdpgConfig
-
-
-def make_ddpg_knn(
-    policy: DdpgKnnPolicyConfig, learner: ItemDdpgConfig, env: TrainingEnvironment, episodes_per_step: int
-) -> ItemDdpg:
-    """Builds the learner for a simulator.
-
-    Raises:
-        UserError: The replay memory is smaller than what a training step plays.
-    """
-    item_policy = ItemPolicy(
-        networks=make_item_networks(policy, make_encoder(policy, env.num_items)),
-        neighbours=policy.neighbours(env.num_items),
-        measure=policy.measure,
-        action_noise=learner.action_noise,
-    )
-    return ItemDdpg(env, item_policy, learner, episodes_per_step)
-
-
-def build(problem: Problem, settings: Settings, run: RunContext) -> Method:
-    """Builds the method (see `tpgr_jax.registry`)."""
-    world = item_world(problem, settings.policy, run.seed)
-    learner = make_ddpg_knn(settings.policy, settings.learner, problem.env, run.episodes_per_step)
-    return replay_method(problem, settings.result_name, settings.policy, learner, world, run)

@@ -164,8 +164,7 @@ class QPolicy:
 
     def _encode(self, params: ActingParams, cell: jax.Array, observation: Observation) -> tuple[jax.Array, jax.Array]:
         interaction = (observation.last_item, observation.last_reward, observation.status)
-        cell, features = self.apply(QNetwork.encode_step, params.network, cell, *interaction)
-        return cell, features
+        return self.apply(QNetwork.encode_step, params.network, cell, *interaction)
 
     def _act(
         self, params: ActingParams, cell: jax.Array, observation: Observation, key: jax.Array, explore: bool

@@ -23,6 +23,7 @@ from sim.envs.available_items import hide_recommended
 from sim.envs.nearest_items import best_available, map_rows, similarity, unit
 from sim.envs.policy import Decision, Policy, Ranking, rank_best
 from sim.envs.rating_env import STATUS_SIZE, Observation
+from sim.envs.rollout import TrainingEnvironment
 from tpgr_jax.baselines.episode_replay import Episodes
 from tpgr_jax.baselines.replay_learner import (
     ActingParams,
@@ -32,18 +33,29 @@ from tpgr_jax.baselines.replay_learner import (
     World,
     epsilon_greedy,
     regression_loss,
+    replay_method,
     td_targets,
 )
+from tpgr_jax.methods import AgentSettings, Method, RunContext
 from tpgr_jax.models.item_actions import VectorConfig, action_vectors
-from tpgr_jax.networks.encoder import Encoder, EncoderConfig
+from tpgr_jax.networks.encoder import Encoder, EncoderConfig, make_encoder
 from tpgr_jax.problem import Problem
 
 
 @dataclass(frozen=True)
 class ItemDdpgPolicyConfig(VectorConfig, EncoderConfig):
-    """Networks and item vectors (`conf/agent/ddpg_knn.yaml` explains each)."""
+    """Networks and item vectors (`conf/agent/ddpg_knn.yaml` explains each), and DDPG-R's way to an item."""
 
     hidden: list[Count]
+
+    @property
+    def nearness(self) -> str:
+        """Between proto-action and items, see `sim.envs.nearest_items.similarity`."""
+        return "inner"
+
+    def neighbours(self, num_items: int) -> int:
+        """Returns K, the number of candidates for the critic, of a catalogue of I items."""
+        return 1
 
     def __post_init__(self) -> None:
         """Checks settings; raises UserError naming the key."""
@@ -62,6 +74,14 @@ class ItemDdpgConfig(ReplayConfig):
     critic_rate: Positive
     action_noise: NotNegative
     target_action: Literal["item", "proto"]
+
+
+@dataclass(frozen=True)
+class ItemDdpgSettings(AgentSettings):
+    """What the yaml of either method holds."""
+
+    policy: ItemDdpgPolicyConfig
+    learner: ItemDdpgConfig
 
 
 class Actor(nn.Module):
@@ -136,12 +156,6 @@ class ItemNetworks(NamedTuple):
     encoder: Encoder
     actor: Actor
     critic: Critic
-
-
-def make_item_networks(config: ItemDdpgPolicyConfig, encoder: Encoder) -> ItemNetworks:
-    """Builds the networks."""
-    hidden = tuple(config.hidden)
-    return ItemNetworks(encoder, Actor(hidden, config.vector_size, config.vector_length), Critic(hidden))
 
 
 @dataclass(frozen=True)
@@ -289,8 +303,7 @@ class ItemPolicy:
 
     def _encode(self, params: ActingParams, cell: jax.Array, observation: Observation) -> tuple[jax.Array, jax.Array]:
         interaction = (observation.last_item, observation.last_reward, observation.status)
-        cell, state = _apply(self.networks.encoder, params.network["encoder"], Encoder.step, cell, *interaction)
-        return cell, state
+        return _apply(self.networks.encoder, params.network["encoder"], Encoder.step, cell, *interaction)
 
     def _rank(
         self, params: ActingParams, cell: jax.Array, observation: Observation, k: int, available: jax.Array
@@ -387,9 +400,27 @@ class ItemDdpg(ReplayLearner):
         return Learned(params, target, (actor_state, critic_state)), metrics
 
 
-def item_world(problem: Problem, config: VectorConfig, seed: int) -> World:
-    """Returns what training reads on the device: the simulator's tables, and the items as actions."""
-    return World(problem.env_params, jnp.asarray(action_vectors(config, *problem.training_ratings, seed)))
+def make_item_ddpg(
+    policy: ItemDdpgPolicyConfig, learner: ItemDdpgConfig, env: TrainingEnvironment, episodes_per_step: int
+) -> ItemDdpg:
+    """Builds the learner for a simulator.
+
+    Raises:
+        UserError: The replay memory is smaller than what a training step plays.
+    """
+    hidden = tuple(policy.hidden)
+    actor = Actor(hidden, policy.vector_size, policy.vector_length)
+    networks = ItemNetworks(make_encoder(policy, env.num_items), actor, Critic(hidden))
+    item_policy = ItemPolicy(networks, policy.neighbours(env.num_items), policy.nearness, learner.action_noise)
+    return ItemDdpg(env, item_policy, learner, episodes_per_step)
+
+
+def build(problem: Problem, settings: ItemDdpgSettings, run: RunContext) -> Method:
+    """Builds either method (see `tpgr_jax.registry`)."""
+    policy = settings.policy
+    world = World(problem.env_params, jnp.asarray(action_vectors(policy, *problem.training_ratings, run.seed)))
+    learner = make_item_ddpg(policy, settings.learner, problem.env, run.episodes_per_step)
+    return replay_method(problem, settings.result_name, policy, learner, world, run)
 
 
 def _critic_side(params: Any) -> Any:

@@ -26,13 +26,13 @@ from sim.envs import nearest_items as nearest
 from sim.envs.rating_env import EnvConfig, RatingEnv, Trajectory, empirical_rewards, make_env_params, make_rating_env
 from sim.envs.rollout import rollout
 from sim.generators.ratings import generate
-from tpgr_jax.baselines.ddpg_knn import DdpgKnnPolicyConfig, make_ddpg_knn
-from tpgr_jax.baselines.ddpg_r import make_ddpg_r
+from tpgr_jax.baselines.ddpg_knn import DdpgKnnPolicyConfig
 from tpgr_jax.baselines.episode_replay import Episodes
 from tpgr_jax.baselines.item_ddpg import (
     ItemDdpg,
     ItemDdpgConfig,
     ItemDdpgPolicyConfig,
+    make_item_ddpg,
     project,
 )
 from tpgr_jax.baselines.replay_learner import ActingParams, World
@@ -73,7 +73,7 @@ def learner_settings(**changes: Any) -> ItemDdpgConfig:
 
 
 def make_knn(env: RatingEnv, episodes_per_step: int = 4, policy: Any = None, **changes: Any) -> ItemDdpg:
-    return make_ddpg_knn(knn_settings(**(policy or {})), learner_settings(**changes), env, episodes_per_step)
+    return make_item_ddpg(knn_settings(**(policy or {})), learner_settings(**changes), env, episodes_per_step)
 
 
 def random_params(learner: ItemDdpg, seed: int) -> Params:
@@ -207,7 +207,7 @@ def test_no_array_grows_with_states_times_items(k_fraction: float) -> None:
 
 def test_ddpg_r_takes_the_item_of_the_highest_score() -> None:
     config = read_settings(ItemDdpgPolicyConfig, policy_settings(), "agent.policy")
-    learner = make_ddpg_r(config, learner_settings(), RatingEnv(ITEMS, T), 4)
+    learner = make_item_ddpg(config, learner_settings(), RatingEnv(ITEMS, T), 4)
     params, vectors, generator = random_params(learner, 5), random_vectors(), np.random.default_rng(6)
     weights = generator.normal(size=(30, E)).astype(np.float32)
     past = np.stack([generator.permutation(ITEMS)[:T] for _ in range(30)])
@@ -314,9 +314,9 @@ def three_item_learner(method: str) -> tuple[ItemDdpg, World]:
     common = {**policy_settings(hidden=[16, 16], state_hidden=8)}
     config = learner_settings(batch_episodes=32, updates_per_step=4, target_rate=0.1, actor_rate=0.003, epsilon_end=0.3)
     if method == "ddpg_r":
-        learner = make_ddpg_r(read_settings(ItemDdpgPolicyConfig, common, "agent.policy"), config, env, 16)
+        learner = make_item_ddpg(read_settings(ItemDdpgPolicyConfig, common, "agent.policy"), config, env, 16)
     else:
-        learner = make_ddpg_knn(knn_settings(**common, k=3), config, env, 16)
+        learner = make_item_ddpg(knn_settings(**common, k=3), config, env, 16)
     return learner, World(env_params, jnp.asarray(CORNERS))
 
 
