@@ -196,14 +196,9 @@ def bench_step(smoke: bool) -> list[Line]:
         counted = f"{(played + updated) / 1e9:.2f} GFLOP"
         lines += [
             Line(f"{name}: training step", seconds["step"], "s", note=f"{EPISODES:,} episodes x 32 steps; {counted}"),
-            Line(
-                f"{name}: its rollout",
-                seconds["rollout"],
-                "s",
-                note=f"{seconds['rollout'] * rate / played:.1f} x ideal",
-            ),
-            Line(
-                f"{name}: its update", seconds["update"], "s", note=f"{seconds['update'] * rate / updated:.1f} x ideal"
+            *(
+                Line(f"{name}: its {part}", seconds[part], "s", note=f"{seconds[part] * rate / counts:.1f} x ideal")
+                for part, counts in (("rollout", played), ("update", updated))
             ),
             Line(f"{name}: step / its operations", seconds["step"] / ideal, "x", 4 if size == "movielens_1m" else None),
             Line(f"{name}: episodes trained", EPISODES / seconds["step"], "1/s"),
@@ -211,25 +206,18 @@ def bench_step(smoke: bool) -> list[Line]:
         if size == "movielens_10m":
             million = seconds["rollout"] * 1e6 / decisions
             on_gpu = jax.devices()[0].platform == "gpu"
+            step_target, decision_target = (3000, None) if on_gpu else (25, 3)
+            ours = f", ours {million:.2f} s"
             lines += [
-                Line(
-                    "paper's Table 3 / ours: training step",
-                    PAPER_STEP_SECONDS / seconds["step"],
-                    "x",
-                    3000 if on_gpu else 25,
-                    at_most=False,
-                    note=f"paper {PAPER_STEP_SECONDS} s",
-                ),
-                Line(
-                    "paper's Table 3 / ours: 10^6 decisions",
-                    PAPER_DECISION_SECONDS / million,
-                    "x",
-                    None if on_gpu else 3,
-                    at_most=False,
-                    note=f"paper {PAPER_DECISION_SECONDS} s, ours {million:.2f} s",
-                ),
+                _paper_over_ours("training step", PAPER_STEP_SECONDS, seconds["step"], step_target),
+                _paper_over_ours("10^6 decisions", PAPER_DECISION_SECONDS, million, decision_target, ours),
             ]
     return lines
+
+
+def _paper_over_ours(what: str, paper: float, ours: float, target: float | None, note: str = "") -> Line:
+    name, note = f"paper's Table 3 / ours: {what}", f"paper {paper} s{note}"
+    return Line(name, paper / ours, "x", target, at_most=False, note=note)
 
 
 def sparse_catalogue(num_items: int) -> RatingData:
@@ -302,6 +290,20 @@ def _point_or_reason(
         return None
 
 
+def _exponent(measured: Mapping[int, Mapping[str, float]], what: str, smallest: int) -> float:
+    """Returns the exponent of a measurement's growth from `smallest` items on; NaN for fewer than two sizes."""
+    large = {items: point[what] for items, point in measured.items() if items >= smallest}
+    return fitted_exponent(list(large), list(large.values())) if len(large) > 1 else math.nan
+
+
+def _seconds_in_turns(
+    methods: Mapping[str, Mapping[str, Callable[[], Any]]], repeats: int
+) -> dict[tuple[str, str], float]:
+    """Times all runs of several methods by turns; keys are a method and its run."""
+    both = {(name, what): run for name, runs in methods.items() for what, run in runs.items()}
+    return alternating_seconds(both, repeats)
+
+
 def bench_catalogue(smoke: bool) -> list[Line]:
     """Seconds and memory from 10^3 to 10^7 items: DQN-R, the flat policy (depth 1), and depths 2 to 4."""
     lines = []
@@ -324,8 +326,7 @@ def bench_catalogue(smoke: bool) -> list[Line]:
             target = 4.0 if items == 10**6 and depth > 1 else None
             lines.append(Line(f"{name}: peak memory", point["memory"], "GiB", target))
         for what in () if smoke else ("decision", "step"):
-            large = {items: point[what] for items, point in measured.items() if items >= 10**4 or depth < 2}
-            exponent = fitted_exponent(list(large), list(large.values())) if len(large) > 1 else math.nan
+            exponent = _exponent(measured, what, 10**4 if depth > 1 else 0)
             aim = "about 1" if depth < 2 else f"about 1/{depth} or less"
             lines.append(Line(f"{kind}: exponent of seconds per {what}", exponent, "", note=aim))
     return lines
@@ -341,9 +342,8 @@ def value_tree_point(items: int, depth: int, episodes: int, repeats: int) -> dic
     marks = {"memory": peak_memory()}
     tpgr = tree_settings("agent.policy.embedding=random", "agent.policy.train_embedding=false", *common)
     beside = method_runs(tpgr, catalogue_problem(tpgr, items))
-    both = {(name, what): run for name, of in (("plus", runs), ("tpgr", beside)) for what, run in of.items()}
     decisions = episodes * problem.env.episode_length
-    seconds = alternating_seconds(both, repeats)
+    seconds = _seconds_in_turns({"plus": runs, "tpgr": beside}, repeats)
     return marks | {f"{name}_{what}": value / decisions for (name, what), value in seconds.items()}
 
 
@@ -369,8 +369,7 @@ def bench_value_tree(smoke: bool) -> list[Line]:
             lines.append(Line(f"{name}: training step per decision", point["plus_step"] * 1e6, "us", note=note))
             lines.append(Line(f"{name}: peak memory", point["memory"], "GiB", 4.0 if items == 10**6 else None))
         for agent in () if smoke else ("plus", "tpgr"):
-            large = {items: point[f"{agent}_decisions"] for items, point in measured.items() if items >= 10**4}
-            exponent = fitted_exponent(list(large), list(large.values())) if len(large) > 1 else math.nan
+            exponent = _exponent(measured, f"{agent}_decisions", 10**4)
             name = f"depth {depth}: exponent of seconds per decision, {'TPGR+' if agent == 'plus' else 'TPGR'}"
             lines.append(Line(name, exponent, "", note=f"about 1/{depth} or less"))
     return lines
@@ -473,8 +472,8 @@ def bench_table3(smoke: bool) -> list[Line]:
             if smoke and agent not in ("tpgr", "dqn_r"):
                 continue
             runs, episodes = _table3_runs(agent, items, smoke)
-            both = {(name, what): run for name, of in (("tpgr", tree_runs), (agent, runs)) for what, run in of.items()}
-            seconds = alternating_seconds(both, 1 if smoke else 3) if agent != "tpgr" else {}
+            both = {"tpgr": tree_runs, agent: runs}
+            seconds = _seconds_in_turns(both, 1 if smoke else 3) if agent != "tpgr" else {}
             for number, what in enumerate(("step", "decisions")):
                 name, unit = ("step", EPISODES) if what == "step" else ("10^6 decisions", 10**6 / EPISODE_LENGTH)
                 tree = seconds.get(("tpgr", what), alone[what]) * unit / played
@@ -491,13 +490,14 @@ def _table3_runs(agent: str, items: int, smoke: bool) -> tuple[dict[str, Callabl
     # A step of fewer episodes for those that would take minutes; their time grows with the episodes.
     episodes = 8 if smoke else 64 if slow else EPISODES
     learning = () if agent == "tpgr" else _learning_from_as_many(episodes)
-    overrides = (f"agent={agent}", f"train.episodes_per_step={episodes}", *learning)
     compose = tree_settings if agent == "tpgr" else settings
     config = compose(
+        f"agent={agent}",
+        f"train.episodes_per_step={episodes}",
         "env.allow_repeats=true",
         f"env.episode_length={EPISODE_LENGTH}",
         "agent.policy.embedding=random",
-        *overrides,
+        *learning,
     )
     return method_runs(config, catalogue_problem(config, items)), episodes
 
@@ -557,18 +557,11 @@ def _has_movielens() -> bool:
 
 def _train_command(folder: Path, run: str, smoke: bool, overrides: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Returns the command line of a training on MovieLens-1M (or its shape), and its environment (own cache)."""
-    data = "data=movielens_1m" if _has_movielens() else "data.size=movielens_1m"
+    data = "data.size=tiny" if smoke else "data=movielens_1m" if _has_movielens() else "data.size=movielens_1m"
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     environment["TPGR_JAX_CACHE"] = str(folder / "cache")
-    run_folder = f"hydra.run.dir={folder / run}"
-    return [
-        sys.executable,
-        "-m",
-        "tpgr_jax.train",
-        "data.size=tiny" if smoke else data,
-        run_folder,
-        *overrides,
-    ], environment
+    command = [sys.executable, "-m", "tpgr_jax.train", data, f"hydra.run.dir={folder / run}", *overrides]
+    return command, environment
 
 
 def _first_update(folder: Path, run: str, smoke: bool) -> float:

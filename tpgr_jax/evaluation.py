@@ -51,17 +51,14 @@ def _evaluate_opponents(problem: Problem, seed: int, users_per_batch: int, leave
     """Evaluates the policies that every result is compared with, on the same test users."""
     data, users, rewards = problem.training_ratings
     longest = problem.env.episode_length + 1  # one spare: a random first item may be on the list
-    lists = {
-        name: jnp.asarray(rank_items(data, users, by, rewards)[:longest])
-        for name, by in (("popularity", "average"), ("best_fixed_list", "reward"))
-        if name != leave_out
-    }
     random = _evaluator(problem, random_policy(data.num_items), "random", seed, True, users_per_batch)
-    fixed = {
-        name: _evaluator(problem, fixed_list_policy(), name, seed, False, users_per_batch)(ranking)
-        for name, ranking in lists.items()
-    }
-    return {"random": random(None), **fixed}
+    results = {"random": random(None)}
+    for name, by in (("popularity", "average"), ("best_fixed_list", "reward")):
+        if name != leave_out:
+            ranking = jnp.asarray(rank_items(data, users, by, rewards)[:longest])
+            fixed = _evaluator(problem, fixed_list_policy(), name, seed, False, users_per_batch)
+            results[name] = fixed(ranking)
+    return results
 
 
 def _evaluator(
@@ -72,15 +69,8 @@ def _evaluator(
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{name}/{explore}".encode()))
 
     def run(policy_params: Any) -> Evaluation:
-        return evaluate_policy(
-            episode_batch,
-            problem.env_params,
-            policy_params,
-            problem.test_users,
-            problem.num_relevant,
-            key,
-            users_per_batch,
-        )
+        users = problem.test_users, problem.num_relevant
+        return evaluate_policy(episode_batch, problem.env_params, policy_params, *users, key, users_per_batch)
 
     return run
 
@@ -91,12 +81,7 @@ def by_name(evaluation: Evaluation) -> Metrics:
 
 
 def write_evaluation(
-    folder: RunFolder,
-    problem: Problem,
-    seed: int,
-    step: int,
-    policies: dict[str, Evaluation],
-    name: str = "eval",
+    folder: RunFolder, problem: Problem, seed: int, step: int, policies: dict[str, Evaluation], name: str = "eval"
 ) -> None:
     """Writes means (`NAME.json`) and per-user arrays (`NAME.npz`), from which anyone can recompute them.
 

@@ -13,13 +13,13 @@ from sim.envs.fixed_policies import scripted_policy
 from sim.envs.rating_env import Trajectory
 from sim.envs.rollout import Environment, rollout
 from sim.tables.ratings import RatingData
-from tpgr_jax.agents.tree_policy import TreePolicyNetwork
+from tpgr_jax.networks.encoder import Encoder
 
 LEARNING_RATE = 1e-3
 
 
 def pretrain_encoder(
-    network: TreePolicyNetwork,
+    encoder: Encoder,
     params: Any,
     env: Environment,
     env_params: Any,
@@ -35,8 +35,8 @@ def pretrain_encoder(
     pairs (t, j seen before t). W is thrown away afterwards.
 
     Args:
-        network: The policy's network.
-        params: Its parameters; only those of the encoder change.
+        encoder: The policy's.
+        params: Parameters of the policy's network; only those of the encoder change.
         data: Ratings, to draw items from.
         users: [n] training users.
         steps: Updates.
@@ -47,7 +47,7 @@ def pretrain_encoder(
         The parameters and the loss of each update.
     """
     generator = np.random.default_rng(seed)
-    size = (network.encoder.embedding_size, network.encoder.state_size)
+    size = (encoder.embedding_size, encoder.state_size)
     readout = jax.random.normal(jax.random.key(seed), size) / np.sqrt(size[1])
     optimizer = optax.adam(LEARNING_RATE)
     learned = (params["encoder"], readout)
@@ -57,7 +57,7 @@ def pretrain_encoder(
     def update(env_params: Any, learned: Any, opt_state: Any, users: jax.Array, script: jax.Array) -> Any:
         trajectory = rollout(env, env_params, scripted_policy(), script, users, jax.random.key(0), False)
         value, gradient = jax.value_and_grad(
-            lambda learned: _reconstruction_loss(network, {**params, "encoder": learned[0]}, learned[1], trajectory)
+            lambda learned: _reconstruction_loss(encoder, learned[0], learned[1], trajectory)
         )(learned)
         updates, opt_state = optimizer.update(gradient, opt_state)
         return optax.apply_updates(learned, updates), opt_state, value
@@ -71,14 +71,10 @@ def pretrain_encoder(
     return {**params, "encoder": learned[0]}, losses
 
 
-def _reconstruction_loss(
-    network: TreePolicyNetwork, params: Any, readout: jax.Array, trajectory: Trajectory
-) -> jax.Array:
-    state = network.apply(
-        {"params": params}, trajectory.item, trajectory.reward, trajectory.status, method=TreePolicyNetwork.encode
-    )
-    table = params["encoder"]["item_embedding"]
-    embedding = (table if network.encoder.train_embedding else jax.lax.stop_gradient(table))[trajectory.item]
+def _reconstruction_loss(encoder: Encoder, params: Any, readout: jax.Array, trajectory: Trajectory) -> jax.Array:
+    state = encoder.apply({"params": params}, trajectory.item, trajectory.reward, trajectory.status)
+    table = params["item_embedding"]
+    embedding = (table if encoder.train_embedding else jax.lax.stop_gradient(table))[trajectory.item]
     predicted = jnp.einsum("tbs,es,jbe->tjb", state, readout, embedding)
     steps = jnp.arange(trajectory.item.shape[0])
     seen = (steps[:, None] > steps)[:, :, None]

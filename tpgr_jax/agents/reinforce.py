@@ -110,43 +110,6 @@ def exploration_bonus(log_probs: jax.Array, kind: str) -> jax.Array:
     return -jnp.mean((probs - 1 / log_probs.shape[-1]) ** 2, -1)
 
 
-def policy_loss(
-    env: TrainingEnvironment,
-    policy: TreePolicy,
-    config: LearnerConfig,
-    network: Any,
-    tree: TreeTables,
-    trajectory: Trajectory,
-    advantage: jax.Array,
-    steps: jax.Array | None,
-    entropy_weight: jax.Array,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The REINFORCE loss: minus the mean over episodes of sum_t log pi(a_t | s_t) A_t, less the exploration bonus.
-
-    Args:
-        policy: The tree policy.
-        network: Its network parameters, to differentiate.
-        tree: The tree.
-        trajectory: [T, B] episodes sampled from it.
-        advantage: [T, B] (standardised) returns, constants.
-        steps: [n] time steps that the sum runs over (None = all of them), for `per_timestep` only one.
-        entropy_weight: Scalar weight of the exploration bonus.
-
-    Returns:
-        Scalar loss and metrics: mean entropy of the visited nodes per level (nats).
-    """
-    log_prob, levels = policy.path_log_probs(PolicyParams(network, tree), env, trajectory, steps)
-    advantage = advantage if steps is None else advantage[steps]
-    chex.assert_equal_shape([log_prob, advantage])
-    episodes = log_prob.shape[1]
-    bonus = sum(jnp.sum(exploration_bonus(log_probs, config.entropy)) for log_probs in levels) / episodes
-    gain = jnp.sum(log_prob * advantage) / episodes
-    metrics = {
-        f"entropy_{level}": jnp.mean(exploration_bonus(log_probs, "shannon")) for level, log_probs in enumerate(levels)
-    }
-    return -gain - entropy_weight * bonus, metrics
-
-
 @dataclass(frozen=True)
 class Reinforce:
     """The learner as pure functions.
@@ -188,15 +151,8 @@ class Reinforce:
         users = jnp.repeat(users, self.config.episodes_per_user, total_repeat_length=self.episodes_per_step)
 
         # Sample the episodes, then learn from them.
-        trajectory = rollout(
-            self.env,
-            world.env,
-            self.policy.as_policy(),
-            PolicyParams(state.params, world.tree),
-            users,
-            rollout_key,
-            explore=True,
-        )
+        policy, policy_params = self.policy.as_policy(), PolicyParams(state.params, world.tree)
+        trajectory = rollout(self.env, world.env, policy, policy_params, users, rollout_key, explore=True)
         params, opt_state, metrics = self.update(state, world.tree, trajectory)
         metrics["reward"] = jnp.mean(trajectory.reward)
         metrics["precision"] = jnp.mean(trajectory.hit.astype(jnp.float32))
@@ -231,6 +187,38 @@ class Reinforce:
             metrics = jax.tree.map(jnp.mean, metrics)
         return self.policy.with_trainable(state.params, trainable), opt_state, metrics
 
+    def loss(
+        self,
+        network: Any,
+        tree: TreeTables,
+        trajectory: Trajectory,
+        advantage: jax.Array,
+        steps: jax.Array | None,
+        entropy_weight: jax.Array,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Minus the mean over episodes of sum_t log pi(a_t | s_t) A_t, less the exploration bonus.
+
+        Args:
+            network: The policy's parameters, to differentiate.
+            tree: The tree.
+            trajectory: [T, B] episodes sampled from it.
+            advantage: [T, B] (standardised) returns, constants.
+            steps: [n] time steps that the sum runs over (None = all of them), for `per_timestep` only one.
+            entropy_weight: Scalar weight of the exploration bonus.
+
+        Returns:
+            Scalar loss and metrics: mean entropy of the visited nodes per level (nats).
+        """
+        log_prob, levels = self.policy.path_log_probs(PolicyParams(network, tree), self.env, trajectory, steps)
+        advantage = advantage if steps is None else advantage[steps]
+        chex.assert_equal_shape([log_prob, advantage])
+        episodes = log_prob.shape[1]
+        bonus = sum(jnp.sum(exploration_bonus(log_probs, self.config.entropy)) for log_probs in levels) / episodes
+        gain = jnp.sum(log_prob * advantage) / episodes
+        entropies = [jnp.mean(exploration_bonus(log_probs, "shannon")) for log_probs in levels]
+        metrics = {f"entropy_{level}": entropy for level, entropy in enumerate(entropies)}
+        return -gain - entropy_weight * bonus, metrics
+
     def gradient(
         self,
         network: Any,
@@ -240,36 +228,17 @@ class Reinforce:
         steps: jax.Array | None,
         entropy_weight: jax.Array,
     ) -> tuple[Any, dict[str, jax.Array]]:
-        """Returns the gradient of `policy_loss` and the L2 penalty for the trainable parameters, and metrics.
+        """Returns the gradient of `loss` and the L2 penalty for the trainable parameters, and metrics.
 
-        Many devices take each the gradient for their episodes, and exchange nothing else.
-
-        Args:
-            tree: The tree.
-            trajectory: [T, B] episodes.
-            advantage: [T, B].
-            steps: [n] time steps that the sum runs over (None = all of them).
-            entropy_weight: Scalar weight of the exploration bonus.
+        Many devices take each the gradient for their episodes, and exchange nothing else. Arguments as for `loss`.
         """
-        # Each device: the gradient for its episodes, averaged over all of them.
         policy, trainable = self.policy, self.policy.trainable(network)
         layout = policy.partition(trainable)
         along = PartitionSpec(None, EPISODES)
 
-        def local_gradient(
-            trainable: Any,
-            network: Any,
-            tree: TreeTables,
-            trajectory: Trajectory,
-            advantage: jax.Array,
-            steps: jax.Array | None,
-            entropy_weight: jax.Array,
-        ) -> tuple[Any, Any]:
+        def local_gradient(trainable: Any, network: Any, *batch: Any) -> tuple[Any, Any]:
             def loss_of(trainable: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-                together = policy.with_trainable(network, trainable)
-                return policy_loss(
-                    self.env, policy, self.config, together, tree, trajectory, advantage, steps, entropy_weight
-                )
+                return self.loss(policy.with_trainable(network, trainable), *batch)
 
             (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(trainable)
             return mean_over_devices(gradient, layout), mean_over_devices({"loss": loss, **metrics})

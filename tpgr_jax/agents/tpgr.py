@@ -13,7 +13,7 @@ from tpgr_jax.agents.reinforce import LearnerConfig, LearnerState, Reinforce, Wo
 from tpgr_jax.agents.tree_ops import make_tree_tables
 from tpgr_jax.agents.tree_policy import PolicyConfig, PolicyParams, make_tree_policy
 from tpgr_jax.methods import AgentSettings, Method, RunContext
-from tpgr_jax.networks.encoder import pretrained_embedding, with_item_embedding
+from tpgr_jax.networks.encoder import pretrained
 from tpgr_jax.problem import Problem
 from tpgr_jax.tree.item_tree import ItemTree
 
@@ -84,11 +84,10 @@ def build(problem: Problem, settings: Settings, run: RunContext) -> Method:
 
 def _pretrained(problem: Problem, settings: PolicyConfig, learner: Reinforce, network: Any, seed: int) -> Any:
     """Replaces freshly drawn network parameters by pre-trained ones where the settings ask for it."""
-    if settings.embedding == "mf":
-        network = with_item_embedding(network, pretrained_embedding(problem, settings, seed))
+    network = pretrained(network, problem, settings, seed)
     if settings.encoder_pretrain_steps:
         network, _ = pretrain_encoder(
-            learner.policy.network,
+            learner.policy.network.encoder,
             network,
             problem.env,
             problem.env_params,

@@ -40,8 +40,7 @@ def make_learner(
         UserError: The simulator is not the paper's.
     """
     env = problem.rating_env(settings.name)
-    alpha = float(problem.env_params.alpha)
-    policy = make_value_tree(settings.policy, tree.num_items, tree.num_children, tree.depth, env.episode_length, alpha)
+    policy = make_value_tree(settings.policy, tree, env.episode_length, float(problem.env_params.alpha))
     learner = ValueLearner(env, policy, settings.learner, episodes_per_step)
     return learner, World(problem.env_params, make_tree_tables(tree))
 

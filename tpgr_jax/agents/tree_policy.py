@@ -84,23 +84,13 @@ class TreePolicyNetwork(nn.Module):
             NodeHeads(num_nodes, self.hidden, self.num_children, self.head_shards) for num_nodes in self.level_nodes
         ]
 
-    def encode_step(
-        self, cell: jax.Array, item: jax.Array, reward: jax.Array, status: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """See `Encoder.step`."""
-        return self.encoder.step(cell, item, reward, status)
-
-    def encode(self, item: jax.Array, reward: jax.Array, status: jax.Array) -> jax.Array:
-        """See `Encoder.__call__`."""
-        return self.encoder(item, reward, status)
-
     def logits(self, level: int, state: jax.Array, node: jax.Array) -> jax.Array:
         """Returns [S, C] logits of nodes [S] of a level at states [S, F]."""
         return self.heads[level](state, node)
 
     def __call__(self, item: jax.Array, reward: jax.Array, status: jax.Array) -> list[jax.Array]:
         """Touches every parameter (for initialisation)."""
-        state = self.encode(item, reward, status).reshape(-1, self.encoder.state_size)
+        state = self.encoder(item, reward, status).reshape(-1, self.encoder.state_size)
         node = jnp.zeros(state.shape[:1], jnp.int32)
         return [self.logits(level, state, node) for level in range(self.depth)]
 
@@ -267,7 +257,8 @@ class TreePolicy:
         """
         chex.assert_equal_shape([trajectory.item, trajectory.reward])
         tables = params.tables
-        state = self._apply(TreePolicyNetwork.encode, params, trajectory.item, trajectory.reward, trajectory.status)
+        episodes = trajectory.item, trajectory.reward, trajectory.status
+        state = self._apply(lambda network, *episodes: network.encoder(*episodes), params, *episodes)
         leaf = tables.item_leaf[trajectory.item]
         past_leaves = env.recommended_before(leaf, steps)
         if steps is not None:
@@ -289,7 +280,7 @@ class TreePolicy:
 
     def _encode(self, params: PolicyParams, cell: jax.Array, observation: Observation) -> tuple[jax.Array, jax.Array]:
         last = observation.last_item, observation.last_reward, observation.status
-        return self._apply(TreePolicyNetwork.encode_step, params, cell, *last)
+        return self._apply(lambda network, *last: network.encoder.step(*last), params, cell, *last)
 
     def _apply(self, method: Callable[..., Any], params: PolicyParams, *arguments: Any) -> Any:
         return self.network.apply({"params": params.network}, *arguments, method=method)

@@ -47,6 +47,7 @@ from tpgr_jax.models.user_response_model import (
     empty_response_model,
 )
 from tpgr_jax.networks.node_heads import NodeHeads, node_logits
+from tpgr_jax.tree.item_tree import ItemTree
 
 _LARGEST_PERSISTENCE = 0.97  # beyond it, the worth of an unbroken streak would be infinite
 
@@ -158,12 +159,11 @@ class ValueTree:
 
     def init(self, key: jax.Array) -> Learned:
         """Draws initial network parameters; the fitted parts are zeros (see `with_fitted`)."""
-        network = self.network.init(key, jnp.zeros((1, self._estimate_size)), jnp.zeros((1, self._feature_size)))
-        return Learned(
-            network["params"],
-            empty_response_model(self.num_items, self.config),
-            jnp.zeros((self._leaf_nodes, 2 * (self.config.factors + 1), self.network.num_children)),
-        )
+        children, factors = self.network.num_children, self.config.factors
+        estimate_size = factors + 1 + STATUS_SIZE
+        network = self.network.init(key, jnp.zeros((1, estimate_size)), jnp.zeros((1, estimate_size + 1 + children)))
+        kernel = jnp.zeros((children ** (self.network.depth - 1), 2 * (factors + 1), children))
+        return Learned(network["params"], empty_response_model(self.num_items, self.config), kernel)
 
     def with_fitted(self, learned: Learned, fitted: FittedResponses, leaf_items: np.ndarray) -> Learned:
         """Puts a fitted model into the filter and the deepest heads, and the best mean rewards into the other heads.
@@ -195,23 +195,14 @@ class ValueTree:
         start = np.log(listed / (1 - listed))
         output = network["persistence_output"]
         network = {**network, "persistence_output": {**output, "bias": output["bias"].at[0].set(start)}}
-        return Learned(
-            network,
-            fitted.model,
-            jnp.asarray(kernel.swapaxes(0, 1), jnp.float32),
-        )
+        return Learned(network, fitted.model, jnp.asarray(kernel.swapaxes(0, 1), jnp.float32))
 
     def as_policy(self) -> Policy:
         """Returns the functions that the rollout needs; the carry is the filter's `KalmanState`."""
         return Policy(lambda params, batch_size: params.learned.answers.initial(batch_size), self._act, self._rank)
 
     def _act(
-        self,
-        params: ValueTreeParams,
-        posterior: KalmanState,
-        observation: Observation,
-        key: jax.Array,
-        explore: bool,
+        self, params: ValueTreeParams, posterior: KalmanState, observation: Observation, key: jax.Array, explore: bool
     ) -> tuple[KalmanState, Decision]:
         posterior, state = self._observe(params, posterior, observation)
         past_leaves = past_leaves_of(params.tables, observation.recommended)
@@ -229,12 +220,7 @@ class ValueTree:
         return posterior, Decision(params.tables.leaf_items[leaf], log_prob)
 
     def _rank(
-        self,
-        params: ValueTreeParams,
-        posterior: KalmanState,
-        observation: Observation,
-        k: int,
-        available: jax.Array,
+        self, params: ValueTreeParams, posterior: KalmanState, observation: Observation, k: int, available: jax.Array
     ) -> Ranking:
         """The greedy decision, then the k - 1 most valuable other items below a beam of at least k nodes.
 
@@ -373,18 +359,6 @@ class ValueTree:
     def _apply(self, method: Callable[..., Any], learned: Learned, *arguments: Any) -> Any:
         return self.network.apply({"params": learned.network}, *arguments, method=method)
 
-    @property
-    def _leaf_nodes(self) -> int:
-        return self.network.num_children ** (self.network.depth - 1)
-
-    @property
-    def _estimate_size(self) -> int:
-        return self.config.factors + 1 + STATUS_SIZE
-
-    @property
-    def _feature_size(self) -> int:
-        return self._estimate_size + 1 + self.network.num_children
-
 
 def filter_estimate(posterior: KalmanState) -> tuple[jax.Array, jax.Array]:
     """Returns the filter's [S, K] mean and [S] mean variance."""
@@ -429,23 +403,14 @@ def _best(values: jax.Array, number: int) -> jax.Array:
     return jnp.stack(indices, 1)
 
 
-def make_value_tree(
-    config: ValueTreeConfig,
-    num_items: int,
-    num_children: int,
-    depth: int,
-    episode_length: int,
-    alpha: float,
-) -> ValueTree:
-    """Builds the policy for a tree of the given shape.
+def make_value_tree(config: ValueTreeConfig, tree: ItemTree, episode_length: int, alpha: float) -> ValueTree:
+    """Builds the policy for a regular tree.
 
     Args:
         config: Its parts.
-        num_items: I.
-        num_children: C.
-        depth: D.
+        tree: Its shape decides the networks' sizes; where its items are, the policy reads from its parameters.
         episode_length: T.
         alpha: Weight of the sequential reward.
     """
-    network = ValueTreeNetwork(tuple(config.hidden), num_children, depth)
-    return ValueTree(network, num_items, config, episode_length, alpha)
+    network = ValueTreeNetwork(tuple(config.hidden), tree.num_children, tree.depth)
+    return ValueTree(network, tree.num_items, config, episode_length, alpha)

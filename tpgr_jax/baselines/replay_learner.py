@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Protocol
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from pydantic import Field
 
@@ -25,7 +24,7 @@ from sim.envs.rating_env import Observation
 from sim.envs.rollout import TrainingEnvironment, rollout
 from tpgr_jax.baselines.episode_replay import Episodes, add_episodes, make_episode_replay, sample_episodes
 from tpgr_jax.methods import Method, RunContext
-from tpgr_jax.networks.encoder import EncoderConfig, pretrained_embedding, with_item_embedding
+from tpgr_jax.networks.encoder import EncoderConfig, pretrained
 from tpgr_jax.problem import Problem
 
 
@@ -188,14 +187,9 @@ class ReplayLearner(ABC):
             key=run_key,
         )
 
-    def with_item_embedding(self, state: ReplayState, embedding: np.ndarray) -> ReplayState:
-        """Returns an untrained state whose encoder starts from a pre-trained [I, E] item embedding."""
-        params, target = (with_item_embedding(network, embedding) for network in (state.params, state.target))
-        return dataclasses.replace(state, params=params, target=target)
-
-    def as_policy(self) -> Policy:
-        """Returns the policy as the rollout and the evaluation play it, on `policy_params`."""
-        return self.policy.as_policy()
+    def with_params(self, state: ReplayState, params: Any) -> ReplayState:
+        """Returns an untrained state that starts from the given network parameters."""
+        return dataclasses.replace(state, params=params, target=jax.tree.map(jnp.copy, params))
 
     def policy_params(self, state: ReplayState, world: World) -> ActingParams:
         """Returns what the policy acts on after the training so far."""
@@ -214,7 +208,7 @@ class ReplayLearner(ABC):
         user_key, rollout_key, update_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
         users = self.env.draw_starts(user_key, world.env, self.episodes_per_step)
         acting = self.policy_params(state, world)
-        trajectory = rollout(self.env, world.env, self.as_policy(), acting, users, rollout_key, explore=True)
+        trajectory = rollout(self.env, world.env, self.policy.as_policy(), acting, users, rollout_key, explore=True)
         replay = add_episodes(state.replay, trajectory)
 
         # Learn from remembered episodes.
@@ -250,15 +244,13 @@ def replay_method(
     """
 
     def pretrain(state: ReplayState) -> ReplayState:
-        if config.embedding == "random":
-            return state
-        return learner.with_item_embedding(state, pretrained_embedding(problem, config, run.seed))
+        return learner.with_params(state, pretrained(state.params, problem, config, run.seed))
 
     row = jax.eval_shape(learner.init, jax.random.key(0)).replay.bytes_per_row
     return Method(
         name,
         Agent(lambda key, world: learner.init(key), pretrain, learner.train_step, world, run.episodes_per_step),
-        learner.as_policy(),
+        learner.policy.as_policy(),
         lambda state: learner.policy_params(state, world),
         False,
         f"{name}: replay of {learner.config.replay_episodes:,} episodes, {row} bytes each",

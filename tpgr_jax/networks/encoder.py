@@ -148,16 +148,12 @@ def make_encoder(config: EncoderConfig, num_items: int) -> Encoder:
     )
 
 
-def pretrained_embedding(problem: Problem, config: EncoderConfig, seed: int) -> np.ndarray:
-    """Returns the [I, E] item embedding that an encoder starts from where its settings say `mf`."""
-    return stored_factor_vectors(
-        problem.data_settings.cache_folder,
-        problem.data,
-        problem.train_users,
-        config.embedding_size,
-        config.embedding_epochs,
-        seed,
-    )
+def pretrained(params: Any, problem: Problem, config: EncoderConfig, seed: int) -> Any:
+    """Returns freshly drawn network parameters, with a pre-trained item embedding where the settings say `mf`."""
+    if config.embedding == "random":
+        return params
+    cache, sizes = problem.data_settings.cache_folder, (config.embedding_size, config.embedding_epochs)
+    return with_item_embedding(params, stored_factor_vectors(cache, problem.data, problem.train_users, *sizes, seed))
 
 
 def with_item_embedding(params: Any, embedding: np.ndarray) -> Any:

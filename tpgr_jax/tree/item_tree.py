@@ -22,6 +22,7 @@ NO_CHILD = -1
 MAX_DEPTH = 32
 MAX_LEAF_SLOTS = 2**31 - 1
 MAX_PADDED_SLOTS = 2**24  # of an irregular tree in the regular layout; a policy keeps some hundred bytes for each
+_DERIVED = ("num_children", "depth", "item_leaf", "sizes", "item_paths", "item_nodes")  # stored too, as a check
 
 
 @dataclass(frozen=True)
@@ -152,17 +153,7 @@ class ItemTree:
     def save(self, path: Path) -> None:
         """Writes every array (also those that follow from the others) as an .npz without pickles."""
         with path.open("wb") as file:
-            np.savez_compressed(
-                file,
-                num_children=self.num_children,
-                depth=self.depth,
-                leaf_items=self.leaf_items,
-                item_leaf=self.item_leaf,
-                children=self.children,
-                sizes=self.sizes,
-                item_paths=self.item_paths,
-                item_nodes=self.item_nodes,
-            )
+            np.savez_compressed(file, **{name: getattr(self, name) for name in ("children", "leaf_items", *_DERIVED)})
 
 
 def regular_tree(num_children: int, depth: int, leaf_items: np.ndarray) -> ItemTree:
@@ -236,7 +227,7 @@ def load_tree(path: Path) -> ItemTree:
             if name not in arrays:
                 raise ValueError(f"it has no array {name}")
         tree = tree_from_children(arrays["children"], arrays["leaf_items"])
-        for name in ("num_children", "depth", "item_leaf", "sizes", "item_paths", "item_nodes"):
+        for name in _DERIVED:
             stored = arrays.get(name)
             if stored is not None and not (stored.dtype.kind == "i" and np.array_equal(stored, getattr(tree, name))):
                 raise ValueError(f"{name} contradicts children")

@@ -59,7 +59,7 @@ def pretrain(data: RatingData, train_embedding: bool, steps: int) -> Pretrained:
     params = jax.jit(policy.init)(jax.random.key(0))
     before = jax.tree.map(lambda leaf: np.array(leaf, copy=True), params)
     after, losses = pretrain_encoder(
-        policy.network,
+        policy.network.encoder,
         params,
         make_rating_env(config, data),
         make_env_params(config, data, TRAINING_USERS, 3),

@@ -24,7 +24,7 @@ from sim.envs.rollout import rollout
 from sim.tables.ratings import RatingData
 from tpgr_jax.agents.reinforce import LearnerConfig, LearnerState, Reinforce, World
 from tpgr_jax.agents.tree_ops import MASKED_LOGIT, fast_argmax, make_tree_tables, sample_child
-from tpgr_jax.agents.tree_policy import PolicyConfig, PolicyParams, TreePolicy, TreePolicyNetwork, make_tree_policy
+from tpgr_jax.agents.tree_policy import PolicyConfig, PolicyParams, TreePolicy, make_tree_policy
 from tpgr_jax.networks.encoder import with_item_embedding
 from tpgr_jax.tree.balanced_tree import build_tree, make_clustering
 from tpgr_jax.tree.item_tree import ItemTree
@@ -168,7 +168,7 @@ class Case:
 
     def _log_probs_and_states(self, network: Any, trajectory: Trajectory) -> tuple[Any, jax.Array]:
         inputs = (trajectory.item, trajectory.reward, trajectory.status)
-        states = self.policy.network.apply({"params": network}, *inputs, method=TreePolicyNetwork.encode)
+        states = self.policy.network.encoder.apply({"params": network["encoder"]}, *inputs)
         return self.policy.path_log_probs(PolicyParams(network, self.tables), self.env, trajectory), states
 
     def path_log_probs(self, network: Any, trajectory: Trajectory) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -19,7 +19,8 @@ from harness.devices import DevicesConfig, device_mesh
 from sim.envs.policy import Policy, Ranking
 from sim.envs.rating_env import Observation, RatingEnv, Trajectory
 from tpgr_jax.agents.tree_ops import make_tree_tables
-from tpgr_jax.agents.tree_policy import PolicyConfig, PolicyParams, TreePolicy, TreePolicyNetwork, make_tree_policy
+from tpgr_jax.agents.tree_policy import PolicyConfig, PolicyParams, TreePolicy, make_tree_policy
+from tpgr_jax.networks.encoder import Encoder
 from tpgr_jax.tree.balanced_tree import build_tree, make_clustering
 from tpgr_jax.tree.item_tree import ItemTree, tree_from_children
 
@@ -88,7 +89,7 @@ def make_case(name: str) -> Case:
     observation = Observation(*map(jnp.asarray, (step, recommended, last_item, reward, reward, status)))
     cell = jnp.asarray(generator.normal(size=(BATCH, 4)), jnp.float32)
     arguments = cell, observation.last_item, observation.last_reward, observation.status
-    state = policy.network.apply({"params": network}, *arguments, method=TreePolicyNetwork.encode_step)[1]
+    state = policy.network.encoder.apply({"params": network["encoder"]}, *arguments, method=Encoder.step)[1]
     return Case(tree, policy, params, cell, observation, np.asarray(state, np.float64))
 
 
@@ -183,9 +184,8 @@ def test_log_probs_of_all_items_are_those_of_the_walk_and_sum_to_one(case: Case)
     )
     env = RatingEnv(items, len(item))
     log_prob, levels = jax.jit(case.policy.path_log_probs, static_argnums=1)(case.params, env, trajectory)
-    state = case.policy.network.apply(
-        {"params": case.params.network}, trajectory.item, zeros, trajectory.status, method=TreePolicyNetwork.encode
-    )
+    encoder = {"params": case.params.network["encoder"]}
+    state = case.policy.network.encoder.apply(encoder, trajectory.item, zeros, trajectory.status)
     assert np.exp(np.asarray(log_prob[-1], np.float64)).sum() == pytest.approx(1, abs=1e-5)
     expected, _ = walk(case, np.asarray(state[-1, 0], np.float64), np.isin(np.arange(items), left))
     chex.assert_trees_all_close(np.asarray(log_prob[-1]), np.array([expected[i] for i in left.tolist()]), atol=1e-4)

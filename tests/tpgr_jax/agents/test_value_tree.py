@@ -64,7 +64,7 @@ def problem(depth=2, alpha=ALPHA, repeats=False, beam=12, irregular=False):
         children = np.array([[1, 4, 2, 3], [5, 6, 7, -1], [8, 9, 10, 11], [12, 13, 14, 15]])
         tree = tree_from_children(children, np.random.default_rng(0).permutation(NUM_ITEMS)).in_regular_layout()
     config = policy_config(beam=beam)
-    policy = make_value_tree(config, NUM_ITEMS, tree.num_children, tree.depth, LENGTH, alpha)
+    policy = make_value_tree(config, tree, LENGTH, alpha)
     learner = ValueLearner(env, policy, learner_config(), 16)
     state = learner.init(jax.random.key(0))
     answers = fit_response_model(config, reward_matrix(data, TRAIN_USERS, reward_of_code), 0)

@@ -88,7 +88,7 @@ def play(learner: DqnR, env_params: Any, acting: ActingParams, episodes: int, ex
 
     @jax.jit
     def run(acting: ActingParams) -> Trajectory:
-        return rollout(learner.env, env_params, learner.as_policy(), acting, starts, jax.random.key(0), explore)
+        return rollout(learner.env, env_params, learner.policy.as_policy(), acting, starts, jax.random.key(0), explore)
 
     return jax.device_get(run(acting))
 

@@ -20,6 +20,7 @@ from tpgr_jax.baselines.ddpg_knn import DdpgKnnPolicyConfig
 from tpgr_jax.baselines.dqn_r import DqnConfig, DqnR, QPolicyConfig, make_dqn_r
 from tpgr_jax.baselines.item_ddpg import ItemDdpgConfig, ItemDdpgPolicyConfig
 from tpgr_jax.baselines.replay_learner import ReplayState, World, epsilon_greedy, regression_loss, td_targets
+from tpgr_jax.networks.encoder import with_item_embedding
 
 
 def test_targets_by_hand() -> None:
@@ -126,7 +127,8 @@ def test_steps_are_remembered_and_differ() -> None:
 def test_a_pretrained_embedding_reaches_both_networks() -> None:
     learner, _ = make_learner()
     table = np.arange(9.0).reshape(3, 3)
-    state = learner.with_item_embedding(learner.init(jax.random.key(0)), table)
+    state = learner.init(jax.random.key(0))
+    state = learner.with_params(state, with_item_embedding(state.params, table))
     for params in (state.params, state.target):
         np.testing.assert_array_equal(params["encoder"]["item_embedding"], table)
 
