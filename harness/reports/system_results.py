@@ -274,8 +274,7 @@ class System:
             else:
                 left_out.append(f"{run.folder.path}: has no result in {path.name}")
         with_result = [run for run in runs if run.folder.path in arrays]
-        newest, repeated = newest_of_each_seed(with_result, self.result, *self.split_seeds)
-        left_out += [f"{run.folder.path}: an older repetition of seed {run.settings['seed']}" for run in repeated]
+        newest = newest_of_each_seed(with_result, self.result, left_out, self.split_seeds)
         return [(run, arrays[run.folder.path]) for run in newest]
 
     def _check_same_episodes(self, tested: Sequence[Tested], test: ComparedTest) -> None:

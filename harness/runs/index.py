@@ -198,12 +198,15 @@ def difference_from(first: RunGroup, other: RunGroup) -> str:
     return f"differs from most runs: {settings_text(settings)}"
 
 
-def newest_of_each_seed(runs: Sequence[RunRecord], result: str, *more: str) -> tuple[list[RunRecord], list[RunRecord]]:
-    """Returns the newest run of each seed, ascending, and the others: repetitions that must not count twice.
+def newest_of_each_seed(
+    runs: Sequence[RunRecord], result: str, left_out: list[str], more: Sequence[str] = ()
+) -> list[RunRecord]:
+    """Returns the newest run of each seed, ascending; the others are repetitions, which must not count twice.
 
     Args:
         runs: Runs that differ only in their seed.
         result: Name of the file whose modification time decides.
+        left_out: Gets a message for each repetition.
         more: Dotted keys of numeric settings that count as part of the seed.
     """
     keys = ("seed", *more)
@@ -211,7 +214,9 @@ def newest_of_each_seed(runs: Sequence[RunRecord], result: str, *more: str) -> t
     for run in sorted(runs, key=lambda run: (run.folder.path / result).stat().st_mtime_ns):
         newest[tuple(run.settings.get(key, 0) for key in keys)] = run
     kept = [newest[seed] for seed in sorted(newest)]
-    return kept, [run for run in runs if run not in kept]
+    repeated = [run for run in runs if run not in kept]
+    left_out += [f"{run.folder.path}: an older repetition of seed {run.settings['seed']}" for run in repeated]
+    return kept
 
 
 def _comparable(value: Any) -> str:

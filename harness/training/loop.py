@@ -20,6 +20,7 @@ from harness.devices import agreed, is_first_process, meet, place
 from harness.errors import UserError
 from harness.interruption import StopRequest
 from harness.phases import Phases
+from harness.reports.results import means
 from harness.runs.checkpoint import Checkpoints, JointCheckpoints
 from harness.runs.metric_writer import MetricWriter
 from harness.runs.run_folder import RunFolder
@@ -139,7 +140,7 @@ def run_training(
                 started = time.monotonic()
                 with phases.phase("training"):
                     states, stacked = _train_chunk(agent.train_step, agent.partition, states, shared, per_seed, length)
-                    metrics = [_means(of_run) for of_run in jax.device_get(stacked)]
+                    metrics = [means(of_run) for of_run in jax.device_get(stacked)]
                 chunk_seconds = time.monotonic() - started
                 seconds += chunk_seconds
                 step += length
@@ -248,10 +249,6 @@ def _progress_bar(total: int, initial: int, number: int) -> Any:
         dynamic_ncols=True,
         smoothing=0.1,
     )
-
-
-def _means(metrics: dict[str, Any]) -> dict[str, float]:
-    return {name: float(values.mean()) for name, values in metrics.items()}
 
 
 def _summary(rows: Sequence[dict[str, float]], headline: str) -> str:

@@ -79,9 +79,7 @@ def _drawn(runs: Sequence[RunRecord], variants: bool, left_out: list[str]) -> li
         if not variants and method is not preset(methods, method.name):
             left_out.append(f"{method.label}: a variant; variants=true draws it")
             continue
-        newest, repeated = newest_of_each_seed(method.runs, "metrics.jsonl")
-        kept.append(method._replace(runs=newest))
-        left_out += [f"{run.folder.path}: an older repetition of seed {run.settings['seed']}" for run in repeated]
+        kept.append(method._replace(runs=newest_of_each_seed(method.runs, "metrics.jsonl", left_out)))
     return kept
 
 

@@ -15,7 +15,7 @@ from harness.reports.tables import Cell, Table, markdown_list, markdown_table, m
 from harness.runs.composition import sweep_of
 from harness.runs.index import RunRecord, RunsFound, group_by_settings, label_of
 from hrlmg_jax.reports import results as hrl_mg
-from hrlmg_jax.reports.ranking import NOTES, RANKING_HEADS, baselines, describe_p, ranked, ranking_rows
+from hrlmg_jax.reports.ranking import NOTES, RANKING_HEADS, baselines, describe_difference, ranked, ranking_rows
 
 
 @dataclass(frozen=True)
@@ -168,8 +168,7 @@ def _best_values(results: Sequence[MethodResult], parameter: Parameter, test: Co
     for metric, head in test.metrics.items():
         best, second, above = ranked(results, metric)[0]
         if second is not None and above is not None:
-            more = f"{above.mean:+.{test.digits}f} above {_value(second, parameter)}"
-            compared = ", ".join(filter(None, [more, describe_p(above)]))
+            compared = describe_difference(above, test.digits, f" above {_value(second, parameter)}")
             texts.append(f"{head}: best at {_value(best, parameter)}, {compared}")
     symbol = parameter.symbol
     return [f"`*`: the best {symbol} of the column. The paper's is {parameter.best:g}.", "", *markdown_list(texts)]

@@ -67,6 +67,11 @@ def describe_p(between: Difference) -> str:
     return f"{p_text(between.p_value)} ({f'{counts} seeds' if between.over_seeds else 'sessions'})"
 
 
+def describe_difference(between: Difference, digits: int, than: str = "") -> str:
+    """Returns a difference of means with its p-value, where there is one."""
+    return ", ".join(filter(None, [f"{between.mean:+.{digits}f}{than}", describe_p(between)]))
+
+
 def ranking_table(results: Sequence[MethodResult], metrics: Mapping[str, str], digits: int) -> list[str]:
     """Returns a Markdown table of methods by descending mean of the first metric.
 
@@ -101,10 +106,8 @@ def order_table(results: Sequence[MethodResult], metrics: Mapping[str, str], dig
         return []
     rows = []
     for lower, higher in pairs:
-        cells = []
-        for metric in metrics:
-            between = difference(of_name[higher], of_name[lower], metric)
-            cells.append(", ".join(filter(None, [f"{between.mean:+.{digits}f}", describe_p(between)])))
+        differences = [difference(of_name[higher], of_name[lower], metric) for metric in metrics]
+        cells = [describe_difference(between, digits) for between in differences]
         rows.append([f"{hrl_mg.LABELS[higher]} - {hrl_mg.LABELS[lower]}", *cells])
     paper = " < ".join(hrl_mg.LABELS[name] for name in PAPER_ORDER)
     chosen = [result.label for result in of_name.values() if result.distinction]

@@ -36,7 +36,7 @@ class CurvesConfig(tpgr.TpgrRunsConfig):
 def group_runs(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     """Returns runs that are equal but for their seed by label, the newest one of each seed."""
     return {
-        method.label: newest_of_each_seed(method.runs, "metrics.jsonl", tpgr.SPLIT_SEED)[0]
+        method.label: newest_of_each_seed(method.runs, "metrics.jsonl", [], [tpgr.SPLIT_SEED])
         for method in tpgr.SYSTEM.methods(runs)
     }
 

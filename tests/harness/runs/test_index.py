@@ -127,7 +127,8 @@ def test_a_repeated_seed_counts_once(tmp_path):
     for number, seed in enumerate([1, 0, 1]):
         make_run(tmp_path / str(number), [1, 2], {"seed": seed})
         os.utime(tmp_path / str(number) / "eval.json", (number, number))
-    kept, repeated = newest_of_each_seed(find(tmp_path).runs, "eval.json")
+    left_out: list[str] = []
+    kept = newest_of_each_seed(find(tmp_path).runs, "eval.json", left_out)
     assert [run.folder.path.name for run in kept] == ["1", "2"]
-    assert [run.folder.path.name for run in repeated] == ["0"]
+    assert left_out == [f"{tmp_path / '0'}: an older repetition of seed 1"]
     assert kept[0].status is Status.FINISHED
