@@ -25,7 +25,7 @@ _EPISODES_PER_CORE = 128  # fewer do not keep a core busy
 
 @dataclass(frozen=True)
 class DevicesConfig:
-    """Where a run computes (`devices` in `conf/train.yaml`); this changes its speed, not its results.
+    """Where a run computes (`devices` in `conf/training.yaml`); this changes its speed, not its results.
 
     Attributes:
         count: Number of devices that share the episodes of each step; 0: all. None: one, or, for many small operations

@@ -19,7 +19,7 @@ _SEEDS = 2**32
 
 @dataclass(frozen=True, kw_only=True)
 class SeedsConfig:
-    """Which seeds train together: `seed`, `seed + 1`, ... (`conf/train.yaml`, `conf/train_hrl_mg.yaml`)."""
+    """Which seeds train together: `seed`, `seed + 1`, ... (`num_seeds` in `conf/training.yaml`)."""
 
     seed: Seed
     num_seeds: Count = 1

@@ -28,7 +28,7 @@ RECORD = "sweep.jsonl"
 
 
 class SweepReport(Callback):
-    """Hydra's callback for the jobs of a sweep, whatever launcher runs them (`hydra.callbacks` in `conf/train.yaml`).
+    """Hydra's callback for the jobs of a sweep, whatever launcher runs them (`hydra.callbacks` in `conf/train*.yaml`).
 
     Launchers that start processes pickle the callback; the file `RECORD` brings together what the jobs report.
     A failed job does not stop the others: the callback takes its error from Hydra, which would raise the first one at

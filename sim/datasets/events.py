@@ -79,9 +79,7 @@ class LogConfig(FilesConfig):
     def __post_init__(self) -> None:
         """Checks settings against each other, and the reader's name."""
         self.check_files()
-        readers = (SYNTHETIC_FUNNEL, *EVENT_READERS)
-        if self.reader not in readers:
-            raise bad_setting("reader", f"unknown value {self.reader!r}", f"Choose one of: {', '.join(readers)}.")
+        self.check_choice("reader", (SYNTHETIC_FUNNEL, *EVENT_READERS))
         if self.order_proxy and self.reader != "kuairand":
             problem = f"is set, but the reader {self.reader} knows no such columns"
             raise bad_setting("order_proxy", problem, "Set it to []; it belongs to data=kuairand.")
@@ -90,16 +88,13 @@ class LogConfig(FilesConfig):
         if self.reader == SYNTHETIC_FUNNEL:
             from sim.generators.funnel import SIZES
 
-            if self.size not in SIZES:
-                raise bad_setting("size", f"unknown value {self.size!r}", f"Choose one of: {', '.join(SIZES)}.")
+            self.check_choice("size", SIZES)
 
     def _check_table(self) -> None:
         if not self.path and not self.files and not self.archive:
             do = "Set it to a .csv, .tsv or .parquet file, as in data.path=events.csv."
             raise bad_setting("path", "is not set", do)
-        for key in ("user_column", "item_column", "time_column"):
-            if not getattr(self, key):
-                raise bad_setting(key, "is not set", "Set it to the column's name.")
+        self.check_named_columns("user_column", "item_column", "time_column")
         if len({self.item_column, self.time_column, self.feedback_column, self.user_column}) < 4:
             raise bad_setting("item_column", "one column has two roles", "Name different columns.")
         if self.session_column in (self.item_column, self.time_column, self.feedback_column) and self.session_column:

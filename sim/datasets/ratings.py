@@ -89,9 +89,7 @@ class DataConfig(FilesConfig):
         return self.reader not in ("synthetic", OWN_READER)
 
     def _check_choices(self) -> None:
-        readers = ("synthetic", *READERS) if self.module is None else (OWN_READER,)
-        if self.reader not in readers:
-            raise bad_setting("reader", f"unknown value {self.reader!r}", f"Choose one of: {', '.join(readers)}.")
+        self.check_choice("reader", ("synthetic", *READERS) if self.module is None else (OWN_READER,))
         counts = (self.num_users, self.num_items, self.num_ratings)
         if self.reader == "synthetic" and self.size is None and None in counts:
             do = "Set data.size, or all of data.num_users, data.num_items and data.num_ratings."
@@ -102,12 +100,9 @@ class DataConfig(FilesConfig):
 
     def _check_table(self) -> None:
         if not self.path:
-            raise bad_setting(
-                "path", "is not set", "Set it to a .csv, .tsv or .parquet file, as in data.path=ratings.csv."
-            )
-        for key in ("user_column", "item_column", "rating_column"):
-            if not getattr(self, key):
-                raise bad_setting(key, "is not set", "Set it to the column's name.")
+            do = "Set it to a .csv, .tsv or .parquet file, as in data.path=ratings.csv."
+            raise bad_setting("path", "is not set", do)
+        self.check_named_columns("user_column", "item_column", "rating_column")
         names = self.table_layout().names
         if len(set(names)) != len(names):
             raise bad_setting("user_column", f"one column has two roles: {', '.join(names)}", "Name different columns.")
@@ -185,10 +180,7 @@ def _load_sources(config: DataConfig, sources: list[Source], keep_source_rows: b
         columns = read_ratings(config.reader, sources, layout=layout, limits=config.limits)
         return build_rating_data(
             name=config.name,
-            users=columns.users,
-            items=columns.items,
-            ratings=columns.ratings,
-            timestamps=columns.timestamps,
+            **vars(columns),
             rating_min=config.rating_min,
             rating_max=config.rating_max,
             checksum=checksum(paths),
@@ -223,9 +215,7 @@ def _check_counts(config: DataConfig, data: RatingData) -> None:
 
 
 def _load_synthetic(config: DataConfig) -> RatingData:
-    data = _generate(
-        config, config.size or "small", config.seed, config.num_users, config.num_items, config.num_ratings
-    )
+    data = _generate(config, config.size or "small", config.num_users, config.num_items, config.num_ratings)
     for key, value in (("rating_min", config.rating_min), ("rating_max", config.rating_max)):
         if value is not None and value != getattr(data, key):
             raise bad_setting(key, f"{value:g} differs from the generator's {getattr(data, key):g}", "Set it to null.")
@@ -233,17 +223,18 @@ def _load_synthetic(config: DataConfig) -> RatingData:
 
 
 def _generate(
-    config: DataConfig, size: str, seed: int, users: int | None, items: int | None, ratings: int | None
+    config: DataConfig, size: str, users: int | None = None, items: int | None = None, ratings: int | None = None
 ) -> RatingData:
     """Generates ratings; large tables are cached."""
     from sim.generators import ratings as synthetic
 
     def build() -> RatingData:
-        return synthetic.generate(size=size, seed=seed, num_users=users, num_items=items, num_ratings=ratings)
+        return synthetic.generate(size=size, seed=config.seed, num_users=users, num_items=items, num_ratings=ratings)
 
     if (ratings or 0) < _CACHED_FROM_RATINGS and (ratings is not None or size not in _CACHED_FROM):
         return build()
-    key = {"generator": synthetic.GENERATOR_VERSION, "size": size, "seed": seed, "counts": [users, items, ratings]}
+    drawn = {"size": size, "seed": config.seed, "counts": [users, items, ratings]}
+    key = {"generator": synthetic.GENERATOR_VERSION, **drawn}
     return cached(RatingData, config.cache_folder, key, build)
 
 
@@ -252,7 +243,7 @@ def _fall_back(config: DataConfig, error: DownloadError) -> RatingData:
     if not config.offline_fallback:
         raise error
     size = config.fallback_size
-    data = _generate(config, size, config.seed, None, None, None)
+    data = _generate(config, size)
     notice(
         f"WARNING: {config.name} is not available: {error.what}. Using GENERATED ratings of size {size} instead, whose "
         f"results say nothing about the real data (data.offline_fallback=false makes this an error). {error.do}"

@@ -28,12 +28,6 @@ class Histories:
     ordered: jax.Array
 
 
-def empty_histories(length: int) -> Histories:
-    """Returns the histories of a user who has seen nothing, [N] each."""
-    nothing = jnp.full((length,), NO_ITEM, jnp.int32)
-    return Histories(nothing, nothing, nothing)
-
-
 def add_feedback(histories: Histories, item: jax.Array, feedback: jax.Array) -> Histories:
     """Appends an item (scalar) to the histories [N] that its feedback belongs to, which drop their oldest item."""
     chex.assert_rank([item, feedback], 0)

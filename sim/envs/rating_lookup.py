@@ -59,8 +59,7 @@ class RatingLookup:
     @property
     def nbytes(self) -> int:
         """Device memory of the tables in bytes."""
-        tables = (self.dense, self.indptr, self.items, self.codes)
-        return sum(table.nbytes for table in tables if table is not None)
+        return sum(table.nbytes for table in jax.tree.leaves(self))
 
 
 def make_rating_lookup(data: RatingData, layout: str, dense_limit_mb: float) -> RatingLookup:

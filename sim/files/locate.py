@@ -12,6 +12,7 @@ environment variable TPGR_JAX_DATA; if unset, the user's cache folder):
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,18 @@ class FilesConfig:
     def archive_path(self) -> Path | None:
         """The path of the archive."""
         return self.root_folder / self.archive if self.archive else None
+
+    def check_choice(self, key: str, choices: Collection[str]) -> None:
+        """Raises UserError unless the setting is one of `choices`."""
+        value = getattr(self, key)
+        if value not in choices:
+            raise bad_setting(key, f"unknown value {value!r}", f"Choose one of: {', '.join(choices)}.")
+
+    def check_named_columns(self, *keys: str) -> None:
+        """Raises UserError unless each of these settings names a column."""
+        for key in keys:
+            if not getattr(self, key):
+                raise bad_setting(key, "is not set", "Set it to the column's name.")
 
     def stored_sources(self) -> list[Source]:
         """Returns the files of the data set in a fixed order; an empty list if there are none.

@@ -30,7 +30,7 @@ from sim.files.text_table import (
     read_csv,
 )
 
-PARSER_VERSION = 1
+PARSER_VERSION = 2
 """Increment when the same file would be parsed differently; cached tables then expire."""
 
 READERS = ("movielens_dat", "movielens_data", "movielens_csv", "netflix", "table")

@@ -202,9 +202,7 @@ def logging_policy() -> Policy:
     return Policy(lambda params, batch_size: (), act)
 
 
-def generate_log(
-    *, size: str, seed: int, num_users: int | None = None, num_items: int | None = None, name: str = "synthetic_funnel"
-) -> EventLog:
+def generate_log(*, size: str, seed: int, num_users: int | None = None, num_items: int | None = None) -> EventLog:
     """Generates a log of two days.
 
     Args:
@@ -212,7 +210,6 @@ def generate_log(
         seed: Same settings and seed give the same log (up to rounding differences between processors).
         num_users: Number of users; None: that of the size.
         num_items: Number of items, at least 100; None: that of the size.
-        name: Name of the data set.
 
     Raises:
         UserError: The size is unknown, or the counts are too small.
@@ -237,7 +234,7 @@ def generate_log(
     # The log.
     text = f"{GENERATOR_VERSION}/{size}/{seed}/{users}/{items}"
     log = build_event_log(
-        name=name,
+        name="synthetic_funnel",
         users=columns["users"],
         items=columns["items"],
         times=columns["times"],

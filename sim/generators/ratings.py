@@ -184,8 +184,7 @@ def _generate(name: str, shape: _Size, seed: int, model: _Model) -> RatingData:
     """Generates the data set of a resolved shape, chunk of users by chunk of users."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([GENERATOR_VERSION, seed])))
     world = _draw_world(rng, shape, model)
-    indptr = np.zeros(shape.num_users + 1, np.int64)
-    np.cumsum(world.counts, out=indptr[1:])
+    indptr = np.append(0, np.cumsum(world.counts))
     forced_users, forced_items = _place_every_item(rng, indptr, shape.num_items)
 
     items = np.empty(shape.num_ratings, np.uint16 if shape.num_items <= 2**16 else np.int32)

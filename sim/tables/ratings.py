@@ -187,13 +187,11 @@ def build_rating_data(
         )
 
     # The table.
-    indptr = np.zeros(len(user_ids) + 1, np.int64)
-    np.cumsum(np.bincount(user_index, minlength=len(user_ids)), out=indptr[1:])
     return RatingData(
         name=name,
         user_ids=user_ids,
         item_ids=item_ids,
-        indptr=indptr,
+        indptr=np.append(0, np.cumsum(np.bincount(user_index))),
         items=item_index[order].astype(np.uint16 if len(item_ids) <= 2**16 else np.int32),
         codes=(code[order] + 1).astype(np.uint8 if len(distinct) < 2**8 else np.uint16),
         rating_values=np.concatenate([[np.nan], distinct]),

@@ -9,10 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sim.envs.histories import Histories, add_feedback, empty_histories, make_history_table
+from sim.envs.histories import Histories, add_feedback, make_history_table
 from sim.tables.events import CLICK, ORDER, SKIP, EventLog
 
 PAD = -1
+
+
+def empty_histories(length: int) -> Histories:
+    nothing = jnp.full((length,), -1, jnp.int32)
+    return Histories(nothing, nothing, nothing)
 
 
 def log_of(rows: list[tuple[int, int, int]]) -> EventLog:

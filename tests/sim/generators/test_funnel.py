@@ -12,7 +12,7 @@ import scipy.special
 import scipy.stats
 
 from harness.errors import UserError
-from sim.envs.histories import empty_histories
+from sim.envs.histories import Histories
 from sim.envs.session_env import SessionObservation
 from sim.generators import funnel
 from sim.generators.funnel import (
@@ -27,7 +27,7 @@ from sim.tables.events import CLICK, ORDER, SKIP, EventLog, build_event_log, sel
 
 TABLE_1 = {"click": 843_249 / 8_596_852, "order": 46_022 / 8_596_852}
 DAY_SECONDS = 24 * 60 * 60
-NO_HISTORIES = empty_histories(1)
+NO_HISTORIES = Histories(*3 * [jnp.full((1,), -1, jnp.int32)])
 MODEL = FunnelModel()
 probabilities_of = jax.jit(MODEL.probabilities)
 update_of = jax.jit(MODEL.update)
