@@ -96,7 +96,6 @@ def make_problem(
     Args:
         config: Log, sessions and simulator.
         values: The run's settings as plain values.
-        data: The log.
         folder: The run folder.
         longest_session: Recommendations of the longest session to be played.
 

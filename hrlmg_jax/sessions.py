@@ -70,7 +70,6 @@ def load_sessions(config: LogConfig, held_out_fraction: float, seed: int) -> Ses
     Args:
         config: Which log, and how it is split in time.
         held_out_fraction: Share of the users to hold out.
-        seed: Of their choice.
 
     Raises:
         UserError: No such log, or a part of it is empty.

@@ -86,7 +86,6 @@ def write_evaluation(
     """Writes means (`NAME.json`) and per-user arrays (`NAME.npz`), from which anyone can recompute them.
 
     Args:
-        step: Of the evaluated checkpoint.
         policies: By name; the run's own method comes first.
     """
     data, settings = problem.data, problem.data_settings

@@ -149,7 +149,6 @@ def run_benchmark(
         module: Its own name, to start sections with.
         sections: By name, in order.
         points: Functions that sections call in processes of their own (`measure_point`).
-        arguments: Of the command line.
     """
     # Arguments; the hidden ones make this process one section, or one point, of another.
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description="Measures speed and memory.")

@@ -25,7 +25,6 @@ def run_report_command(module: str, config_name: str, reports: Mapping[str, Repo
     """Runs the command with the arguments of this process.
 
     Args:
-        module: The command.
         config_name: Of its configuration in `conf`.
         reports: Its reports by name.
     """
@@ -45,7 +44,6 @@ def make_report(module: str, reports: Mapping[str, Report], composed: DictConfig
     """Makes the report that a composed configuration names.
 
     Args:
-        module: The command.
         reports: Its reports by name.
         composed: What Hydra composed.
 
@@ -60,9 +58,7 @@ def hydra_arguments(module: str, reports: Mapping[str, Report], arguments: Seque
     """Translates `REPORT [FOLDER ...] [runs=FOLDER,FOLDER] [KEY=VALUE ...]` for Hydra.
 
     Args:
-        module: The command.
         reports: Its reports by name.
-        arguments: Of its command line.
 
     Raises:
         UserError: No report, or none of this name.

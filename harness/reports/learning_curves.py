@@ -82,7 +82,6 @@ def plot_learning_curves(
 
     Args:
         path: PNG to write.
-        title: Of the picture.
         curves: See `read_curves`.
         panels: Labels of vertical axes by metric, from top to bottom.
         over: What the horizontal axis shows, `EPISODES`, `STEP` or `SECONDS`.

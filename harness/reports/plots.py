@@ -76,7 +76,6 @@ def plot_curves(path: Path, rows: Sequence[dict[str, Any]], title: str, x: str, 
     Args:
         path: PNG to write.
         rows: Rows of metrics.jsonl; a curve consists of the rows that have its name.
-        title: Of the picture.
         x: Name of the metric on the horizontal axis.
         panels: From top to bottom.
     """
@@ -99,7 +98,6 @@ def plot_bars(path: Path, title: str, x: str, panels: Sequence[Bars], same_scale
 
     Args:
         path: PNG to write.
-        title: Of the picture.
         x: What the bars measure.
         panels: From top to bottom.
         same_scale: Whether all panels measure the same.
@@ -122,7 +120,6 @@ def plot_points(path: Path, title: str, x: str, panels: Sequence[PointsPanel], b
 
     Args:
         path: PNG to write.
-        title: Of the picture.
         x: Label of the horizontal axis.
         panels: From top to bottom.
         bands: Whether intervals are drawn as bands, which suit many points, or as error bars with a tick at each point.
@@ -164,7 +161,6 @@ def plot_reliability(path: Path, curves: Mapping[str, Mapping[str, Sequence[floa
     Args:
         path: PNG to write.
         curves: By label, "predicted" and "observed" means of bins; bins without an event are left out.
-        title: Of the picture.
     """
     with _figure(path, title, "predicted probability", (6, 6), [1.0]) as (axes,):
         low = 1.0

@@ -71,7 +71,6 @@ def write_results(
 
     Args:
         folder: Run folder.
-        name: Of the files.
         header: What the JSON says before the policies: data, protocol, step.
         policies: Metrics by policy; those of the first have no prefix in the arrays, the others their policy's name.
         unit: What an episode is: "users" or "sessions".

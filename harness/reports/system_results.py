@@ -389,7 +389,6 @@ class System:
 
         Args:
             config: Where to write.
-            title: Of the report.
             found: All runs that it is about.
             lines: Markdown between title and end.
             table: The numbers, without what `data_facts` puts in front.

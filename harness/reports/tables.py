@@ -83,7 +83,6 @@ def write_report(folder: Path, name: str, lines: Sequence[str], table: Table, pi
 
     Args:
         folder: Created if need be.
-        name: Of the report.
         lines: Markdown.
         table: The numbers, unrounded.
         pictures: Names of files that were written there before.

@@ -134,7 +134,6 @@ def check_comparable(runs: Sequence[RunRecord], keys: Sequence[str], unless: Map
     """Checks that the results of runs can be compared.
 
     Args:
-        runs: The runs.
         keys: Dotted keys whose settings must agree; the checksum of the data must agree as well.
         unless: Advice by key, where there is more to do than to choose other runs.
 
@@ -160,7 +159,6 @@ def group_by_settings(runs: Sequence[RunRecord], ignored: Callable[[str], bool])
     """Groups runs that are equal apart from some settings, such as the seed.
 
     Args:
-        runs: The runs.
         ignored: Whether a dotted key may differ within a group.
 
     Returns:

@@ -286,7 +286,6 @@ def read_arrays(path: Path, names: Sequence[str] | Callable[[str], bool] | None)
     """Reads arrays of an .npz without pickles.
 
     Args:
-        path: The file.
         names: Names of the arrays, or a predicate on names; None reads all.
 
     Raises:

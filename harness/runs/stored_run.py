@@ -64,7 +64,6 @@ class StoredRunConfig:
 
         Args:
             agent: What the run trained.
-            seed: Of the run.
 
         Returns:
             Its step, the agent's state, and the suffix of its results' names: the newest one's have none, so that they

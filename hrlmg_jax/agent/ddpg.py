@@ -109,7 +109,6 @@ def td_targets(
     """Returns [B, M] y = r + discount * min_k Q'_k(s', f'(s')), with the primed actor and critics.
 
     Args:
-        networks: Of the level.
         target: Target parameters.
         batch: Transitions.
         embedding: [J, E] items.
@@ -130,7 +129,6 @@ def actor_critic_loss(
     heads' losses are summed, and so are the K critics'. The actor follows the first critic at its own proto-action.
 
     Args:
-        networks: Of the level.
         params: Its parameters, to differentiate.
         batch: Transitions.
         targets: [B, M] from `td_targets`, constants.
@@ -184,7 +182,6 @@ def descend_level(
     Many devices take each the gradient of their transitions.
 
     Args:
-        loss: Of all parameters.
         config: How the level learns.
         level: Before the step.
         batch: Transitions.

@@ -45,9 +45,7 @@ class HighLevel(ABC, Generic[Networks]):
 
         Args:
             actor: HActor's parameters.
-            observation: Of B sessions.
             embedding: [J, E] items.
-            table: The log.
         """
 
     def perturb(self, goals: jax.Array, key: jax.Array) -> jax.Array:

@@ -96,7 +96,6 @@ def make_learner(settings: Settings, env: SessionEnv, embedding_size: int) -> Le
     """Builds the learner that the settings ask for: which levels there are, and what the low level sees.
 
     Args:
-        settings: Of the agent.
         env: The simulator that it is trained in.
         embedding_size: E.
     """

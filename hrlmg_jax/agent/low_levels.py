@@ -57,7 +57,6 @@ class LowLevel(ABC):
 
         Args:
             params: Those of `deciding`.
-            situation: Of B sessions.
             key: Of the exploration; None decides greedily.
         """
 

@@ -35,7 +35,6 @@ class Memory:
         """Returns [B, K, E], a direction for each of `REMEMBERED`.
 
         Args:
-            table: The log.
             row: [B] int32 rows of it before which the sessions began.
             clicked: [B, N] int32 items clicked last.
             ordered: [B, N] int32 items ordered last.

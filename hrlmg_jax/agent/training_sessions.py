@@ -26,13 +26,9 @@ def begin_sessions(
     """Begins sessions at different steps, multiples of a period, so that they do not all end together.
 
     Args:
-        env: The simulator.
-        env_params: Its tables.
         policy: Plays them.
-        policy_params: Its parameters.
         number: B, sessions.
         period: c.
-        key: Of where in the log they begin.
     """
     episodes = begin(env, env_params, policy, policy_params, _draw_starts(key, number, env_params))
     phases = max(1, env.episode_length // period)

@@ -62,11 +62,7 @@ def collapse_at_the_end(rows: Sequence[Mapping[str, float]]) -> str | None:
 
 
 def collapse_warning(metrics: Mapping[str, float]) -> str | None:
-    """Returns a warning if a validation saw 90 % of the recommendations fall on fewer than 1 % of the items.
-
-    Args:
-        metrics: Of a validation.
-    """
+    """Returns a warning if a validation saw 90 % of the recommendations fall on fewer than 1 % of the items."""
     used, at_a_step = metrics["validation_items_used"], metrics["validation_items_used_at_a_step"]
     if min(used, at_a_step) >= TOO_FEW:
         return None

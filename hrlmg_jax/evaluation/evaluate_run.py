@@ -42,11 +42,8 @@ class Comparison:
         """Tests one agent, prints the tables and writes `online` and `offline` (.json, .npz) into its run folder.
 
         Args:
-            tested: The agent.
-            seed: Of its run.
             folder: Run folder.
             step: Training steps that it has had.
-            suffix: Of the files' names.
 
         Returns:
             Metrics of the online test by policy.

@@ -111,7 +111,6 @@ def rank_by_score(sessions: LoggedSessions, score: np.ndarray) -> OfflineTest:
     """Ranks every session by fixed scores.
 
     Args:
-        sessions: The sessions.
         score: [S, L] score of each item, higher first; ties keep the logged order.
     """
     order = np.argsort(np.where(sessions.items >= 0, -score, np.inf), axis=1, kind="stable")
@@ -124,7 +123,6 @@ def rank_by_list(ranking: np.ndarray, num_items: int, sessions: LoggedSessions) 
     Args:
         ranking: [I] items, best first.
         num_items: J, items that occur in the log; those that are not in the list come last.
-        sessions: The sessions.
     """
     rank = np.full(num_items, len(ranking))
     rank[ranking] = np.arange(len(ranking))
@@ -143,10 +141,7 @@ def rerank(problem: Problem, policy: Policy, params: Any, sessions: LoggedSessio
     which the histories then tell the policy.
 
     Args:
-        problem: The log.
         policy: Decides.
-        params: Its parameters.
-        sessions: The sessions.
         at_a_time: Sessions at a time, which bounds memory.
     """
     items = np.full(sessions.items.shape, _PADDING, np.int32)

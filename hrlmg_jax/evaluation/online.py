@@ -73,7 +73,6 @@ def make_player(env: SessionEnv, env_params: SessionParams, at_a_time: int) -> C
     The users' randomness is the same for all policies and runs.
 
     Args:
-        env: The environment.
         env_params: Its tables: one session from each row.
         at_a_time: Sessions at a time, which bounds memory.
     """

@@ -76,7 +76,6 @@ def ranking_table(results: Sequence[MethodResult], metrics: Mapping[str, str], d
     """Returns a Markdown table of methods by descending mean of the first metric.
 
     Args:
-        results: Of one test.
         metrics: To show, with their names for people.
         digits: After the decimal point.
     """

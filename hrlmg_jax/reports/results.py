@@ -143,7 +143,6 @@ def comparable_runs(config: RunsConfig, same: Sequence[str]) -> RunsFound:
     """Finds the runs of a report, which must be about one log, its split, its users and their simulator.
 
     Args:
-        config: Of the report.
         same: More settings, in dots, that must agree: those of the test.
 
     Raises:

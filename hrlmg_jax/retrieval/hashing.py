@@ -96,7 +96,6 @@ def draw_planes(
     """Returns [E, bits] float32 random normals of hyperplanes.
 
     Args:
-        generator: Of random numbers.
         directions: [E, E] orthonormal columns, in the leading `table_bits` of which the first `table_bits` normals are
             to lie; None for anywhere.
         size: E.
@@ -159,7 +158,6 @@ def find_candidates(query: jax.Array, table: HashTable, number: int) -> tuple[ja
 
     Args:
         query: [E] of any length.
-        table: The codes.
         number: S, how many to return at least; all that are looked at if these are fewer.
 
     Returns:
@@ -201,7 +199,6 @@ def look_up(margin: jax.Array, table: HashTable, number: int) -> tuple[jax.Array
 
     Args:
         margin: [32 W] signed distances of the query to the hyperplanes.
-        table: The codes.
         number: N.
     """
     bucket = probed_buckets(margin, table.flips)

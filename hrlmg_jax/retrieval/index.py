@@ -86,8 +86,6 @@ def nearest_item(query: jax.Array, observation: SessionObservation, index: ItemI
 
     Args:
         query: [B, E] proto-actions; their length plays no part.
-        observation: Of B sessions.
-        index: The items.
     """
     candidates = observation.candidates
     if candidates is None and index.neighbours is not None:
@@ -108,8 +106,6 @@ def rank_nearest(
 
     Args:
         query: [B, E] proto-actions.
-        observation: Of B sessions.
-        index: The items.
         k: How many.
         available: [I] or [B, I] bool, items that may be recommended.
     """
@@ -134,7 +130,6 @@ def nearest_items(query: jax.Array, index: ItemIndex, number: int, recommended: 
 
     Args:
         query: [B, E] of any length.
-        index: The items.
         number: K, at most as many as there are, those in `recommended` not counted.
         recommended: [B, T] int32 items to leave out, all different, -1 = none.
     """
@@ -225,7 +220,6 @@ def _best_of_shortlist(
         items: [S] int32 to choose from; an item may come once from each table.
         counts: [S] which of them count.
         recommended: [T] int32 items to leave out.
-        index: The items.
         number: K.
     """
     taken = jnp.any(items[:, None] == recommended, -1)

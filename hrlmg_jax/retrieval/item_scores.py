@@ -36,9 +36,7 @@ def best_scored_item(scores: ItemScores, num_items: int, observation: SessionObs
     Where the observation lists candidates (a logged session), one of them; else one of the whole catalogue.
 
     Args:
-        scores: Of all items.
         num_items: I, the first of them can be recommended.
-        observation: Of B sessions.
     """
     if observation.candidates is not None:
         of_candidates = scores.items[jnp.maximum(observation.candidates, 0)]
@@ -57,8 +55,6 @@ def rank_scored_items(scores: ItemScores, observation: SessionObservation, k: in
     """Returns the k items of the highest scores; see `best_scored_item`, which takes the first of them.
 
     Args:
-        scores: Of all items.
-        observation: Of B sessions.
         k: How many.
         available: [I] or [B, I] bool, items that may be recommended, I <= J.
     """

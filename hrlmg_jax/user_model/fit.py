@@ -67,7 +67,6 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
 
     Args:
         config: Settings.
-        data: The log.
         embedding: [J, E] item embeddings.
         folder: Of the fit's metrics and checkpoints, from which it continues.
 

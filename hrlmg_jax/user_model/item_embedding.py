@@ -41,9 +41,7 @@ def embed_items(config: EmbeddingConfig, log: EventLog, rows: np.ndarray, seed: 
 
     Args:
         config: Weights and size.
-        log: The log.
         rows: [r] its training rows; nothing else is looked at.
-        seed: Of the randomised factorisation.
 
     Returns:
         [J, E] float32 of unit norm. Items without training rows (that have a weight) get the mean direction; where the

@@ -71,7 +71,6 @@ def obtain_simulator(
     Args:
         config: Settings.
         values: The same as plain values, for the folder's record.
-        data: The log.
         copy_to: A run folder that shall hold a copy, so that the run does not need the original any more.
 
     Raises:

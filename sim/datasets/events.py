@@ -224,7 +224,6 @@ def log_statistics(log: EventLog, is_test: np.ndarray) -> dict[str, Any]:
     """Returns the statistics of the paper's Table 1 and more, as JSON values.
 
     Args:
-        log: The log.
         is_test: [S] bool, the sessions for testing.
 
     Returns:

@@ -114,7 +114,6 @@ def recommend(
     ranking, and this one if the caller does not allow the item, are empty (-1).
 
     Args:
-        policy: The policy.
         params: Parameters of the policy.
         carry: The policy's memory of B episodes.
         observation: Observations of B episodes.

@@ -110,7 +110,6 @@ def rollout(
     """Plays one episode from each of the given starts.
 
     Args:
-        env: The environment.
         env_params: Parameters of the environment.
         policy: The policy, which acts on the whole batch at once.
         policy_params: Parameters of the policy.

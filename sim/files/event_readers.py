@@ -220,7 +220,6 @@ class _Rows:
         """Returns a column of times in "seconds" or "milliseconds" since 1970 as integers of that unit.
 
         Args:
-            column: The column.
             unit: The unit of its numbers.
             otherwise: Advice if the column contains something else; empty: to correct the file.
         """
@@ -256,7 +255,6 @@ def _read_rows(
     """Yields columns of a CSV or TSV file as strings, exactly as written, chunk by chunk.
 
     Args:
-        source: The file.
         names: Names of the columns to read, without repetitions.
         limits: Limits on the size of unpacked files.
         separator: One character; None: by the file's extension.

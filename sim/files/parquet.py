@@ -30,7 +30,6 @@ def read_parquet_columns(path: Path, names: Sequence[str], keys: str) -> pl.Data
     """Reads columns of a Parquet file.
 
     Args:
-        path: The file.
         names: Names of the columns, without repetitions.
         keys: The settings that name them, for messages.
 

@@ -179,7 +179,6 @@ def select_events(log: EventLog, kept: np.ndarray) -> EventLog:
     """Returns the log restricted to some rows, with users, items and sessions renumbered.
 
     Args:
-        log: The log.
         kept: [n] bool, the rows to keep.
 
     Raises:

@@ -82,7 +82,6 @@ def _draw_items(
     Rejected draws are repeated, so that accepted ones follow the popularities exactly.
 
     Args:
-        log: The log.
         host: [K] row before which each skip is placed.
         cumulative: [I] cumulative probabilities of the items.
         touched: Ascending pairs (user, item) of at least the users concerned.

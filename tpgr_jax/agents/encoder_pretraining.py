@@ -41,7 +41,6 @@ def pretrain_encoder(
         users: [n] training users.
         steps: Updates.
         episodes: Episodes per update.
-        seed: Of the episodes.
 
     Returns:
         The parameters and the loss of each update.

@@ -200,7 +200,6 @@ class Reinforce:
 
         Args:
             network: The policy's parameters, to differentiate.
-            tree: The tree.
             trajectory: [T, B] episodes sampled from it.
             advantage: [T, B] (standardised) returns, constants.
             steps: [n] time steps that the sum runs over (None = all of them), for `per_timestep` only one.

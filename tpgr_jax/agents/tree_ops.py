@@ -126,8 +126,6 @@ def available_items(tables: TreeTables, level: int, node: jax.Array, past_leaves
     """Returns [S, C] int32 items below each child of a node that were not recommended yet.
 
     Args:
-        tables: The tree.
-        level: Of the nodes.
         node: [S] int32 index of each node within its level.
         past_leaves: [S, T] int32 leaves recommended so far, `NO_LEAF` where there is none. Where the tables have sizes
             of each of B episodes, the samples are S / B consecutive ones of each.
@@ -173,7 +171,6 @@ def allowed_only(tables: TreeTables, available: jax.Array, recommended: jax.Arra
     """Restricts a tree to the items that a caller allows.
 
     Args:
-        tables: The tree.
         available: [I] or [B, I] bool, the items allowed.
         recommended: [B, T] int32 items recommended so far, -1 where there is none.
 

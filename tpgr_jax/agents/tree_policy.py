@@ -206,7 +206,6 @@ class TreePolicy:
 
         Args:
             params: With the tables of what is allowed.
-            level: Of the nodes.
             state: [B, F].
             past_leaves: [B, T].
             node: [B] where to look.

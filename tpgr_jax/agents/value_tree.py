@@ -170,7 +170,6 @@ class ValueTree:
 
         Args:
             learned: Parameters.
-            fitted: The model.
             leaf_items: [C^D] item of each leaf slot, -1 = empty.
         """
         # The deepest heads: rows of loadings and mean for the reward, then for a positive answer.
@@ -296,7 +295,6 @@ class ValueTree:
 
         Args:
             params: Parameters.
-            state: Of S users.
             past_leaves: [S, T] leaves recommended so far.
             width: Of the beam, b where the levels are wide enough; None for the configured one.
             allowed: A caller's mask of items, see `allowed_only`; None for all.
@@ -333,7 +331,6 @@ class ValueTree:
 
         Args:
             params: Parameters.
-            state: Of the users.
             node: Nodes, none of them twice for a user: a recommended item is looked for once.
             past_leaves: [S, T] leaf slots that may not be taken again.
         """
@@ -407,7 +404,6 @@ def make_value_tree(config: ValueTreeConfig, tree: ItemTree, episode_length: int
     """Builds the policy for a regular tree.
 
     Args:
-        config: Its parts.
         tree: Its shape decides the networks' sizes; where its items are, the policy reads from its parameters.
         episode_length: T.
         alpha: Weight of the sequential reward.

@@ -75,7 +75,6 @@ def fit_greedy_svd(
         data: Ratings of all users.
         train_users: [n] users to learn from, ascending.
         reward_of_code: [V + 1] empirical reward of each rating code.
-        seed: Of the factorisation.
 
     Raises:
         UserError: More factors of rewards than items.

@@ -91,7 +91,6 @@ def item_features(
         data: Ratings of all users.
         train_users: [n] users to learn from, ascending.
         rewards: [n, I] their empirical rewards.
-        seed: Of the factorisation.
 
     Raises:
         UserError: More factors of rewards than items.
@@ -115,7 +114,6 @@ def fit_linear_ucb(
         data: Ratings of all users.
         train_users: [n] users to learn from, ascending.
         reward_of_code: [V + 1] empirical reward of each rating code.
-        seed: Of the features.
 
     Raises:
         UserError: More factors of rewards than items.

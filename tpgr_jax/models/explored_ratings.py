@@ -32,7 +32,6 @@ def explore_ratings(
     Args:
         users: [n] whom to ask; row u of the result is users[u].
         episodes_per_user: How often.
-        seed: Of the recommendations.
     """
     # Random episodes, as many at a time as fit one compiled program.
     policy = random_policy(env.num_items)

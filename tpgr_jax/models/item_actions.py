@@ -33,7 +33,6 @@ def action_vectors(
         data: Ratings.
         users: [n] training users, ascending.
         reward_of_code: [V + 1] empirical reward of each rating code.
-        seed: Of the factorisation.
     """
     if config.vectors == "svd":
         vectors = reward_vectors(data, users, reward_of_code, config.vector_size)

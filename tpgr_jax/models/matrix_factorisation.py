@@ -29,7 +29,6 @@ def factorise(data: RatingData, users: np.ndarray, size: int, epochs: int, seed:
         users: [n] (training) users, ascending.
         size: Factors K >= 0.
         epochs: How often each rating is drawn on average.
-        seed: Of initialisation and batches.
 
     Returns:
         "mean" scalar, "user_bias" [n], "item_bias" [I], "user_factors" [n, K], "item_factors" [I, K], in units of the

@@ -59,7 +59,6 @@ def principal_axes(
         rewards: [n, I] rewards.
         size: K <= I, how many.
         centred: Whether to subtract each item's mean over users: moments are covariances, else mean products.
-        seed: Of the iteration's start.
 
     Returns:
         [K] eigenvalues, largest first, none negative; [I, K] orthonormal eigenvectors, float64.

@@ -92,7 +92,6 @@ def pack(rows: jax.Array, plan: TilePlan, each: int = 1) -> jax.Array:
     """Lays [R, F] rows out as [tiles, P, F]; padding is zero. Inverse of `unpack` (`each` = 1), and its transpose.
 
     Args:
-        rows: The rows.
         plan: For S = R * each samples.
         each: Samples that share a row: those of row r are r * each, r * each + 1, ...
     """

@@ -52,7 +52,6 @@ def star(result: MethodResult, results: Sequence[MethodResult], metric: str) -> 
     It is on the values of users, those of all seeds pooled, so that a user counts once for every seed.
 
     Args:
-        result: Of any method.
         results: All results.
         metric: One of `TEST.metrics`.
 

@@ -51,7 +51,6 @@ def stored_item_tree(config: TreeConfig, data: RatingData, users: np.ndarray, fo
         config: Which tree.
         data: Ratings.
         users: [n] training users, ascending.
-        folder: Of the run.
 
     Raises:
         UserError: The saved tree is damaged or of another catalogue.
