@@ -29,7 +29,7 @@ class Settings(AgentSettings):
 
     @property
     def on_a_tree(self) -> bool:
-        """It is."""
+        """True: it decides along the run's item tree."""
         return True
 
     @property
