@@ -35,6 +35,8 @@ def load_module(path: str, key: str, names: Sequence[str]) -> Any:
             where=key,
             do="Install its package, start in the folder that holds it, or add that folder to PYTHONPATH.",
         ) from None
+    except (ValueError, AssertionError) as error:  # pydantic would take these for what is wrong with the setting
+        raise RuntimeError(f"the module {path}, which {key} names, raised {error!r} while it was imported") from error
     if missing := [name for name in names if not hasattr(module, name)]:
         raise UserError(
             f"{path} does not define {' and '.join(missing)}",

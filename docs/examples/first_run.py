@@ -26,7 +26,7 @@ for row in rows:
     if "test_reward" in row:
         print(f"after {row['episodes']:,} episodes: reward {row['test_reward']:.3f} on the test users")
 
-# %%
+# %% How good it is
 # `eval.json` has the four metrics of the paper with 95 % intervals, beside three simple policies on the same users.
 with open("outputs/first_run/eval.json") as file:
     evaluation = json.load(file)

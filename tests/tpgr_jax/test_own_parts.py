@@ -76,6 +76,14 @@ def test_the_statistics_of_the_data_set(folder, command_environment):
     assert (json.loads(printed.stdout)["users"], json.loads(printed.stdout)["items"]) == (60, 20)
 
 
+def test_an_error_of_ones_own_module_is_not_taken_for_a_wrong_setting(tmp_path, monkeypatch):
+    (tmp_path / "of_a_user.py").write_text("raise ValueError('boom')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RuntimeError, match="of_a_user") as caught:
+        read_settings(RunConfig, composed_values("train", ["+agent.module=of_a_user"]))
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
 @pytest.mark.parametrize(
     ("override", "parts"),
     [
