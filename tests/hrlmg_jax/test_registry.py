@@ -33,7 +33,7 @@ def test_any_other_name_is_of_an_agent_that_learns():
         ("+agent.module=there_is_no_such", ["agent.module", "cannot be imported"]),
         ("+agent.module=json", ["agent.module", "Settings and build"]),
         ("agent.name=' '", ["agent.name is empty"]),
-        ("agent.name=best_rate", ["best_rate", "opponent"]),
+        ("agent.name=best_rate", ["best_rate", "the name of a baseline"]),
         ("+agent.goals.internal_weight=0.2", ["unknown key", "called agent.goals.intrinsic_weight now"]),
     ],
 )
