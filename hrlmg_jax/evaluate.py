@@ -9,8 +9,8 @@ from omegaconf import DictConfig
 
 from harness.command import hydra_command, run_command
 from harness.compilation_cache import keep_compiled_programs
-from harness.runs.stored_run import StoredRunConfig
 from harness.settings import read_settings
+from harness.training.stored_run import StoredRunConfig
 from hrlmg_jax.evaluation.evaluate_run import Comparison
 from hrlmg_jax.problem import load_data, make_problem, origin_of
 from hrlmg_jax.registry import build_method

@@ -11,8 +11,8 @@ from harness.command import hydra_command, run_command
 from harness.compilation_cache import keep_compiled_programs
 from harness.devices import DevicesConfig, cores_as_devices
 from harness.runs.run_folder import RunFolder
-from harness.runs.stored_run import StoredRunConfig
 from harness.settings import Count, CountOrZero, read_settings
+from harness.training.stored_run import StoredRunConfig
 from tpgr_jax.evaluation import USERS_PER_BATCH, evaluate_method, format_table, write_evaluation
 from tpgr_jax.problem import Problem, make_problem, origin_of
 from tpgr_jax.settings import RunConfig, devices_of, make_method
