@@ -1,6 +1,6 @@
 """Feeds damaged files to every reader and impossible values to every setting, and counts what comes of it.
 
-`python tests/bad_input.py [--cases 400]` runs so many cases for each layout of files. A file has to be refused with one
+`PYTHONPATH=. python tests/bad_input.py [--cases 400]` runs so many cases for each layout of files. A file has to be refused with one
 message that names it, or be read as an independent parser of plain Python reads it, row for row; nothing else. The
 tests run the same with fewer cases.
 """
@@ -34,8 +34,8 @@ from harness.settings import read_settings
 from hrlmg_jax import settings as hrlmg_settings
 from sim.files.event_readers import EventLayout, read_events
 from sim.files.rating_readers import read_ratings
+from sim.files.rows import TableLayout
 from sim.files.sources import SizeLimits, Source
-from sim.files.text_table import TableLayout
 from sim.tables.ratings import build_rating_data
 from tpgr_jax import settings as tpgr_settings
 
@@ -98,6 +98,28 @@ def _name(text: str, size: int) -> str:
     return text
 
 
+def _ids(texts: list[str]) -> list[str]:
+    """Returns the ids of a column: 7.0 is 7 where all of them are whole numbers."""
+    for text in texts:
+        beyond = re.fullmatch(r"-?([0-9]{16,})\.0+", text, re.ASCII)
+        if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?[eE]\+[0-9]+", text, re.ASCII) or (beyond and int(beyond[1]) > 2**53):
+            raise ValueError("digits of an id are lost")
+    shortened = {
+        text: text.partition(".")[0] for text in texts if re.fullmatch(r"(0|-?[1-9][0-9]*)\.0+", text, re.ASCII)
+    }
+    if all(re.fullmatch(r"(0|-?[1-9][0-9]*)", shortened.get(text, text), re.ASCII) for text in texts):
+        return [shortened.get(text, text) for text in texts]
+    if set(shortened.values()) & set(texts):
+        raise ValueError("7 and 7.0 among words")
+    return texts
+
+
+def _with_ids(rows: list[Row]) -> list[Row]:
+    """Returns rows that begin with a user and an item, with their ids."""
+    users, items, *others = map(list, zip(*rows, strict=True))
+    return list(zip(_ids(users), _ids(items), *others, strict=True))
+
+
 def _split(line: str, separator: str, number: int) -> list[str]:
     parts = next(csv.reader([line], delimiter=separator, strict=True)) if '"' in line else line.split(separator)
     if len(parts) != number:
@@ -152,9 +174,11 @@ def _parse_table(files: Files, separator: str, names: list[str]) -> list[Row]:
     (data,) = files.values()
     rows: list[Row] = []
     for user, item, rating, *time in _columns(data, separator, names):
-        ids = (_name(user, len(user)), _name(item, len(item)))
-        rows.append((*ids, _decimal(rating), *map(_whole, time)))
-    return rows
+        ids = (_name(user, len(user.encode())), _name(item, len(item.encode())))
+        rows.append((*ids, _decimal(rating), *map(_seconds, time)))
+        if not all(0 <= seconds < 253_402_300_800 for seconds in rows[-1][3:]):
+            raise ValueError("time")
+    return _with_ids(rows)
 
 
 def _parse_events(files: Files, time_of: Callable[[str], int]) -> list[Row]:
@@ -168,7 +192,7 @@ def _parse_events(files: Files, time_of: Callable[[str], int]) -> list[Row]:
             rows.append((*row[:3], _CODES[row[3]]))
     if not rows:
         raise ValueError("no events")
-    return rows
+    return _with_ids(rows)
 
 
 def _seconds(text: str) -> int:
@@ -180,10 +204,15 @@ def _milliseconds(text: str) -> int:
 
 
 def _moment(text: str) -> int:
-    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}:\d{2}(\.\d+)?( ?UTC|Z)?)?", text, re.ASCII):
+    form = r"(\d{4}-\d\d-\d\d)(?:[ T](\d\d:\d\d)(?:(:\d\d)(\.\d+)?)?(?: ?(?:UTC|Z|([+-])(\d\d):?(\d\d)))?)?"
+    if (parts := re.fullmatch(form, text, re.ASCII)) is None:
         raise ValueError("time")
-    moment = datetime.datetime.fromisoformat(text[:19]).replace(tzinfo=datetime.UTC)
-    return round(moment.timestamp())
+    date, clock, second, _, sign, hours, minutes = parts.groups()
+    moment = datetime.datetime.fromisoformat(f"{date} {clock or '00:00'}{second or ''}").replace(tzinfo=datetime.UTC)
+    offset = datetime.timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+    if offset.seconds // 60 != int(hours or 0) * 60 + int(minutes or 0) or int(minutes or 0) > 59:
+        raise ValueError("offset")
+    return round((moment - (-offset if sign == "-" else offset)).timestamp())
 
 
 def _parse_diginetica(files: Files) -> list[Row]:
@@ -210,7 +239,7 @@ def _parse_diginetica(files: Files) -> list[Row]:
             rows.append((person, item, time + _milliseconds(offset), code, session))
     if not rows:
         raise ValueError("no events")
-    return rows
+    return _with_ids(rows)
 
 
 _ORDER_FLAGS = ("is_like", "is_follow")
@@ -226,7 +255,7 @@ def _parse_kuairand(files: Files) -> list[Row]:
             if not 0 <= _seconds(time) < 253_402_300_800_000 or not {*flags} <= {"0", "1"}:
                 raise ValueError("time or flag")
             rows.append((*ids, _seconds(time), 2 if "1" in flags[1:] else int(flags[0])))
-    return [(*ids, time // 1000, code) for *ids, time, code in sorted(rows, key=lambda row: row[2])]
+    return _with_ids([(*ids, time // 1000, code) for *ids, time, code in sorted(rows, key=lambda row: row[2])])
 
 
 # What the program reads
@@ -371,7 +400,7 @@ LAYOUTS = {
     "netflix": Layout(_netflix, _ratings("netflix"), _parse_netflix, ","),
     "table, comma, time": Layout(
         _table(",", _TABLE),
-        _ratings("table", TableLayout("who", "what", "stars", "when")),
+        _ratings("table", TableLayout("who", "what", "stars", "when", time_format="seconds")),
         lambda files: _parse_table(files, ",", ["who", "what", "stars", "when"]),
         ",",
     ),
@@ -391,7 +420,9 @@ LAYOUTS = {
         ",",
     ),
     "events, text": Layout(
-        _event_table(_dates | st.sampled_from(["2016-01-31 23:59:02", "2016-01-31T23:59:02.999Z"])),
+        _event_table(
+            _dates | st.sampled_from(["2016-01-31 23:59:02", "2016-01-31T23:59:02.999Z", "2016-01-31 23:59+05:30"])
+        ),
         _log("events_table", "text"),
         lambda files: _parse_events(files, _moment),
         ",",
@@ -408,7 +439,22 @@ LAYOUTS = {
 _ODD = (
     *("", " ", "nan", "-1", "0", "+3", " 4", "4 ", "1e3", "1e999", "0x10", "1_000", "٣", "NULL", "3,5", "-0", "inf"),
     *("99999999999999999999", "9223372036854775807", "2016-02-30", "2016-1-1", "=1+1", "'", '"', '"a', '"a""b"'),
-    *("0001-01-01", "9999-12-31", "2016-01-31 25:00:00", "5.0", "5.", ".5", "x" * 300, "ß" * 200, "\ufeff3", "\u2028"),
+    *(
+        "0001-01-01",
+        "9999-12-31",
+        "2016-01-31 25:00:00",
+        "7.0",
+        "1.5E+18",
+        "9007199254740993.0",
+        "2016-01-31 23:59-25:00",
+        "5.0",
+        "5.",
+        ".5",
+        "x" * 300,
+        "ß" * 200,
+        "\ufeff3",
+        "\u2028",
+    ),
 )
 _BYTES = (
     b"\0",

@@ -22,10 +22,10 @@ from sim.files.event_readers import (
     EventLayout,
     FeedbackChoice,
     OrderProxy,
-    TimeFormat,
     read_events,
 )
 from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, describe_sources, fingerprint
+from sim.files.rows import TimeFormat
 from sim.files.sources import Source, checksum
 from sim.tables.events import CLICK, ORDER, SKIP, EventLog, FeedbackName, build_event_log, select_events
 from sim.tables.skip_sampling import SKIP_SAMPLER_VERSION, add_sampled_skips

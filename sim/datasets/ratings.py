@@ -18,8 +18,8 @@ from sim.files.cache import cached, notice
 from sim.files.download import DownloadError, check_address, check_checksum, download
 from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, describe_sources, fingerprint
 from sim.files.rating_readers import PARSER_VERSION, READERS, read_ratings
+from sim.files.rows import TableLayout, TimeFormat
 from sim.files.sources import Source, checksum
-from sim.files.text_table import TableLayout
 from sim.tables.ratings import RatingData, build_rating_data
 
 SyntheticSize = Literal["tiny", "small", "movielens_1m", "movielens_10m", "netflix"]
@@ -67,6 +67,8 @@ class DataConfig(FilesConfig):
     ] = "ratings"
     validation: bool = False
     module: str | None = None
+    column_names: list[str] = dataclasses.field(default_factory=list)
+    time_format: TimeFormat = "auto"
 
     def __post_init__(self) -> None:
         """Checks settings against each other, and the reader's name."""
@@ -115,6 +117,8 @@ class DataConfig(FilesConfig):
             rating_column=self.rating_column or "",
             timestamp_column=self.timestamp_column or None,
             separator=self.separator_character,
+            header=self.column_names,
+            time_format=self.time_format,
         )
 
 

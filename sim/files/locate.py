@@ -143,7 +143,9 @@ def fingerprint(source: Source) -> list[Any]:
         status = source.path.stat()
     except OSError:
         return [str(source.path), source.member]
-    return [str(source.path.resolve()), source.member, status.st_size, status.st_mtime_ns]
+    # The time of change and the inode tell a replacement of the same size whose time was set back.
+    changed = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    return [str(source.path.resolve()), source.member, *changed]
 
 
 def describe_sources(sources: list[Source]) -> str:

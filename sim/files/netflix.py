@@ -17,7 +17,6 @@ from sim.files.text_table import (
     careful_lines,
     check_field_count,
     compact,
-    parse_distinct,
     parse_integer,
     read_csv,
 )
@@ -88,9 +87,14 @@ def _parse_chunk(data: bytes, parts: _NetflixParts) -> bool:
     movie = pl.when(is_movie).then("id").forward_fill().fill_null(before).alias("movie")
     table = table.with_columns(movie)
     rows = table.filter(is_rating)
-    seconds = parse_distinct(rows["date"], _seconds_of, pl.Int64)
-    if seconds is None or rows["movie"].null_count():
+    dates = rows["date"].unique()
+    try:
+        seconds_of_date = pl.Series(map(_seconds_of, dates.to_list()), dtype=pl.Int64)
+    except BadLineError:
         return False
+    if rows["movie"].null_count():
+        return False
+    seconds = rows["date"].replace_strict(dates, seconds_of_date).to_numpy()
     parts.add(rows["id"].to_numpy(), rows["movie"].to_numpy(), rows["rating"].to_numpy(), seconds)
     parts.movie = int(table["movie"][-1])
     return True

@@ -53,23 +53,6 @@ class Columns:
     timestamps: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
-class TableLayout:
-    """Column names of a generic table. Timestamp None: no such column; separator None: by the file's extension."""
-
-    user_column: str = "user"
-    item_column: str = "item"
-    rating_column: str = "rating"
-    timestamp_column: str | None = None
-    separator: str | None = None
-
-    @property
-    def names(self) -> list[str]:
-        """The columns to read: user, item, rating and, unless None, timestamp."""
-        names = [self.user_column, self.item_column, self.rating_column]
-        return names if self.timestamp_column is None else [*names, self.timestamp_column]
-
-
 class BadLineError(ValueError):
     """What is wrong with a line; readers turn it into a UserError."""
 
@@ -108,12 +91,30 @@ def parse_file(source: Source, parser: LineParser[Part], limits: SizeLimits) -> 
         body = _without_header(chunk, source, parser)
         if body.data:
             part = parser.parse_chunk(body.data)
-            if part is None:
-                part = parser.collect(list(careful_lines(body, source, parser.parse_line, parser.expected)))
-            yield body, part
+            if part is not None:
+                yield body, part
+            else:
+                yield from _parse_carefully(body, source, parser)
             nothing = False
     if nothing:
         raise UserError("holds a header but no rows", where=str(source), do="Get a complete copy of the file.")
+
+
+def _parse_carefully(body: Chunk, source: Source, parser: LineParser[Part]) -> Iterator[tuple[Chunk, Part]]:
+    """Yields the chunk with its columns; of a chunk with a malformed line, the rows before it, then its error.
+
+    So a value that turns out to be wrong further up is named instead.
+    """
+    rows: list[list[Any]] = []
+    problem = None
+    try:
+        rows.extend(careful_lines(body, source, parser.parse_line, parser.expected))
+    except UserError as error:
+        problem = error
+    if rows:
+        yield body, parser.collect(rows)
+    if problem is not None:
+        raise problem
 
 
 def _without_header(chunk: Chunk, source: Source, parser: LineParser[Any]) -> Chunk:
@@ -169,13 +170,6 @@ def _decode(line: bytes) -> str:
     return text
 
 
-def concatenate(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Concatenates the parts of a column; if any part is of strings, integers become strings (in canonical form)."""
-    if len({part.dtype.kind for part in parts}) > 1:
-        parts = [part if part.dtype.kind == "U" else part.astype(str) for part in parts]
-    return np.concatenate(parts)
-
-
 def compact(column: np.ndarray) -> np.ndarray:
     """Returns integers as int32 if they fit."""
     fits = len(column) == 0 or (column.min() >= -(2**31) and column.max() < 2**31)
@@ -204,15 +198,6 @@ def parse_number(text: str, what: str) -> float:
     return value
 
 
-def parse_identifier(text: str, what: str) -> str:
-    """Returns an id as it is written; raises BadLineError if it is empty or too long."""
-    if not text:
-        raise BadLineError(f"{what} is missing")
-    if len(text) > MAX_ID_CHARACTERS:
-        raise BadLineError(f"{what} is longer than {MAX_ID_CHARACTERS} characters")
-    return text
-
-
 def check_field_count(parts: Sequence[str], count: int) -> None:
     """Raises BadLineError unless a line has `count` fields."""
     if len(parts) != count:
@@ -229,7 +214,7 @@ def read_csv(data: bytes, separator: str, schema: dict[str, Any]) -> Any:
         return None
 
 
-class NamedColumns(LineParser[Part]):
+class TextTable(LineParser["pl.DataFrame"]):
     """CSV or TSV with named columns: by its first line, or as given for a file without a header."""
 
     def __init__(self, source: Source, names: Sequence[str], separator: str | None, header: Sequence[str] = ()) -> None:
@@ -256,8 +241,8 @@ class NamedColumns(LineParser[Part]):
         self.column_indices = [header.index(name) for name in self.names]
         return not self.given_header
 
-    def texts_of_chunk(self, data: bytes) -> list[pl.Series] | None:
-        """Returns the columns as strings (null if empty), or None if anything is unusual."""
+    def parse_chunk(self, data: bytes) -> pl.DataFrame | None:
+        """See LineParser; values are as written, empty ones empty strings."""
         import polars as pl
 
         lines = data.count(b"\n")
@@ -267,38 +252,13 @@ class NamedColumns(LineParser[Part]):
         table = read_csv(data, self.separator, {str(index): pl.String for index in range(self.num_columns)})
         if table is None or table.height != lines:
             return None
-        return [table[str(index)] for index in self.column_indices]
-
-    def texts_of_line(self, line: str) -> list[str]:
-        """Returns the values of one line.
-
-        Raises:
-            BadLineError: The line is malformed.
-        """
-        parts = self._split(line)
-        check_field_count(parts, self.num_columns)
-        return [parts[index] for index in self.column_indices]
-
-    def _split(self, line: str) -> list[str]:
-        if '"' not in line:
-            return line.split(self.separator)
-        try:
-            return next(csv.reader([line], delimiter=self.separator, strict=True))
-        except csv.Error as error:
-            raise BadLineError(f"wrongly quoted ({error})") from None
-
-
-class TextTable(NamedColumns["pl.DataFrame"]):
-    """A table whose values are read as written."""
-
-    def parse_chunk(self, data: bytes) -> pl.DataFrame | None:
-        """See LineParser; empty values are empty strings."""
-        columns = self.texts_of_chunk(data)
-        return None if columns is None else self._frame(columns)
+        return self._frame([table[str(index)] for index in self.column_indices])
 
     def parse_line(self, line: str) -> list[Any]:
         """See LineParser."""
-        return self.texts_of_line(line)
+        parts = self._split(line)
+        check_field_count(parts, self.num_columns)
+        return [parts[index] for index in self.column_indices]
 
     def collect(self, rows: list[list[Any]]) -> pl.DataFrame:
         """See LineParser."""
@@ -309,6 +269,14 @@ class TextTable(NamedColumns["pl.DataFrame"]):
 
         texts = dict(zip(self.names, columns, strict=True))
         return pl.DataFrame(texts, schema=dict.fromkeys(self.names, pl.String)).fill_null("")
+
+    def _split(self, line: str) -> list[str]:
+        if '"' not in line:
+            return line.split(self.separator)
+        try:
+            return next(csv.reader([line], delimiter=self.separator, strict=True))
+        except csv.Error as error:
+            raise BadLineError(f"wrongly quoted ({error})") from None
 
 
 def _separator_by_ending(source: Source) -> str:
@@ -328,36 +296,3 @@ def _is_utf8(data: bytes) -> bool:
         return data.isascii() or bool(data.decode("utf-8"))
     except UnicodeDecodeError:
         return False
-
-
-def identifiers(column: pl.Series) -> np.ndarray:
-    """Returns a Polars string column as integers if every text is exactly how its integer is written."""
-    import polars as pl
-
-    numbers = column.cast(pl.Int64, strict=False)
-    if not numbers.null_count() and bool((numbers.cast(pl.String) == column).all()):
-        return compact(numbers.to_numpy())
-    return column.to_numpy().astype(str)
-
-
-def parse_distinct(
-    column: pl.Series, parse: Callable[[str], float], dtype: type[pl.Int64 | pl.Float64]
-) -> np.ndarray | None:
-    """Parses each distinct text of a column once, by the rules of the careful path.
-
-    Args:
-        column: [R] texts.
-        parse: Returns the value of one text, or raises BadLineError.
-        dtype: Type of the values.
-
-    Returns:
-        [R] values, or None if a text is malformed.
-    """
-    import polars as pl
-
-    distinct = column.unique()
-    try:
-        values = pl.Series([parse(text) for text in distinct.to_list()], dtype=dtype)
-    except BadLineError:
-        return None
-    return column.replace_strict(distinct, values).to_numpy()
