@@ -1,8 +1,8 @@
 """Feeds damaged files to every reader and impossible values to every setting, and counts what comes of it.
 
-`PYTHONPATH=. python tests/bad_input.py [--cases 400]` runs so many cases for each layout of files. A file has to be refused with one
-message that names it, or be read as an independent parser of plain Python reads it, row for row; nothing else. The
-tests run the same with fewer cases.
+`PYTHONPATH=. python tests/bad_input.py [--cases 400]` runs so many cases for each layout of files. A file has to be
+refused with one message that names it, or be read as an independent parser of plain Python reads it, row for row;
+nothing else. The tests run the same with fewer cases.
 """
 
 import argparse
