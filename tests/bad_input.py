@@ -36,6 +36,7 @@ from sim.files.event_readers import EventLayout, read_events
 from sim.files.rating_readers import read_ratings
 from sim.files.rows import TableLayout
 from sim.files.sources import SizeLimits, Source
+from sim.files.text_table import TextFormat
 from sim.tables.ratings import build_rating_data
 from tpgr_jax import settings as tpgr_settings
 
@@ -406,7 +407,7 @@ LAYOUTS = {
     ),
     "table, semicolon": Layout(
         _table(";", ["who", "what", "stars"]),
-        _ratings("table", TableLayout("who", "what", "stars", None, ";")),
+        _ratings("table", TableLayout("who", "what", "stars", None, TextFormat(";"))),
         lambda files: _parse_table(files, ";", ["who", "what", "stars"]),
         ";",
     ),

@@ -51,7 +51,6 @@ class LogConfig(FilesConfig):
     time_column: str | None
     feedback_column: str | None
     session_column: str | None
-    column_names: list[str]
     time_format: TimeFormat
     feedback_of_event: dict[str, FeedbackChoice]
     unknown_events: Literal["error", "ignore"]
@@ -114,8 +113,7 @@ class LogConfig(FilesConfig):
             time_column=self.time_column or "",
             feedback_column=self.feedback_column or None,
             session_column=self.session_column or None,
-            separator=self.separator_character,
-            header=self.column_names,
+            text=self.text_format,
             time_format=self.time_format,
             feedback_of_event=self.feedback_of_event,
             ignore_unknown=self.unknown_events == "ignore",

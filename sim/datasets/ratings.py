@@ -67,7 +67,6 @@ class DataConfig(FilesConfig):
     ] = "ratings"
     validation: bool = False
     module: str | None = None
-    column_names: list[str] = dataclasses.field(default_factory=list)
     time_format: TimeFormat = "auto"
 
     def __post_init__(self) -> None:
@@ -116,8 +115,7 @@ class DataConfig(FilesConfig):
             item_column=self.item_column or "",
             rating_column=self.rating_column or "",
             timestamp_column=self.timestamp_column or None,
-            separator=self.separator_character,
-            header=self.column_names,
+            text=self.text_format,
             time_format=self.time_format,
         )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from harness.errors import UserError
 from sim.files.rows import Rows, TimeFormat, id_array, integers_if_plain, join_ids, read_rows
 from sim.files.sources import SizeLimits, Source
+from sim.files.text_table import TextFormat
 from sim.tables.events import CLICK, FEEDBACK_NAMES, ORDER, SKIP
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ class EventLayout:
         time_column: Name of the column of times.
         feedback_column: Name of the column of event names; None if the file determines the feedback, or all are clicks.
         session_column: Name of the column of sessions, or None.
-        separator: One character; None goes by the file's ending.
-        header: Names of the first columns where files have no header; empty where they have one.
+        text: How the files are written, if they are text.
         time_format: Unused where a Parquet column holds dates or datetimes.
         feedback_of_event: Event name -> one of `FEEDBACK_CHOICES`.
         ignore_unknown: Whether events with other names are ignored; otherwise they are an error.
@@ -82,8 +81,7 @@ class EventLayout:
     time_column: str
     feedback_column: str | None = None
     session_column: str | None = None
-    separator: str | None = None
-    header: Sequence[str] = ()
+    text: TextFormat = field(default_factory=TextFormat)
     time_format: TimeFormat = "seconds"
     feedback_of_event: Mapping[str, str] = field(default_factory=dict)
     ignore_unknown: bool = False
@@ -157,9 +155,7 @@ def _read_tables(sources: Sequence[Source], layout: EventLayout, limits: SizeLim
     frames = []
     for source, feedback in _feedback_of_sources(sources, layout.feedback_of_file):
         time_format = layout.time_format
-        for rows in read_rows(
-            source, layout.names, limits, separator=layout.separator, header=layout.header, keys=_COLUMN_KEYS
-        ):
+        for rows in read_rows(source, layout.names, limits, layout.text, _COLUMN_KEYS):
             if time_format == "auto":  # once per file
                 time_format = rows.time_format(layout.time_column)
             frames.append(_events_of_rows(rows, layout, time_format, feedback))
@@ -172,7 +168,7 @@ def _feedback_of_sources(
     """Returns the files to read, each with the feedback that its name determines (None if it does not)."""
     if not feedback_of_file:
         return [(source, None) for source in sources]
-    names = [_file_name(source) for source in sources]
+    names = [source.name for source in sources]
     for pattern in feedback_of_file:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
             raise UserError(
@@ -189,11 +185,6 @@ def _feedback_of_sources(
         if patterns:
             chosen.append((source, feedback_of_file[patterns[0]]))
     return chosen
-
-
-def _file_name(source: Source) -> str:
-    name = PurePosixPath(source.member).name if source.member is not None else Path(source.path).name
-    return name.removesuffix(".gz")
 
 
 def _events_of_rows(
@@ -239,7 +230,7 @@ def _read_diginetica(sources: Sequence[Source], limits: SizeLimits) -> list[pl.D
     import polars as pl
 
     # All files must be present.
-    of_name = {_file_name(source): source for source in sources}
+    of_name = {source.name: source for source in sources}
     for name in _DIGINETICA_FILES:
         if name not in of_name:
             problem = f"there is no {name} among {', '.join(list(of_name)[:5])}"
@@ -248,7 +239,7 @@ def _read_diginetica(sources: Sequence[Source], limits: SizeLimits) -> list[pl.D
             )
 
     def rows_of(name: str) -> Iterator[Rows]:
-        return read_rows(of_name[name], _DIGINETICA_FILES[name], limits, separator=";")
+        return read_rows(of_name[name], _DIGINETICA_FILES[name], limits, TextFormat(";"))
 
     # What was clicked in a query, or bought in a session.
     clicked, bought = (
@@ -306,7 +297,7 @@ def _read_kuairand(sources: Sequence[Source], order_proxy: Sequence[str], limits
     columns = ["user_id", "video_id", "time_ms", *feedback_of_flag]
     frames = []
     for source in sources:
-        for rows in read_rows(source, columns, limits, separator=","):
+        for rows in read_rows(source, columns, limits, TextFormat(",")):
             do = "Expected 0 or 1: get a fresh copy of the file."
             answers = [rows.codes(flag, {"0": SKIP, "1": code}, do) for flag, code in feedback_of_flag.items()]
             events = {

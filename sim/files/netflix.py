@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.sources import Chunk, SizeLimits, Source, read_chunks, shorten
+from sim.files.chunks import Chunk, read_chunks
+from sim.files.sources import SizeLimits, Source, shorten
 from sim.files.text_table import (
     BadLineError,
+    CarefulRecords,
     Columns,
-    careful_lines,
     check_field_count,
     compact,
     parse_integer,
@@ -118,7 +119,10 @@ def _parse_carefully(chunk: Chunk, source: Source, parts: _NetflixParts) -> None
             raise BadLineError(f"rating {rating} is out of range")
         return [user, movie, rating, _seconds_of(fields[2])]
 
-    rows = [row for row in careful_lines(chunk, source, parse_line, _EXPECTED) if row]
+    records = CarefulRecords(chunk, source, lambda line, _: parse_line(line), _EXPECTED)
+    if records.problem is not None:
+        raise records.problem
+    rows = [row for row in records.rows if row]
     columns = np.array(rows, np.int64).reshape(-1, 4).T
     parts.add(*columns)
     parts.movie = movie

@@ -9,18 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError
-from sim.files.sources import Source, check_file
+from sim.files.sources import check_file
 
 if TYPE_CHECKING:
     import polars as pl
-
-
-_PARQUET = (".parquet", ".pq")
-
-
-def is_parquet(source: Source) -> bool:
-    """Returns whether a source is a Parquet file, judging by its extension."""
-    return source.path.suffix.lower() in _PARQUET
 
 
 def read_parquet_columns(path: Path, names: Sequence[str], keys: str) -> pl.DataFrame:

@@ -101,9 +101,7 @@ def _read_table(source: Source, layout: TableLayout, limits: SizeLimits) -> Colu
     users, items, ratings, times = [], [], [], []
     time_format = layout.time_format
     rows = None
-    for rows in read_rows(
-        source, layout.names, limits, separator=layout.separator, header=layout.header, keys=_COLUMN_KEYS
-    ):
+    for rows in read_rows(source, layout.names, limits, layout.text, _COLUMN_KEYS):
         users.append(integers_if_plain(rows.ids(layout.user_column)))
         items.append(integers_if_plain(rows.ids(layout.item_column)))
         ratings.append(rows.numbers(layout.rating_column))

@@ -6,16 +6,25 @@ the first value that cannot be right is reported with its line. Ratings and even
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.parquet import is_parquet, read_parquet_columns
-from sim.files.sources import SizeLimits, Source, shorten
-from sim.files.text_table import MAX_ID_CHARACTERS, BadLineError, TextTable, compact, parse_file, parse_number
+from sim.files.parquet import read_parquet_columns
+from sim.files.sources import SizeLimits, Source, is_parquet, shorten
+from sim.files.text_table import (
+    MAX_ID_CHARACTERS,
+    BadLineError,
+    TextFormat,
+    TextTable,
+    compact,
+    parse_file,
+    parse_number,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -43,8 +52,7 @@ class TableLayout:
         item_column: Name of the column of item ids.
         rating_column: Name of the column of ratings.
         timestamp_column: Name of the column of times, or None.
-        separator: One character; None: by the file's extension.
-        header: Names of the first columns of a file without a header; empty if it has one.
+        text: How the file is written, if it is text.
         time_format: Unused if a Parquet column holds dates or datetimes.
     """
 
@@ -52,8 +60,7 @@ class TableLayout:
     item_column: str = "item"
     rating_column: str = "rating"
     timestamp_column: str | None = None
-    separator: str | None = None
-    header: Sequence[str] = ()
+    text: TextFormat = field(default_factory=TextFormat)
     time_format: TimeFormat = "auto"
 
     @property
@@ -71,6 +78,7 @@ class Rows:
         frame: The rows.
         source: The file.
         first: Number of the first row in the file.
+        line_numbers: Number of each row in the file, if they are not consecutive.
         unit: "line" or "row", for messages.
         unterminated: Whether these are the last rows of a file whose last line is not terminated.
     """
@@ -78,6 +86,7 @@ class Rows:
     frame: pl.DataFrame
     source: Source
     first: int
+    line_numbers: Sequence[int] | None = None
     unit: str = "line"
     unterminated: bool = False
 
@@ -93,7 +102,8 @@ class Rows:
         if bad.any():
             row = int(bad.arg_max() or 0)
             value = "" if self.frame[column][row] is None else str(self.frame[column][row])
-            what = f"{self.unit} {self.first + row:,}: {column} {shorten(value)} {problem}"
+            number = self.first + row if self.line_numbers is None else self.line_numbers[row]
+            what = f"{self.unit} {number:,}: {column} {shorten(value)} {problem}"
             raise UserError(what, where=str(self.source), do=do)
 
     def texts(self, column: str) -> pl.Series:
@@ -175,6 +185,8 @@ class Rows:
                 parsed.append(None)
         if problems:
             bad = texts.is_in(list(problems))
+            if all(re.fullmatch(r"[+-]?[0-9]+,[0-9]+", text) for text in problems):
+                do = "Its numbers have decimal commas: export them with points."
             self.refuse(column, bad, f"is {problems[texts[int(bad.arg_max() or 0)]]}", do)
         return texts.replace_strict(distinct, pl.Series(parsed, dtype=pl.Float64))
 
@@ -265,9 +277,7 @@ def read_rows(
     source: Source,
     names: Sequence[str],
     limits: SizeLimits,
-    *,
-    separator: str | None,
-    header: Sequence[str] = (),
+    text: TextFormat,
     keys: str = "",
 ) -> Iterator[Rows]:
     """Yields columns of a table, chunk by chunk; of a text file as strings, exactly as written.
@@ -275,18 +285,17 @@ def read_rows(
     Args:
         names: Names of the columns to read, without repetitions.
         limits: Limits on the size of unpacked files.
-        separator: One character; None: by the file's extension.
-        header: Names of the first columns of a text file without a header; empty if it has one.
+        text: How the file is written, if it is text.
         keys: The settings that name the columns, for messages.
 
     Raises:
         UserError: The file is missing, empty, damaged, lacks a column, or has a malformed line.
     """
     if is_parquet(source):
-        yield Rows(read_parquet_columns(source.path, names, keys), source, 1, "row")
+        yield Rows(read_parquet_columns(source.path, names, keys), source, 1, unit="row")
         return
-    for chunk, frame in parse_file(source, TextTable(source, names, separator, header), limits):
-        yield Rows(frame, source, chunk.first_line, unterminated=chunk.unterminated)
+    for chunk, frame in parse_file(source, TextTable(source, names, text), limits, text.encoding):
+        yield Rows(frame, source, chunk.first_line, chunk.numbers, unterminated=chunk.unterminated)
 
 
 def integers_if_plain(column: pl.Series) -> pl.Series:

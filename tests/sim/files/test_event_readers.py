@@ -11,6 +11,7 @@ import pytest
 from harness.errors import UserError
 from sim.files.event_readers import EventColumns, EventLayout, read_events
 from sim.files.sources import SizeLimits, Source
+from sim.files.text_table import TextFormat
 
 LAYOUT = EventLayout(
     "user", "item", "time", "event", feedback_of_event={"view": "click", "buy": "order", "x": "ignore"}
@@ -67,7 +68,7 @@ def test_quoted_fields_and_other_separators(tmp_path):
     text = 'time\tuser\tevent\tnote\titem\n1000\t"u\t2"\tview\t\t20\n1001\tu1\tbuy\t"a ""b"""\t3\n'
     assert as_rows(read(store(tmp_path, text, "log.tsv"))) == [("u\t2", 20, 1000, 1), ("u1", 3, 1001, 2)]
     source = store(tmp_path, TEXT.replace(",", ";"), "log.txt")
-    assert as_rows(read(source, separator=";")) == ROWS
+    assert as_rows(read(source, text=TextFormat(";"))) == ROWS
 
 
 def test_several_files_are_one_log(tmp_path):
@@ -213,8 +214,7 @@ def test_files_without_header_that_tell_the_feedback_by_their_name(tmp_path):
         "user_column": "session",
         "session_column": "session",
         "feedback_column": None,
-        "header": ["session", "time", "item"],
-        "separator": ",",
+        "text": TextFormat(",", ["session", "time", "item"]),
         "time_format": "text",
         "feedback_of_file": {"*-clicks.dat": "click", "*-buys.dat": "order"},
     }
@@ -267,7 +267,7 @@ def test_unknown_events_may_be_ignored(tmp_path):
 
 
 def test_lines_are_counted_across_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr("sim.files.sources.read_chunks.__defaults__", (64,))
+    monkeypatch.setattr("sim.files.chunks.read_chunks.__defaults__", (64, None))
     text = TEXT + "5,u1,view,3\n" * 50
     assert len(as_rows(read(store(tmp_path, text)))) == 53
     assert "line 57: event 'wish'" in message(store(tmp_path, text + "5,u1,view,3\n5,u1,wish,3\n"))
