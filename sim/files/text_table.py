@@ -354,7 +354,10 @@ class TextTable(LineParser["pl.DataFrame"]):
         return usual
 
     def _fits(self, line: str, separator: str) -> bool:
-        parts = _split_fields(line, separator)
+        try:
+            parts = _split_fields(line, separator)
+        except BadLineError:
+            return False
         if self.given_header:
             return len(parts) >= max(2, len(self.given_header))
         return len(parts) > 1 and all(parts.count(name) == 1 for name in self.names)
