@@ -1,7 +1,8 @@
 """Damages run folders, data and disks in every way we could think of, and shows what the commands say to it.
 
-`python tests/damage.py` prints a Markdown table, the one of docs/reliability.md. A case passes if the command either
-ends with one message and a non-zero code, leaving the run folder as it was, or goes on and says why it could.
+`PYTHONPATH=. python tests/damage.py` prints a Markdown table, the one of docs/reliability.md. A case passes if the
+command either ends with one message and a non-zero code, leaving the run folder as it was, or goes on and says why it
+could.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Trains for hours and watches memory, processor time per step and the run folder.
 
-`python tests/long_run.py SYSTEM [--hours 2]` with SYSTEM tpgr or hrl_mg trains on the embedded data until the time is
-over, stops the run with SIGTERM and compares the first tenth of the samples (after the first checkpoint) with the last
-one. Processor seconds are compared, not wall seconds, so that other work on the machine does not count.
+`PYTHONPATH=. python tests/long_run.py SYSTEM [--hours 2]` with SYSTEM tpgr or hrl_mg trains on the embedded data until
+the time is over, stops the run with SIGTERM and compares the first tenth of the samples (after the first checkpoint)
+with the last one. Processor seconds are compared, not wall seconds, so that other work on the machine does not count.
 """
 
 import argparse

@@ -22,10 +22,10 @@ from sim.files.event_readers import (
     EventLayout,
     FeedbackChoice,
     OrderProxy,
-    TimeFormat,
     read_events,
 )
 from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, describe_sources, fingerprint
+from sim.files.rows import TimeFormat
 from sim.files.sources import Source, checksum
 from sim.tables.events import CLICK, ORDER, SKIP, EventLog, FeedbackName, build_event_log, select_events
 from sim.tables.skip_sampling import SKIP_SAMPLER_VERSION, add_sampled_skips
@@ -51,7 +51,6 @@ class LogConfig(FilesConfig):
     time_column: str | None
     feedback_column: str | None
     session_column: str | None
-    column_names: list[str]
     time_format: TimeFormat
     feedback_of_event: dict[str, FeedbackChoice]
     unknown_events: Literal["error", "ignore"]
@@ -114,8 +113,7 @@ class LogConfig(FilesConfig):
             time_column=self.time_column or "",
             feedback_column=self.feedback_column or None,
             session_column=self.session_column or None,
-            separator=self.separator_character,
-            header=self.column_names,
+            text=self.text_format,
             time_format=self.time_format,
             feedback_of_event=self.feedback_of_event,
             ignore_unknown=self.unknown_events == "ignore",

@@ -18,8 +18,8 @@ from sim.files.cache import cached, notice
 from sim.files.download import DownloadError, check_address, check_checksum, download
 from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, describe_sources, fingerprint
 from sim.files.rating_readers import PARSER_VERSION, READERS, read_ratings
+from sim.files.rows import TableLayout, TimeFormat
 from sim.files.sources import Source, checksum
-from sim.files.text_table import TableLayout
 from sim.tables.ratings import RatingData, build_rating_data
 
 SyntheticSize = Literal["tiny", "small", "movielens_1m", "movielens_10m", "netflix"]
@@ -67,6 +67,7 @@ class DataConfig(FilesConfig):
     ] = "ratings"
     validation: bool = False
     module: str | None = None
+    time_format: TimeFormat = "auto"
 
     def __post_init__(self) -> None:
         """Checks settings against each other, and the reader's name."""
@@ -114,7 +115,8 @@ class DataConfig(FilesConfig):
             item_column=self.item_column or "",
             rating_column=self.rating_column or "",
             timestamp_column=self.timestamp_column or None,
-            separator=self.separator_character,
+            text=self.text_format,
+            time_format=self.time_format,
         )
 
 

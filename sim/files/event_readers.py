@@ -1,7 +1,6 @@
 """Parsers of logs of recommendations: any CSV, TSV or Parquet table of events, the files of Diginetica and KuaiRand.
 
-`sim.files.text_table` provides the text as strings with line numbers, chunk by chunk; here whole columns are converted
-to times, feedback and ids, and the first invalid value is reported with its line.
+`sim.files.rows` provides columns chunk by chunk and converts them to times, feedback and ids.
 """
 
 from __future__ import annotations
@@ -9,32 +8,28 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.parquet import is_parquet, read_parquet_columns
-from sim.files.sources import SizeLimits, Source, shorten
-from sim.files.text_table import MAX_ID_CHARACTERS, TextTable, identifiers, parse_file
+from sim.files.rows import Rows, TimeFormat, id_array, integers_if_plain, join_ids, read_rows
+from sim.files.sources import SizeLimits, Source
+from sim.files.text_table import TextFormat
 from sim.tables.events import CLICK, FEEDBACK_NAMES, ORDER, SKIP
 
 if TYPE_CHECKING:
     import polars as pl
 
-EVENT_PARSER_VERSION = 1
+EVENT_PARSER_VERSION = 2
 """Increment when the same files would be parsed differently; cached logs then expire."""
 
 EVENT_READERS = ("events_table", "diginetica", "kuairand")
 IGNORE = "ignore"
 FeedbackChoice = Literal["skip", "click", "order", "ignore"]
 FEEDBACK_CHOICES = (*FEEDBACK_NAMES, IGNORE)
-TimeFormat = Literal["seconds", "milliseconds", "text"]
 OrderProxy = Literal["is_like", "is_follow", "is_comment", "is_forward", "long_view", "is_profile_enter"]
 """Columns of KuaiRand that may count as orders: 0 or 1, and stronger than a click (dislikes are excluded)."""
-_END_OF_TIME = 253_402_300_800  # the year 10,000
-_TEXT_TIME = r"^\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}:\d{2}(\.\d+)?( ?UTC|Z)?)?$"
 _COLUMN_KEYS = "data.user_column, data.item_column, data.time_column, data.feedback_column and data.session_column"
 
 
@@ -73,8 +68,7 @@ class EventLayout:
         time_column: Name of the column of times.
         feedback_column: Name of the column of event names; None if the file determines the feedback, or all are clicks.
         session_column: Name of the column of sessions, or None.
-        separator: One character; None goes by the file's ending.
-        header: Names of the first columns where files have no header; empty where they have one.
+        text: How the files are written, if they are text.
         time_format: Unused where a Parquet column holds dates or datetimes.
         feedback_of_event: Event name -> one of `FEEDBACK_CHOICES`.
         ignore_unknown: Whether events with other names are ignored; otherwise they are an error.
@@ -87,9 +81,8 @@ class EventLayout:
     time_column: str
     feedback_column: str | None = None
     session_column: str | None = None
-    separator: str | None = None
-    header: Sequence[str] = ()
-    time_format: str = "seconds"
+    text: TextFormat = field(default_factory=TextFormat)
+    time_format: TimeFormat = "seconds"
     feedback_of_event: Mapping[str, str] = field(default_factory=dict)
     ignore_unknown: bool = False
     feedback_of_file: Mapping[str, str] = field(default_factory=dict)
@@ -129,142 +122,29 @@ def _as_columns(frames: list[pl.DataFrame], where: str) -> EventColumns:
     """Concatenates frames with the columns user, item, time, feedback and possibly session."""
     import polars as pl
 
-    table = pl.concat(frames)
-    frames.clear()
-    if table.is_empty():
+    if not sum(frame.height for frame in frames):
         raise UserError("holds no events", where=where, do="Check that these are the right files and event names.")
-    times, feedback = table["time"].to_numpy(), table["feedback"].to_numpy()
-    users, user_ids = _index(table["user"])
-    items, item_ids = _index(table["item"])
-    sessions = _index(table["session"])[0] if "session" in table.columns else None
+
+    def index_of(name: str) -> tuple[np.ndarray, np.ndarray]:
+        return _index(join_ids([frame[name] for frame in frames], name, where))
+
+    users, user_ids = index_of("user")
+    items, item_ids = index_of("item")
+    sessions = index_of("session")[0] if "session" in frames[0].columns else None
+    times, feedback = (pl.concat([frame[name] for frame in frames]).to_numpy() for name in ("time", "feedback"))
     return EventColumns(users, items, times, feedback, sessions, user_ids, item_ids)
 
 
 def _index(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the index of every text's id in the distinct ids, and these ids, ascending."""
+    """Returns the index of every id in the distinct ids, and these ids, ascending."""
     import polars as pl
 
-    distinct = column.unique(maintain_order=True)
-    texts = distinct
-    if texts.str.ends_with(".0").all():
-        # Integers that were written as floats ("7.0"), as in JData; other texts are unchanged.
-        shortened = texts.str.strip_suffix(".0")
-        texts = shortened if identifiers(shortened).dtype.kind == "i" else texts
-    ids = identifiers(texts)
+    distinct = column.unique()
+    ids = id_array(distinct)
     order = np.argsort(ids, kind="stable")
     ranks = np.empty(len(ids), np.int32)
     ranks[order] = np.arange(len(ids), dtype=np.int32)
     return column.replace_strict(distinct, pl.Series(ranks)).to_numpy(), ids[order]
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Rows of a file as strings (from a Parquet file, also dates and datetimes).
-
-    Attributes:
-        frame: The rows.
-        source: The file.
-        first: Number of the first row in the file.
-        unit: "line" or "row", for messages.
-    """
-
-    frame: pl.DataFrame
-    source: Source
-    first: int
-    unit: str = "line"
-
-    def refuse(self, column: str, bad: pl.Series, problem: str, do: str) -> None:
-        """Raises a UserError that names the first invalid row, if any.
-
-        Args:
-            column: The column with the invalid value.
-            bad: Bool, the invalid rows.
-            problem: What is wrong with the value; it follows the value in the message.
-            do: What to do about it.
-        """
-        if bad.any():
-            row = int(bad.arg_max() or 0)
-            value = "" if self.frame[column][row] is None else str(self.frame[column][row])
-            what = f"{self.unit} {self.first + row:,}: {column} {shorten(value)} {problem}"
-            raise UserError(what, where=str(self.source), do=do)
-
-    def ids(self, column: str) -> pl.Series:
-        """Returns a column of ids, after checking them."""
-        texts = self.frame[column]
-        do = f"Expected ids of 1 to {MAX_ID_CHARACTERS} characters. Correct or remove the {self.unit}."
-        self.refuse(column, texts == "", "is empty", do)
-        self.refuse(column, texts.str.len_bytes() > MAX_ID_CHARACTERS, "is too long", do)
-        return texts
-
-    def times(self, column: str, time_format: str) -> pl.Series:
-        """Returns a column of times as seconds since 1970."""
-        import polars as pl
-
-        texts = self.frame[column]
-        if texts.dtype != pl.String:
-            self.refuse(column, texts.is_null(), "is empty", f"Correct or remove the {self.unit}.")
-            return texts.cast(pl.Datetime("us")).dt.epoch("s")
-        if time_format == "text":
-            do = "Expected YYYY-MM-DD HH:MM:SS (UTC), or set data.time_format=seconds or milliseconds."
-            self.refuse(column, ~texts.str.contains(_TEXT_TIME), "is no time", do)
-            whole = texts.str.slice(0, 19).str.replace("T", " ", literal=True)
-            whole = whole.zip_with(whole.str.len_bytes() == 19, texts + " 00:00:00")
-            moments = whole.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="ms")
-            self.refuse(column, moments.is_null(), "is no time", do)
-            return moments.dt.epoch("s")
-        other = "Set data.time_format=milliseconds, seconds or text (as in 2016-01-31 23:59:02) if it is written so."
-        numbers = self.numeric_times(column, time_format, other)
-        return numbers // 1000 if time_format == "milliseconds" else numbers
-
-    def numeric_times(self, column: str, unit: str, otherwise: str = "") -> pl.Series:
-        """Returns a column of times in "seconds" or "milliseconds" since 1970 as integers of that unit.
-
-        Args:
-            unit: The unit of its numbers.
-            otherwise: Advice if the column contains something else; empty: to correct the file.
-        """
-        import polars as pl
-
-        texts = self.frame[column]
-        numbers = texts.cast(pl.Int64, strict=False)
-        if numbers.null_count():
-            numbers = numbers.fill_null(texts.cast(pl.Float64, strict=False).floor().cast(pl.Int64, strict=False))
-        do = f"Expected {unit} since 1970. {otherwise or f'Correct or remove the {self.unit}.'}"
-        self.refuse(column, numbers.is_null(), f"is no time in {unit}", do)
-        end = _END_OF_TIME * (1000 if unit == "milliseconds" else 1)
-        self.refuse(column, ~numbers.is_between(0, end - 1), "is no time from 1970 to 9999", do)
-        return numbers
-
-    def codes(
-        self, column: str, code_of_text: Mapping[str, int], do: str, *, ignore_unknown: bool = False
-    ) -> pl.Series:
-        """Returns the code of every value; null for unknown ones if these are ignored."""
-        import polars as pl
-
-        texts = self.frame[column]
-        if not ignore_unknown:
-            known = f"is not one of {', '.join(map(repr, code_of_text))}"
-            self.refuse(column, ~texts.is_in(list(code_of_text)), known, do)
-        texts_known, codes = list(code_of_text), list(code_of_text.values())
-        return texts.replace_strict(texts_known, codes, default=None, return_dtype=pl.Int8)
-
-
-def _read_rows(
-    source: Source, names: Sequence[str], limits: SizeLimits, *, separator: str | None, header: Sequence[str] = ()
-) -> Iterator[_Rows]:
-    """Yields columns of a CSV or TSV file as strings, exactly as written, chunk by chunk.
-
-    Args:
-        names: Names of the columns to read, without repetitions.
-        limits: Limits on the size of unpacked files.
-        separator: One character; None: by the file's extension.
-        header: Names of the first columns of a file without a header; empty if it has one.
-
-    Raises:
-        UserError: The file is missing, empty, damaged, lacks a column, or has a malformed line.
-    """
-    for chunk, frame in parse_file(source, TextTable(source, names, separator, header), limits):
-        yield _Rows(frame, source, chunk.first_line)
 
 
 # Generic tables
@@ -274,8 +154,11 @@ def _read_tables(sources: Sequence[Source], layout: EventLayout, limits: SizeLim
     """Returns the events of all files, one frame per chunk."""
     frames = []
     for source, feedback in _feedback_of_sources(sources, layout.feedback_of_file):
-        for rows in _rows_of_table(source, layout, limits):
-            frames.append(_events_of_rows(rows, layout, feedback))
+        time_format = layout.time_format
+        for rows in read_rows(source, layout.names, limits, layout.text, _COLUMN_KEYS):
+            if time_format == "auto":  # once per file
+                time_format = rows.time_format(layout.time_column)
+            frames.append(_events_of_rows(rows, layout, time_format, feedback))
     return frames
 
 
@@ -285,7 +168,7 @@ def _feedback_of_sources(
     """Returns the files to read, each with the feedback that its name determines (None if it does not)."""
     if not feedback_of_file:
         return [(source, None) for source in sources]
-    names = [_file_name(source) for source in sources]
+    names = [source.name for source in sources]
     for pattern in feedback_of_file:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
             raise UserError(
@@ -304,30 +187,9 @@ def _feedback_of_sources(
     return chosen
 
 
-def _file_name(source: Source) -> str:
-    name = PurePosixPath(source.member).name if source.member is not None else Path(source.path).name
-    return name.removesuffix(".gz")
-
-
-def _rows_of_table(source: Source, layout: EventLayout, limits: SizeLimits) -> Iterator[_Rows]:
-    """Yields the rows of a file as strings, chunk by chunk."""
-    if not is_parquet(source):
-        yield from _read_rows(source, layout.names, limits, separator=layout.separator, header=layout.header)
-        return
-    import polars as pl
-
-    table = read_parquet_columns(source.path, layout.names, _COLUMN_KEYS)
-    columns = []
-    for column in table:
-        if column.dtype.is_nested():
-            problem = f"column {column.name!r} has type {column.dtype}"
-            raise UserError(problem, where=str(source), do="Expected numbers, strings or times.")
-        is_moment = column.name == layout.time_column and column.dtype in (pl.Datetime, pl.Date)
-        columns.append(column if is_moment else column.cast(pl.String).fill_null(""))
-    yield _Rows(pl.DataFrame(columns), source, 1, "row")
-
-
-def _events_of_rows(rows: _Rows, layout: EventLayout, feedback_of_file: str | None) -> pl.DataFrame:
+def _events_of_rows(
+    rows: Rows, layout: EventLayout, time_format: TimeFormat, feedback_of_file: str | None
+) -> pl.DataFrame:
     """Returns the events of some rows, without ignored ones."""
     import polars as pl
 
@@ -339,13 +201,13 @@ def _events_of_rows(rows: _Rows, layout: EventLayout, feedback_of_file: str | No
         code = FEEDBACK_NAMES.index(feedback_of_file or FEEDBACK_NAMES[CLICK])
         codes = pl.repeat(code, rows.frame.height, dtype=pl.Int8, eager=True)
     columns = {
-        "user": rows.ids(layout.user_column),
-        "item": rows.ids(layout.item_column),
-        "time": rows.times(layout.time_column, layout.time_format),
+        "user": integers_if_plain(rows.ids(layout.user_column)),
+        "item": integers_if_plain(rows.ids(layout.item_column)),
+        "time": rows.times(layout.time_column, time_format),
         "feedback": codes,
     }
     if layout.session_column is not None:
-        columns["session"] = rows.frame[layout.session_column]
+        columns["session"] = rows.texts(layout.session_column)
     return pl.DataFrame(columns).filter(pl.col("feedback") < FEEDBACK_CHOICES.index(IGNORE))
 
 
@@ -368,7 +230,7 @@ def _read_diginetica(sources: Sequence[Source], limits: SizeLimits) -> list[pl.D
     import polars as pl
 
     # All files must be present.
-    of_name = {_file_name(source): source for source in sources}
+    of_name = {source.name: source for source in sources}
     for name in _DIGINETICA_FILES:
         if name not in of_name:
             problem = f"there is no {name} among {', '.join(list(of_name)[:5])}"
@@ -376,8 +238,8 @@ def _read_diginetica(sources: Sequence[Source], limits: SizeLimits) -> list[pl.D
                 problem, where=str(sources[0].path.parent), do="Store all files of the contest's training set."
             )
 
-    def rows_of(name: str) -> Iterator[_Rows]:
-        return _read_rows(of_name[name], _DIGINETICA_FILES[name], limits, separator=";")
+    def rows_of(name: str) -> Iterator[Rows]:
+        return read_rows(of_name[name], _DIGINETICA_FILES[name], limits, TextFormat(";"))
 
     # What was clicked in a query, or bought in a session.
     clicked, bought = (
@@ -397,7 +259,7 @@ def _read_diginetica(sources: Sequence[Source], limits: SizeLimits) -> list[pl.D
     return frames
 
 
-def _shown_items(rows: _Rows) -> pl.DataFrame:
+def _shown_items(rows: Rows) -> pl.DataFrame:
     """Returns queryId, sessionId, user, time and itemId of every item shown by some queries, in the order shown."""
     import polars as pl
 
@@ -435,7 +297,7 @@ def _read_kuairand(sources: Sequence[Source], order_proxy: Sequence[str], limits
     columns = ["user_id", "video_id", "time_ms", *feedback_of_flag]
     frames = []
     for source in sources:
-        for rows in _read_rows(source, columns, limits, separator=","):
+        for rows in read_rows(source, columns, limits, TextFormat(",")):
             do = "Expected 0 or 1: get a fresh copy of the file."
             answers = [rows.codes(flag, {"0": SKIP, "1": code}, do) for flag, code in feedback_of_flag.items()]
             events = {

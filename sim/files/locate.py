@@ -11,16 +11,18 @@ environment variable TPGR_JAX_DATA; if unset, the user's cache folder):
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
 from harness.folders import CACHE_VARIABLE, ROOT_VARIABLE, named_folder
 from harness.settings import CountOrZero, Positive
-from sim.files.sources import SizeLimits, Source, find_members, natural_order
+from sim.files.sources import SizeLimits, Source, find_members, is_archive, natural_order
+from sim.files.text_table import BLANKS, TextFormat
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class FilesConfig:
     path: str | None
     separator: str | None
     seed: CountOrZero
+    column_names: list[str] = field(default_factory=list, kw_only=True)
+    encoding: str | None = field(default=None, kw_only=True)
+    comment: str | None = field(default=None, kw_only=True)
 
     def check_files(self) -> None:
         """Checks these settings.
@@ -47,15 +52,23 @@ class FilesConfig:
         """
         if not self.name.strip():
             raise bad_setting("name", "is empty", "Name the data set.")
-        separator = self.separator_character
-        if separator is not None and (len(separator) != 1 or not separator.isascii() or separator in '"\n\r\0'):
+        separator = self.text_format.separator
+        known = separator in (None, BLANKS, "::")
+        if not known and (
+            len(separator or "") != 1 or not (separator or "").isascii() or (separator or "") in '"\n\r\0'
+        ):
             problem = f"{separator!r} cannot be used"
-            raise bad_setting("separator", problem, "Set one ASCII character, 'tab', or null.")
+            raise bad_setting("separator", problem, f"Set one ASCII character, 'tab', '::', '{BLANKS}', or null.")
+        try:
+            codecs.lookup(self.text_format.encoding or "utf-8")
+        except LookupError:
+            raise bad_setting("encoding", f"unknown encoding {self.encoding!r}", "Set utf-8, latin-1 or so.") from None
 
     @property
-    def separator_character(self) -> str | None:
-        """The separator as a character; None: the file's extension determines it."""
-        return "\t" if self.separator == "tab" else self.separator or None
+    def text_format(self) -> TextFormat:
+        """How the files are written, if they are text."""
+        separator = "\t" if self.separator == "tab" else self.separator or None
+        return TextFormat(separator, self.column_names, self.encoding, self.comment)
 
     @property
     def limits(self) -> SizeLimits:
@@ -119,7 +132,7 @@ class FilesConfig:
         return f"no files of this data set under {self.root_folder} (looked for {', '.join(searched)})"
 
     def _named_source(self, path: Path) -> Source:
-        if path.suffix.lower() != ".zip":
+        if not is_archive(path):
             return Source(path)
         members = find_members(path, self.member or "*")
         if len(members) > 1:
@@ -143,7 +156,9 @@ def fingerprint(source: Source) -> list[Any]:
         status = source.path.stat()
     except OSError:
         return [str(source.path), source.member]
-    return [str(source.path.resolve()), source.member, status.st_size, status.st_mtime_ns]
+    # The time of change and the inode tell a replacement of the same size whose time was set back.
+    changed = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    return [str(source.path.resolve()), source.member, *changed]
 
 
 def describe_sources(sources: list[Source]) -> str:

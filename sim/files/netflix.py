@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.sources import Chunk, SizeLimits, Source, read_chunks, shorten
+from sim.files.chunks import Chunk, read_chunks
+from sim.files.sources import SizeLimits, Source, shorten
 from sim.files.text_table import (
     BadLineError,
+    CarefulRecords,
     Columns,
-    careful_lines,
     check_field_count,
     compact,
-    parse_distinct,
     parse_integer,
     read_csv,
 )
@@ -88,9 +88,14 @@ def _parse_chunk(data: bytes, parts: _NetflixParts) -> bool:
     movie = pl.when(is_movie).then("id").forward_fill().fill_null(before).alias("movie")
     table = table.with_columns(movie)
     rows = table.filter(is_rating)
-    seconds = parse_distinct(rows["date"], _seconds_of, pl.Int64)
-    if seconds is None or rows["movie"].null_count():
+    dates = rows["date"].unique()
+    try:
+        seconds_of_date = pl.Series(map(_seconds_of, dates.to_list()), dtype=pl.Int64)
+    except BadLineError:
         return False
+    if rows["movie"].null_count():
+        return False
+    seconds = rows["date"].replace_strict(dates, seconds_of_date).to_numpy()
     parts.add(rows["id"].to_numpy(), rows["movie"].to_numpy(), rows["rating"].to_numpy(), seconds)
     parts.movie = int(table["movie"][-1])
     return True
@@ -114,7 +119,10 @@ def _parse_carefully(chunk: Chunk, source: Source, parts: _NetflixParts) -> None
             raise BadLineError(f"rating {rating} is out of range")
         return [user, movie, rating, _seconds_of(fields[2])]
 
-    rows = [row for row in careful_lines(chunk, source, parse_line, _EXPECTED) if row]
+    records = CarefulRecords(chunk, source, lambda line, _: parse_line(line), _EXPECTED)
+    if records.problem is not None:
+        raise records.problem
+    rows = [row for row in records.rows if row]
     columns = np.array(rows, np.int64).reshape(-1, 4).T
     parts.add(*columns)
     parts.movie = movie

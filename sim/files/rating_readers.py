@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.errors import UserError
 from sim.files.netflix import read_netflix
-from sim.files.parquet import is_parquet, read_parquet_ratings
+from sim.files.rows import TableLayout, id_array, integers_if_plain, join_ids, read_rows
 from sim.files.sources import SizeLimits, Source
 from sim.files.text_table import (
-    MAX_ID_CHARACTERS,
     BadLineError,
     Columns,
     LineParser,
-    NamedColumns,
-    TableLayout,
     check_field_count,
     compact,
-    concatenate,
-    identifiers,
-    parse_distinct,
     parse_file,
-    parse_identifier,
     parse_integer,
     parse_number,
     read_csv,
 )
 
-PARSER_VERSION = 2
+if TYPE_CHECKING:
+    pass
+
+PARSER_VERSION = 3
 """Increment when the same file would be parsed differently; cached tables then expire."""
 
+_COLUMN_KEYS = "data.user_column, data.item_column, data.rating_column and data.timestamp_column"
 READERS = ("movielens_dat", "movielens_data", "movielens_csv", "netflix", "table")
 
 
@@ -48,8 +45,8 @@ def read_ratings(
         limits: Limits on the size of unpacked files.
 
     Returns:
-        The columns; ids are integers where the whole column consists of plain integers, else strings (so "007" and
-        "1.0" keep their spelling in a generic table).
+        The columns; ids are integers where the whole column consists of plain integers (or of integers written as
+        floats), else strings (so "007" keeps its spelling in a generic table).
 
     Raises:
         UserError: A file is missing, empty, damaged, of another layout, or has a malformed line or value.
@@ -64,9 +61,7 @@ def read_ratings(
     layout = layout or TableLayout()
     if reader != "table":
         raise UserError(f"unknown reader {reader!r}", where="data.reader", do=f"Choose one of: {', '.join(READERS)}.")
-    if is_parquet(sources[0]):
-        return read_parquet_ratings(sources[0].path, layout)
-    return _read_lines(sources[0], _Table(layout, sources[0]), limits)
+    return _read_table(sources[0], layout, limits)
 
 
 def _read_lines(source: Source, parser: LineParser[list[np.ndarray]], limits: SizeLimits) -> Columns:
@@ -76,7 +71,7 @@ def _read_lines(source: Source, parser: LineParser[list[np.ndarray]], limits: Si
     for chunk, part in parse_file(source, parser, limits):
         parts.append(part)
         unterminated = chunk.unterminated
-    columns = Columns(*(concatenate(column) for column in zip(*parts, strict=True)))
+    columns = Columns(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     if unterminated and parser.timestamp_is_last and columns.timestamps is not None:
         _check_last_timestamp(columns.timestamps, source)
     return columns
@@ -97,6 +92,32 @@ def _check_last_timestamp(timestamps: np.ndarray, source: Source) -> None:
             where=str(source),
             do="Get a complete copy; if the file is complete, add a line end to its last line.",
         )
+
+
+def _read_table(source: Source, layout: TableLayout, limits: SizeLimits) -> Columns:
+    """Reads a CSV, TSV or Parquet table."""
+    import polars as pl
+
+    users, items, ratings, times = [], [], [], []
+    time_format = layout.time_format
+    rows = None
+    for rows in read_rows(source, layout.names, limits, layout.text, _COLUMN_KEYS):
+        users.append(integers_if_plain(rows.ids(layout.user_column)))
+        items.append(integers_if_plain(rows.ids(layout.item_column)))
+        ratings.append(rows.numbers(layout.rating_column))
+        if layout.timestamp_column is not None:
+            if time_format == "auto":
+                time_format = rows.time_format(layout.timestamp_column)
+            times.append(rows.times(layout.timestamp_column, time_format))
+    timestamps = compact(pl.concat(times).to_numpy()) if times else None
+    if rows is not None and rows.unterminated and timestamps is not None:
+        _check_last_timestamp(timestamps, source)
+    return Columns(
+        users=id_array(join_ids(users, "user", str(source))),
+        items=id_array(join_ids(items, "item", str(source))),
+        ratings=pl.concat(ratings).to_numpy(),
+        timestamps=timestamps,
+    )
 
 
 class _Delimited(LineParser[list[np.ndarray]]):
@@ -160,48 +181,3 @@ _DELIMITED = {
         ",", "the columns userId,movieId,rating,timestamp", header="userId,movieId,rating,timestamp"
     ),
 }
-
-
-class _Table(NamedColumns[list[np.ndarray]]):
-    """A table of ratings."""
-
-    def __init__(self, layout: TableLayout, source: Source) -> None:
-        super().__init__(source, layout.names, layout.separator)
-
-    def read_header(self, line: str) -> bool:
-        is_header = super().read_header(line)
-        self.timestamp_is_last = len(self.column_indices) == 4 and self.column_indices[3] == self.num_columns - 1
-        return is_header
-
-    def parse_chunk(self, data: bytes) -> list[np.ndarray] | None:
-        import polars as pl
-
-        wanted = self.texts_of_chunk(data)
-        if wanted is None:
-            return None
-        if any(column.null_count() or bool((column.str.len_bytes() > MAX_ID_CHARACTERS).any()) for column in wanted):
-            return None
-        ratings = parse_distinct(wanted[2], lambda text: parse_number(text, "rating"), pl.Float64)
-        if ratings is None:
-            return None
-        columns = [identifiers(wanted[0]), identifiers(wanted[1]), ratings]
-        if len(wanted) == 4:
-            columns.append(identifiers(wanted[3]))
-            if columns[3].dtype.kind == "U":
-                return None
-        return columns
-
-    def parse_line(self, line: str) -> list[Any]:
-        values = self.texts_of_line(line)
-        row: list[Any] = [parse_identifier(values[0], "user id"), parse_identifier(values[1], "item id")]
-        row.append(parse_number(values[2], "rating"))
-        if len(values) == 4:
-            row.append(parse_integer(values[3], "timestamp (seconds since 1970)"))
-        return row
-
-    def collect(self, rows: list[list[Any]]) -> list[np.ndarray]:
-        import polars as pl
-
-        users, items, ratings, *timestamps = zip(*rows, strict=True)
-        ids = [identifiers(pl.Series(texts, dtype=pl.String)) for texts in (users, items)]
-        return [*ids, np.array(ratings), *(compact(np.array(seconds)) for seconds in timestamps)]

@@ -1,25 +1,28 @@
-"""Text tables, one row per line: a fast path over chunks, a careful path over lines.
+"""Text tables: a fast path over chunks of lines, a careful path over records.
 
 Every text parser has two paths. The fast path parses a whole chunk of lines and gives up (returns None) if anything is
-unusual. The careful path then reads the same chunk line by line with the standard library; it either returns the values
-or names the first malformed line. So no row is dropped or altered, and the leniency of a library (skipped lines, padded
-fields, stripped blanks) cannot affect the result.
+unusual. The careful path then reads the same chunk record by record with the standard library; it either returns the
+values or names the first malformed line. So no row is dropped or altered, and the leniency of a library (skipped lines,
+padded fields, stripped blanks) cannot affect the result. A record is a line, or several if a quoted value contains line
+breaks.
 """
 
 from __future__ import annotations
 
 import abc
 import csv
+import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.sources import Chunk, SizeLimits, Source, read_chunks, shorten
+from sim.files.chunks import MAX_LINE_BYTES, Chunk, read_chunks
+from sim.files.sources import SizeLimits, Source, shorten
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,7 +32,10 @@ MAX_ID_CHARACTERS = 256
 _INT64 = np.iinfo(np.int64)
 _INTEGER = re.compile(r"-?[0-9]{1,30}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_TABLE_SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+BLANKS = "blanks"
+"""The separator of columns that are separated by one or more blanks or tabs."""
+_SEPARATORS = (",", "\t", ";", "|", "::", " ")
+_SEPARATOR_OF_ENDING = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 
 
 Part = TypeVar("Part")
@@ -54,30 +60,35 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class TableLayout:
-    """Column names of a generic table. Timestamp None: no such column; separator None: by the file's extension."""
+class TextFormat:
+    """How a table is written as text; unused for Parquet files.
 
-    user_column: str = "user"
-    item_column: str = "item"
-    rating_column: str = "rating"
-    timestamp_column: str | None = None
+    Attributes:
+        separator: One character, "::", or `BLANKS`; None: what the first line or the file's ending tells.
+        header: Names of the first columns of a file without a header; empty if it has one.
+        encoding: Such as "latin-1"; None: UTF-8, or UTF-16 if the file begins with its mark.
+        comment: Lines that begin with this are left out; None: none are.
+    """
+
     separator: str | None = None
-
-    @property
-    def names(self) -> list[str]:
-        """The columns to read: user, item, rating and, unless None, timestamp."""
-        names = [self.user_column, self.item_column, self.rating_column]
-        return names if self.timestamp_column is None else [*names, self.timestamp_column]
+    header: Sequence[str] = ()
+    encoding: str | None = None
+    comment: str | None = None
 
 
 class BadLineError(ValueError):
     """What is wrong with a line; readers turn it into a UserError."""
 
 
+class _EndOfChunkError(Exception):
+    """A record goes on behind the chunk."""
+
+
 class LineParser(abc.ABC, Generic[Part]):
     """A text layout: how to parse a whole chunk fast, and one line carefully."""
 
     expected = ""
+    comment: str | None = None
     timestamp_is_last = True
 
     def read_header(self, line: str) -> bool:
@@ -96,52 +107,127 @@ class LineParser(abc.ABC, Generic[Part]):
             BadLineError: The line is malformed.
         """
 
+    def parse_record(self, line: str, next_line: Callable[[], str]) -> list[Any]:
+        """Returns the values of the record that begins with a line, and reads further lines if it goes on there.
+
+        Raises:
+            BadLineError: The record is malformed.
+        """
+        return self.parse_line(line)
+
     @abc.abstractmethod
     def collect(self, rows: list[list[Any]]) -> Part:
         """Converts the values of `parse_line` to columns like those of `parse_chunk`."""
 
 
-def parse_file(source: Source, parser: LineParser[Part], limits: SizeLimits) -> Iterator[tuple[Chunk, Part]]:
+def parse_file(
+    source: Source, parser: LineParser[Part], limits: SizeLimits, encoding: str | None = None
+) -> Iterator[tuple[Chunk, Part]]:
     """Yields the chunks of lines below the header, each with its parsed columns."""
     nothing = True
-    for chunk in read_chunks(source, limits):
+    carry = b""
+    for chunk in _with_last(read_chunks(source, limits, encoding=encoding)):
+        if carry:
+            first_line = chunk.first_line - carry.count(b"\n")
+            chunk = dataclasses.replace(chunk, data=carry + chunk.data, first_line=first_line)
         body = _without_header(chunk, source, parser)
+        carry = b""
         if body.data:
             part = parser.parse_chunk(body.data)
-            if part is None:
-                part = parser.collect(list(careful_lines(body, source, parser.parse_line, parser.expected)))
-            yield body, part
-            nothing = False
+            if part is not None:
+                yield body, part
+                nothing = False
+                continue
+            records = CarefulRecords(body, source, parser.parse_record, parser.expected, parser.comment)
+            # Of a chunk with a malformed line, first the rows before it: a wrong value further up is named instead.
+            if records.rows:
+                yield dataclasses.replace(body, numbers=records.numbers), parser.collect(records.rows)
+                nothing = False
+            if records.problem is not None:
+                raise records.problem
+            carry = records.rest
     if nothing:
         raise UserError("holds a header but no rows", where=str(source), do="Get a complete copy of the file.")
 
 
+def _with_last(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """Yields the chunks, the last of them marked."""
+    before = next(chunks, None)
+    for chunk in chunks:
+        assert before is not None
+        yield before
+        before = chunk
+    if before is not None:
+        yield dataclasses.replace(before, last=True)
+
+
 def _without_header(chunk: Chunk, source: Source, parser: LineParser[Any]) -> Chunk:
+    """Returns the chunk without the file's header and the comments before it."""
     if chunk.first_line != 1:
         return chunk
-    first, _, rest = chunk.data.partition(b"\n")
+    number, rest = 1, chunk.data
+    while parser.comment and rest.startswith(parser.comment.encode()):
+        number, rest = number + 1, rest.partition(b"\n")[2]
+    first, _, below = rest.partition(b"\n")
     try:
         is_header = parser.read_header(_decode(first))
     except BadLineError as problem:
-        raise _malformed(source, 1, first, problem, parser.expected) from None
-    return Chunk(rest, 2, chunk.unterminated) if is_header else chunk
+        raise _malformed(source, number, first, problem, parser.expected) from None
+    return dataclasses.replace(chunk, data=below if is_header else rest, first_line=number + is_header)
 
 
-def careful_lines(
-    chunk: Chunk, source: Source, parse_line: Callable[[str], list[Any]], expected: str
-) -> Iterator[list[Any]]:
-    """Yields the values of each line.
+class CarefulRecords:
+    """The records of a chunk, read one by one.
 
-    Raises:
-        UserError: A line is malformed; the message names the first one.
+    Attributes:
+        rows: The values of each record up to the first malformed one.
+        numbers: Number in the file of the first line of each of these.
+        problem: What is wrong with that one, or None.
+        rest: The lines of a record that goes on in the next chunk.
     """
-    lines = chunk.data[:-1].split(b"\n")
-    for offset, line in enumerate(lines):
-        try:
-            yield parse_line(_decode(line))
-        except BadLineError as problem:
-            cut = chunk.unterminated and offset == len(lines) - 1
-            raise _malformed(source, chunk.first_line + offset, line, problem, expected, cut_short=cut) from None
+
+    def __init__(
+        self,
+        chunk: Chunk,
+        source: Source,
+        parse_record: Callable[[str, Callable[[], str]], list[Any]],
+        expected: str,
+        comment: str | None = None,
+    ) -> None:
+        """Reads the chunk; see LineParser for the other parameters."""
+        self.rows: list[list[Any]] = []
+        self.numbers: list[int] = []
+        self.problem: UserError | None = None
+        self.rest = b""
+        lines = chunk.data[:-1].split(b"\n")
+        mark = comment.encode() if comment else None
+        self._next = 0
+
+        def next_line() -> str:
+            if self._next == len(lines):
+                raise _EndOfChunkError
+            self._next += 1
+            return _decode(lines[self._next - 1], blank=True)
+
+        while self._next < len(lines) and self.problem is None:
+            begin = self._next
+            self._next += 1
+            line = lines[begin]
+            if mark and line.startswith(mark):
+                continue
+            try:
+                self.rows.append(parse_record(_decode(line), next_line))
+                self.numbers.append(chunk.first_line + begin)
+            except _EndOfChunkError:
+                self.rest = b"".join(line + b"\n" for line in lines[begin:])
+                if chunk.last or len(self.rest) > MAX_LINE_BYTES:
+                    open_quote = BadLineError("wrongly quoted (a quote is opened and not closed)")
+                    self.problem = _malformed(source, chunk.first_line + begin, line, open_quote, expected)
+                return
+            except BadLineError as problem:
+                cut = chunk.unterminated and self._next == len(lines)
+                number = chunk.first_line + begin
+                self.problem = _malformed(source, number, line, problem, expected, cut_short=cut)
 
 
 def _malformed(
@@ -155,25 +241,20 @@ def _malformed(
     return UserError(f"line {number:,}: {problem}: {shown}", where=str(source), do=f"Expected {expected}.{hint}")
 
 
-def _decode(line: bytes) -> str:
+def _decode(line: bytes, *, blank: bool = False) -> str:
+    """Returns the text of a line; raises BadLineError if it is none, or (unless allowed) blank."""
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadLineError(f"byte {error.start + 1} is not valid UTF-8") from None
+        hint = "; if the file is written in another encoding, set it, as in data.encoding=latin-1"
+        raise BadLineError(f"byte {error.start + 1} is not valid UTF-8{hint}") from None
     if "\0" in text:
         raise BadLineError("the line contains a NUL character")
     if "\r" in text:
         raise BadLineError("the line contains a stray carriage return")
-    if not text:
+    if not text and not blank:
         raise BadLineError("the line is blank")
     return text
-
-
-def concatenate(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Concatenates the parts of a column; if any part is of strings, integers become strings (in canonical form)."""
-    if len({part.dtype.kind for part in parts}) > 1:
-        parts = [part if part.dtype.kind == "U" else part.astype(str) for part in parts]
-    return np.concatenate(parts)
 
 
 def compact(column: np.ndarray) -> np.ndarray:
@@ -204,15 +285,6 @@ def parse_number(text: str, what: str) -> float:
     return value
 
 
-def parse_identifier(text: str, what: str) -> str:
-    """Returns an id as it is written; raises BadLineError if it is empty or too long."""
-    if not text:
-        raise BadLineError(f"{what} is missing")
-    if len(text) > MAX_ID_CHARACTERS:
-        raise BadLineError(f"{what} is longer than {MAX_ID_CHARACTERS} characters")
-    return text
-
-
 def check_field_count(parts: Sequence[str], count: int) -> None:
     """Raises BadLineError unless a line has `count` fields."""
     if len(parts) != count:
@@ -229,20 +301,28 @@ def read_csv(data: bytes, separator: str, schema: dict[str, Any]) -> Any:
         return None
 
 
-class NamedColumns(LineParser[Part]):
-    """CSV or TSV with named columns: by its first line, or as given for a file without a header."""
+class TextTable(LineParser["pl.DataFrame"]):
+    """A table with named columns: by its first line, or as given for a file without a header."""
 
-    def __init__(self, source: Source, names: Sequence[str], separator: str | None, header: Sequence[str] = ()) -> None:
-        """Stores the columns to read, the separator (None: by extension) and the columns of a file without a header."""
+    def __init__(self, source: Source, names: Sequence[str], text: TextFormat) -> None:
+        """Stores the columns to read and how the table is written."""
         self.names = names
-        self.separator = separator or _separator_by_ending(source)
-        self.given_header = header
+        self.given_header = text.header
+        self.comment = text.comment
+        self.separator = text.separator or ""
+        self.ending = PurePosixPath(source.name).suffix.lower()
         self.num_columns = 0
         self.column_indices: list[int] = []
-        self.expected = f"the columns {', '.join(header or names)}, separated by {self.separator!r}"
+
+    @property
+    def expected(self) -> str:  # type: ignore[override]
+        """The columns, for messages."""
+        separated = f", separated by {self.separator!r}" if self.separator else ""
+        return f"the columns {', '.join(self.given_header or self.names)}{separated}"
 
     def read_header(self, line: str) -> bool:
         """Locates the columns to read; raises BadLineError if one is missing."""
+        self.separator = self.separator or self._separator_of(line)
         first = self._split(line)
         self.num_columns = len(first)
         if len(first) < len(self.given_header):
@@ -256,49 +336,81 @@ class NamedColumns(LineParser[Part]):
         self.column_indices = [header.index(name) for name in self.names]
         return not self.given_header
 
-    def texts_of_chunk(self, data: bytes) -> list[pl.Series] | None:
-        """Returns the columns as strings (null if empty), or None if anything is unusual."""
-        import polars as pl
-
-        lines = data.count(b"\n")
-        unusual = b'"' in data or b"\0" in data or b"\r" in data or data.startswith(b"\xef\xbb\xbf")
-        if unusual or data.count(self.separator.encode()) != (self.num_columns - 1) * lines or not _is_utf8(data):
-            return None
-        table = read_csv(data, self.separator, {str(index): pl.String for index in range(self.num_columns)})
-        if table is None or table.height != lines:
-            return None
-        return [table[str(index)] for index in self.column_indices]
-
-    def texts_of_line(self, line: str) -> list[str]:
-        """Returns the values of one line.
+    def _separator_of(self, line: str) -> str:
+        """Returns the only separator with which the first line holds the columns; otherwise that of the ending.
 
         Raises:
-            BadLineError: The line is malformed.
+            BadLineError: Neither tells it.
         """
-        parts = self._split(line)
-        check_field_count(parts, self.num_columns)
-        return [parts[index] for index in self.column_indices]
+        fitting = [separator for separator in _SEPARATORS if self._fits(line, separator)]
+        if len(fitting) == 1:
+            return fitting[0]
+        usual = _SEPARATOR_OF_ENDING.get(self.ending)
+        if usual is None:
+            raise BadLineError(
+                f"neither this line nor the ending {self.ending!r} tells how the columns are separated; set the names "
+                f"of the columns, or data.separator to a single character, 'tab', '::' or '{BLANKS}'"
+            )
+        return usual
 
-    def _split(self, line: str) -> list[str]:
-        if '"' not in line:
-            return line.split(self.separator)
+    def _fits(self, line: str, separator: str) -> bool:
         try:
-            return next(csv.reader([line], delimiter=self.separator, strict=True))
-        except csv.Error as error:
-            raise BadLineError(f"wrongly quoted ({error})") from None
-
-
-class TextTable(NamedColumns["pl.DataFrame"]):
-    """A table whose values are read as written."""
+            parts = _split_fields(line, separator)
+        except BadLineError:
+            return False
+        if self.given_header:
+            return len(parts) >= max(2, len(self.given_header))
+        return len(parts) > 1 and all(parts.count(name) == 1 for name in self.names)
 
     def parse_chunk(self, data: bytes) -> pl.DataFrame | None:
-        """See LineParser; empty values are empty strings."""
-        columns = self.texts_of_chunk(data)
-        return None if columns is None else self._frame(columns)
+        """See LineParser; values are as written, empty ones empty strings."""
+        import polars as pl
+
+        unusual = b'"' in data or b"\0" in data or b"\r" in data or data.startswith(b"\xef\xbb\xbf")
+        if unusual or (self.comment and f"\n{self.comment}".encode() in b"\n" + data):
+            return None
+        separator = self.separator
+        if len(separator) > 1:
+            if separator == BLANKS:
+                data = re.sub(rb"(?m)^\t|\t$", b"", re.sub(rb"[ \t]+", b"\t", data))
+            elif b"\t" in data:
+                return None
+            data, separator = data.replace(separator.encode(), b"\t"), "\t"
+        lines = data.count(b"\n")
+        if data.count(separator.encode()) != (self.num_columns - 1) * lines or not _is_utf8(data):
+            return None
+        table = read_csv(data, separator, {str(index): pl.String for index in range(self.num_columns)})
+        if table is None or table.height != lines:
+            return None
+        return self._frame([table[str(index)] for index in self.column_indices])
 
     def parse_line(self, line: str) -> list[Any]:
         """See LineParser."""
-        return self.texts_of_line(line)
+        return self._wanted(self._split(line))
+
+    def parse_record(self, line: str, next_line: Callable[[], str]) -> list[Any]:
+        """See LineParser."""
+        if '"' not in line or len(self.separator) > 1:
+            return self.parse_line(line)
+        taken = [line]
+
+        def lines() -> Iterator[str]:
+            yield from (f"{text}\n" for text in list(taken))
+            while True:
+                taken.append(next_line())
+                yield f"{taken[-1]}\n"
+
+        try:
+            return self._wanted(_next_record(lines(), self.separator))
+        except BadLineError:
+            # A quote within quotes is usually doubled, but may follow a backslash.
+            if not any('\\"' in text for text in taken):
+                raise
+            return self._wanted(_next_record(lines(), self.separator, escape="\\"))
+
+    def _wanted(self, parts: list[str]) -> list[Any]:
+        check_field_count(parts, self.num_columns)
+        return [parts[index] for index in self.column_indices]
 
     def collect(self, rows: list[list[Any]]) -> pl.DataFrame:
         """See LineParser."""
@@ -310,17 +422,26 @@ class TextTable(NamedColumns["pl.DataFrame"]):
         texts = dict(zip(self.names, columns, strict=True))
         return pl.DataFrame(texts, schema=dict.fromkeys(self.names, pl.String)).fill_null("")
 
+    def _split(self, line: str) -> list[str]:
+        return _split_fields(line, self.separator)
 
-def _separator_by_ending(source: Source) -> str:
-    path = Path(source.member) if source.member is not None else source.path
-    ending = (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
-    if ending not in _TABLE_SEPARATORS:
-        raise UserError(
-            f"the ending {ending!r} does not tell how the columns are separated",
-            where=str(source),
-            do="Set data.separator (a single character, or 'tab'), or name the file .csv, .tsv or .parquet.",
-        )
-    return _TABLE_SEPARATORS[ending]
+
+def _split_fields(line: str, separator: str) -> list[str]:
+    """Returns the fields of a line; raises BadLineError if it is wrongly quoted."""
+    if separator == BLANKS:
+        return line.split()
+    if '"' not in line or len(separator) > 1:
+        return line.split(separator)
+    return _next_record(iter([line]), separator)
+
+
+def _next_record(lines: Iterator[str], separator: str, escape: str | None = None) -> list[str]:
+    """Returns the fields of the next record; quotes within quotes are doubled, or follow `escape`."""
+    reader = csv.reader(lines, delimiter=separator, strict=True, doublequote=escape is None, escapechar=escape)
+    try:
+        return next(reader)
+    except csv.Error as error:
+        raise BadLineError(f"wrongly quoted ({error})") from None
 
 
 def _is_utf8(data: bytes) -> bool:
@@ -328,36 +449,3 @@ def _is_utf8(data: bytes) -> bool:
         return data.isascii() or bool(data.decode("utf-8"))
     except UnicodeDecodeError:
         return False
-
-
-def identifiers(column: pl.Series) -> np.ndarray:
-    """Returns a Polars string column as integers if every text is exactly how its integer is written."""
-    import polars as pl
-
-    numbers = column.cast(pl.Int64, strict=False)
-    if not numbers.null_count() and bool((numbers.cast(pl.String) == column).all()):
-        return compact(numbers.to_numpy())
-    return column.to_numpy().astype(str)
-
-
-def parse_distinct(
-    column: pl.Series, parse: Callable[[str], float], dtype: type[pl.Int64 | pl.Float64]
-) -> np.ndarray | None:
-    """Parses each distinct text of a column once, by the rules of the careful path.
-
-    Args:
-        column: [R] texts.
-        parse: Returns the value of one text, or raises BadLineError.
-        dtype: Type of the values.
-
-    Returns:
-        [R] values, or None if a text is malformed.
-    """
-    import polars as pl
-
-    distinct = column.unique()
-    try:
-        values = pl.Series([parse(text) for text in distinct.to_list()], dtype=dtype)
-    except BadLineError:
-        return None
-    return column.replace_strict(distinct, values).to_numpy()

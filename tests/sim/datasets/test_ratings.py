@@ -323,7 +323,7 @@ def test_impossible_settings_name_their_key(key, value):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("path", None), ("user_column", None), ("item_column", ""), ("separator", "::"), ("separator", '"')],
+    [("path", None), ("user_column", None), ("item_column", ""), ("separator", "ab"), ("separator", '"')],
 )
 def test_impossible_table_settings_name_their_key(key, value):
     with pytest.raises(UserError, match=rf"data\.{key}"):

@@ -11,6 +11,7 @@ import pytest
 from harness.errors import UserError
 from sim.files.event_readers import EventColumns, EventLayout, read_events
 from sim.files.sources import SizeLimits, Source
+from sim.files.text_table import TextFormat
 
 LAYOUT = EventLayout(
     "user", "item", "time", "event", feedback_of_event={"view": "click", "buy": "order", "x": "ignore"}
@@ -67,7 +68,7 @@ def test_quoted_fields_and_other_separators(tmp_path):
     text = 'time\tuser\tevent\tnote\titem\n1000\t"u\t2"\tview\t\t20\n1001\tu1\tbuy\t"a ""b"""\t3\n'
     assert as_rows(read(store(tmp_path, text, "log.tsv"))) == [("u\t2", 20, 1000, 1), ("u1", 3, 1001, 2)]
     source = store(tmp_path, TEXT.replace(",", ";"), "log.txt")
-    assert as_rows(read(source, separator=";")) == ROWS
+    assert as_rows(read(source, text=TextFormat(";"))) == ROWS
 
 
 def test_several_files_are_one_log(tmp_path):
@@ -107,6 +108,17 @@ def test_parquet_holds_the_same_rows(tmp_path):
         ("text", "2016-01-31T23:59:02.999Z", 1454284742),
         ("text", "2016-01-31 23:59:02 UTC", 1454284742),
         ("text", "2016-01-31", 1454198400),
+        ("text", "2016-01-31 23:59", 1454284740),
+        ("text", "2016-01-31 23:59:02+00:00", 1454284742),
+        ("text", "2016-01-31T23:59:02.5+01:30", 1454279342),
+        ("text", "2016-01-31T23:59-0800", 1454313540),
+        ("microseconds", "1454284742999999", 1454284742),
+        ("nanoseconds", "1454284742999999999", 1454284742),
+        ("auto", "1454284742", 1454284742),
+        ("auto", "1454284742.9", 1454284742),
+        ("auto", "1454284742999", 1454284742),
+        ("auto", "1454284742999999", 1454284742),
+        ("auto", "2016-01-31 23:59:02 UTC", 1454284742),
     ],
 )
 def test_time_formats(tmp_path, time_format, text, seconds):
@@ -119,7 +131,7 @@ def test_time_formats(tmp_path, time_format, text, seconds):
     [
         (["10", "9", "-1"], [-1, 9, 10]),
         (["10.0", "9.0"], [9, 10]),
-        (["10.0", "9"], ["10.0", "9"]),
+        (["10.0", "9"], [9, 10]),
         (["10.0", "a.0"], ["10.0", "a.0"]),
         (["007", "7"], ["007", "7"]),
         (["99999999999999999999", "1"], ["1", "99999999999999999999"]),
@@ -131,6 +143,61 @@ def test_ids_are_integers_only_if_all_of_them_are(tmp_path, texts, ids):
     assert columns.user_ids.tolist() == ids
     spelled = [text.removesuffix(".0") if isinstance(ids[0], int) else text for text in texts]
     assert columns.user_ids[columns.users].astype(str).tolist() == spelled
+
+
+def test_a_column_promoted_to_floats_in_one_file_keeps_its_ids(tmp_path):
+    january = store(tmp_path, "time,user,event,item\n1,7,view,20\n2,8,buy,30\n")
+    february = store(tmp_path, "time,user,event,item\n3,7.0,view,20.0\n4,9.0,buy,30.0\n", "february.csv")
+    assert as_rows(read(january, february)) == [(7, 20, 1, 1), (8, 30, 2, 2), (7, 20, 3, 1), (9, 30, 4, 2)]
+    words = store(tmp_path, "time,user,event,item\n3,7.0,view,20\n4,anna,buy,30\n", "words.csv")
+    assert "user ids '7' and '7.0' both occur, among ids that are not numbers" in message(january, words)
+    versions = read(store(tmp_path, "time,user,event,item\n3,7.0,view,20\n4,anna,buy,30\n"))
+    assert versions.user_ids.tolist() == ["7.0", "anna"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("1.5E+18", "line 3: user '1.5E+18' is in scientific notation"),
+        ("1e+20", "is in scientific notation"),
+        ("9007199254740993.0", "is beyond 2^53, where floats merge ids"),
+        ("-99999999999999999999.0", "is beyond 2^53"),
+    ],
+)
+def test_ids_whose_digits_are_lost_are_refused(tmp_path, text, problem):
+    log = "time,user,event,item\n1,9007199254740992.0,view,5\n1,{},view,5\n"
+    assert problem in message(store(tmp_path, log.format(text)))
+    # A hash may look like a number; one without the plus sign is no product of a spreadsheet.
+    assert "12e5" in read(store(tmp_path, log.format("12e5"))).user_ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("ids", "problem"),
+    [
+        (pl.Series([1.0, 2.0**24 + 2], dtype=pl.Float32), "row 2: item '16777218.0' is beyond 2^24"),
+        (pl.Series([1.0, 2.0**53 + 2]), "is beyond 2^53, where Float64 merges ids"),
+        (pl.Series([1.0, None]), "row 2: item '' is empty"),
+        (pl.Series([b"\xff\x00", b"a"]), "column 'item' has type Binary that is no text"),
+        (pl.Series([1, 2], dtype=pl.Duration("us")), "column 'item' has type Duration"),
+    ],
+)
+def test_parquet_columns_that_cannot_be_ids(tmp_path, ids, problem):
+    table = pl.DataFrame({"time": [1, 2], "user": [1, 2], "event": ["view", "view"], "item": ids})
+    table.write_parquet(tmp_path / "log.parquet")
+    assert problem in message(Source(tmp_path / "log.parquet"))
+
+
+def test_one_damaged_time_does_not_change_the_unit_of_the_others(tmp_path):
+    seconds = "".join(f"{1454284742 + row},1,view,{row}\n" for row in range(5))
+    log = f"time,user,event,item\n{seconds}1454284742000000000,1,view,9\n"
+    assert "line 7: time '1454284742000000000' is no time from 1970" in message(
+        store(tmp_path, log), time_format="auto"
+    )
+
+
+def test_the_first_mistake_is_named_whatever_its_kind(tmp_path):
+    text = TEXT + "soon,u1,view,3\n5,u1,view\n"
+    assert "line 6: time 'soon'" in message(store(tmp_path, text))
 
 
 def test_sessions_may_be_the_users(tmp_path):
@@ -147,8 +214,7 @@ def test_files_without_header_that_tell_the_feedback_by_their_name(tmp_path):
         "user_column": "session",
         "session_column": "session",
         "feedback_column": None,
-        "header": ["session", "time", "item"],
-        "separator": ",",
+        "text": TextFormat(",", ["session", "time", "item"]),
         "time_format": "text",
         "feedback_of_file": {"*-clicks.dat": "click", "*-buys.dat": "order"},
     }
@@ -183,9 +249,9 @@ def test_files_without_header_that_tell_the_feedback_by_their_name(tmp_path):
             "'2016-02-30 10:00:00' is no",
         ),
         (
-            "time,user,event,item\n2016-01-31 10:00,1,view,1\n",
+            "time,user,event,item\n2016-01-31 10,1,view,1\n",
             {"time_format": "text"},
-            "line 2: time '2016-01-31 10:00'",
+            "line 2: time '2016-01-31 10'",
         ),
         (TEXT + "5,u1,wish,3\n", {}, "line 6: event 'wish' is not one of 'view', 'buy', 'x'"),
         ("time,user,event,item\n1,u1,x,3\n", {}, "holds no events"),
@@ -201,7 +267,7 @@ def test_unknown_events_may_be_ignored(tmp_path):
 
 
 def test_lines_are_counted_across_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr("sim.files.sources.read_chunks.__defaults__", (64,))
+    monkeypatch.setattr("sim.files.chunks.read_chunks.__defaults__", (64, None))
     text = TEXT + "5,u1,view,3\n" * 50
     assert len(as_rows(read(store(tmp_path, text)))) == 53
     assert "line 57: event 'wish'" in message(store(tmp_path, text + "5,u1,view,3\n5,u1,wish,3\n"))

@@ -1,10 +1,14 @@
 """Readers: what is written reads back the same in every layout and packing, and every bad file gives one message."""
 
+import bz2
 import csv
 import datetime
 import gzip
 import io
+import lzma
 import os
+import re
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -13,13 +17,16 @@ import hypothesis.strategies as st
 import numpy as np
 import polars as pl
 import pytest
+import zstandard
 
 from harness.errors import UserError
 from sim.files import rating_readers as readers
 from sim.files import sources
+from sim.files.chunks import read_chunks
 from sim.files.rating_readers import read_ratings
-from sim.files.sources import SizeLimits, Source, read_chunks
-from sim.files.text_table import Columns, TableLayout
+from sim.files.rows import TableLayout
+from sim.files.sources import SizeLimits, Source
+from sim.files.text_table import BLANKS, Columns, TextFormat, TextTable
 
 HEADER = "userId,movieId,rating,timestamp\n"
 LINES = {
@@ -35,9 +42,27 @@ few = hypothesis.settings(
 
 
 def store(folder: Path, text: str | bytes, packing: str = "plain", name: str = "ratings.csv") -> Source:
-    """Writes a text plain, as gzip or as a member of a zip."""
+    """Writes a text plain, packed, or as a member of an archive."""
     data = text if isinstance(text, bytes) else text.encode()
     path = folder / name
+    if packing in ("bz2", "xz", "zst"):
+        pack = {
+            "bz2": bz2.compress,
+            "xz": lzma.compress,
+            "zst": zstandard.ZstdCompressor(write_checksum=True).compress,
+        }[packing]
+        path = folder / f"{name}.{packing}"
+        path.write_bytes(pack(data))
+        return Source(path)
+    if packing == "tar.gz":
+        path = folder / f"{name}.tar.gz"
+        with tarfile.open(path, "w:gz") as tar:
+            entry = tarfile.TarInfo(f"set/{name}")
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+        return Source(path, f"set/{name}")
+    if packing == "gzip in a zip":
+        return store(folder, gzip.compress(data), "zip", f"{name}.gz")
     if packing == "zip":
         path = folder / f"{name}.zip"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -69,7 +94,7 @@ def as_rows(columns: Columns) -> list[tuple]:
 
 integers = st.integers(-(2**63), 2**63 - 1) | st.integers(0, 3000)
 numbers = st.sampled_from([0.5, 1.0, 3.5, 5.0]) | st.floats(allow_nan=False, allow_infinity=False, width=32)
-packings = st.sampled_from(["plain", "gzip", "zip"])
+packings = st.sampled_from(["plain", "gzip", "zip", "bz2", "xz", "zst", "tar.gz", "gzip in a zip"])
 line_ends = st.sampled_from(["\n", "\r\n"])
 movielens = st.sampled_from(["movielens_dat", "movielens_data", "movielens_csv"])
 
@@ -108,7 +133,7 @@ def test_tables_keep_string_ids_exactly(tmp_path, rows, packing, separator):
     writer.writerow(["who", "what", "stars", "comment"])
     writer.writerows([user, item, repr(value), comment] for user, item, value, comment in rows)
     source = store(tmp_path, buffer.getvalue(), packing)
-    found = read_ratings("table", [source], layout=TableLayout("who", "what", "stars", None, separator))
+    found = read_ratings("table", [source], layout=TableLayout("who", "what", "stars", None, TextFormat(separator)))
     assert [str(user) for user in found.users.tolist()] == [row[0] for row in rows]
     assert found.items.tolist() == [int(row[1]) for row in rows]
     assert found.ratings.tolist() == [row[2] for row in rows]
@@ -147,7 +172,7 @@ def test_netflix_layouts_read_back_what_was_written(tmp_path, blocks, packing, o
     reader=st.sampled_from(["movielens_dat", "movielens_data", "table"]),
 )
 def test_the_fast_path_is_never_more_lenient_than_the_careful_one(tmp_path, text, reader):
-    layout = TableLayout("a", "b", "c", "d", ",")
+    layout = TableLayout("a", "b", "c", "d", TextFormat(","))
     good = {"movielens_dat": "1::2::3::4\n", "movielens_data": "1\t2\t3\t4\n", "table": "a,b,c,d\n1,2,3,4\n"}[reader]
     source = store(tmp_path, good + text)
 
@@ -160,7 +185,7 @@ def test_the_fast_path_is_never_more_lenient_than_the_careful_one(tmp_path, text
     both = outcome()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(readers._Delimited, "parse_chunk", lambda self, data: None)
-        patch.setattr(readers._Table, "parse_chunk", lambda self, data: None)
+        patch.setattr(TextTable, "parse_chunk", lambda self, data: None)
         assert outcome() == both
 
 
@@ -178,7 +203,7 @@ def test_the_fast_path_is_taken(tmp_path, reader, monkeypatch):
         raise AssertionError("careful path taken")
 
     for module in ("text_table", "netflix"):
-        monkeypatch.setattr(f"sim.files.{module}.careful_lines", refuse)
+        monkeypatch.setattr(f"sim.files.{module}.CarefulRecords", refuse)
     found = read_ratings(reader, [store(tmp_path, LINES[reader])])
     assert found.users.tolist() == [1, 2]
     assert found.items.tolist() == [10, 20]
@@ -190,21 +215,32 @@ def test_chunks_join_without_loss_and_lines_keep_their_numbers(tmp_path, reader,
     head = body[:1] if reader in ("movielens_csv", "table") else []
     text = "".join(head + body[len(head) :] * 50)
     for module in ("text_table", "netflix"):
-        monkeypatch.setattr(f"sim.files.{module}.read_chunks", lambda *source: read_chunks(*source[:2], 37))
+        monkeypatch.setattr(f"sim.files.{module}.read_chunks", lambda *source, **_: read_chunks(*source[:2], 37))
     assert len(read_ratings(reader, [store(tmp_path, text)]).users) == 100
     bad = store(tmp_path, text + "oops\n")
     assert f"line {text.count(chr(10)) + 1}: " in message(reader, bad)
 
 
 def test_ids_that_are_not_plain_integers_stay_text(tmp_path):
-    source = store(tmp_path, 'user,item,rating\n007,1.0,4\n7," 2",3\n')
+    source = store(tmp_path, 'user,item,rating\n007,1.5,4\n7," 2",3\n')
     found = read_ratings("table", [source])
     assert found.users.tolist() == ["007", "7"]
-    assert found.items.tolist() == ["1.0", " 2"]
+    assert found.items.tolist() == ["1.5", " 2"]
+
+
+def test_whole_numbers_written_as_floats_are_ids_and_times_may_be_text(tmp_path):
+    text = "user,item,rating,t\n7,1.0,4,2001-01-01 00:00:05+00:00\n7.0,2.0,3,2001-01-01\n"
+    found = read_ratings("table", [store(tmp_path, text)], layout=TableLayout(timestamp_column="t"))
+    assert as_rows(found) == [(7, 1, 4.0, 978_307_205), (7, 2, 3.0, 978_307_200)]
+
+
+def test_a_table_without_header(tmp_path):
+    layout = TableLayout(text=TextFormat(" ", ("user", "item", "rating")))
+    assert as_rows(read_ratings("table", [store(tmp_path, "1 5 4\n2 5 3 9\n"[:6])], layout=layout)) == [(1, 5, 4.0)]
 
 
 def test_integer_chunks_become_text_if_a_later_chunk_holds_text(tmp_path, monkeypatch):
-    monkeypatch.setattr("sim.files.text_table.read_chunks", lambda *source: read_chunks(*source, 20))
+    monkeypatch.setattr("sim.files.text_table.read_chunks", lambda *source, **_: read_chunks(*source, 20))
     found = read_ratings("table", [store(tmp_path, "user,item,rating\n1,1,4\n22,1,4\n333,1,4\nx,1,4\n")])
     assert found.users.tolist() == ["1", "22", "333", "x"]
 
@@ -256,13 +292,13 @@ BAD_LINES = [
     ("netflix", "1,5,-005-02-09\n", "'-005-02-09' is not a date"),
     ("netflix", "1,5,2005-02-09,1\n3:4\n", "4 fields instead of 3"),
     ("table", "1,10\n", "2 fields instead of 3"),
-    ("table", ",10,5\n", "user id is missing"),
+    ("table", ",10,5\n", "user '' is empty"),
     ("table", "1,10,\n", "rating '' is not a number"),
     ("table", "1,10,NaN\n", "rating 'NaN' is not a finite number"),
     ("table", '1,"10,4\n', "wrongly quoted"),
     ("table", b"1,a\0b,4\n", "NUL character"),
     ("table", b"1,\xe9t\xe9,4\n", "byte 3 is not valid UTF-8"),
-    ("table", f"1,{'x' * 300},4\n", "longer than 256 characters"),
+    ("table", f"1,{'x' * 300},4\n", "is too long"),
 ]
 
 
@@ -301,7 +337,10 @@ def test_a_complete_last_line_without_line_end_is_fine(tmp_path):
         ("table", "user,item,item,rating\n1,2,3,4\n", "the header has more than one column 'item'"),
         ("netflix", "1,5,2005-01-01\n", "line 1: a rating before the first movie line"),
         ("netflix", "1:\n2:\n", "no ratings found"),
-        ("movielens_dat", b"\xff\xfe1\0:\0", "not valid UTF-8"),
+        ("movielens_dat", b"\xff\xfe1\0:\0\0", "is not text in utf-16-le"),
+        ("movielens_dat", b"\xffe1:", "not valid UTF-8"),
+        ("table", b"PK\3\4...", "is an archive"),
+        ("table", b"\x89HDF\r\n", "is an HDF5 file"),
         ("movielens_dat", "x" * (3 << 20), "goes on for more than 1 MiB"),
         *((reader, "", "the file is empty") for reader in LINES),
         *((reader, "\n\n", "the file is empty") for reader in LINES),
@@ -407,11 +446,12 @@ def parquet(folder: Path, **columns) -> Source:
     ("columns", "problem"),
     [
         ({"user": [1], "item": [1]}, "has no column 'rating'"),
-        ({"user": [1, None], "item": [1, 2], "rating": [1, 2]}, "row 2 has no value in column 'user'"),
-        ({"user": [1.0], "item": [1], "rating": [1]}, "has type Float64"),
-        ({"user": [1], "item": [1], "rating": ["5"]}, "has type String"),
-        ({"user": [1, 2], "item": [1, 2], "rating": [1.0, float("nan")]}, "row 2: rating nan"),
-        ({"user": ["a", ""], "item": [1, 2], "rating": [1, 2]}, "row 2: '' in column 'user' is no id"),
+        ({"user": [1, None], "item": [1, 2], "rating": [1, 2]}, "row 2: user '' is empty"),
+        ({"user": [1.0, None], "item": [1, 2], "rating": [1, 2]}, "row 2: user '' is empty"),
+        ({"user": [1], "item": [1], "rating": ["five"]}, "row 1: rating 'five' is not a number"),
+        ({"user": [1, 2], "item": [1, 2], "rating": [1.0, float("nan")]}, "row 2: rating 'nan' is not a finite number"),
+        ({"user": [1, 2], "item": [1, 2], "rating": [1, None]}, "row 2: rating '' is empty"),
+        ({"user": ["a", ""], "item": [1, 2], "rating": [1, 2]}, "row 2: user '' is empty"),
     ],
 )
 def test_bad_parquet_columns_are_named(tmp_path, columns, problem):
@@ -421,7 +461,7 @@ def test_bad_parquet_columns_are_named(tmp_path, columns, problem):
 def test_damaged_parquet_files(tmp_path):
     source = parquet(tmp_path, user=list(range(999)), item=[1] * 999, rating=[1] * 999)
     whole = source.path.read_bytes()
-    for damaged in (whole[:100], whole[:-4], b"user,item,rating\n"):
+    for damaged in (whole[:100], whole[:-4]):
         source.path.write_bytes(damaged)
         assert "is not a sound Parquet file" in message("table", source)
     source.path.write_bytes(b"")
@@ -435,10 +475,120 @@ def test_a_parquet_file_that_ends_its_reader_gives_a_message(tmp_path, monkeypat
     assert "not a sound Parquet file (the library that reads it gave up)" in message("table", source)
 
 
+@pytest.mark.parametrize("packing", ["gzip", "bz2", "xz", "zst", "tar.gz"])
+def test_what_a_file_is_packed_in_is_told_by_its_first_bytes(tmp_path, packing):
+    source = store(tmp_path, LINES["table"], packing)
+    renamed = Source(source.path.rename(tmp_path / "ratings.csv"), source.member)
+    assert read_ratings("table", [renamed]).users.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("packing", ["bz2", "xz", "zst", "tar.gz"])
+def test_damage_to_packed_files(tmp_path, packing):
+    generator = np.random.default_rng(0)
+    text = "".join(f"{user}::1::5::{generator.integers(10**9)}\n" for user in range(5000))
+    source = store(tmp_path, text, packing)
+    whole = source.path.read_bytes()
+    source.path.write_bytes(whole[: len(whole) // 2])
+    assert re.search("too early|not a sound|no such member|cut short", message("movielens_dat", source))
+    source.path.write_bytes(whole[:2000] + bytes(200) + whole[2200:])
+    assert re.search("too early|not a sound", message("movielens_dat", source))
+
+
+def test_parquet_under_another_name_and_text_under_its_name(tmp_path):
+    source = parquet(tmp_path, user=[1], item=[2], rating=[3])
+    assert as_rows(read_ratings("table", [Source(source.path.rename(tmp_path / "r.csv"))])) == [(1, 2, 3.0)]
+    assert read_ratings("table", [store(tmp_path, LINES["table"], name="r.parquet")]).users.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["data [1].csv", "*.csv"])
+def test_a_member_named_exactly_comes_before_the_pattern(tmp_path, name):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for member in (name, "data 1.csv", "__MACOSX/._data 1.csv", ".DS_Store"):
+            archive.writestr(member, LINES["table"])
+    assert sources.find_members(path, name) == [name]
+    assert sources.find_members(path, "data 1*") == ["data 1.csv"]
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("[Content_Types].xml", "")
+    with pytest.raises(UserError, match="is an Excel workbook"):
+        sources.find_members(path, "*")
+
+
+def test_unsafe_members_of_a_tar_are_refused(tmp_path):
+    path = tmp_path / "a.tar"
+    for name, link, problem in (("../r.csv", False, "leaves the archive"), ("r.csv", True, "link or special file")):
+        with tarfile.open(path, "w") as tar:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = (tarfile.SYMTYPE, "/etc/passwd") if link else (tarfile.REGTYPE, "")
+            tar.addfile(entry, io.BytesIO(b""))
+        assert problem in message("table", Source(path, name))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "latin-1", "cp1252"])
+def test_encodings(tmp_path, encoding):
+    source = store(tmp_path, "user,item,rating\nZoé,1,5\nAnna,1,4\n".encode(encoding))
+    marked = encoding.startswith("utf")
+    layout = TableLayout(text=TextFormat(encoding=None if marked else encoding))
+    assert read_ratings("table", [source], layout=layout).users.tolist() == ["Zoé", "Anna"]
+    if not marked:
+        assert "line 2: byte 3 is not valid UTF-8; if the file is written in another encoding" in message(
+            "table", source
+        )
+
+
+@pytest.mark.parametrize(
+    ("separator", "ending"), [(";", "csv"), ("\t", "txt"), ("|", "csv"), ("::", "dat"), (" ", "txt")]
+)
+def test_the_names_of_the_columns_tell_the_separator(tmp_path, separator, ending):
+    source = store(tmp_path, LINES["table"].replace(",", separator), name=f"ratings.{ending}")
+    assert as_rows(read_ratings("table", [source])) == [(1, 10, 5.0), (2, 20, 3.5)]
+
+
+def test_columns_separated_by_runs_of_blanks(tmp_path):
+    text = "user  item\trating\n  1 10   5\n2   20 \t3.5  \n"
+    layout = TableLayout(text=TextFormat(BLANKS))
+    assert as_rows(read_ratings("table", [store(tmp_path, text)], layout=layout)) == [(1, 10, 5.0), (2, 20, 3.5)]
+    text += "3 10\n"
+    assert "line 4: 2 fields instead of 3" in message("table", store(tmp_path, text), layout=layout)
+
+
+QUOTED = [
+    ('1,10,5,"good, solid\n\nread it ""twice"""\n2,20,3.5,"a\nb"\n', "doubled quotes, line breaks and a blank line"),
+    ('1,10,5,"she said \\"no\\"\nand left"\n2,20,3.5,plain\n', "quotes behind backslashes"),
+    ('1,10,5,5" wide\n2,20,3.5,it\'s "fine"\n', "quotes within unquoted values"),
+]
+
+
+@pytest.mark.parametrize("chunk", [30, 1 << 20])
+@pytest.mark.parametrize("body", [body for body, _ in QUOTED], ids=[name for _, name in QUOTED])
+def test_quoted_values_may_go_over_lines(tmp_path, monkeypatch, body, chunk):
+    monkeypatch.setattr("sim.files.text_table.read_chunks", lambda *source, **_: read_chunks(*source[:2], chunk))
+    text = f"user,item,rating,text\n{body}"
+    assert as_rows(read_ratings("table", [store(tmp_path, text)])) == [(1, 10, 5.0), (2, 20, 3.5)]
+    said = message("table", store(tmp_path, f"{text}x,y,z,w\n"))
+    assert f"line {text.count(chr(10)) + 1}: rating 'z'" in said
+    assert "wrongly quoted (a quote is opened and not closed)" in message(
+        "table", store(tmp_path, f'{text}3,10,4,"open\n')
+    )
+
+
+def test_decimal_commas_are_named(tmp_path):
+    source = store(tmp_path, "user;item;rating\n1;10;3,5\n")
+    assert "line 2: rating '3,5' is not a number" in message("table", source)
+    assert "decimal commas" in message("table", source)
+
+
+def test_comments_are_left_out_and_counted(tmp_path):
+    text = "# made in 2024\n#\nuser,item,rating\n1,10,5\n# half time\n2,20,3.5\n"
+    layout = TableLayout(text=TextFormat(comment="#"))
+    assert as_rows(read_ratings("table", [store(tmp_path, text)], layout=layout)) == [(1, 10, 5.0), (2, 20, 3.5)]
+    assert "line 7: rating 'x'" in message("table", store(tmp_path, text + "1,2,x\n"), layout=layout)
+
+
 def test_an_unknown_ending_needs_a_separator(tmp_path):
-    source = store(tmp_path, LINES["table"], name="ratings.txt")
+    source = store(tmp_path, LINES["table"].replace(",", "/"), name="ratings.txt")
     assert "data.separator" in message("table", source)
-    assert len(read_ratings("table", [source], layout=TableLayout(separator=",")).users) == 2
+    assert len(read_ratings("table", [source], layout=TableLayout(text=TextFormat("/"))).users) == 2
 
 
 def test_netflix_columns_are_compact(tmp_path):

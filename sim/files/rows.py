@@ -1,0 +1,352 @@
+"""Rows of a table as text, from CSV, TSV or Parquet, and their conversion to ids, numbers, times and codes.
+
+`sim.files.text_table` and `sim.files.parquet` provide the columns chunk by chunk; here whole columns are converted, and
+the first value that cannot be right is reported with its line. Ratings and events are read through this alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from harness.errors import UserError
+from sim.files.parquet import read_parquet_columns
+from sim.files.sources import SizeLimits, Source, is_parquet, shorten
+from sim.files.text_table import (
+    MAX_ID_CHARACTERS,
+    BadLineError,
+    TextFormat,
+    TextTable,
+    compact,
+    parse_file,
+    parse_number,
+)
+
+if TYPE_CHECKING:
+    import polars as pl
+
+TimeFormat = Literal["auto", "seconds", "milliseconds", "microseconds", "nanoseconds", "text"]
+_PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+_END_OF_TIME = 253_402_300_800  # the year 10,000
+_LARGEST_SECONDS = 10**11  # the year 5138; as milliseconds, March 1973
+_CLOCK = r"(?<clock>[0-9]{2}:[0-9]{2})(?:(?<second>:[0-9]{2})(?:\.[0-9]+)?)?"
+_OFFSET = r"(?: ?(?:UTC|Z|(?<sign>[+-])(?<hours>[0-9]{2}):?(?<minutes>[0-9]{2})))?"
+_TEXT_TIME = rf"^(?<date>[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})(?:[ T]{_CLOCK}{_OFFSET})?$"
+_SCIENTIFIC = r"^[+-]?[0-9]+(\.[0-9]*)?[eE]\+[0-9]+$"
+_LARGE_FLOAT = r"^-?[0-9]{16,}\.0+$"
+_WHOLE = r"^(0|-?[1-9][0-9]*)$"
+_WHOLE_FLOAT = r"^(0|-?[1-9][0-9]*)\.0+$"
+_EXACT_BITS = {"Float32": 24, "Float64": 53}
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """The layout of a table of ratings.
+
+    Attributes:
+        user_column: Name of the column of user ids.
+        item_column: Name of the column of item ids.
+        rating_column: Name of the column of ratings.
+        timestamp_column: Name of the column of times, or None.
+        text: How the file is written, if it is text.
+        time_format: Unused if a Parquet column holds dates or datetimes.
+    """
+
+    user_column: str = "user"
+    item_column: str = "item"
+    rating_column: str = "rating"
+    timestamp_column: str | None = None
+    text: TextFormat = field(default_factory=TextFormat)
+    time_format: TimeFormat = "auto"
+
+    @property
+    def names(self) -> list[str]:
+        """The columns to read: user, item, rating and, unless None, timestamp."""
+        names = [self.user_column, self.item_column, self.rating_column]
+        return names if self.timestamp_column is None else [*names, self.timestamp_column]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a file: strings from a text file, any column type from a Parquet file.
+
+    Attributes:
+        frame: The rows.
+        source: The file.
+        first: Number of the first row in the file.
+        line_numbers: Number of each row in the file, if they are not consecutive.
+        unit: "line" or "row", for messages.
+        unterminated: Whether these are the last rows of a file whose last line is not terminated.
+    """
+
+    frame: pl.DataFrame
+    source: Source
+    first: int
+    line_numbers: Sequence[int] | None = None
+    unit: str = "line"
+    unterminated: bool = False
+
+    def refuse(self, column: str, bad: pl.Series, problem: str, do: str) -> None:
+        """Raises a UserError that names the first invalid row, if any.
+
+        Args:
+            column: The column with the invalid value.
+            bad: Bool, the invalid rows.
+            problem: What is wrong with the value; it follows the value in the message.
+            do: What to do about it.
+        """
+        if bad.any():
+            row = int(bad.arg_max() or 0)
+            value = "" if self.frame[column][row] is None else str(self.frame[column][row])
+            number = self.first + row if self.line_numbers is None else self.line_numbers[row]
+            what = f"{self.unit} {number:,}: {column} {shorten(value)} {problem}"
+            raise UserError(what, where=str(self.source), do=do)
+
+    def texts(self, column: str) -> pl.Series:
+        """Returns a column as strings, missing values as empty ones.
+
+        Raises:
+            UserError: The column's type has no text.
+        """
+        import polars as pl
+
+        values = self.frame[column]
+        if values.dtype == pl.String:
+            return values
+        try:
+            if values.dtype.is_nested() or values.dtype in (pl.Duration, pl.Object):
+                raise TypeError
+            return values.cast(pl.String).fill_null("")
+        except (pl.exceptions.PolarsError, TypeError):
+            binary = " that is no text" if values.dtype == pl.Binary else ""
+            raise UserError(
+                f"column {column!r} has type {values.dtype}{binary}",
+                where=str(self.source),
+                do="Expected numbers, strings or times: convert the column.",
+            ) from None
+
+    def ids(self, column: str) -> pl.Series:
+        """Returns a column of ids as strings, after checking them.
+
+        Whole numbers stored as floats are ids as long as floats of that type represent them exactly.
+        """
+        import polars as pl
+
+        values = self.frame[column]
+        # Numbers whose digits are lost.
+        if values.dtype in (pl.Float32, pl.Float64):
+            bits = _EXACT_BITS[str(values.dtype)]
+            self.refuse(column, values.is_null() | values.is_nan(), "is empty", f"Correct or remove the {self.unit}.")
+            self.refuse(
+                column, values.abs() > 2**bits, f"is beyond 2^{bits}, where {values.dtype} merges ids", _LOST_DIGITS
+            )
+            if (values == values.floor()).all():
+                return values.cast(pl.Int64).cast(pl.String)
+        texts = self.texts(column)
+        self.refuse(column, texts.str.contains(_SCIENTIFIC), "is in scientific notation", _LOST_DIGITS)
+        large = texts.str.contains(_LARGE_FLOAT)
+        if large.any():
+            whole = texts.str.replace(r"\.0+$", "").str.strip_chars_start("-").str.zfill(20)
+            self.refuse(
+                column, large & (whole > f"{2**53:020}"), "is beyond 2^53, where floats merge ids", _LOST_DIGITS
+            )
+        # Texts that cannot be ids.
+        do = f"Expected ids of 1 to {MAX_ID_CHARACTERS} characters. Correct or remove the {self.unit}."
+        self.refuse(column, texts == "", "is empty", do)
+        self.refuse(column, texts.str.len_bytes() > MAX_ID_CHARACTERS, "is too long", do)
+        self.refuse(column, texts.str.contains("\0", literal=True), "contains a NUL character", do)
+        return texts
+
+    def numbers(self, column: str) -> pl.Series:
+        """Returns a column of finite numbers as float64."""
+        import polars as pl
+
+        values = self.frame[column]
+        do = f"Expected a finite number, as in 3.5. Correct or remove the {self.unit}."
+        if values.dtype.is_numeric():
+            self.refuse(column, values.is_null(), "is empty", do)
+            numbers = values.cast(pl.Float64)
+            self.refuse(column, ~numbers.is_finite(), "is not a finite number", do)
+            return numbers
+        # Each distinct text is parsed once, by Python's rules.
+        texts = self.texts(column)
+        distinct = texts.unique()
+        problems: dict[str, str] = {}
+        parsed: list[float | None] = []
+        for text in distinct.to_list():
+            try:
+                parsed.append(parse_number(text, "it"))
+            except BadLineError as error:
+                problems[text] = str(error).rpartition(" is ")[2]
+                parsed.append(None)
+        if problems:
+            bad = texts.is_in(list(problems))
+            if all(re.fullmatch(r"[+-]?[0-9]+,[0-9]+", text) for text in problems):
+                do = "Its numbers have decimal commas: export them with points."
+            self.refuse(column, bad, f"is {problems[texts[int(bad.arg_max() or 0)]]}", do)
+        return texts.replace_strict(distinct, pl.Series(parsed, dtype=pl.Float64))
+
+    def time_format(self, column: str) -> TimeFormat:
+        """Returns the format of a column of times by its median, which few damaged values do not move."""
+        import polars as pl
+
+        numbers = self.texts(column).cast(pl.Float64, strict=False)
+        median = numbers.median()
+        if 2 * numbers.null_count() > len(numbers) or not isinstance(median, float):
+            return "text"
+        units: tuple[TimeFormat, ...] = ("seconds", "milliseconds", "microseconds")
+        return next((unit for unit in units if median < _LARGEST_SECONDS * _PER_SECOND[unit]), "nanoseconds")
+
+    def times(self, column: str, time_format: TimeFormat) -> pl.Series:
+        """Returns a column of times as seconds since 1970.
+
+        Args:
+            time_format: Unused if a Parquet column holds dates or datetimes.
+        """
+        import polars as pl
+
+        values = self.frame[column]
+        if values.dtype in (pl.Datetime, pl.Date):
+            self.refuse(column, values.is_null(), "is empty", f"Correct or remove the {self.unit}.")
+            return values.cast(pl.Datetime("us")).dt.epoch("s")
+        if time_format == "auto":
+            time_format = self.time_format(column)
+        if time_format == "text":
+            return self._text_times(column)
+        other = "Set data.time_format=milliseconds, seconds or text (as in 2016-01-31 23:59:02) if it is written so."
+        return self.numeric_times(column, time_format, other) // _PER_SECOND[time_format]
+
+    def _text_times(self, column: str) -> pl.Series:
+        """Returns times such as 2016-01-31, 2016-01-31 23:59, 2016-01-31T23:59:02.5Z or +01:00 (without one: UTC)."""
+        import polars as pl
+
+        do = "Expected YYYY-MM-DD HH:MM:SS (UTC, or with +HH:MM), or set data.time_format=seconds or milliseconds."
+        parts = self.texts(column).str.extract_groups(_TEXT_TIME).struct.unnest()
+        self.refuse(column, parts["date"].is_null(), "is no time", do)
+        clock = parts["clock"].fill_null("00:00") + parts["second"].fill_null(":00")
+        moments = (parts["date"] + " " + clock).str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="ms")
+        self.refuse(column, moments.is_null(), "is no time", do)
+        hours, minutes = (parts[name].cast(pl.Int64).fill_null(0) for name in ("hours", "minutes"))
+        self.refuse(column, (hours > 23) | (minutes > 59), "is no time", do)
+        east = (hours * 60 + minutes) * 60
+        seconds = moments.dt.epoch("s") - east.zip_with((parts["sign"] == "+").fill_null(True), -east)
+        self.refuse(column, ~seconds.is_between(0, _END_OF_TIME - 1), "is no time from 1970 to 9999", do)
+        return seconds
+
+    def numeric_times(self, column: str, unit: str, otherwise: str = "") -> pl.Series:
+        """Returns a column of times since 1970 as integers of their unit.
+
+        Args:
+            unit: "seconds", "milliseconds", "microseconds" or "nanoseconds".
+            otherwise: Advice if the column contains something else; empty: to correct the file.
+        """
+        import polars as pl
+
+        texts = self.texts(column)
+        numbers = texts.cast(pl.Int64, strict=False)
+        if numbers.null_count():
+            numbers = numbers.fill_null(texts.cast(pl.Float64, strict=False).floor().cast(pl.Int64, strict=False))
+        do = f"Expected {unit} since 1970. {otherwise or f'Correct or remove the {self.unit}.'}"
+        self.refuse(column, numbers.is_null(), f"is no time in {unit}", do)
+        end = min(_END_OF_TIME * _PER_SECOND[unit], 2**63 - 1)
+        self.refuse(column, ~numbers.is_between(0, end - 1), "is no time from 1970 to 9999", do)
+        return numbers
+
+    def codes(
+        self, column: str, code_of_text: Mapping[str, int], do: str, *, ignore_unknown: bool = False
+    ) -> pl.Series:
+        """Returns the code of every value; null for unknown ones if these are ignored."""
+        import polars as pl
+
+        texts = self.texts(column)
+        if not ignore_unknown:
+            known = f"is not one of {', '.join(map(repr, code_of_text))}"
+            self.refuse(column, ~texts.is_in(list(code_of_text)), known, do)
+        texts_known, codes = list(code_of_text), list(code_of_text.values())
+        return texts.replace_strict(texts_known, codes, default=None, return_dtype=pl.Int8)
+
+
+_LOST_DIGITS = "Digits of such ids are lost, and different ids become one: export the column as integers or as text."
+
+
+def read_rows(
+    source: Source,
+    names: Sequence[str],
+    limits: SizeLimits,
+    text: TextFormat,
+    keys: str = "",
+) -> Iterator[Rows]:
+    """Yields columns of a table, chunk by chunk; of a text file as strings, exactly as written.
+
+    Args:
+        names: Names of the columns to read, without repetitions.
+        limits: Limits on the size of unpacked files.
+        text: How the file is written, if it is text.
+        keys: The settings that name the columns, for messages.
+
+    Raises:
+        UserError: The file is missing, empty, damaged, lacks a column, or has a malformed line.
+    """
+    if is_parquet(source):
+        yield Rows(read_parquet_columns(source.path, names, keys), source, 1, unit="row")
+        return
+    for chunk, frame in parse_file(source, TextTable(source, names, text), limits, text.encoding):
+        yield Rows(frame, source, chunk.first_line, chunk.numbers, unterminated=chunk.unterminated)
+
+
+def integers_if_plain(column: pl.Series) -> pl.Series:
+    """Returns a string column as Int64 if every text is exactly how its integer is written."""
+    import polars as pl
+
+    if column.dtype == pl.Int64:
+        return column
+    numbers = column.cast(pl.Int64, strict=False)
+    return numbers if not numbers.null_count() and bool((numbers.cast(pl.String) == column).all()) else column
+
+
+def join_ids(parts: Sequence[pl.Series], what: str, where: str) -> pl.Series:
+    """Joins the parts of a column of ids: Int64 if all are whole numbers, else strings.
+
+    Whole numbers that one file writes as "7" and another as "7.0" (a column with missing values, promoted to floats)
+    are the same id.
+
+    Args:
+        parts: Strings or Int64.
+        what: What the ids are of, for messages.
+        where: The files.
+
+    Raises:
+        UserError: "7" and "7.0" both occur among ids that are not numbers.
+    """
+    import polars as pl
+
+    parts = [integers_if_plain(part) for part in parts]
+    if all(part.dtype == pl.Int64 for part in parts):
+        return pl.concat(parts)
+    column = pl.concat([part.cast(pl.String) for part in parts])
+    distinct = column.unique()
+    floats = distinct.filter(distinct.str.contains(_WHOLE_FLOAT))
+    if floats.is_empty():
+        return column
+    if bool((distinct.str.contains(_WHOLE_FLOAT) | distinct.str.contains(_WHOLE)).all()):
+        return integers_if_plain(column.str.replace(r"\.0+$", ""))
+    twins = floats.filter(floats.str.replace(r"\.0+$", "").is_in(distinct.implode()))
+    if not twins.is_empty():
+        text = str(twins[0])
+        raise UserError(
+            f"{what} ids {text.partition('.')[0]!r} and {text!r} both occur, among ids that are not numbers",
+            where=where,
+            do="If they are the same, write them the same way in all files.",
+        )
+    return column
+
+
+def id_array(column: pl.Series) -> np.ndarray:
+    """Returns ids as integers (int32 if they fit) or strings."""
+    import polars as pl
+
+    return compact(column.to_numpy()) if column.dtype == pl.Int64 else column.to_numpy().astype(str)
