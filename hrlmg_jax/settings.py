@@ -27,6 +27,7 @@ class EvaluationConfig:
     validation_sessions: Count
     offline_sessions: Count
     sessions_at_a_time: Count
+    final: bool = True
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,10 @@ class ScheduleConfig:
                 )
 
 
+DIVERGED = "training diverged"
+"""How the message begins about metrics that are not finite."""
+
+
 class Interruption(Exception):
     """The run was asked to stop and has saved its state."""
 
@@ -274,7 +278,7 @@ def _check_finite(
             saved = checkpoints.steps
             last_good = f"step {saved[-1]}" if saved else "none"
             raise UserError(
-                f"training diverged: {', '.join(broken)} not finite in the steps up to {step}",
+                f"{DIVERGED}: {', '.join(broken)} not finite in the steps up to {step}",
                 where=str(run.folder.path),
                 do=f"Last good checkpoint: {last_good}. Lower the learning rate, then start a new run.",
             )
