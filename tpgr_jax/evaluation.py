@@ -38,16 +38,25 @@ def make_evaluate(
 
 
 def evaluate_method(
-    problem: Problem, method: Method, state: Any, seed: int, users_per_batch: int = USERS_PER_BATCH
+    problem: Problem,
+    method: Method,
+    state: Any,
+    seed: int,
+    users_per_batch: int = USERS_PER_BATCH,
+    opponents: dict[str, Evaluation] | None = None,
 ) -> dict[str, Evaluation]:
-    """Evaluates a method (by sampling too, if it can) and its opponents on the same test users; its own name first."""
+    """Evaluates a method (by sampling too, if it can) and its opponents on the same test users; its own name first.
+
+    Args:
+        opponents: The opponents' evaluations, if there are any yet.
+    """
     results = {method.name: make_evaluate(problem, method, seed, False, users_per_batch)(state)}
     if method.samples:
         results[f"{method.name}_sampled"] = make_evaluate(problem, method, seed, True, users_per_batch)(state)
-    return {**results, **_evaluate_opponents(problem, seed, users_per_batch, leave_out=method.name)}
+    return {**results, **(opponents or evaluate_opponents(problem, seed, users_per_batch, leave_out=method.name))}
 
 
-def _evaluate_opponents(problem: Problem, seed: int, users_per_batch: int, leave_out: str) -> dict[str, Evaluation]:
+def evaluate_opponents(problem: Problem, seed: int, users_per_batch: int, leave_out: str) -> dict[str, Evaluation]:
     """Evaluates the policies that every result is compared with, on the same test users."""
     data, users, rewards = problem.training_ratings
     longest = problem.env.episode_length + 1  # one spare: a random first item may be on the list
@@ -81,11 +90,18 @@ def by_name(evaluation: Evaluation) -> Metrics:
 
 
 def write_evaluation(
-    folder: RunFolder, problem: Problem, seed: int, step: int, policies: dict[str, Evaluation], name: str = "eval"
+    folder: RunFolder,
+    problem: Problem,
+    seed: int,
+    step: int,
+    policies: dict[str, Evaluation],
+    name: str = "eval",
+    budget: dict[str, Any] | None = None,
 ) -> None:
     """Writes means (`NAME.json`) and per-user arrays (`NAME.npz`), from which anyone can recompute them.
 
     Args:
+        budget: What the state's training might cost, and what it did.
         policies: By name; the run's own method comes first.
     """
     data, settings = problem.data, problem.data_settings
@@ -97,6 +113,7 @@ def write_evaluation(
         "split_seed": settings.split_seed,
         "test_fraction": settings.test_fraction,
         "validation": settings.validation,
+        "selection": settings.selection,
         "seed": seed,
         "decision": "greedy",
         "decision_of": {name: "sample" for name in ("random", f"{method}_sampled") if name in policies},
@@ -112,6 +129,7 @@ def write_evaluation(
         prefix = "" if policy == method else f"{policy}_"
         arrays[f"{prefix}items"] = np.asarray(data.item_ids[evaluation.items])
     header = {"data": describe_data(problem), "protocol": protocol, "step": step}
+    header |= {} if budget is None else {"budget": budget}
     results = {policy: by_name(evaluation) for policy, evaluation in policies.items()}
     write_results(folder, name, header, results, "users", arrays)
 

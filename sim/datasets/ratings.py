@@ -66,6 +66,7 @@ class DataConfig(FilesConfig):
         ),
     ] = "ratings"
     validation: bool = False
+    selection: bool | None = None
     module: str | None = None
     time_format: TimeFormat = "auto"
 

@@ -43,7 +43,7 @@ TEST = ComparedTest(
     episode="user",
     episodes="test users",
     same=(
-        *(SPLIT_SEED, "data.test_fraction", "data.validation"),
+        *(SPLIT_SEED, "data.test_fraction", "data.validation", "data.selection"),
         *("data.relevant_above", "data.rating_min", "data.rating_max"),
         *("env.episode_length", "env.reward_scale", "env.cold_start", "env.allow_repeats"),
     ),

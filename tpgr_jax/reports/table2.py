@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import numpy as np
+
+from harness.errors import UserError
 from harness.reports.method_results import MethodResult, pooled_p_value
 from harness.reports.plots import Bars, plot_bars
 from harness.reports.results import p_text
 from harness.reports.system_results import Collected, Rerun, grouped, title_of
 from harness.reports.tables import Cell, Table, markdown_table, markdown_text
 from harness.runs.index import RunRecord
+from harness.runs.run_folder import read_json
+from tpgr_jax.budgets import reading_of
 from tpgr_jax.reports import results as tpgr
 
 SIGNIFICANT = 1e-6
@@ -25,6 +31,10 @@ _NOTES = (
 )
 
 
+_SPENT = ("episodes", "seconds")
+"""What the training of a state costs: columns, and keys of a reading."""
+
+
 class Star(NamedTuple):
     """The comparison of a result of TPGR or TPGR+ with the best other method in one metric."""
 
@@ -33,8 +43,18 @@ class Star(NamedTuple):
     significant: bool
 
 
-def collect(runs: Sequence[RunRecord]) -> Collected:
+@dataclass(frozen=True, kw_only=True)
+class Table2Config(tpgr.TpgrRunsConfig):
+    """Which runs to compare, and at which of their budgets (`conf/report/table2.yaml`)."""
+
+    budget: Literal["episodes", "seconds"] | None = None
+
+
+def collect(runs: Sequence[RunRecord], budget: str | None = None) -> Collected:
     """Returns one result per method, variant of it, and alpha; variants of a method differ in more than seed and alpha.
+
+    Args:
+        budget: `episodes` or `seconds`, at which runs are read; None reads their newest states.
 
     Raises:
         UserError: A result is damaged, or of other test users.
@@ -43,7 +63,8 @@ def collect(runs: Sequence[RunRecord]) -> Collected:
     def ignored(name: str, key: str) -> bool:
         return key == "env.alpha" or (name not in tpgr.ON_A_TREE and key.startswith("tree."))
 
-    return tpgr.SYSTEM.read(tpgr.SYSTEM.methods(runs, ignored, apart=tpgr.alpha_of), tpgr.TEST)
+    test = tpgr.TEST if budget is None else tpgr.TEST._replace(file=reading_of(budget))
+    return tpgr.SYSTEM.read(tpgr.SYSTEM.methods(runs, ignored, apart=tpgr.alpha_of), test)
 
 
 def star(result: MethodResult, results: Sequence[MethodResult], metric: str) -> Star | None:
@@ -83,21 +104,24 @@ def missing_runs(runs: Sequence[RunRecord]) -> list[Rerun]:
     return missing
 
 
-def report_table2(config: tpgr.TpgrRunsConfig) -> None:
-    """Prints and writes `table2.md`, `.csv` and `.png`.
+def report_table2(config: Table2Config) -> None:
+    """Prints and writes `table2.md`, `.csv` and `.png`; at a budget `table2_episodes.*` or `table2_seconds.*`.
 
     Raises:
         UserError: No runs, runs that cannot be compared, or files that cannot be read or written.
     """
     found = tpgr.comparable_runs(config)
-    collected = collect(found.runs)
+    collected = collect(found.runs, config.budget)
     at_alphas = grouped(collected.results, lambda result: tpgr.alpha_of(result.runs[0]))
     title, pictures = title_of("Table 2", found.runs), []
     lines = [markdown_text(tpgr.describe_problem(collected.results[0])) + ".", "", _NOTES] if at_alphas else []
+    if config.budget is not None:
+        config = replace(config, report=f"table2_{config.budget}")
+        lines += ["", _describe_budget(collected.results, config.budget)] if at_alphas else []
     for alpha, results in sorted(at_alphas.items()):
-        lines += ["", f"## alpha = {alpha:g}", "", *_alpha_table(results), "", *_comparisons(results)]
+        lines += ["", f"## alpha = {alpha:g}", "", *_alpha_table(results, config.budget), "", *_comparisons(results)]
     if at_alphas:
-        path = Path(config.out) / "table2.png"
+        path = Path(config.out) / f"{config.report}.png"
         panels = [
             Bars(
                 f"alpha = {alpha:g}", {one.label: one.estimate("reward") for one in results}, tpgr.baselines(results[0])
@@ -112,16 +136,70 @@ def report_table2(config: tpgr.TpgrRunsConfig) -> None:
     )
 
 
-def _alpha_table(results: Sequence[MethodResult]) -> list[str]:
+class Reading(NamedTuple):
+    """What a run's reading at a budget cost, and might cost."""
+
+    name: str
+    limit: float
+    selected: bool
+    episodes: float
+    seconds: float
+
+
+def reading(run: RunRecord, budget: str) -> Reading:
+    """Returns what a run's reading at a budget cost.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    path = run.folder.path / f"{reading_of(budget)}.json"
+    try:
+        return Reading(**read_json(path)["budget"])
+    except (KeyError, TypeError):
+        raise UserError("describes no budget", where=str(path), do="Evaluate the run again.") from None
+
+
+def _describe_budget(results: Sequence[MethodResult], budget: str) -> str:
+    """Says what every method might cost, and which of its states counts.
+
+    Raises:
+        UserError: Runs had different budgets.
+    """
+    readings = {run.folder.path: reading(run, budget) for result in results for run in result.runs}
+    firsts = {(one.limit, one.selected): path for path, one in readings.items()}
+    if len(firsts) > 1:
+        (one, first), (other, second) = list(firsts.items())[:2]
+        raise UserError(
+            f"the budget is {one[0]:g} {budget} in {first} and {other[0]:g} in {second}, or only one of them chose its "
+            "state by selection users",
+            do="Choose folders with runs=FOLDER,FOLDER.",
+        )
+    ((limit, selected),) = firsts
+    counts = "the best on selection users" if selected else "the last one"
+    return f"Each method is read at {limit:,g} {budget} of training: of its states within that, {counts}."
+
+
+def _alpha_table(results: Sequence[MethodResult], budget: str | None) -> list[str]:
     length = results[0].runs[0].settings.get("env.episode_length")
     heads = ["method", *(head.format(length) for head in ("reward", "precision@{}", "recall@{}", "F1@{}"))]
     rows = []
     for result in results:
         rows.append([result.label, *_starred(result, results), f"{tpgr.ratio(result):.3f}", result.seeds_text])
+        rows[-1] += _spent(result, budget)
     best_list = tpgr.opponent(results[0], tpgr.BEST_LIST)
     for other in (tpgr.opponent(results[0], policy) for policy in tpgr.OPPONENTS):
         rows.append([other.label, *_starred(other, results), f"{tpgr.ratio(other, best_list):.3f}", ""])
-    return markdown_table([*heads, "reward / best list", "seeds"], rows)
+        rows[-1] += [""] * len(_SPENT if budget else ())
+    return markdown_table([*heads, "reward / best list", "seeds", *(_SPENT if budget else ())], rows)
+
+
+def _spent(result: MethodResult, budget: str | None) -> list[str]:
+    """Returns what the states that count have cost, means over runs; empty for methods that train nothing."""
+    if budget is None:
+        return []
+    readings = [reading(run, budget) for run in result.runs]
+    means = [np.mean([getattr(one, name) for one in readings]) for name in _SPENT]
+    return [f"{mean:,.0f}" for mean in means] if any(means) else ["", ""]
 
 
 def _starred(result: MethodResult, results: Sequence[MethodResult]) -> list[str]:

@@ -12,8 +12,8 @@ from harness.errors import UserError
 from harness.reports.system_results import Rerun
 from harness.runs.index import find_runs
 from tpgr_jax.reports.curves import _references
-from tpgr_jax.reports.results import METHODS, SYSTEM, TpgrRunsConfig, comparable_runs, ratio
-from tpgr_jax.reports.table2 import collect, missing_runs, report_table2, star
+from tpgr_jax.reports.results import METHODS, SYSTEM, comparable_runs, ratio
+from tpgr_jax.reports.table2 import Table2Config, collect, missing_runs, report_table2, star
 
 DDPG_KNN = {"agent.name": "ddpg_knn"}
 
@@ -31,7 +31,7 @@ def results_in(folder):
 
 
 def report(folder, data_name=None):
-    report_table2(TpgrRunsConfig("table2", [str(folder)], data_name, str(folder / "out")))
+    report_table2(Table2Config("table2", [str(folder)], data_name, str(folder / "out")))
     return (folder / "out" / "table2.md").read_text()
 
 
@@ -213,7 +213,7 @@ def test_data_sets_are_chosen_by_name(tmp_path):
     make_run(tmp_path / "b", [5, 6], name="other", checksum="sha256:bb")
     with pytest.raises(UserError, match="checksum"):
         report(tmp_path)
-    config = TpgrRunsConfig("table2", [str(tmp_path)], "other", str(tmp_path / "out"))
+    config = Table2Config("table2", [str(tmp_path)], "other", str(tmp_path / "out"))
     assert [run.folder.path.name for run in comparable_runs(config).runs] == ["b"]
     assert "# Table 2: other\n" in report(tmp_path, "other")
     with pytest.raises(UserError, match=r"no runs on third below .*\n.*experiment=table2"):
@@ -233,7 +233,7 @@ def test_several_splits_count_as_repetitions_if_that_is_asked_for(tmp_path):
     make_run(tmp_path / "c", [4, 5, 6], {"data.split_seed": 1, "seed": 1}, best_list=[4, 4, 4])
     with pytest.raises(UserError, match="several_splits=true"):
         report(tmp_path)
-    report_table2(TpgrRunsConfig("table2", [str(tmp_path)], None, str(tmp_path / "out"), several_splits=True))
+    report_table2(Table2Config("table2", [str(tmp_path)], None, str(tmp_path / "out"), several_splits=True))
     text = (tmp_path / "out" / "table2.md").read_text()
     assert "split seed 0, 1, test fraction" in text
     # Means 2, 5 and 5; the best list's is 2 in one split and 4 in the other, so 3.
