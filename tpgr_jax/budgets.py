@@ -31,7 +31,7 @@ def evaluate_budgets(
     newest: dict[str, Evaluation] | None = None,
     users_per_batch: int = USERS_PER_BATCH,
 ) -> list[str]:
-    """Evaluates the state that counts within each budget of a run, and writes `eval_at_episodes.*`, `eval_at_seconds.*`.
+    """Evaluates the state that counts within each budget of a run; writes `eval_at_episodes.*`, `eval_at_seconds.*`.
 
     A method without training costs nothing: its reading is the same at every budget.
 
@@ -46,7 +46,7 @@ def evaluate_budgets(
     """
     written = []
     for budget, limit in config.train.budgets.limits.items():
-        step, state, spent = 0, None, {"episodes": 0, "seconds": 0.0}
+        step, state, spent = 0, None, {"episodes": 0, "seconds": 0.0, "reached": limit}
         if method.agent is not None:
             step, state, spent = _counted_state(config, method, folder, budget, limit)
         own = (method.name, f"{method.name}_sampled")
@@ -61,7 +61,7 @@ def evaluate_budgets(
 def _counted_state(
     config: RunConfig, method: Method, folder: RunFolder, budget: str, limit: float
 ) -> tuple[int, Any, dict[str, float]]:
-    """Returns step and state that count within a budget, and what the state has cost."""
+    """Returns step and state that count within a budget, what the state has cost, and how far training went."""
     assert method.agent is not None
     rows = read_rows(folder.metrics)
     step = counted_step(rows, budget, limit)
@@ -75,4 +75,4 @@ def _counted_state(
     with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
         _, state, _ = checkpoints.restore(like, step)
     row = next(row for row in rows if row["step"] == step)
-    return step, state, {"episodes": row["episodes"], "seconds": row["seconds"]}
+    return step, state, {"episodes": row["episodes"], "seconds": row["seconds"], "reached": rows[-1][budget]}

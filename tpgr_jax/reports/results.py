@@ -32,6 +32,8 @@ METHODS = {
     TPGR_PLUS: "TPGR+",
 }
 """By the file of `conf/agent` that makes them, in the order of the paper's Table 2; two are not the paper's."""
+BY_SECONDS_ONLY = ("ddpg_knn_all",)
+"""Methods that equal budgets of episodes would take days (`+experiment=table2_knn_all`)."""
 BEST_LIST = "best_fixed_list"
 OPPONENTS = {BEST_LIST: "best fixed list", "random": "random"}
 """Policies that every run is evaluated beside."""

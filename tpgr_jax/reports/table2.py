@@ -15,6 +15,7 @@ from harness.reports.plots import Bars, plot_bars
 from harness.reports.results import p_text
 from harness.reports.system_results import Collected, Rerun, grouped, title_of
 from harness.reports.tables import Cell, Table, markdown_table, markdown_text
+from harness.runs.composition import override_value
 from harness.runs.index import RunRecord
 from harness.runs.run_folder import read_json
 from tpgr_jax.budgets import reading_of
@@ -30,6 +31,8 @@ _NOTES = (
     "ratio is to the best fixed list of the same split."
 )
 
+
+_NEARLY = 0.9  # of a budget: the last chunk of a run may not fit
 
 _SPENT = ("episodes", "seconds")
 """What the training of a state costs: columns, and keys of a reading."""
@@ -92,16 +95,31 @@ def star(result: MethodResult, results: Sequence[MethodResult], metric: str) -> 
     return Star(best.label, p_value, p_value < SIGNIFICANT and result.mean(metric) > best.mean(metric))
 
 
-def missing_runs(runs: Sequence[RunRecord]) -> list[Rerun]:
-    """Returns the methods that have no run at an alpha of the runs at hand; their seeds, too, are those at hand."""
+def missing_runs(runs: Sequence[RunRecord], budget: str | None = None) -> list[Rerun]:
+    """Returns the methods that have no run at an alpha of the runs at hand; their seeds, too, are those at hand.
+
+    Args:
+        budget: At which runs are read; what is missing then needs the budgets of the runs at hand.
+    """
     alphas, missing = sorted({tpgr.alpha_of(run) for run in runs}), []
     for name in tpgr.METHODS:
         runs_of = [run for run in runs if tpgr.method_name(run) == name]
         absent = [f"{alpha:g}" for alpha in alphas if alpha not in {tpgr.alpha_of(run) for run in runs_of}]
         if absent:
             last = [f"env.alpha={','.join(absent)}", tpgr.seeds_of(runs)]
-            missing.append(Rerun(name, (runs_of or runs)[0], [], last, like_reference=bool(runs_of)))
+            chosen = [] if budget is None or runs_of else _budgets_like(runs, budget, name)
+            missing.append(Rerun(name, (runs_of or runs)[0], chosen, last, like_reference=bool(runs_of)))
     return missing
+
+
+def _budgets_like(runs: Sequence[RunRecord], budget: str, name: str) -> list[str]:
+    """Returns the overrides that give a method the budgets of the runs at hand."""
+    run = next((run for run in runs if run.settings.get(f"train.budgets.{budget}")), runs[0])
+    keys = ("train.steps", "train.log_every", "train.budgets.episodes", "train.budgets.seconds")
+    values = {key: run.settings.get(key) for key in keys}
+    if name in tpgr.BY_SECONDS_ONLY:
+        values["train.budgets.episodes"] = None
+    return [f"{key}={override_value(value)}" for key, value in values.items()]
 
 
 def report_table2(config: Table2Config) -> None:
@@ -116,8 +134,9 @@ def report_table2(config: Table2Config) -> None:
     title, pictures = title_of("Table 2", found.runs), []
     lines = [markdown_text(tpgr.describe_problem(collected.results[0])) + ".", "", _NOTES] if at_alphas else []
     if config.budget is not None:
-        config = replace(config, report=f"table2_{config.budget}")
         lines += ["", _describe_budget(collected.results, config.budget)] if at_alphas else []
+        collected.warnings.extend(_stopped_early(collected.results, config.budget))
+        config = replace(config, report=f"table2_{config.budget}")
     for alpha, results in sorted(at_alphas.items()):
         lines += ["", f"## alpha = {alpha:g}", "", *_alpha_table(results, config.budget), "", *_comparisons(results)]
     if at_alphas:
@@ -130,20 +149,30 @@ def report_table2(config: Table2Config) -> None:
         ]
         plot_bars(path, title, "reward per recommendation, 95 % interval", panels)
         pictures = [path.name]
-    missing = missing_runs(found.runs)
+    missing = missing_runs(found.runs, config.budget)
     tpgr.SYSTEM.write(
         config, title, found, lines, _table(at_alphas), pictures, collected.left_out, collected.warnings, missing
     )
 
 
 class Reading(NamedTuple):
-    """What a run's reading at a budget cost, and might cost."""
+    """What a run's reading at a budget cost, and might cost.
+
+    Attributes:
+        name: `episodes` or `seconds`.
+        limit: How many.
+        selected: Whether selection users chose the state, or it is the last one.
+        episodes: That the state cost.
+        seconds: Likewise.
+        reached: How many episodes, or seconds, training came to in all.
+    """
 
     name: str
     limit: float
     selected: bool
     episodes: float
     seconds: float
+    reached: float
 
 
 def reading(run: RunRecord, budget: str) -> Reading:
@@ -177,6 +206,16 @@ def _describe_budget(results: Sequence[MethodResult], budget: str) -> str:
     ((limit, selected),) = firsts
     counts = "the best on selection users" if selected else "the last one"
     return f"Each method is read at {limit:,g} {budget} of training: of its states within that, {counts}."
+
+
+def _stopped_early(results: Sequence[MethodResult], budget: str) -> list[str]:
+    """Says which runs ended well before their budget was spent."""
+    readings = [(run, reading(run, budget)) for result in results for run in result.runs]
+    return [
+        f"{run.folder.path} stopped at {one.reached:,.0f} of {one.limit:,g} {budget}"
+        for run, one in readings
+        if one.reached < _NEARLY * one.limit
+    ]
 
 
 def _alpha_table(results: Sequence[MethodResult], budget: str | None) -> list[str]:
