@@ -120,7 +120,7 @@ def test_table2_reads_runs_at_a_budget(tmp_path):
     assert "DDPG-R" not in lines
     assert "has no result in eval_at_seconds.npz" in text
     assert "dqn_r stopped at 90 of 600 seconds" in text
-    (missing,) = [line for line in text.splitlines() if "agent=ddpg_knn_all" in line]
+    (missing,) = [line for line in text.splitlines() if line.startswith("python") and "ddpg_knn_all" in line]
     for word in (
         "train.steps=1000000",
         "train.log_every=5",
