@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from omegaconf import DictConfig
 
 from harness.command import hydra_command, run_command
 from harness.runs.run_folder import register_run_folder_resolver
 from harness.tuning.command import TunedSystem, run_study
-from harness.tuning.study import StudyConfig
-from hrlmg_jax.settings import RunConfig
+from hrlmg_jax.settings import TuneConfig
 
 SYSTEM = TunedSystem(
     tune="hrlmg_jax.tune",
@@ -20,11 +17,6 @@ SYSTEM = TunedSystem(
     result=None,  # methods without training have nothing to tune
 )
 register_run_folder_resolver()  # conf/train_hrl_mg.yaml needs it while Hydra composes
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneConfig(RunConfig, StudyConfig):
-    """A study (`conf/tune_hrl_mg.yaml`), and the run that its trials vary."""
 
 
 @hydra_command("tune_hrl_mg")

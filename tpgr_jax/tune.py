@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from omegaconf import DictConfig
 
 from harness.command import hydra_command, run_command
 from harness.runs.run_folder import register_run_folder_resolver
 from harness.tuning.command import TunedSystem, run_study
-from harness.tuning.study import StudyConfig
-from tpgr_jax.settings import RunConfig
+from tpgr_jax.settings import TuneConfig
 
 SYSTEM = TunedSystem(
     tune="tpgr_jax.tune",
@@ -20,11 +17,6 @@ SYSTEM = TunedSystem(
     result=("eval.json", "reward"),
 )
 register_run_folder_resolver()  # conf/train.yaml needs it while Hydra composes
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneConfig(RunConfig, StudyConfig):
-    """A study (`conf/tune.yaml`), and the run that its trials vary."""
 
 
 @hydra_command("tune")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-import hrlmg_jax.tune
-import tpgr_jax.tune
+import hrlmg_jax.settings
+import tpgr_jax.settings
 from harness.command import CONFIGURATION
 from harness.errors import UserError
 from harness.runs.composition import composed_values
@@ -14,7 +14,7 @@ from harness.tuning.space import read_space
 
 UNTUNED = ("popularity", "random", "greedy_oracle", "planner")
 """Agents that learn nothing."""
-SCHEMAS = {"tune": tpgr_jax.tune.TuneConfig, "tune_hrl_mg": hrlmg_jax.tune.TuneConfig}
+SCHEMAS = {"tune": tpgr_jax.settings.TuneConfig, "tune_hrl_mg": hrlmg_jax.settings.TuneConfig}
 OF_TPGR = (
     *("tpgr", "tpgr_plus", "dqn_r", "ddpg_r", "ddpg_knn", "ddpg_knn_1", "ddpg_knn_tenth", "ddpg_knn_all"),
     *("greedy_svd", "linear_ucb", "hlinear_ucb", "gaussian_posterior"),
