@@ -114,6 +114,7 @@ class TrialStore:
         """
         self.folder, self.plan, self._dimensions = folder, plan, dimensions
         self._thread_lock = threading.Lock()
+        self._claimed: set[int] = set()
         with self._locked():
             self.study = self._open(worker)
             if not self.study.get_trials(deepcopy=False):
@@ -189,6 +190,8 @@ class TrialStore:
 
     def _claim(self, number: int) -> ExitStack | None:
         """Returns the claim on a trial; None where another thread or command has it."""
+        if number in self._claimed:  # even where the file system has no locks
+            return None
         claims = self.folder / "claims" / f"{number:04}"
         make_folder(claims)
         stack = ExitStack()
@@ -196,6 +199,7 @@ class TrialStore:
             stack.enter_context(RunFolder(claims).locked())
         except UserError:
             return None
+        self._claimed.add(number)
         return stack
 
     @contextmanager

@@ -70,7 +70,8 @@ class TrialRun:
         self.folder = folder
         own = [f"{key}={override_value(value)}" for key, value in settings.items()]
         self._new = [module, *arguments, *own, f"hydra.run.dir={override_value(str(folder.absolute()))}"]
-        self._resumed = [module, f"resume={override_value(str(folder.absolute()))}"]
+        devices = [one for one in arguments if one.startswith("devices.")]  # no run takes them from its folder
+        self._resumed = [module, f"resume={override_value(str(folder.absolute()))}", *devices]
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
