@@ -147,6 +147,7 @@ class Workers:
         while run.busy_elsewhere:
             if self._stop.wait(_POLL_SECONDS):
                 return
+        # Train, report each evaluation, and stop a bad trial early.
         run.start()
         self._runs.append(run)
         reported = len(trial.storage.get_trial(trial._trial_id).intermediate_values)
@@ -156,7 +157,7 @@ class Workers:
             if self._stop.is_set():
                 run.stop()
                 return
-            for number, value in enumerate(self._evaluations(run)[reported:], reported + 1):
+            for number, value in enumerate(self._objective.evaluations(run.folder)[reported:], reported + 1):
                 trial.report(value, number)
                 reported = number
             if reported and trial.should_prune():
@@ -178,9 +179,6 @@ class Workers:
             )
         else:
             self._end(trial, settings, TrialState.COMPLETE, result, "")
-
-    def _evaluations(self, run: TrialRun) -> list[float]:
-        return self._objective.evaluations(run.folder)
 
     def _end(self, trial: Any, settings: dict[str, Any], state: Any, value: float | None, reason: str) -> None:
         self._store.study.tell(trial.number, value, state=state)
