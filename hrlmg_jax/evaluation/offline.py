@@ -65,7 +65,7 @@ def logged_sessions(problem: Problem, number: int) -> LoggedSessions:
     data = problem.data
     starts = data.log.session_starts()
     answered = np.add.reduceat((data.log.feedback >= CLICK).astype(np.int64), starts[:-1]) > 0
-    session = np.flatnonzero(data.is_test & answered)
+    session = np.flatnonzero(data.log.is_test & answered)
     if not len(session):
         raise UserError(
             f"no test session of {data.log.name} holds a click or an order",
@@ -164,6 +164,12 @@ def rerank(problem: Problem, policy: Policy, params: Any, sessions: LoggedSessio
         items[chosen, shown] = np.where(ranked, played.item, _PADDING)[:, shown]
         feedback[chosen, shown] = np.where(ranked, played.feedback, 0)[:, shown]
     return OfflineTest(items, feedback)
+
+
+def original_ids(ids: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Returns original ids of items (any shape); padding stays -1, and is the empty string among ids of text."""
+    padding = ids.dtype.type() if ids.dtype.kind == "U" else ids.dtype.type(_PADDING)
+    return np.where(items == _PADDING, padding, ids[items])
 
 
 def gains(env: SessionConfig) -> np.ndarray:

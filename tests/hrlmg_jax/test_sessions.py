@@ -79,10 +79,10 @@ def test_parts_and_counts_by_hand(tmp_path):
     ]
     assert part("held_out") == [(2, 7, 1), (2, 9, 0), (2, 3, 0), (5, 7, 1), (5, 9, 0), (5, 8, 2)]
     assert part("test") == [(1, 1, 1), (1, 9, 0), (5, 4, 0)]
-    # Rows of the log: 0 to 3 user 0; 4, 5 user 1 and 6, 7 its test; 8 to 10 user 2; 11 to 14; 15 to 17 user 5, 18 test.
-    assert data.first_rows("train").tolist() == [0, 2, 4, 11, 13]
-    assert data.first_rows("held_out").tolist() == [8, 15]
-    assert data.first_rows("test").tolist() == [6, 18]
+    # Rows of the log: 0 to 3 user 0; 4, 5 user 1; 6 to 8 user 2; 9 to 12; 13 to 15 user 5; then tests of users 1 and 5.
+    assert data.first_rows("train").tolist() == [0, 2, 4, 9, 11]
+    assert data.first_rows("held_out").tolist() == [6, 13]
+    assert data.first_rows("test").tolist() == [16, 18]
     # The catalogue: 4, 7 and 9, which training users saw on the first day; then 1, 3 and 8.
     assert data.num_items == 3
     assert items == [4, 7, 9, 1, 3, 8]

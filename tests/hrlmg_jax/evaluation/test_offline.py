@@ -13,7 +13,7 @@ from hrlmg_jax.agent.goals import GoalConfig
 from hrlmg_jax.agent.learner import LearnerConfig
 from hrlmg_jax.agent.networks import NetworkConfig
 from hrlmg_jax.agent.policy import ActingParams
-from hrlmg_jax.evaluation.offline import LoggedSessions, OfflineTest, rank_by_score, rerank
+from hrlmg_jax.evaluation.offline import LoggedSessions, OfflineTest, original_ids, rank_by_score, rerank
 from hrlmg_jax.problem import make_env
 from hrlmg_jax.retrieval.index import ItemIndex, RetrievalConfig
 from hrlmg_jax.sessions import SessionData
@@ -142,7 +142,7 @@ def transcription(world, row, items, answers):
 def test_reranking_is_algorithm_4(world):
     log = world.data.log
     starts = log.session_starts()
-    chosen = np.flatnonzero(world.data.is_test)
+    chosen = np.flatnonzero(world.data.log.is_test)
     length = np.diff(starts)[chosen]
     items = np.full((len(chosen), length.max()), -1, np.int32)
     feedback = np.zeros(items.shape, np.int8)
@@ -172,6 +172,12 @@ def test_ranking_by_score_keeps_padding_last_and_ties_in_the_logged_order():
     found = rank_by_score(sessions, np.array([[0.1, 0.5, 0.5], [-3.0, -2.0, 99.0]]))
     np.testing.assert_array_equal(found.items, [[8, 9, 7], [5, 4, -1]])
     np.testing.assert_array_equal(found.feedback, [[1, 2, 0], [0, 1, 0]])
+
+
+def test_padding_names_no_item():
+    items = np.array([[1, 0], [2, -1]], np.int32)
+    assert original_ids(np.array([70, 80, 90]), items).tolist() == [[80, 70], [90, -1]]
+    assert original_ids(np.array(["a", "bc", "d"]), items).tolist() == [["bc", "a"], ["d", ""]]
 
 
 def test_offline_metrics_of_a_hand_worked_session():
