@@ -18,7 +18,7 @@ from hrlmg_jax.problem import make_env
 from hrlmg_jax.retrieval.index import ItemIndex, RetrievalConfig
 from hrlmg_jax.sessions import SessionData
 from sim.envs.session_env import LoggedFeedback, SessionConfig
-from sim.tables.events import build_event_log
+from sim.tables.events import build_event_log, with_test_sessions
 
 ITEMS, SIZE, LENGTH = 30, 5, 3
 MEMORY, PERIOD, GOALS = 7, 5, 2
@@ -57,7 +57,7 @@ def world(request):
         checksum="",
         source="",
     )
-    data = SessionData(log, ITEMS, np.arange(18) % 3 == 2, np.zeros(6, bool))
+    data = SessionData(with_test_sessions(log, np.arange(18) % 3 == 2), ITEMS, np.zeros(6, bool))
     config = NetworkConfig(4, 4, 8, "unit", 1.0, "linear", "twin")
     goals = AGENTS[request.param]
     learner = LearnerConfig(1, 0, 1, 1, 1, 1, 0.9, 0.1, 0.1, 0.1, 1.0, 0.1, "item", "bootstrap")
@@ -90,7 +90,8 @@ def world(request):
 
 def histories_before(log, row):
     """The user's items before a row that were browsed, clicked (ordered or not) and ordered, oldest first."""
-    earlier = [i for i in range(row) if log.user[i] == log.user[row]]
+    own = np.flatnonzero((log.user == log.user[row]) & (log.time < log.time[row]))
+    earlier = own[np.argsort(log.time[own])]
     return [[int(log.item[i]) for i in earlier if log.feedback[i] >= least] for least in range(3)]
 
 
