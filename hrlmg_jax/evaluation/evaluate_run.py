@@ -145,7 +145,13 @@ def _write_ranked(
     ranked = {policy: test.metrics(gains(problem.env)) for policy, test in offline.items()}
     print(_offline_table(problem, ranked))
     arrays = _arrays(config, problem, sessions.row, header["step"], offline) | {"length": sessions.length}
-    header = {**header, "protocol": {**header["protocol"], "left_out": "sessions without a click or an order"}}
+    header = {
+        **header,
+        "protocol": {
+            **header["protocol"],
+            "left_out": "items not in the catalogue, and sessions without a click or an order",
+        },
+    }
     write_results(folder, name, header, ranked, "sessions", arrays)
 
 

@@ -8,12 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from harness.errors import UserError
 from hrlmg_jax.agent import hrl_mg
 from hrlmg_jax.agent.goals import GoalConfig
 from hrlmg_jax.agent.learner import LearnerConfig
 from hrlmg_jax.agent.networks import NetworkConfig
 from hrlmg_jax.agent.policy import ActingParams
-from hrlmg_jax.evaluation.offline import LoggedSessions, OfflineTest, original_ids, rank_by_score, rerank
+from hrlmg_jax.evaluation.offline import (
+    LoggedSessions,
+    OfflineTest,
+    logged_sessions,
+    original_ids,
+    rank_by_list,
+    rank_by_score,
+    rerank,
+)
 from hrlmg_jax.problem import make_env
 from hrlmg_jax.retrieval.index import ItemIndex, RetrievalConfig
 from hrlmg_jax.sessions import SessionData
@@ -173,6 +182,30 @@ def test_ranking_by_score_keeps_padding_last_and_ties_in_the_logged_order():
     found = rank_by_score(sessions, np.array([[0.1, 0.5, 0.5], [-3.0, -2.0, 99.0]]))
     np.testing.assert_array_equal(found.items, [[8, 9, 7], [5, 4, -1]])
     np.testing.assert_array_equal(found.feedback, [[1, 2, 0], [0, 1, 0]])
+
+
+def test_the_offline_test_is_about_items_of_the_catalogue():
+    # Sessions of test users 0 to 3; training users were shown items 0 to 4.
+    rows = [
+        *[(9, 9, item, 0, item) for item in range(5)],
+        *[(0, 0, 5, 2, 100), (0, 0, 3, 0, 101), (0, 0, 1, 1, 102)],  # begins with an item that is left out
+        *[(1, 1, 6, 1, 100), (1, 1, 2, 0, 101)],  # nothing else was answered
+        *[(2, 2, 2, 0, 100), (2, 2, 4, 2, 101), (2, 2, 0, 0, 102)],
+        *[(3, 3, 7, 1, 100)],  # nothing is left
+    ]
+    users, sessions, items, feedback, times = map(np.array, zip(*rows, strict=True))
+    columns = {"users": users, "items": items, "times": times, "feedback": feedback, "sessions": sessions}
+    log = build_event_log(name="log", **columns, session_gap=0.0, checksum="", source="log.csv")
+    log = with_test_sessions(log, np.arange(5) < 4)
+    found = logged_sessions(SimpleNamespace(data=SessionData(log, 5, np.zeros(5, bool))), 10)
+    assert found.items.tolist() == [[3, 1, -1], [2, 4, 0]]
+    assert found.feedback.tolist() == [[0, 1, 0], [0, 2, 0]]
+    assert found.length.tolist() == [2, 3]
+    assert log.item[found.row].tolist() == [5, 2]  # the histories are those before the whole session
+    ranking = np.array([4, 2, 0, 1, 3])
+    assert rank_by_list(ranking, found).items.tolist() == [[1, 3, -1], [4, 2, 0]]
+    with pytest.raises(UserError, match="of an item that training users were shown"):
+        logged_sessions(SimpleNamespace(data=SessionData(log, 0, np.zeros(5, bool))), 10)
 
 
 def test_padding_names_no_item():

@@ -1,7 +1,10 @@
 """The histories before every row of a log against lists in plain Python: nothing in them is of a later time."""
 
 import functools
+import os
+from pathlib import Path
 
+import hydra
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -10,7 +13,10 @@ import numpy as np
 import pytest
 
 from hand_made import hand_made_log
+from harness.settings import read_settings
+from sim.datasets.events import LogConfig, load_log
 from sim.envs.histories import Histories, HistoryTable, add_feedback, make_history_table
+from sim.files.event_readers import read_events
 from sim.tables.events import CLICK, ORDER, SKIP, EventLog, build_event_log, with_test_sessions
 from sim.tables.skip_sampling import add_sampled_skips
 
@@ -282,3 +288,47 @@ def test_sampled_skips_leave_the_answers_in_their_order(rows, with_sessions, sha
         assert {item for item in after[row]["clicked"] if item != PAD} <= given
         assert (full.time[own & (full.shown_at < full.shown_at[row])] <= full.time[row]).all()
         assert (full.time[own & (full.shown_at > full.shown_at[row])] >= full.time[row]).all()
+
+
+REAL = os.environ.get("TPGR_JAX_DATA")
+
+
+@pytest.mark.skipif(
+    REAL is None or not Path(REAL, "jdata-sample").is_dir(),
+    reason="set TPGR_JAX_DATA to a folder with jdata-sample/JData_Action_*.csv.gz",
+)
+def test_no_history_of_real_jdata_holds_what_happened_later(tmp_path):
+    with hydra.initialize_config_module("conf", version_base="1.3"):
+        composed = hydra.compose("data_statistics", ["data=jdata", f"data.cache={tmp_path}", "data.skips_per_event=0"])
+    setting = read_settings(LogConfig, composed.data, "data")
+    log = load_log(setting)
+    columns = read_events("events_table", setting.stored_sources(), setting.event_layout(), setting.limits, [])
+    row_of = {
+        (user, time, item): row
+        for row, (user, time, item) in enumerate(
+            zip(log.user_ids[log.user].tolist(), log.time.tolist(), log.item_ids[log.item].tolist(), strict=True)
+        )
+    }
+    found = as_lists(look_up(make_history_table(log), jnp.arange(log.num_events), 10))
+    # Go through what happened: an event that is the first of its item in a session is a row.
+    seen, known, last, checked, moved = {}, {}, (None, 0), 0, 0
+    order = np.lexsort((columns.times, columns.users))
+    users, items = columns.user_ids[columns.users[order]].tolist(), columns.item_ids[columns.items[order]].tolist()
+    times, answers = columns.times[order].tolist(), columns.feedback[order].tolist()
+    for user, item, time, answer in zip(users, items, times, answers, strict=True):
+        if user != last[0]:
+            seen = {"browsed": [], "clicked": [], "ordered": []}
+        if user != last[0] or time - last[1] > setting.session_gap:
+            known = {}
+        last = (user, time)
+        number = int(np.searchsorted(log.item_ids, item))
+        if number not in known:
+            assert found[row_of[user, time, item]] == in_lists(seen, 10)
+            checked += 1
+        moved += known.get(number, ORDER) < answer == ORDER
+        for kind, name in enumerate(seen):
+            if known.get(number, -1) < kind <= answer:
+                seen[name].append(number)
+        known[number] = max(known.get(number, -1), answer)
+    assert checked == log.num_events > 10_000
+    assert moved > 100  # orders that came after the session's first look at the item
