@@ -254,11 +254,20 @@ def test_whatever_tells_one_log_from_another_changes_its_hash(tmp_path):
     rows[0] = ("a", 1, 11, "click")  # a second later
     hashes.append(load_log(own(tmp_path, rows, split="day")).table_hash)
     (tmp_path / "clicks").mkdir()
+    visits = [(user, hour) for user in range(20) for hour in range(user % 3 + 1)]
     many = [
-        (user, (user * 7 + shift) % 31, DAY * (user % 2) + shift, "click") for user in range(20) for shift in (0, 5)
+        (user, (user * 7 + hour + shift) % 31, DAY * (user % 2) + 3600 * hour + shift, "click")
+        for user, hour in visits
+        for shift in (0, 5)
     ]
     clicks = own(tmp_path / "clicks", many, split="day")
-    for change in ({}, {"seed": 1}, {"skips_per_event": 2.0}, {"skip_popularity_power": 0.0}):
+    for change in (
+        {},
+        {"seed": 1},
+        {"skips_per_event": 2.0},
+        {"skip_popularity_power": 0.0},
+        {"skips_exclude": "past"},
+    ):
         hashes.append(load_log(dataclasses.replace(clicks, **change)).table_hash)
     assert len(set(hashes)) == len(hashes)
 
