@@ -53,37 +53,42 @@ def start_or_resume(
         SystemExit: Training was interrupted and its state saved (exit code 128 + signal).
         UserError: Raised by `train`, or for a setting that a resumed run cannot change.
     """
-    keep_compiled_programs()
-    devices = read_settings(DevicesConfig, composed.devices, "devices")
-    cores_as_devices(devices)
-    join_processes(devices)
-    with silent_unless_first():
-        _start_or_resume(composed, command, train, per_seed)
+    resume = composed.resume is not None
+    own = Path(str(composed.resume) if resume else HydraConfig.get().runtime.output_dir)
+    with discard_if_empty(own):
+        keep_compiled_programs()
+        devices = read_settings(DevicesConfig, composed.devices, "devices")
+        cores_as_devices(devices)
+        join_processes(devices)
+        with silent_unless_first():
+            _start_or_resume(composed, command, train, per_seed, own, resume)
 
 
 def _start_or_resume(
-    composed: DictConfig, command: str, train: Callable[[list[Run], bool, Phases], None], per_seed: Sequence[str]
+    composed: DictConfig,
+    command: str,
+    train: Callable[[list[Run], bool, Phases], None],
+    per_seed: Sequence[str],
+    own: Path,
+    resume: bool,
 ) -> None:
     phases = Phases()
-    resume = composed.resume is not None
-    own = Path(str(composed.resume) if resume else HydraConfig.get().runtime.output_dir)
     folder = RunFolder(agreed_path(own))
     if own.absolute() != folder.path.absolute():
         remove_if_empty(own)  # Hydra has made one for each process
     try:
-        with discard_if_empty(own):
-            if resume:
-                overrides = HydraConfig.get().overrides.task
-                devices = OmegaConf.to_container(composed.devices)
-                runs = [
-                    Run({**_with_overrides(run.values, composed, overrides), "devices": devices}, run.folder)
-                    for run in runs_in(folder)
-                ]
-            else:
-                runs = new_runs(composed, folder)
-            check_alike(runs, per_seed)
-            check_same_settings(_of_all_processes(runs))
-            train(runs, resume, phases)
+        if resume:
+            overrides = HydraConfig.get().overrides.task
+            devices = OmegaConf.to_container(composed.devices)
+            runs = [
+                Run({**_with_overrides(run.values, composed, overrides), "devices": devices}, run.folder)
+                for run in runs_in(folder)
+            ]
+        else:
+            runs = new_runs(composed, folder)
+        check_alike(runs, per_seed)
+        check_same_settings(_of_all_processes(runs))
+        train(runs, resume, phases)
     except Interruption as stopped:
         print(f"{stopped}; continue with: python -m {command} resume={folder.path}", file=sys.stderr)
         raise SystemExit(128 + stopped.signal_number) from None
