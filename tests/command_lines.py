@@ -1,7 +1,9 @@
 """What tests of real command lines share: starting commands, reading a run folder without the project's code."""
 
 import json
+import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 
 SERVER = Path(__file__).parent / "command_server.py"
+TIMEOUT = 600  # seconds that a command may take
 
 
 class CommandServer:
@@ -25,30 +28,41 @@ class CommandServer:
     """
 
     def __init__(self, environment: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, SERVER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self._environment = environment
+        self._process: subprocess.Popen[str] | None = None
 
     def run(
         self, folder: Path, environment: dict[str, str], module: str, *arguments: str
     ) -> subprocess.CompletedProcess[str]:
         """Does what `run_module` does."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, SERVER],
+                env=self._environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as errors:
             request = {"folder": str(folder), "environment": environment, "module": module, "arguments": arguments}
             files = {"stdout": out.name, "stderr": errors.name}
             print(json.dumps(request | files), file=self._process.stdin, flush=True)
-            answered, _, _ = select.select([self._process.stdout], [], [], 600)
-            assert answered, f"{module} {' '.join(arguments)} has not ended after 600 s"
-            code = int(self._process.stdout.readline())
-            written = (Path(file.name).read_text() for file in (out, errors))
-            return subprocess.CompletedProcess([module, *arguments], code, *written)
+            answered, _, _ = select.select([self._process.stdout], [], [], TIMEOUT)
+            written = [Path(file.name).read_text() for file in (out, errors)]
+            if not answered:
+                self.close()
+                raise subprocess.TimeoutExpired([module, *arguments], TIMEOUT, *written)
+            return subprocess.CompletedProcess([module, *arguments], int(self._process.stdout.readline()), *written)
 
     def close(self) -> None:
-        """Ends the process, and a command that is still running in it."""
-        self._process.kill()
-        self._process.communicate()
+        """Ends the process, if there is one, and a command that is still running in it."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.communicate()
+            self._process = None
 
 
 _servers: list[CommandServer] = []
@@ -90,7 +104,7 @@ def run_module(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=TIMEOUT,
         stdin=subprocess.DEVNULL,
         preexec_fn=prepare,
     )
