@@ -47,7 +47,8 @@ def join_processes(config: DevicesConfig) -> None:
         return
     explicit = config.coordinator != DETECT
     who = f"process {config.process} of {config.processes}" if explicit else "a process that the scheduler started"
-    print(f"{who}: waiting for the others at {config.coordinator}", file=sys.stderr, flush=True)
+    where = config.coordinator if explicit else "the address that it names"
+    print(f"{who}: waiting for the others at {where}", file=sys.stderr, flush=True)
     try:
         jax.distributed.initialize(
             config.coordinator if explicit else None,

@@ -89,6 +89,7 @@ def _start_or_resume(
         check_alike(runs, per_seed)
         check_same_settings(_of_all_processes(runs))
         train(runs, resume, phases)
+        meet()  # else the others would leave while the first one may still fail to write
     except Interruption as stopped:
         print(f"{stopped}; continue with: python -m {command} resume={folder.path}", file=sys.stderr)
         raise SystemExit(128 + stopped.signal_number) from None
