@@ -230,6 +230,7 @@ def test_command_runs(command, workplace):
         words = [sys.executable, *(_placed(command, word) for word in command.words[1:])]
         if script := _SCRIPTS.get(command.words[1]):
             words = [sys.executable, str(ROOT / command.words[1]), *words[2:], script]
+            environment = environment | {"PYTHONPATH": str(ROOT)}
         finished = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     else:
         arguments = [_placed(command, word) for word in command.arguments]
