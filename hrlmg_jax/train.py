@@ -98,7 +98,7 @@ def _train_in_folders(
         ]
         labels = row_labels(problem.data.log)
         states = run_training(seed_runs, config.train, labels, config.logger, phases, begin)
-    # Test the best networks beside the opponents, draw the curves, warn of a collapse.
+    # Test the best networks beside the baselines, draw the curves, warn of a collapse.
     comparison = Comparison(config, problem)
     for config, folder, state in zip(configs, folders, states, strict=True):
         with phases.phase("final evaluation"):
@@ -136,7 +136,7 @@ def _announce(problem: Problem, description: str, folders: list[RunFolder]) -> N
 
 
 def _plot(
-    config: RunConfig, problem: Problem, folder: RunFolder, rows: list[dict[str, Any]], opponents: dict[str, float]
+    config: RunConfig, problem: Problem, folder: RunFolder, rows: list[dict[str, Any]], baselines: dict[str, float]
 ) -> None:
     data = describe_log(problem.data)
     title = f"{config.agent.name} on {data['name']}{kind_of(data)}, seed {config.seed}"
@@ -146,7 +146,7 @@ def _plot(
     ]
     # References are played on test sessions of `evaluation.long` steps; training sessions may be of another length.
     same_length = config.env.episode_length == config.evaluation.long
-    panels = [Panel("reward per session", rewards, opponents if same_length else {}, 2.0)]
+    panels = [Panel("reward per session", rewards, baselines if same_length else {}, 2.0)]
     for level in ("high", "low"):
         if any(f"{level}_q" in row for row in rows):
             values = [Curve(f"{level}_q", "Q of what was done"), Curve(f"{level}_q_of_actor", "Q of the actor")]

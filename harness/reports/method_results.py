@@ -33,16 +33,16 @@ class MethodRuns(NamedTuple):
 
 @dataclass(frozen=True)
 class MethodResult:
-    """What a method, or an opponent that runs were tested beside, reached in one test.
+    """What a method, or a baseline that runs were tested beside, reached in one test.
 
     Attributes:
         label: See `MethodRuns`, as for `name` and `distinction`.
-        runs: One per seed; none for an opponent, which is no run of its own.
+        runs: One per seed; none for a baseline, which is no run of its own.
         values: [S, n] per metric, one value per episode: a row per seed, or a single one where all seeds have the same
             result.
         seed_has_effect: Whether another seed could have led to another result, as far as is known of the method.
         beside: The rows of the long table (`System.read`) that come from its runs, or, for an
-            opponent, from the run that it was read from.
+            baseline, from the run that it was read from.
     """
 
     label: str
@@ -70,7 +70,7 @@ class MethodResult:
 
     @property
     def seeds_text(self) -> str:
-        """How many seeds there are, and whether they are all equal; nothing for an opponent."""
+        """How many seeds there are, and whether they are all equal; nothing for a baseline."""
         number = len(self.runs)
         return f"{number or ''}{' (equal)' if number > 1 and not self.seeds_differ else ''}"
 

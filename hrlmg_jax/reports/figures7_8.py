@@ -31,7 +31,7 @@ class Section(NamedTuple):
         users: Who answered.
         metrics: To show, with their names for people; the first one ranks.
         digits: After the decimal point.
-        results: Of methods and opponents.
+        results: Of methods and baselines.
     """
 
     title: str
@@ -89,7 +89,7 @@ def _report(config: RunsConfig, figure: str, tests: Sequence[ComparedTest]) -> N
 
 
 def _sections(test: ComparedTest, collected: Collected) -> list[Section]:
-    results = [*collected.results, *collected.opponents]
+    results = [*collected.results, *collected.baselines]
     if test is hrl_mg.OFFLINE:
         title = f"{results[0].values['map'].shape[1]:,} logged test sessions, ranked again"
         return [Section(title, "figure7.png", "the log", test.metrics, test.digits, results)]

@@ -1,30 +1,24 @@
 """The command that prints a data set's statistics, as people call it."""
 
 import json
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from command_lines import run_module
 from impression_logs import kuairand_events, kuairand_files, sessions_of, write_files
 
 from sim.data import describe_log
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, command_environment):
     """Runs the command in an empty folder and checks that it leaves that folder empty."""
 
     def call(*arguments: str) -> subprocess.CompletedProcess:
         folder = tmp_path / "work"
         folder.mkdir(exist_ok=True)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TPGR_JAX_CACHE": str(tmp_path / "tables")}
-        environment["TPGR_JAX_DATA"] = str(tmp_path / "data")
-        command = [sys.executable, "-m", "sim.data", *arguments]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        environment = command_environment | {"TPGR_JAX_DATA": str(tmp_path / "data")}
+        done = run_module(folder, environment, "sim.data", *arguments)
         assert list(folder.iterdir()) == []
         return done
 

@@ -578,6 +578,6 @@ def test_built_wheel_finds_its_configurations_in_an_empty_folder(repository, com
         check=True,
     )
     assert where.stdout.count(str(installed)) == 2
-    finished = run_module(empty, environment, TRAIN, *SMALL, "train.steps=2")
+    finished = run_module(empty, environment, TRAIN, *SMALL, "train.steps=2", fresh=True)
     assert finished.returncode == 0, finished.stderr
     assert os.listdir(empty) == ["outputs"]

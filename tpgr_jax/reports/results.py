@@ -33,7 +33,7 @@ METHODS = {
 }
 """By the file of `conf/agent` that makes them, in the order of the paper's Table 2; two are not the paper's."""
 BEST_LIST = "best_fixed_list"
-OPPONENTS = {BEST_LIST: "best fixed list", "random": "random"}
+BASELINES = {BEST_LIST: "best fixed list", "random": "random"}
 """Policies that every run is evaluated beside."""
 
 SPLIT_SEED = "data.split_seed"
@@ -45,9 +45,9 @@ TEST = ComparedTest(
     same=(
         *(SPLIT_SEED, "data.test_fraction", "data.validation"),
         *("data.relevant_above", "data.rating_min", "data.rating_max"),
-        *("env.episode_length", "env.reward_scale", "env.cold_start", "env.allow_repeats"),
+        *("env.episode_length", "env.reward_scale", "env.counts_by", "env.cold_start", "env.allow_repeats"),
     ),
-    of_opponents=("env.alpha", "seed"),
+    of_baselines=("env.alpha", "seed"),
 )
 
 
@@ -104,7 +104,7 @@ SYSTEM = System(
     belongs=lambda run: "env.alpha" in run.settings,
     types={"env.alpha": (int, float), "seed": (int,), "agent.name": (str,)},
     data_facts={"name": "data", "synthetic": "synthetic", "checksum": "checksum"},
-    labels={**METHODS, **OPPONENTS},
+    labels={**METHODS, **BASELINES},
     name_of=method_name,
     columns={"alpha": lambda run: f"{alpha_of(run):g}"},
     metric="test_reward",
@@ -133,25 +133,25 @@ def comparable_runs(config: TpgrRunsConfig) -> RunsFound:
     return SYSTEM.comparable(config, SYSTEM.runs(config.runs), same, unless)
 
 
-def opponent(result: MethodResult, policy: str) -> MethodResult:
-    """Returns an opponent on the test users of a result; those of all splits in a row where there are several."""
+def baseline(result: MethodResult, policy: str) -> MethodResult:
+    """Returns a baseline on the test users of a result; those of all splits in a row where there are several."""
     firsts = {run.settings.get(SPLIT_SEED): index for index, run in reversed([*enumerate(result.runs)])}
     values = {}
     for metric in TEST.metrics:
         beside = result.values_beside(policy, metric)
         chosen = [part for index in sorted(firsts.values()) if (part := beside[index]) is not None]
         values[metric] = np.concatenate(chosen)[None]
-    return MethodResult(OPPONENTS[policy], policy, {}, [], values)
+    return MethodResult(BASELINES[policy], policy, {}, [], values)
 
 
 def baselines(result: MethodResult) -> dict[str, float]:
-    """Returns the mean rewards of all opponents on the test users of a result, by label."""
-    return {label: opponent(result, policy).mean("reward") for policy, label in OPPONENTS.items()}
+    """Returns the mean rewards of all baselines on the test users of a result, by label."""
+    return {label: baseline(result, policy).mean("reward") for policy, label in BASELINES.items()}
 
 
 def ratio(result: MethodResult, best_list: MethodResult | None = None) -> float:
     """Returns the mean reward in units of the best fixed list's on the same users; NaN where that is not positive."""
-    best = (best_list or opponent(result, BEST_LIST)).mean("reward")
+    best = (best_list or baseline(result, BEST_LIST)).mean("reward")
     return result.mean("reward") / best if best > 0 else float("nan")
 
 

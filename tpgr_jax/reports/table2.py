@@ -28,7 +28,7 @@ _NOTES = (
 class Star(NamedTuple):
     """The comparison of a result of TPGR or TPGR+ with the best other method in one metric."""
 
-    opponent: str
+    baseline: str
     p_value: float
     significant: bool
 
@@ -118,8 +118,8 @@ def _alpha_table(results: Sequence[MethodResult]) -> list[str]:
     rows = []
     for result in results:
         rows.append([result.label, *_starred(result, results), f"{tpgr.ratio(result):.3f}", result.seeds_text])
-    best_list = tpgr.opponent(results[0], tpgr.BEST_LIST)
-    for other in (tpgr.opponent(results[0], policy) for policy in tpgr.OPPONENTS):
+    best_list = tpgr.baseline(results[0], tpgr.BEST_LIST)
+    for other in (tpgr.baseline(results[0], policy) for policy in tpgr.BASELINES):
         rows.append([other.label, *_starred(other, results), f"{tpgr.ratio(other, best_list):.3f}", ""])
     return markdown_table([*heads, "reward / best list", "seeds"], rows)
 
@@ -134,7 +134,7 @@ def _comparisons(results: Sequence[MethodResult]) -> list[str]:
     lines = []
     for result in results:
         others = [other for other in results if other.name != result.name]
-        others = [*others, tpgr.opponent(result, tpgr.BEST_LIST)] if result.name in tpgr.ON_A_TREE else []
+        others = [*others, tpgr.baseline(result, tpgr.BEST_LIST)] if result.name in tpgr.ON_A_TREE else []
         p_values = [(other.label, pooled_p_value(result, other, "reward")) for other in others]
         parts = [f"{label} {p_text(p_value)}" for label, p_value in p_values if p_value is not None]
         if parts:
@@ -158,5 +158,5 @@ def _table(at_alphas: Mapping[float, Sequence[MethodResult]]) -> Table:
                     *((compared.p_value, compared.significant) if compared else (None, None)),
                 ]
             compared = star(result, results, "reward")
-            rows.append([*row, tpgr.ratio(result), compared.opponent if compared else None])
+            rows.append([*row, tpgr.ratio(result), compared.baseline if compared else None])
     return Table([*heads, "ratio_to_best_list", "next_best"], rows)
