@@ -94,9 +94,7 @@ def write_evaluation(
     protocol = {
         **problem.env_settings.protocol,
         "relevant_above": settings.relevant_above,
-        "split_seed": settings.split_seed,
-        "test_fraction": settings.test_fraction,
-        "validation": settings.validation,
+        **settings.described_split,
         "seed": seed,
         "decision": "greedy",
         "decision_of": {name: "sample" for name in ("random", f"{method}_sampled") if name in policies},
@@ -125,7 +123,7 @@ def format_table(policies: dict[str, Evaluation], problem: Problem) -> str:
     return "\n".join(
         [
             f"{data.name}{kind}, {problem.env_settings.description}, {len(problem.test_users):,} test users, "
-            "means ± 95 % interval",
+            "means ± 95 % interval over users",
             *format_means(results, heads, 4),
             format_ratio(results, "reward", next(iter(policies)), "best_fixed_list"),
         ]
