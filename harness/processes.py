@@ -11,9 +11,12 @@ import atexit
 import itertools
 import json
 import os
+import resource
+import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
@@ -21,6 +24,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src.distributed import global_state  # JAX has no public way to its key-value store
 from jax.experimental import multihost_utils
 
 from harness.devices import DETECT, DevicesConfig
@@ -30,9 +34,12 @@ _JOIN_SECONDS = 120
 _REFUSAL_SECONDS = 5  # within which the others hear of a refusal
 _GRACE_SECONDS = 2.0  # for a process to end by itself once another has refused
 _POLL_SECONDS = 0.3
-_REFUSAL = "refusal"
+_ROOT = "processes"  # of our keys; others keep theirs in the same store
+_REFUSAL = f"{_ROOT}/refusal"
+_ENDED = f"{_ROOT}/ended"
 
 _messages = itertools.count()  # all processes exchange the same messages in the same order
+_gave_up = False  # whether an attempt to join goes on in vain
 
 
 def join_processes(config: DevicesConfig) -> None:
@@ -49,19 +56,8 @@ def join_processes(config: DevicesConfig) -> None:
     who = f"process {config.process} of {config.processes}" if explicit else "a process that the scheduler started"
     where = config.coordinator if explicit else "the address that it names"
     print(f"{who}: waiting for the others at {where}", file=sys.stderr, flush=True)
-    try:
-        jax.distributed.initialize(
-            config.coordinator if explicit else None,
-            config.processes,
-            config.process,
-            initialization_timeout=_JOIN_SECONDS,
-        )
-    except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"the processes cannot be joined ({str(error).splitlines()[0]})",
-            where=f"devices.coordinator={config.coordinator}",
-            do="Check address, numbers and firewall; every process has to start within two minutes.",
-        ) from None
+    address = config.coordinator if explicit else None
+    _connect(address, config.processes, config.process, f"devices.coordinator={config.coordinator}")
     stop = threading.Event()
     watch = threading.Thread(target=_watch_for_refusal, args=(stop,), daemon=True)
     watch.start()
@@ -73,6 +69,30 @@ def join_processes(config: DevicesConfig) -> None:
     atexit.register(end_watch)
 
 
+def _connect(address: str | None, processes: int | None, process: int | None, where: str) -> None:
+    """Calls JAX, which would abort this process if it waited in vain."""
+    global _gave_up
+    failures: list[Exception] = []
+
+    def connect() -> None:
+        try:
+            jax.distributed.initialize(address, processes, process, initialization_timeout=2 * _JOIN_SECONDS)
+        except (RuntimeError, ValueError) as error:
+            failures.append(error)
+
+    attempt = threading.Thread(target=connect, daemon=True)
+    attempt.start()
+    attempt.join(_JOIN_SECONDS)
+    _gave_up = attempt.is_alive()
+    if _gave_up or failures:
+        why = str(failures[0]).splitlines()[0] if failures else f"not all are there after {_JOIN_SECONDS} s"
+        raise UserError(
+            f"the processes cannot be joined ({why})",
+            where=where,
+            do="Check address, numbers and firewall; every process has to start within two minutes.",
+        )
+
+
 def joined() -> bool:
     """Returns whether this process is one of several."""
     return bool(jax.distributed.is_initialized())
@@ -80,7 +100,7 @@ def joined() -> bool:
 
 def is_first_process() -> bool:
     """Returns whether this process writes the files and prints."""
-    return jax.process_index() == 0
+    return _index() == 0
 
 
 @contextmanager
@@ -99,13 +119,13 @@ def meet() -> None:
     Raises:
         OtherProcessError: Another process has refused to go on.
     """
-    if jax.process_count() > 1:
+    if _count() > 1:
         _exchange("")
 
 
 def agreed(number: int) -> int:
     """Returns the largest of the numbers that the processes pass."""
-    return int(multihost_utils.process_allgather(np.int32(number)).max()) if jax.process_count() > 1 else number
+    return int(multihost_utils.process_allgather(np.int32(number)).max()) if _count() > 1 else number
 
 
 def agreed_path(path: Path) -> Path:
@@ -114,7 +134,7 @@ def agreed_path(path: Path) -> Path:
     Raises:
         OtherProcessError: Another process has refused to go on.
     """
-    return path if jax.process_count() == 1 else Path(_exchange(str(path.absolute()))[0])
+    return path if _count() == 1 else Path(_exchange(str(path.absolute()))[0])
 
 
 def check_same_settings(settings: Mapping[str, Any]) -> None:
@@ -127,7 +147,7 @@ def check_same_settings(settings: Mapping[str, Any]) -> None:
         UserError: In the first process, if they differ; the message names keys and values.
         OtherProcessError: In the others then.
     """
-    if jax.process_count() == 1:
+    if _count() == 1:
         return
     first, *others = (json.loads(text) for text in _exchange(json.dumps(dict(settings))))
     for process, other in enumerate(others, 1):
@@ -147,7 +167,7 @@ def check_same_settings(settings: Mapping[str, Any]) -> None:
 def other_refusal() -> str | None:
     """Returns why another process of this run has ended; None if it has not, or if there is none."""
     refusal = _refusal() if joined() else None
-    return _of_another(refusal) if refusal and refusal["process"] != jax.process_index() else None
+    return _of_another(refusal) if refusal and refusal["process"] != _index() else None
 
 
 def end_together(message: str, code: int) -> None:
@@ -159,29 +179,74 @@ def end_together(message: str, code: int) -> None:
         message: Why, for the others' users.
         code: Of this process and of the others.
     """
-    if not joined() and not _joined_to_refuse():
-        return
-    process = jax.process_index()
+    if _gave_up:
+        _exit(code)
+    elif joined():
+        _refuse(message, code)
+    else:
+        _join_to_refuse(message, code)
+
+
+def _refuse(message: str, code: int) -> None:
+    refusal = {"process": _index(), "message": message, "code": code}
     with suppress(jax.errors.JaxRuntimeError):  # another one has refused already
-        _client().key_value_set(_REFUSAL, json.dumps({"process": process, "message": message, "code": code}))
+        _client().key_value_set(_REFUSAL, json.dumps(refusal))
     _leave(code)
 
 
-def _client() -> Any:
-    from jax._src.distributed import global_state  # JAX has no public way to its key-value store
+def _join_to_refuse(message: str, code: int) -> None:
+    """Tells processes that wait for this one, if the command line says that there are any.
 
+    A process of its own joins them for this: JAX aborts it if there is none to join.
+    """
+    settings = dict(word.split("=", 1) for word in sys.argv[1:] if word.startswith("devices.") and "=" in word)
+    try:
+        address = settings["devices.coordinator"]
+        processes, process = (int(settings[f"devices.{key}"]) for key in ("processes", "process"))
+    except (KeyError, ValueError):
+        return
+    with warnings.catch_warnings(action="ignore"):  # JAX's and Python's, about threads that do not survive a fork
+        child = os.fork()
+    if child:
+        deadline = time.monotonic() + 2 * _REFUSAL_SECONDS
+        while os.waitpid(child, os.WNOHANG) == (0, 0):
+            if time.monotonic() > deadline:
+                os.kill(child, signal.SIGKILL)
+            time.sleep(_POLL_SECONDS)
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        jax.distributed.initialize(address, processes, process, initialization_timeout=_REFUSAL_SECONDS)
+        _refuse(message, code)
+    finally:
+        os._exit(code)
+
+
+def _client() -> Any:
     return global_state.client
+
+
+def _index() -> int:
+    """Returns which process this is. JAX's own functions would wait for the devices of all processes first."""
+    return int(global_state.process_id)
+
+
+def _count() -> int:
+    return int(global_state.num_processes)
 
 
 def _exchange(text: str) -> list[str]:
     """Returns what each process passes; waits for all of them."""
-    client, number = _client(), next(_messages)
-    client.key_value_set(f"{number}/{jax.process_index()}", text)
+    client, keys = _client(), f"{_ROOT}/messages/{next(_messages)}"
+    client.key_value_set(f"{keys}/{_index()}", text)
     if is_first_process():
-        texts = [_value(f"{number}/{process}") for process in range(jax.process_count())]
-        client.key_value_set(f"{number}/all", json.dumps(texts))
+        texts = [_value(f"{keys}/{process}") for process in range(_count())]
+        client.key_value_set(f"{keys}/all", json.dumps(texts))
         return texts
-    exchanged: list[str] = json.loads(_value(f"{number}/all"))
+    exchanged: list[str] = json.loads(_value(f"{keys}/all"))
     return exchanged
 
 
@@ -207,7 +272,7 @@ def _refusal() -> dict[str, Any] | None:
 
 
 def _of_another(refusal: Mapping[str, Any]) -> str:
-    return f"process {jax.process_index()} ends, since process {refusal['process']} does: {refusal['message']}"
+    return f"process {_index()} ends, since process {refusal['process']} does: {refusal['message']}"
 
 
 def _watch_for_refusal(stop: threading.Event) -> None:
@@ -222,26 +287,20 @@ def _watch_for_refusal(stop: threading.Event) -> None:
 
 def _leave(code: int) -> None:
     """Ends this process at once; the first one, which serves the others, after all others."""
-    process, client = jax.process_index(), _client()
+    client = _client()
+    with suppress(jax.errors.JaxRuntimeError):
+        client.key_value_set(f"{_ENDED}/{_index()}", "", allow_overwrite=True)
+        if is_first_process():
+            deadline = time.monotonic() + _REFUSAL_SECONDS
+            while len(client.key_value_dir_get(f"{_ENDED}/")) < _count() and time.monotonic() < deadline:
+                time.sleep(_POLL_SECONDS)
+            time.sleep(_POLL_SECONDS)
+    _exit(code)
+
+
+def _exit(code: int) -> None:
+    """Ends this process without JAX's farewell, which waits for others."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
-    with suppress(jax.errors.JaxRuntimeError):
-        client.key_value_set(f"{_REFUSAL}/{process}", "", allow_overwrite=True)
-        if is_first_process():
-            deadline = time.monotonic() + _REFUSAL_SECONDS
-            while len(client.key_value_dir_get(f"{_REFUSAL}/")) < jax.process_count() and time.monotonic() < deadline:
-                time.sleep(_POLL_SECONDS)
-            time.sleep(_POLL_SECONDS)
     os._exit(code)
-
-
-def _joined_to_refuse() -> bool:
-    """Joins processes that wait for this one, if the command line says that there are any, only to tell them."""
-    settings = dict(word.split("=", 1) for word in sys.argv[1:] if word.startswith("devices.") and "=" in word)
-    try:
-        address, number, process = (settings[f"devices.{key}"] for key in ("coordinator", "processes", "process"))
-        jax.distributed.initialize(address, int(number), int(process), initialization_timeout=_REFUSAL_SECONDS)
-    except (KeyError, ValueError, RuntimeError):
-        return False
-    return True

@@ -84,6 +84,20 @@ def test_a_process_in_a_computation_ends_when_another_refuses(command_environmen
     assert errors[1].endswith("error: the disk is full\n")
 
 
+def test_a_process_that_waits_in_vain_gives_up_with_one_message(command_environment, tmp_path, address):
+    impatient = COMPUTES.replace(
+        "run_command(main)", "import harness.processes\nharness.processes._JOIN_SECONDS = 1\n"
+    ) + ("run_command(main)")
+    finished = subprocess.run(
+        [sys.executable, "-c", impatient, address, "0"], env=command_environment, capture_output=True, text=True
+    )
+    waiting, *said = finished.stderr.splitlines()
+    assert (finished.returncode, waiting) == (2, f"process 0 of 2: waiting for the others at {address}")
+    assert (
+        said[0] == f"error: devices.coordinator={address}: the processes cannot be joined (not all are there after 1 s)"
+    )
+
+
 def test_a_single_process_agrees_with_itself():
     check_same_settings({"seed": 0})
     meet()
