@@ -30,6 +30,7 @@ from hrlmg_jax.problem import Problem, load_data, make_problem, origin_of
 from hrlmg_jax.registry import build_method
 from hrlmg_jax.sessions import describe_log, refuse_old_log, row_labels
 from hrlmg_jax.settings import RunConfig
+from sim.tables.plausibility import log_warnings
 
 _TRUTH_NOTE = "; the generator's own users answer"
 register_run_folder_resolver()  # conf/train_hrl_mg.yaml needs it while Hydra composes
@@ -133,6 +134,8 @@ def _announce(problem: Problem, description: str, folders: list[RunFolder]) -> N
         f"{description}; device: {describe_devices()}; {name_folders(folders)}",
         file=sys.stderr,
     )
+    for warning in log_warnings(problem.data.log):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _plot(

@@ -74,10 +74,12 @@ def empirical_rewards(data: RatingData, reward_scale: str) -> np.ndarray:
     values = data.rating_values[1:]
     if reward_scale == "half_open":
         if data.rating_min < 0 or data.rating_max <= 0:
+            looks_symmetric = abs(data.rating_min + data.rating_max) <= 0.2 * (data.rating_max - data.rating_min)
+            do = f"If {data.rating_min:g} means 'not rated', leave it out: data.missing_ratings=[{data.rating_min:g}]."
             raise UserError(
                 f"env.reward_scale=half_open needs ratings >= 0, {data.name} has a scale of {data.rating_min:g} to "
                 f"{data.rating_max:g}",
-                do="Use env.reward_scale=symmetric.",
+                do="Use env.reward_scale=symmetric." if looks_symmetric else do,
             )
         rewards = 2 * values / data.rating_max - 1
     else:
