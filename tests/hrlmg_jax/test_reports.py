@@ -340,8 +340,10 @@ def test_one_log_read_in_two_ways_is_refused_with_the_settings_that_differ(tmp_p
 
 
 def test_a_run_whose_log_was_built_otherwise_is_left_out_and_says_so(tmp_path):
-    make_session_run(tmp_path / "a", [1, 2])
     make_session_run(tmp_path / "b", [7, 8], {"seed": 1}, table=None)
+    with pytest.raises(UserError, match=r"no runs below .*/b: its log was built otherwise \("):
+        figure8(tmp_path)
+    make_session_run(tmp_path / "a", [1, 2])
     text = figure8(tmp_path)
     assert re.search(r"/b: its log was built otherwise \(.*\), so only commit 5e63f8e can evaluate it", text)
     assert results_in(tmp_path).results[0].seeds == [0]
