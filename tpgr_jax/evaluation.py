@@ -94,9 +94,7 @@ def write_evaluation(
     protocol = {
         **problem.env_settings.protocol,
         "relevant_above": settings.relevant_above,
-        "split_seed": settings.split_seed,
-        "test_fraction": settings.test_fraction,
-        "validation": settings.validation,
+        **settings.described_split,
         "seed": seed,
         "decision": "greedy",
         "decision_of": {name: "sample" for name in ("random", f"{method}_sampled") if name in policies},

@@ -21,6 +21,7 @@ from sim.files.rating_readers import PARSER_VERSION, READERS, read_ratings
 from sim.files.rows import TableLayout, TimeFormat
 from sim.files.sources import Source, checksum
 from sim.tables.ratings import RatingData, build_rating_data
+from sim.tables.split import fold_users, split_users
 
 SyntheticSize = Literal["tiny", "small", "movielens_1m", "movielens_10m", "netflix"]
 OWN_READER = "module"
@@ -66,6 +67,8 @@ class DataConfig(FilesConfig):
         ),
     ] = "ratings"
     validation: bool = False
+    fold: CountOrZero | None = None
+    folds: Count = 5
     module: str | None = None
     time_format: TimeFormat = "auto"
 
@@ -98,6 +101,25 @@ class DataConfig(FilesConfig):
         if self.rating_min is not None and self.rating_max is not None and self.rating_min >= self.rating_max:
             problem = f"{self.rating_min:g} is not below data.rating_max {self.rating_max:g}"
             raise bad_setting("rating_min", problem, "Set the scale's ends.")
+        if self.fold is not None and self.fold >= self.folds:
+            problem = f"{self.fold} is not one of data.folds={self.folds}"
+            raise bad_setting("fold", problem, f"Set 0 to {self.folds - 1}, or null.")
+
+    def split(self, num_users: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the training users and the test users among users 0 to U - 1 (`sim.tables.split`).
+
+        Raises:
+            UserError: One side would be empty.
+        """
+        if self.fold is None:
+            return split_users(num_users, self.test_fraction, self.split_seed)
+        return fold_users(num_users, self.folds, self.fold, self.split_seed)
+
+    @property
+    def described_split(self) -> dict[str, Any]:
+        """What decides who tests, for the files of a run."""
+        share = {"test_fraction": self.test_fraction} if self.fold is None else {"fold": self.fold, "folds": self.folds}
+        return {"split_seed": self.split_seed, **share, "validation": self.validation}
 
     def _check_table(self) -> None:
         if not self.path:
