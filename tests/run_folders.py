@@ -49,6 +49,7 @@ def make_run(
     settings: dict[str, Any] | None = None,
     rows: list[dict[str, Any]] | None = None,
     best_list: list[float] | None = None,
+    first_user: int = 0,
     name: str = "movielens_1m",
     checksum: str = "sha256:aa",
     synthetic: bool = False,
@@ -64,6 +65,7 @@ def make_run(
         settings: Changes of the configuration of `+experiment=movielens`, keys in dots.
         rows: Of metrics.jsonl.
         best_list: Rewards of the best fixed list; 2 for every user if None.
+        first_user: Id of the first test user; those of the others follow.
         name: Of the data set.
         checksum: Of the data.
         synthetic: Whether they are generated.
@@ -75,7 +77,7 @@ def make_run(
     if rewards is not None:
         scales = dict(zip(METRICS, (1, 10, 100, 1000), strict=True))
         best = np.full(len(rewards), 2.0) if best_list is None else np.array(best_list)
-        arrays = {"user": np.arange(len(rewards))}
+        arrays = {"user": first_user + np.arange(len(rewards))}
         for metric, scale in scales.items():
             arrays[metric] = np.array(rewards, float) / scale
             arrays[f"best_fixed_list_{metric}"] = best / scale

@@ -205,16 +205,20 @@ def newest_of_each_seed(
         runs: Runs that differ only in their seed.
         result: Name of the file whose modification time decides.
         left_out: Gets a message for each repetition.
-        more: Dotted keys of numeric settings that count as part of the seed.
+        more: Dotted keys of numeric settings that count as part of the seed; null, or none, comes first.
     """
-    keys = ("seed", *more)
     newest: dict[Any, RunRecord] = {}
     for run in sorted(runs, key=lambda run: (run.folder.path / result).stat().st_mtime_ns):
-        newest[tuple(run.settings.get(key, 0) for key in keys)] = run
+        newest[numbers_of(run, ("seed", *more))] = run
     kept = [newest[seed] for seed in sorted(newest)]
     repeated = [run for run in runs if run not in kept]
     left_out += [f"{run.folder.path}: an older repetition of seed {run.settings['seed']}" for run in repeated]
     return kept
+
+
+def numbers_of(run: RunRecord, keys: Sequence[str]) -> tuple[float, ...]:
+    """Returns numeric settings, in dots, in a form that sorts: -1 for those that are null or that a run lacks."""
+    return tuple(-1 if (value := run.settings.get(key)) is None else value for key in keys)
 
 
 def _comparable(value: Any) -> str:

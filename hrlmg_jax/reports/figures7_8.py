@@ -14,11 +14,14 @@ from hrlmg_jax.reports import results as hrl_mg
 from hrlmg_jax.reports.ranking import (
     NOTES,
     RANKING_HEADS,
+    interval_text,
     order_table,
     ranked,
     ranking_rows,
     ranking_table,
     ratio_table,
+    seeds_table,
+    unit_of,
 )
 
 
@@ -75,7 +78,10 @@ def _report(config: RunsConfig, figure: str, tests: Sequence[ComparedTest]) -> N
     for section in sections:
         order = [one.result for one in ranked(section.results, next(iter(section.metrics)))]
         panels = [
-            Bars(f"{head} (mean per session, 95 % interval)", {one.label: one.estimate(metric) for one in order})
+            Bars(
+                f"{head} (mean per session, {interval_text(order)})",
+                {one.label: one.estimate(metric, unit_of(order)) for one in order},
+            )
             for metric, head in section.metrics.items()
         ]
         plot_bars(Path(config.out) / section.picture, title, section.title, panels, same_scale=False)
@@ -108,6 +114,8 @@ def _section_lines(section: Section) -> list[str]:
     lines = ["", f"## {section.title}", "", *ranking_table(section.results, section.metrics, section.digits)]
     if order := order_table(section.results, section.metrics, section.digits):
         lines += ["", "### Pairs", "", *order]
+    if by_seed := seeds_table(section.results, metric, section.digits):
+        lines += ["", f"### Pairs by seed: {head}", "", *by_seed]
     if ratios := ratio_table(section.results, metric):
         lines += ["", f"### {head} / popularity's, by seed", "", *ratios]
     return lines
