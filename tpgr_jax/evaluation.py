@@ -123,7 +123,7 @@ def format_table(policies: dict[str, Evaluation], problem: Problem) -> str:
     return "\n".join(
         [
             f"{data.name}{kind}, {problem.env_settings.description}, {len(problem.test_users):,} test users, "
-            "means ± 95 % interval",
+            "means ± 95 % interval over users",
             *format_means(results, heads, 4),
             format_ratio(results, "reward", next(iter(policies)), "best_fixed_list"),
         ]

@@ -206,7 +206,7 @@ def _online_table(
     return "\n".join(
         [
             f"online test {where} {description['name']}{kind_of(description)}: {number:,} sessions, "
-            "means per session ± 95 % interval",
+            "means per session ± 95 % interval over sessions",
             *format_means(played, heads, 2),
             *(format_ratio(played, "long_reward", name, opponent) for opponent in OPPONENTS[1:] if opponent != name),
             f"distinct items at the same step across sessions (1: all differ): {shares}",
@@ -221,7 +221,7 @@ def _offline_table(problem: Problem, ranked: dict[str, Metrics]) -> str:
     return "\n".join(
         [
             f"offline test on {number:,} logged sessions of {description['name']}{kind_of(description)}, means ± 95 % "
-            "interval",
+            "interval over sessions",
             *format_means(ranked, heads, 4),
         ]
     )

@@ -197,7 +197,7 @@ def _lines(
     points: Sequence[AverageRating],
     shuffled: Sequence[AverageRating],
 ) -> list[str]:
-    heads = ["before it", "average rating ± 95 %", "ratings", "users"]
+    heads = ["before it", "average rating ± 95 % over users", "ratings", "users"]
     rows = [
         [f"{point.count} {point.sign}", str(point.average), f"{point.ratings:,}", f"{point.users:,}"]
         for point in points
