@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+SMALLEST_P = 1e-300
+"""No p-value is smaller: below it floats end, and what is that small says nothing but "smaller"."""
+
 
 def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
     """Returns the t-interval of the mean of [n] independent values; of a single value, the value itself twice."""
@@ -40,14 +43,16 @@ def clustered_mean_interval(totals: np.ndarray, counts: np.ndarray, confidence: 
 
 
 def welch_p_value(first: np.ndarray, second: np.ndarray) -> float:
-    """Returns the two-sided p-value of Welch's unequal-variance t-test (Ruxton 2006); 1 if neither sample varies.
+    """Returns the two-sided p-value of Welch's unequal-variance t-test (Ruxton 2006), for values that are not paired.
+
+    Where neither sample varies it is 1 if they are equal, else `SMALLEST_P`, which no p-value is below.
 
     Args:
-        first: [n] values, n >= 2, for instance one reward per test user.
-        second: [m] values, m >= 2.
+        first: [n] independent values, n >= 2, for instance one mean per seed.
+        second: [m] values, m >= 2, independent of the first.
     """
     if np.ptp(first) == 0 and np.ptp(second) == 0:
-        return 1.0 if first[0] == second[0] else 0.0
+        return 1.0 if first[0] == second[0] else SMALLEST_P
     import scipy.stats
 
     tested = scipy.stats.ttest_ind_from_stats(
@@ -59,4 +64,28 @@ def welch_p_value(first: np.ndarray, second: np.ndarray) -> float:
         len(second),
         equal_var=False,
     )
-    return float(tested.pvalue)
+    return max(float(tested.pvalue), SMALLEST_P)
+
+
+def paired_p_value(first: np.ndarray, second: np.ndarray) -> float:
+    """Returns the two-sided p-value of the paired t-test: Student's test of one sample on the differences.
+
+    Where all differences are equal, t is 0 / 0 or infinite. The p-value is then 1 if they are 0, else that of the sign
+    test, 2^(1 - n): n pairs that agree in their sign cannot be surer without a variance. None is below `SMALLEST_P`.
+
+    Args:
+        first: [n] values, n >= 2, one per user, session, or whatever the pairs are.
+        second: [n] values of the same, in the same order.
+
+    Raises:
+        ValueError: The numbers of values differ.
+    """
+    if np.shape(first) != np.shape(second):
+        raise ValueError(f"{np.shape(first)} and {np.shape(second)} values cannot be paired")
+    differences = np.asarray(first, float) - np.asarray(second, float)
+    rounding = 4 * np.finfo(float).eps * max(np.abs(first).max(), np.abs(second).max())
+    if np.ptp(differences) <= rounding:
+        return 1.0 if np.abs(differences).max() <= rounding else max(2.0 ** (1 - len(differences)), SMALLEST_P)
+    import scipy.stats
+
+    return max(float(scipy.stats.ttest_1samp(differences, 0.0).pvalue), SMALLEST_P)

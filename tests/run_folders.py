@@ -49,8 +49,10 @@ def make_run(
     settings: dict[str, Any] | None = None,
     rows: list[dict[str, Any]] | None = None,
     best_list: list[float] | None = None,
+    first_user: int = 0,
     name: str = "movielens_1m",
     checksum: str = "sha256:aa",
+    table: str | None = "sha256:cc",
     synthetic: bool = False,
     step: int = 1000,
     checkpoint: int | None = None,
@@ -64,18 +66,21 @@ def make_run(
         settings: Changes of the configuration of `+experiment=movielens`, keys in dots.
         rows: Of metrics.jsonl.
         best_list: Rewards of the best fixed list; 2 for every user if None.
+        first_user: Id of the first test user; those of the others follow.
         name: Of the data set.
         checksum: Of the data.
+        table: Hash of the table built from them; None: not recorded.
         synthetic: Whether they are generated.
         step: Of the evaluation.
         checkpoint: Step of the newest checkpoint; None makes none.
     """
     data = {"name": name, "synthetic": synthetic, "checksum": checksum, "users": 10, "items": 20, "ratings": 30}
+    data |= {} if table is None else {"table": table}
     _begin(folder, _default_values("train", "+experiment=movielens"), settings, data, rows, checkpoint)
     if rewards is not None:
         scales = dict(zip(METRICS, (1, 10, 100, 1000), strict=True))
         best = np.full(len(rewards), 2.0) if best_list is None else np.array(best_list)
-        arrays = {"user": np.arange(len(rewards))}
+        arrays = {"user": first_user + np.arange(len(rewards))}
         for metric, scale in scales.items():
             arrays[metric] = np.array(rewards, float) / scale
             arrays[f"best_fixed_list_{metric}"] = best / scale
@@ -96,11 +101,12 @@ def make_session_run(
     rewards: list[float] | None = None,
     settings: dict[str, Any] | None = None,
     rows: list[dict[str, Any]] | None = None,
-    opponents: dict[str, list[float]] | None = None,
+    baselines: dict[str, list[float]] | None = None,
     truth: list[float] | None = None,
     offline: bool = True,
     name: str = "synthetic_funnel",
     checksum: str = "sha256:aa",
+    table: str | None = "sha256:cc",
     synthetic: bool = True,
     synthetic_skips: bool = False,
     order_proxy: str = "",
@@ -115,11 +121,12 @@ def make_session_run(
             from them: `SESSION_SCALES`, `OFFLINE_SCALES`.
         settings: Changes of the default configuration, keys in dots.
         rows: Of metrics.jsonl.
-        opponents: Rewards of long sessions by policy; 2 for popularity if None.
+        baselines: Rewards of long sessions by policy; 2 for popularity if None.
         truth: Rewards with the generator's own users; None leaves that test out.
         offline: Whether the run's method ranks logged sessions.
         name: Of the data set.
         checksum: Of the data.
+        table: Hash of the table built from them; None: not recorded.
         synthetic: Whether they are generated.
         synthetic_skips: Whether their skips are.
         order_proxy: What stands in for orders.
@@ -127,11 +134,11 @@ def make_session_run(
         checkpoint: Step of the newest checkpoint; None makes none.
     """
     kinds = {"synthetic": synthetic, "synthetic_skips": synthetic_skips, "order_proxy": order_proxy}
-    data = {"name": name, **kinds, "checksum": checksum}
+    data = {"name": name, **kinds, "checksum": checksum, **({} if table is None else {"table": table})}
     _begin(folder, _default_values("train_hrl_mg"), settings, data, rows, checkpoint)
     for file, own in (("online", rewards), ("online_truth", truth)):
         if own is not None:
-            others = {"popularity": [2.0] * len(own)} if opponents is None else opponents
+            others = {"popularity": [2.0] * len(own)} if baselines is None else baselines
             arrays = {"row": np.arange(len(own)) * 10, "items": np.zeros((len(own), 3), int)}
             for prefix, values in (("", own), *((f"{policy}_", values) for policy, values in others.items())):
                 for metric, scale in SESSION_SCALES.items():
@@ -141,7 +148,7 @@ def make_session_run(
             policies = {"own": {"long_reward": float(np.mean(own))}}
             write_json(folder / f"{file}.json", {"data": data, "step": step, "policies": policies})
     if rewards is not None:
-        others = {"popularity": [2.0] * len(rewards)} if opponents is None else opponents
+        others = {"popularity": [2.0] * len(rewards)} if baselines is None else baselines
         ranking = [
             *([("", rewards)] if offline else []),
             *((f"{policy}_", values) for policy, values in others.items()),

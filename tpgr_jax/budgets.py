@@ -36,7 +36,7 @@ def evaluate_budgets(
     A method without training costs nothing: its reading is the same at every budget.
 
     Args:
-        newest: The evaluation of the newest state (or of a method without any); its opponents are taken from there.
+        newest: The evaluation of the newest state (or of a method without any); its baselines are taken from there.
 
     Returns:
         The names of the files, without ending.
@@ -50,8 +50,8 @@ def evaluate_budgets(
         if method.agent is not None:
             step, state, spent = _counted_state(config, method, folder, budget, limit)
         own = (method.name, f"{method.name}_sampled")
-        opponents = {name: one for name, one in newest.items() if name not in own} if newest else None
-        policies = evaluate_method(problem, method, state, config.seed, users_per_batch, opponents)
+        baselines = {name: one for name, one in newest.items() if name not in own} if newest else None
+        policies = evaluate_method(problem, method, state, config.seed, users_per_batch, baselines)
         about = {"name": budget, "limit": limit, "selected": len(problem.selection_users) > 0, **spent}
         write_evaluation(folder, problem, config.seed, step, policies, reading_of(budget), about)
         written.append(reading_of(budget))

@@ -43,20 +43,20 @@ def evaluate_method(
     state: Any,
     seed: int,
     users_per_batch: int = USERS_PER_BATCH,
-    opponents: dict[str, Evaluation] | None = None,
+    baselines: dict[str, Evaluation] | None = None,
 ) -> dict[str, Evaluation]:
-    """Evaluates a method (by sampling too, if it can) and its opponents on the same test users; its own name first.
+    """Evaluates a method (by sampling too, if it can) and its baselines on the same test users; its own name first.
 
     Args:
-        opponents: The opponents' evaluations, if there are any yet.
+        baselines: The baselines' evaluations, if there are any yet.
     """
     results = {method.name: make_evaluate(problem, method, seed, False, users_per_batch)(state)}
     if method.samples:
         results[f"{method.name}_sampled"] = make_evaluate(problem, method, seed, True, users_per_batch)(state)
-    return {**results, **(opponents or evaluate_opponents(problem, seed, users_per_batch, leave_out=method.name))}
+    return {**results, **(baselines or _evaluate_baselines(problem, seed, users_per_batch, leave_out=method.name))}
 
 
-def evaluate_opponents(problem: Problem, seed: int, users_per_batch: int, leave_out: str) -> dict[str, Evaluation]:
+def _evaluate_baselines(problem: Problem, seed: int, users_per_batch: int, leave_out: str) -> dict[str, Evaluation]:
     """Evaluates the policies that every result is compared with, on the same test users."""
     data, users, rewards = problem.training_ratings
     longest = problem.env.episode_length + 1  # one spare: a random first item may be on the list
@@ -110,10 +110,7 @@ def write_evaluation(
     protocol = {
         **problem.env_settings.protocol,
         "relevant_above": settings.relevant_above,
-        "split_seed": settings.split_seed,
-        "test_fraction": settings.test_fraction,
-        "validation": settings.validation,
-        "selection": settings.selection,
+        **settings.described_split,
         "seed": seed,
         "decision": "greedy",
         "decision_of": {name: "sample" for name in ("random", f"{method}_sampled") if name in policies},
@@ -143,7 +140,7 @@ def format_table(policies: dict[str, Evaluation], problem: Problem) -> str:
     return "\n".join(
         [
             f"{data.name}{kind}, {problem.env_settings.description}, {len(problem.test_users):,} test users, "
-            "means ± 95 % interval",
+            "means ± 95 % interval over users",
             *format_means(results, heads, 4),
             format_ratio(results, "reward", next(iter(policies)), "best_fixed_list"),
         ]

@@ -76,7 +76,7 @@ def make_problem(data_settings: DataConfig, env_settings: EnvSettings) -> Proble
         UserError: Data missing or damaged, or too small for the settings.
     """
     data = load_dataset(data_settings)
-    train_users, test_users = split_users(data.num_users, data_settings.test_fraction, data_settings.split_seed)
+    train_users, test_users = data_settings.split(data.num_users)
     selection_users = train_users[:0]
     if data_settings.validation or data_settings.selection:
         kept, held_out = split_users(len(train_users), VALIDATION_FRACTION, data_settings.split_seed)
@@ -99,18 +99,17 @@ def make_problem(data_settings: DataConfig, env_settings: EnvSettings) -> Proble
 
 
 def describe_data(problem: Problem) -> dict[str, Any]:
-    """Returns the data set's name, checksum and sizes, whether it is synthetic, and the split seed."""
+    """Returns the data set's name, checksum, hash and sizes, whether it is synthetic, and how its users are split."""
     data = problem.data
     return {
         "name": data.name,
         "synthetic": data.synthetic,
         "checksum": data.checksum,
+        "table": data.table_hash,
         "users": data.num_users,
         "items": data.num_items,
         "ratings": data.num_ratings,
-        "split_seed": problem.data_settings.split_seed,
-        "validation": problem.data_settings.validation,
-        "selection": problem.data_settings.selection,
+        **problem.data_settings.described_split,
     }
 
 
@@ -124,5 +123,5 @@ def origin_of(problem: Problem) -> Origin:
         "test_users": np.asarray(data.user_ids[problem.test_users]),
         "synthetic": np.asarray(data.synthetic),
     }
-    settings = "data.split_seed, data.test_fraction"
+    settings = "data.split_seed, data.test_fraction, data.fold, data.folds"
     return Origin(describe_data(problem), data.source, ids, "test_users", settings, TREE_FILE)

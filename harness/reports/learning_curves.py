@@ -1,10 +1,10 @@
-"""Learning curves of runs that are equal but for their seed: mean and interval over seeds at every log point."""
+"""Learning curves of runs that are equal but for their seed: mean and interval over seeds (or folds) at log points."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,27 @@ EPISODES, STEP, SECONDS = "episodes", "step", "seconds"
 _NUMBERS = ["runs", "metric", STEP, EPISODES, SECONDS, "mean", "low", "high", "seeds"]
 
 
-def read_curves(runs: Mapping[str, Sequence[RunRecord]], metrics: Sequence[str]) -> pl.DataFrame:
+def seed_of(run: RunRecord) -> Hashable:
+    """Returns the seed of a run, the unit of intervals where nothing else is."""
+    return int(run.settings["seed"])
+
+
+def read_curves(
+    runs: Mapping[str, Sequence[RunRecord]], metrics: Sequence[str], unit: Callable[[RunRecord], Hashable] = seed_of
+) -> pl.DataFrame:
     """Returns a row per label of runs, metric and step: means over the runs that came this far.
 
     Args:
         runs: By label, runs that are equal but for their seed.
         metrics: Names in metrics.jsonl.
+        unit: What intervals are over: runs of one unit are one value, their mean.
 
     Returns:
         Columns `runs` (the label), `metric`, `step`, `episodes` (played until then), `seconds` (of training until then,
         a mean over the runs: without the first compilation, evaluation and checkpoints; seeds that train in
         one program have its time each; NaN where the rows have none), `mean`, `low` and `high` (95 % interval over
-        seeds; none for a single one), `seeds` and `values` (of each run). Labels and metrics keep their order, steps
-        ascend.
+        units; none for a single one), `seeds` (number of units) and `values` (of each unit). Labels and metrics keep
+        their order, steps ascend.
 
     Raises:
         UserError: The rows are damaged.
@@ -43,14 +51,18 @@ def read_curves(runs: Mapping[str, Sequence[RunRecord]], metrics: Sequence[str])
     for label, alike in runs.items():
         for run in alike:
             for row in read_rows(run.folder.metrics) if run.folder.metrics.exists() else []:
-                about = (label, row.get(STEP), row.get(EPISODES), row.get(SECONDS, math.nan))
+                about = (label, repr(unit(run)), row.get(STEP), row.get(EPISODES), row.get(SECONDS, math.nan))
                 long += [(*about, metric, row[metric]) for metric in metrics if metric in row and EPISODES in row]
     names: dict[str, Any] = {"runs": pl.Enum(list(runs)), "metric": pl.Enum(list(metrics))}  # they sort as given here
     numbers: dict[str, Any] = {STEP: pl.Int64, EPISODES: pl.Int64, SECONDS: pl.Float64}
-    columns = {"runs": names["runs"], **numbers, "metric": names["metric"], "value": pl.Float64}
+    columns = {"runs": names["runs"], "unit": pl.String, **numbers, "metric": names["metric"], "value": pl.Float64}
     table = pl.DataFrame(long, columns, orient="row")
-    # Means and intervals over the runs.
-    points = table.group_by("runs", "metric", STEP, maintain_order=True).agg(pl.col(EPISODES).first(), SECONDS, "value")
+    # Means within units, then means and intervals over them.
+    of_units = table.group_by("runs", "metric", STEP, "unit", maintain_order=True).agg(
+        pl.col(EPISODES).first(), pl.col(SECONDS, "value").mean()
+    )
+    by_point = of_units.group_by("runs", "metric", STEP, maintain_order=True)
+    points = by_point.agg(pl.col(EPISODES).first(), SECONDS, "value")
     rows = []
     for label, metric, step, episodes, seconds, values in points.iter_rows():
         estimated = estimate(np.array(values))
@@ -97,6 +109,9 @@ def plot_learning_curves(
     plot_points(path, title, "seconds of training" if over == SECONDS else over, drawn, bands=True)
 
 
-def curves_table(curves: pl.DataFrame) -> Table:
-    """Returns the numbers of curves for a CSV."""
-    return Table(_NUMBERS, curves.select(_NUMBERS).rows())
+def curves_table(curves: pl.DataFrame, over: str = "seeds") -> Table:
+    """Returns the numbers of curves for a CSV; `over` is what their intervals are over."""
+    heads = [
+        f"{name}_over_{over}" if name in ("low", "high") else over if name == "seeds" else name for name in _NUMBERS
+    ]
+    return Table(heads, curves.select(_NUMBERS).rows())

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.runs.run_folder import RunFolder, write_arrays, write_json
-from harness.statistics import mean_interval, welch_p_value
+from harness.statistics import SMALLEST_P, mean_interval, paired_p_value
 
 Metrics = Mapping[str, np.ndarray]
 """Values of each metric, one per episode."""
@@ -34,15 +34,6 @@ class Estimate(NamedTuple):
 def estimate(values: np.ndarray) -> Estimate:
     """Returns the mean of [n] independent values with its t-interval."""
     return Estimate(float(np.mean(values)), *mean_interval(values))
-
-
-def estimate_over_seeds(values: np.ndarray) -> Estimate:
-    """Returns the mean over seeds and episodes with its interval: over seeds, or over episodes if there is one seed.
-
-    Args:
-        values: [S, n] one value per seed and episode.
-    """
-    return estimate(values[0] if len(values) == 1 else values.mean(axis=1))
 
 
 def means(metrics: Metrics) -> dict[str, float]:
@@ -99,12 +90,12 @@ def format_means(policies: Mapping[str, Metrics], heads: Sequence[str], digits: 
 
 def p_text(p_value: float) -> str:
     """Returns `p = 0.02`, or a bound where the number is too small for a float."""
-    return f"p = {p_value:.2g}" if p_value > 1e-300 else "p < 1e-300"
+    return f"p = {p_value:.2g}" if p_value > SMALLEST_P else f"p < {SMALLEST_P:g}"
 
 
-def format_ratio(policies: Mapping[str, Metrics], metric: str, policy: str, opponent: str) -> str:
-    """Returns one line with the ratio of two policies' means and how sure their difference is."""
-    first, second = policies[policy][metric], policies[opponent][metric]
+def format_ratio(policies: Mapping[str, Metrics], metric: str, policy: str, baseline: str) -> str:
+    """Returns one line with the ratio of two policies' means on the same episodes, and how sure their difference is."""
+    first, second = policies[policy][metric], policies[baseline][metric]
     ratio = float(np.mean(first) / np.mean(second)) if np.mean(second) > 0 else float("nan")
-    tested = f", Welch's {p_text(welch_p_value(first, second))}" if len(first) > 1 else ""
-    return f"{metric} of {policy} / {opponent}: {ratio:.3f}{tested}"
+    tested = f", paired t-test: {p_text(paired_p_value(first, second))}" if len(first) > 1 else ""
+    return f"{metric} of {policy} / {baseline}: {ratio:.3f}{tested}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from harness.errors import UserError
-from harness.reports.method_results import MethodResult, MethodRuns, values_of_seeds
+from harness.reports.method_results import MethodResult, MethodRuns, first_of_each_split, splits_of, stacked
 from harness.reports.tables import Table, kind_of, markdown_list, markdown_text, write_report
 from harness.runs.composition import is_configuration, overrides_like, shell_command, unlike_composed
 from harness.runs.index import (
@@ -26,6 +27,7 @@ from harness.runs.index import (
     group_by_settings,
     label_of,
     newest_of_each_seed,
+    numbers_of,
     searched,
 )
 from harness.runs.run_folder import read_arrays
@@ -54,8 +56,9 @@ class ComparedTest(NamedTuple):
         episode: Name of the array that says which episodes they are.
         episodes: What these are called.
         same: Settings, in dots, that must agree for results to be comparable.
-        of_opponents: Settings, in dots, that the results of opponents depend on.
+        of_baselines: Settings, in dots, that the results of baselines depend on.
         digits: After the decimal point, in tables.
+        disjoint: Whether no episode may be in two splits, as test users must not who are pooled.
     """
 
     file: str
@@ -63,8 +66,9 @@ class ComparedTest(NamedTuple):
     episode: str
     episodes: str
     same: Sequence[str] = ()
-    of_opponents: Sequence[str] = ()
+    of_baselines: Sequence[str] = ()
     digits: int = 4
+    disjoint: bool = False
 
 
 class Collected(NamedTuple):
@@ -72,13 +76,13 @@ class Collected(NamedTuple):
 
     Attributes:
         results: Of the methods, in their order.
-        opponents: Of the policies that runs were tested beside and that are no method's own result, each once.
+        baselines: Of the policies that runs were tested beside and that are no method's own result, each once.
         left_out: Why runs do not count.
         warnings: What casts doubt on the comparison.
     """
 
     results: list[MethodResult]
-    opponents: list[MethodResult]
+    baselines: list[MethodResult]
     left_out: list[str]
     warnings: list[str]
 
@@ -114,13 +118,14 @@ class System:
         belongs: Whether a run is the system's.
         types: Types that settings, in dots, must have; a run where one has not is unreadable.
         data_facts: What a CSV says about the data: its head by key of the run's description.
-        labels: Methods and opponents by name, as tables write them and in their order; other names stay as they are.
+        labels: Methods and baselines by name, as tables write them and in their order; other names stay as they are.
         name_of: The name of a run's method.
         columns: What else tells a run from others, by head, for people.
         metric: In metrics.jsonl, what a list of runs shows of training.
         tested: The metric of the run's own policy in `result` that it shows of the test.
         seedless: Methods that neither train nor draw from their seed.
-        split_seeds: Settings, in dots, that count as parts of the seed where several splits are repetitions.
+        splits: Settings, in dots, that set apart runs of one method on several splits, such as folds, whose episodes
+            stand in a row.
         without_effect: Settings, in dots (sections end with one), that cannot set results on the same data apart.
         choose_data: The overrides that choose the data of a run (None: of the experiment).
         problem_sections: Sections that a missing run shares with its reference.
@@ -142,7 +147,7 @@ class System:
     metric: str
     tested: str
     seedless: Sequence[str] = ()
-    split_seeds: Sequence[str] = ()
+    splits: Sequence[str] = ()
     without_effect: Sequence[str]
     choose_data: Callable[[RunRecord | None], list[str]]
     problem_sections: Sequence[str]
@@ -178,8 +183,10 @@ class System:
         runs = [run for run in found.runs if config.data_name in (None, run.data_name)]
         if not runs:
             experiment = config.report if is_configuration("experiment", config.report) else self.experiment
+            unreadable = f" ({found.unreadable[0]})" if found.unreadable else ""
             raise UserError(
-                f"no runs{'' if config.data_name is None else f' on {config.data_name}'} below {searched(config.runs)}",
+                f"no runs{'' if config.data_name is None else f' on {config.data_name}'} below {searched(config.runs)}"
+                f"{unreadable}",
                 do=f"Make them, for instance with: python -m {self.train} -m +experiment={experiment}",
             )
         check_comparable([run for run in runs if run.data], same, unless)
@@ -233,34 +240,37 @@ class System:
         Raises:
             UserError: A file is damaged, or of other episodes than another one.
         """
-        # Files: the newest run of each seed that has a result.
+        # Files: the newest run of each seed and split that has a result.
         left_out: list[str] = []
         tested = [(method, self._tested(method.runs, test, left_out)) for method in methods]
-        self._check_same_episodes([run for _, runs in tested for run in runs], test)
+        everything = [run for _, runs in tested for run in runs]
+        self._check_same_episodes(everything, test)
         # One long table, from which all else is taken.
-        parts = [self._table(number, runs, test) for number, (_, runs) in enumerate(tested)]
+        splits = sorted({numbers_of(run, self.splits) for run, _ in everything})
+        parts = [self._table(number, runs, test, splits) for number, (_, runs) in enumerate(tested)]
         table = pl.concat([pl.DataFrame(schema=_LONG_TABLE), *parts])
 
         def result(method: MethodRuns, rows: pl.DataFrame, beside: pl.DataFrame) -> MethodResult:
-            values = {metric: _stacked(rows.filter(pl.col("metric") == metric)) for metric in test.metrics}
-            return MethodResult(*method, values_of_seeds(values), method.name not in self.seedless, beside)
+            has_effect = method.name not in self.seedless
+            return MethodResult(*method, stacked(rows, [*test.metrics]), has_effect, beside, splits_of(rows))
 
         results = []
         for number, (method, runs) in enumerate(tested):
             part = table.filter(pl.col("method") == number)
             if runs:
                 results.append(result(method._replace(runs=[run for run, _ in runs]), part.filter("is_method"), part))
-        # Opponents: each once, from the first run that was tested beside it.
-        opponents, warnings = [], []
+        # Baselines: each once, from the first run of each split that was tested beside it.
+        baselines, warnings = [], []
         others = table.filter(~pl.col("is_method"))
         for name in sorted(others["policy"].unique(), key=self.order):
-            beside = others.filter(pl.col("policy") == name)
-            warnings += self._unequal(name, beside, test)
+            warnings += self._unequal(name, others.filter(pl.col("policy") == name), test)
             if name not in {one.name for one in results}:
-                first = pl.col("run") == beside["run"][0]
+                rows = first_of_each_split(others, name)
                 method = MethodRuns(self.labels.get(name, name), name, {}, [])
-                opponents.append(result(method, beside.filter(first), table.filter(first)))
-        return Collected(results, opponents, left_out, warnings)
+                baselines.append(
+                    result(method, rows, table.filter(pl.col("run").is_in(rows["run"].unique().to_list())))
+                )
+        return Collected(results, baselines, left_out, warnings)
 
     def _tested(self, runs: Sequence[RunRecord], test: ComparedTest, left_out: list[str]) -> list[Tested]:
         """Returns the newest finished run of each seed with its arrays; adds to `left_out` why others do not count."""
@@ -270,23 +280,22 @@ class System:
             wanted = (test.episode, *test.metrics)
             stored = read_arrays(path, lambda name: name.endswith(wanted)) if path.exists() else {}  # noqa: B023
             if stored.keys() >= set(wanted):
-                arrays[run.folder.path] = stored
+                arrays[run.folder.path] = _by_episode(stored, test.episode)
             else:
                 left_out.append(f"{run.folder.path}: has no result in {path.name}")
         with_result = [run for run in runs if run.folder.path in arrays]
-        newest = newest_of_each_seed(with_result, self.result, left_out, self.split_seeds)
+        newest = newest_of_each_seed(with_result, self.result, left_out, self.splits)
         return [(run, arrays[run.folder.path]) for run in newest]
 
     def _check_same_episodes(self, tested: Sequence[Tested], test: ComparedTest) -> None:
         """Checks that results are about the same episodes wherever the split is the same, with one value for each.
 
         Raises:
-            UserError: They are not; the message names two runs.
+            UserError: They are not, or two splits share what they must not; the message names two runs.
         """
         firsts: dict[Any, Tested] = {}
         for run, arrays in tested:
-            split = tuple(run.settings.get(key) for key in self.split_seeds)
-            first, first_arrays = firsts.setdefault(split, (run, arrays))
+            first, first_arrays = firsts.setdefault(numbers_of(run, self.splits), (run, arrays))
             episodes = first_arrays[test.episode]
             values = [arrays[name] for name in arrays if name.endswith(tuple(test.metrics))]
             if not np.array_equal(arrays[test.episode], episodes) or any(one.shape != episodes.shape for one in values):
@@ -295,24 +304,34 @@ class System:
                     where=str(run.folder.path / f"{test.file}.npz"),
                     do=f"Evaluate both runs again: python -m {self.evaluate} run=FOLDER",
                 )
+        for (first, first_arrays), (run, arrays) in combinations(firsts.values(), 2) if test.disjoint else ():
+            shared = len(np.intersect1d(first_arrays[test.episode], arrays[test.episode]))
+            if shared:
+                raise UserError(
+                    f"shares {shared:,} {test.episodes} with {first.folder.path}, so their results are not independent",
+                    where=str(run.folder.path / f"{test.file}.npz"),
+                    do="Choose runs of one split, or of the folds of one, with runs=FOLDER,FOLDER.",
+                )
 
-    def _table(self, method: int, tested: Sequence[Tested], test: ComparedTest) -> pl.DataFrame:
+    def _table(
+        self, method: int, tested: Sequence[Tested], test: ComparedTest, splits: Sequence[tuple[float, ...]]
+    ) -> pl.DataFrame:
         """Returns the rows of a method in the long table: one per run, policy and metric, with the episodes' values."""
         first = next(iter(test.metrics))
         rows: list[tuple[Any, ...]] = []
         for run, arrays in tested:
             prefixes = {"": self.name_of(run)}
             prefixes |= {f"{name.removesuffix(f'_{first}')}_": "" for name in arrays if name.endswith(f"_{first}")}
-            condition = str([run.settings.get(key) for key in (*self.split_seeds, *test.of_opponents)])
-            split = str([run.settings.get(key) for key in self.split_seeds])
+            condition = str([run.settings.get(key) for key in (*self.splits, *test.of_baselines)])
+            split, seed = splits.index(numbers_of(run, self.splits)), run.settings["seed"]
             for prefix, name in prefixes.items():
                 if arrays.keys() >= {f"{prefix}{metric}" for metric in test.metrics}:
-                    about = (method, str(run.folder.path), split, condition, not prefix, name or prefix[:-1])
+                    about = (method, str(run.folder.path), seed, split, condition, not prefix, name or prefix[:-1])
                     rows += [(*about, metric, arrays[f"{prefix}{metric}"].astype(float)) for metric in test.metrics]
         return pl.DataFrame(rows, _LONG_TABLE, orient="row")
 
     def _unequal(self, name: str, beside: pl.DataFrame, test: ComparedTest) -> list[str]:
-        """Says so where an opponent, which is the same for all runs, has different results beside them."""
+        """Says so where a baseline, which is the same for all runs, has different results beside them."""
         metric, head = next(iter(test.metrics.items()))
         means = beside.filter(pl.col("metric") == metric).with_columns(mean=pl.col("values").list.mean()).sort("mean")
         warnings = []
@@ -426,8 +445,9 @@ Tested = tuple[RunRecord, dict[str, np.ndarray]]
 _LONG_TABLE: dict[str, Any] = {
     "method": pl.Int64,  # index in the list of methods
     "run": pl.String,  # folder
-    "split": pl.String,
-    "condition": pl.String,  # what results of opponents depend on
+    "seed": pl.Int64,
+    "split": pl.Int64,  # index in the sorted list of splits
+    "condition": pl.String,  # what results of baselines depend on
     "is_method": pl.Boolean,  # whether the policy is the run's method, or one that it was tested beside
     "policy": pl.String,
     "metric": pl.String,
@@ -467,9 +487,11 @@ def title_of(figure: str, runs: Sequence[RunRecord]) -> str:
     return figure if run is None else f"{figure}: {run.data_name}{kind_of(run.data)}"
 
 
-def _stacked(rows: pl.DataFrame) -> np.ndarray:
-    """Returns the values of rows of the long table as [rows, episodes]."""
-    return np.array([values.to_numpy() for values in rows["values"]])
+def _by_episode(arrays: dict[str, np.ndarray], episode: str) -> dict[str, np.ndarray]:
+    """Returns arrays in the order of the names of their episodes; equal names keep their order."""
+    names = arrays[episode]
+    order = np.argsort(names, kind="stable")
+    return {key: one[order] if one.shape == names.shape else one for key, one in arrays.items()}
 
 
 def _tidy(lines: Sequence[str]) -> list[str]:

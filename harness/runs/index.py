@@ -16,6 +16,8 @@ from harness.runs.run_folder import RunFolder, read_json
 
 DEFAULT_FOLDERS = ("outputs", "multirun")
 _NOT_SEARCHED = "checkpoints"
+_PLACES = tuple(f"data.{name}" for name in ("root", "cache", "path", "obtain", "max_unpacked_gib", "name"))
+"""Settings that change no table."""
 
 
 class Status(enum.StrEnum):
@@ -134,12 +136,15 @@ def check_comparable(runs: Sequence[RunRecord], keys: Sequence[str], unless: Map
     """Checks that the results of runs can be compared.
 
     Args:
-        keys: Dotted keys whose settings must agree; the checksum of the data must agree as well.
+        keys: Dotted keys whose settings must agree; the checksum of the data and the hash of the table built from them
+            must agree as well.
         unless: Advice by key, where there is more to do than to choose other runs.
 
     Raises:
         UserError: A setting differs; the message names the key, the values and two runs.
     """
+    for run in runs[1:]:
+        _check_same_table(runs[0], run)
     checksum = "the data's checksum"
     for run, key in product(runs[1:], (checksum, *keys)):
         both = runs[0], run
@@ -153,6 +158,27 @@ def check_comparable(runs: Sequence[RunRecord], keys: Sequence[str], unless: Map
                 "cannot be mixed",
                 do=f"Choose{several} folders with runs=FOLDER,FOLDER{(unless or {}).get(key, '')}.",
             )
+
+
+def _check_same_table(first: RunRecord, other: RunRecord) -> None:
+    """Raises UserError if two runs read the same files as different tables, naming the settings that differ."""
+    if first.data.get("checksum") != other.data.get("checksum"):
+        return
+    tables = [run.data.get("table") for run in (first, other)]
+    if None in tables or tables[0] == tables[1]:  # runs of earlier commits did not record the hash
+        return
+    both = {key: (first.settings.get(key), other.settings.get(key)) for key in {**first.settings, **other.settings}}
+    differing = [
+        f"{key} is {values[0]} and {values[1]}"
+        for key, values in sorted(both.items())
+        if key.startswith("data.") and key not in _PLACES and _comparable(values[0]) != _comparable(values[1])
+    ]
+    cause = ", ".join(differing) or f"{str(tables[0])[:19]}... and {str(tables[1])[:19]}..., by different code"
+    raise UserError(
+        f"{first.folder.path} and {other.folder.path} are about different tables of the same data ({cause}), so their "
+        "results cannot be mixed",
+        do="Choose folders with runs=FOLDER,FOLDER.",
+    )
 
 
 def group_by_settings(runs: Sequence[RunRecord], ignored: Callable[[str], bool]) -> list[RunGroup]:
@@ -205,16 +231,20 @@ def newest_of_each_seed(
         runs: Runs that differ only in their seed.
         result: Name of the file whose modification time decides.
         left_out: Gets a message for each repetition.
-        more: Dotted keys of numeric settings that count as part of the seed.
+        more: Dotted keys of numeric settings that count as part of the seed; null, or none, comes first.
     """
-    keys = ("seed", *more)
     newest: dict[Any, RunRecord] = {}
     for run in sorted(runs, key=lambda run: (run.folder.path / result).stat().st_mtime_ns):
-        newest[tuple(run.settings.get(key, 0) for key in keys)] = run
+        newest[numbers_of(run, ("seed", *more))] = run
     kept = [newest[seed] for seed in sorted(newest)]
     repeated = [run for run in runs if run not in kept]
     left_out += [f"{run.folder.path}: an older repetition of seed {run.settings['seed']}" for run in repeated]
     return kept
+
+
+def numbers_of(run: RunRecord, keys: Sequence[str]) -> tuple[float, ...]:
+    """Returns numeric settings, in dots, in a form that sorts: -1 for those that are null or that a run lacks."""
+    return tuple(-1 if (value := run.settings.get(key)) is None else value for key in keys)
 
 
 def _comparable(value: Any) -> str:

@@ -15,7 +15,7 @@ from sim.envs.policy import Policy
 from sim.envs.session_env import FeedbackModel
 
 RANDOM = "random"
-OPPONENTS = (RANDOM, POPULARITY, BEST_RATE)
+BASELINES = (RANDOM, POPULARITY, BEST_RATE)
 """What is tested beside every agent, by name."""
 
 
@@ -48,20 +48,17 @@ def random_items(problem: Problem) -> EvaluationPolicy:
 
 
 def fixed_list(problem: Problem, name: str) -> EvaluationPolicy:
-    """Returns one that recommends the items of a list of `problem.rankings` to everyone.
-
-    In logged sessions items that cannot be recommended are ranked last.
-    """
-    ranking, num_items = problem.rankings[name], problem.data.log.num_items
+    """Returns one that recommends the items of a list of `problem.rankings` to everyone."""
+    ranking = problem.rankings[name]
     best = jnp.asarray(ranking[: problem.longest_session + 1])
     return EvaluationPolicy(
         lambda users: fixed_list_policy(),
         lambda _: best,
         False,
-        lambda sessions, _: rank_by_list(ranking, num_items, sessions),
+        lambda sessions, _: rank_by_list(ranking, sessions),
     )
 
 
-def opponents(problem: Problem) -> dict[str, EvaluationPolicy]:
+def baselines(problem: Problem) -> dict[str, EvaluationPolicy]:
     """Returns what is tested beside every agent, by name."""
     return {RANDOM: random_items(problem), **{name: fixed_list(problem, name) for name in (POPULARITY, BEST_RATE)}}

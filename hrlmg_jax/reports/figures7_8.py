@@ -14,11 +14,14 @@ from hrlmg_jax.reports import results as hrl_mg
 from hrlmg_jax.reports.ranking import (
     NOTES,
     RANKING_HEADS,
+    interval_text,
     order_table,
     ranked,
     ranking_rows,
     ranking_table,
     ratio_table,
+    seeds_table,
+    unit_of,
 )
 
 
@@ -31,7 +34,7 @@ class Section(NamedTuple):
         users: Who answered.
         metrics: To show, with their names for people; the first one ranks.
         digits: After the decimal point.
-        results: Of methods and opponents.
+        results: Of methods and baselines.
     """
 
     title: str
@@ -75,7 +78,10 @@ def _report(config: RunsConfig, figure: str, tests: Sequence[ComparedTest]) -> N
     for section in sections:
         order = [one.result for one in ranked(section.results, next(iter(section.metrics)))]
         panels = [
-            Bars(f"{head} (mean per session, 95 % interval)", {one.label: one.estimate(metric) for one in order})
+            Bars(
+                f"{head} (mean per session, {interval_text(order)})",
+                {one.label: one.estimate(metric, unit_of(order)) for one in order},
+            )
             for metric, head in section.metrics.items()
         ]
         plot_bars(Path(config.out) / section.picture, title, section.title, panels, same_scale=False)
@@ -89,7 +95,7 @@ def _report(config: RunsConfig, figure: str, tests: Sequence[ComparedTest]) -> N
 
 
 def _sections(test: ComparedTest, collected: Collected) -> list[Section]:
-    results = [*collected.results, *collected.opponents]
+    results = [*collected.results, *collected.baselines]
     if test is hrl_mg.OFFLINE:
         title = f"{results[0].values['map'].shape[1]:,} logged test sessions, ranked again"
         return [Section(title, "figure7.png", "the log", test.metrics, test.digits, results)]
@@ -108,6 +114,8 @@ def _section_lines(section: Section) -> list[str]:
     lines = ["", f"## {section.title}", "", *ranking_table(section.results, section.metrics, section.digits)]
     if order := order_table(section.results, section.metrics, section.digits):
         lines += ["", "### Pairs", "", *order]
+    if by_seed := seeds_table(section.results, metric, section.digits):
+        lines += ["", f"### Pairs by seed: {head}", "", *by_seed]
     if ratios := ratio_table(section.results, metric):
         lines += ["", f"### {head} / popularity's, by seed", "", *ratios]
     return lines

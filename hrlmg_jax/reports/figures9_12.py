@@ -15,7 +15,16 @@ from harness.reports.tables import Cell, Table, markdown_list, markdown_table, m
 from harness.runs.composition import sweep_of
 from harness.runs.index import RunRecord, RunsFound, group_by_settings, label_of
 from hrlmg_jax.reports import results as hrl_mg
-from hrlmg_jax.reports.ranking import NOTES, RANKING_HEADS, baselines, describe_difference, ranked, ranking_rows
+from hrlmg_jax.reports.ranking import (
+    NOTES,
+    RANKING_HEADS,
+    baselines,
+    describe_difference,
+    interval_text,
+    ranked,
+    ranking_rows,
+    unit_of,
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ def report_parameter(config: SensitivityConfig, parameter: Parameter) -> None:
         lines += ["", *_best_values(results, parameter, test)]
         for length in hrl_mg.LENGTHS:
             pictures.append(f"{config.report}_{'truth_' if test is hrl_mg.ONLINE_TRUTH else ''}{length}.png")
-            horizontal = f"{parameter.symbol} ({length} sessions, users: {users})"
+            horizontal = f"{parameter.symbol} ({length} sessions, users: {users}; {interval_text(results)})"
             plot_points(Path(config.out) / pictures[-1], title, horizontal, _panels(collected, parameter, length))
         for metric in test.metrics:  # best first, with the value in front of each
             values = [one.result.distinction[parameter.key] for one in ranked(results, metric)]
@@ -155,11 +164,12 @@ def _value_table(results: Sequence[MethodResult], parameter: Parameter, test: Co
     rows = []
     for result in results:
         cells = [
-            f"{result.estimate(metric).text(test.digits)}{' *' if best[metric] is result else ''}"
+            f"{result.estimate(metric, unit_of(results)).text(test.digits)}{' *' if best[metric] is result else ''}"
             for metric in test.metrics
         ]
         rows.append([_value(result, parameter), *cells, result.seeds_text])
-    return markdown_table([parameter.symbol, *test.metrics.values(), "seeds"], rows)
+    table = markdown_table([parameter.symbol, *test.metrics.values(), "seeds"], rows)
+    return [f"±: {interval_text(results)}.", "", *table]
 
 
 def _best_values(results: Sequence[MethodResult], parameter: Parameter, test: ComparedTest) -> list[str]:
@@ -176,13 +186,16 @@ def _best_values(results: Sequence[MethodResult], parameter: Parameter, test: Co
 
 def _panels(collected: Collected, parameter: Parameter, length: str) -> list[PointsPanel]:
     results, panels = collected.results, []
+    over = unit_of(results)
     for metric, head in hrl_mg.metrics_of(length).items():
         best = ranked(results, metric)[0].result
         lines = [
             Points(
-                "mean", [float(_value(one, parameter)) for one in results], [one.estimate(metric) for one in results]
+                "mean",
+                [float(_value(one, parameter)) for one in results],
+                [one.estimate(metric, over) for one in results],
             ),
-            Points("best", [float(_value(best, parameter))], [best.estimate(metric)], "tab:red"),
+            Points("best", [float(_value(best, parameter))], [best.estimate(metric, over)], "tab:red"),
         ]
         panels.append(PointsPanel(head, lines, baselines(collected, metric)))
     return panels

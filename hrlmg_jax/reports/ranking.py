@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations, zip_longest
 from typing import NamedTuple
 
-from harness.reports.method_results import Difference, MethodResult, difference
+from harness.reports.method_results import (
+    EPISODES,
+    SEEDS,
+    Difference,
+    MethodResult,
+    Unit,
+    difference,
+    paired_p_values_of_seeds,
+)
 from harness.reports.results import p_text
 from harness.reports.system_results import Collected, preset
 from harness.reports.tables import Cell, markdown_list, markdown_table, markdown_text
@@ -29,11 +37,23 @@ _CLAIMS = {
 """What an agent must be above if its goals are worth anything: its controls, and agents with less of a hierarchy."""
 
 NOTES = (
-    "Means over test sessions and seeds with 95 % t-intervals: over seeds where seeds differ, else over sessions. p: "
-    "Welch's test, not corrected for the number of tests. It is over seeds (the means of each method's seeds; a method "
-    "without seeds, such as a fixed list, is a constant) or, where a method has a single seed or none has any, over "
-    "sessions: that speaks of these networks and lists, and not of training again."
+    "Means over test sessions and seeds. A table has 95 % t-intervals over seeds where the seeds of any of its methods "
+    "differ (a method without several seeds, such as a fixed list, then has none), else over sessions. p over seeds: "
+    "Welch's test on the means of each method's seeds; a method without seeds is a constant. p over sessions: paired "
+    "t-test on the same sessions, each a mean over seeds; it speaks of these networks and lists, and not of training "
+    "again. Neither is corrected for the number of tests."
 )
+_NAMES: dict[Unit, str] = {EPISODES: "sessions", SEEDS: "seeds"}
+
+
+def unit_of(results: Sequence[MethodResult]) -> Unit:
+    """Returns what the intervals of a table of these results are over: one unit for all."""
+    return SEEDS if any(result.seeds_differ for result in results) else EPISODES
+
+
+def interval_text(results: Sequence[MethodResult]) -> str:
+    """Says what the intervals of a table, or picture, of these results are over."""
+    return f"95 % interval over {_NAMES[unit_of(results)]}"
 
 
 class Ranked(NamedTuple):
@@ -54,8 +74,8 @@ def ranked(results: Sequence[MethodResult], metric: str) -> list[Ranked]:
 
 
 def baselines(collected: Collected, metric: str) -> dict[str, float]:
-    """Returns the means of the opponents that know no user, by label."""
-    results = [*collected.opponents, *collected.results]
+    """Returns the means of the baselines that know no user, by label."""
+    results = [*collected.baselines, *collected.results]
     return {result.label: result.mean(metric) for result in results if result.name in hrl_mg.BASELINES}
 
 
@@ -64,7 +84,7 @@ def describe_p(between: Difference) -> str:
     if between.p_value is None:
         return ""
     counts = " and ".join(str(number) for number in between.numbers if number)
-    return f"{p_text(between.p_value)} ({f'{counts} seeds' if between.over_seeds else 'sessions'})"
+    return f"{p_text(between.p_value)} ({f'{counts} seeds' if between.over_seeds else 'paired sessions'})"
 
 
 def describe_difference(between: Difference, digits: int, than: str = "") -> str:
@@ -80,13 +100,17 @@ def ranking_table(results: Sequence[MethodResult], metrics: Mapping[str, str], d
         digits: After the decimal point.
     """
     first, head = next(iter(metrics.items()))
-    heads = ["method", *metrics.values(), "seeds", f"{head}: above the next", "Welch's test"]
-    rows = []
+    heads = ["method", *metrics.values(), "seeds", f"{head}: above the next", "p over seeds", "p over sessions"]
+    over, rows = unit_of(results), []
     for result, _, above in ranked(results, first):
-        compared = ["", ""] if above is None else [f"{above.mean:+.{digits}f}", describe_p(above)]
-        estimates = [result.estimate(metric).text(digits) for metric in metrics]
+        estimates = [result.estimate(metric, over).text(digits) for metric in metrics]
+        compared = ["", "", ""]
+        if above is not None:
+            of_sessions = "" if above.paired_p_value is None else p_text(above.paired_p_value)
+            of_seeds = describe_p(above) if above.over_seeds else ""
+            compared = [f"{above.mean:+.{digits}f}", of_seeds, of_sessions]
         rows.append([result.label, *estimates, result.seeds_text, *compared])
-    return markdown_table(heads, rows)
+    return [f"±: {interval_text(results)}.", "", *markdown_table(heads, rows)]
 
 
 def order_table(results: Sequence[MethodResult], metrics: Mapping[str, str], digits: int) -> list[str]:
@@ -97,17 +121,14 @@ def order_table(results: Sequence[MethodResult], metrics: Mapping[str, str], dig
         metrics: To compare, with their names for people.
         digits: After the decimal point.
     """
-    claims = [(lower, higher) for higher, controls in _CLAIMS.items() for lower in controls]
-    names = dict.fromkeys((*PAPER_ORDER, *(name for pair in claims for name in pair)))
-    of_name = {name: result for name in names if (result := preset(results, name)) is not None}
-    pairs = [pair for pair in (*combinations(PAPER_ORDER, 2), *claims) if of_name.keys() >= set(pair)]
+    of_name, pairs = _pairs(results)
     if not pairs:
         return []
     rows = []
     for lower, higher in pairs:
         differences = [difference(of_name[higher], of_name[lower], metric) for metric in metrics]
         cells = [describe_difference(between, digits) for between in differences]
-        rows.append([f"{hrl_mg.LABELS[higher]} - {hrl_mg.LABELS[lower]}", *cells])
+        rows.append([_name_of(lower, higher), *cells])
     paper = " < ".join(hrl_mg.LABELS[name] for name in PAPER_ORDER)
     chosen = [result.label for result in of_name.values() if result.distinction]
     variants = (
@@ -119,6 +140,34 @@ def order_table(results: Sequence[MethodResult], metrics: Mapping[str, str], dig
         *markdown_table(["", *metrics.values()], rows),
         *variants,
     ]
+
+
+def seeds_table(results: Sequence[MethodResult], metric: str, digits: int) -> list[str]:
+    """Returns Markdown with the pairs of `order_table` seed by seed: difference and p over the same sessions."""
+    of_name, pairs = _pairs(results)
+    seeds = sorted({seed for result in of_name.values() if result.seeds_differ for seed in result.seeds})
+    rows = []
+    for lower, higher in pairs:
+        first, second = of_name[higher], of_name[lower]
+        p_values = paired_p_values_of_seeds(first, second, metric)
+        all_seeds = difference(first, second, metric)
+        cells = [p_values.get(seed) for seed in seeds]
+        shown = ["" if p_value is None else p_text(p_value) for p_value in (all_seeds.paired_p_value, *cells)]
+        rows.append([_name_of(lower, higher), f"{all_seeds.mean:+.{digits}f}", *shown])
+    heads = ["", "difference", "means over seeds", *(f"seed {seed}" for seed in seeds)]
+    return ["Paired t-test over sessions.", "", *markdown_table(heads, rows)] if rows and seeds else []
+
+
+def _pairs(results: Sequence[MethodResult]) -> tuple[dict[str, MethodResult], list[tuple[str, str]]]:
+    """Returns the methods that take part in comparisons by name, and their pairs: lower and higher in the paper."""
+    claims = [(lower, higher) for higher, controls in _CLAIMS.items() for lower in controls]
+    names = dict.fromkeys((*PAPER_ORDER, *(name for pair in claims for name in pair)))
+    of_name = {name: result for name in names if (result := preset(results, name)) is not None}
+    return of_name, [pair for pair in (*combinations(PAPER_ORDER, 2), *claims) if of_name.keys() >= set(pair)]
+
+
+def _name_of(lower: str, higher: str) -> str:
+    return f"{hrl_mg.LABELS[higher]} - {hrl_mg.LABELS[lower]}"
 
 
 def ratio_table(results: Sequence[MethodResult], metric: str) -> list[str]:
@@ -136,10 +185,10 @@ def ratio_table(results: Sequence[MethodResult], metric: str) -> list[str]:
 
 
 RANKING_HEADS = (
-    *("users", "metric", "rank", "method", "agent", "seeds", "sessions", "mean", "low", "high", "interval_over"),
-    *("ratio_to_popularity", "least_ratio_to_popularity"),
-    *("next_best", "above_next_best", "welch_p", "welch_over", "welch_n", "welch_n_next_best"),
-    "welch_p_of_sessions_of_all_seeds_pooled",
+    *("users", "metric", "rank", "method", "agent", "seeds", "sessions", "mean"),
+    *("low_over_seeds", "high_over_seeds", "low_over_sessions", "high_over_sessions"),
+    *("ratio_to_popularity", "least_ratio_to_popularity", "next_best", "above_next_best"),
+    *("welch_p_over_seeds", "welch_n", "welch_n_next_best", "paired_p_over_sessions"),
 )
 """Of `ranking_rows`."""
 
@@ -150,8 +199,9 @@ def ranking_rows(results: Sequence[MethodResult], metrics: Sequence[str], users:
     for metric in metrics:
         for rank, (result, next_best, above) in enumerate(ranked(results, metric), 1):
             row: list[Cell] = [users, metric, rank, result.label, result.name, " ".join(map(str, result.seeds))]
-            row += [result.values[metric].shape[1], *result.estimate(metric)]
-            row += [result.interval_over("sessions"), *_ratios(result, metric)]
+            row += [result.values[metric].shape[1], result.mean(metric)]
+            row += result.estimate(metric, SEEDS)[1:] if result.has_interval(metric, SEEDS) else (None, None)
+            row += [*result.estimate(metric, EPISODES)[1:], *_ratios(result, metric)]
             rows.append([*row, *_comparison(next_best, above)])
     return rows
 
@@ -164,6 +214,6 @@ def _ratios(result: MethodResult, metric: str) -> list[Cell]:
 
 def _comparison(next_best: MethodResult | None, above: Difference | None) -> list[Cell]:
     if next_best is None or above is None:
-        return [None] * 7
-    over: Cell = None if above.p_value is None else "seeds" if above.over_seeds else "sessions"
-    return [next_best.label, above.mean, above.p_value, over, *above.numbers, above.pooled_p_value]
+        return [None] * 6
+    of_seeds: list[Cell] = [above.p_value, *above.numbers] if above.over_seeds else [None, None, None]
+    return [next_best.label, above.mean, *of_seeds, above.paired_p_value]

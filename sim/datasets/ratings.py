@@ -20,7 +20,9 @@ from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, 
 from sim.files.rating_readers import PARSER_VERSION, READERS, read_ratings
 from sim.files.rows import TableLayout, TimeFormat
 from sim.files.sources import Source, checksum
-from sim.tables.ratings import RatingData, build_rating_data
+from sim.tables.ratings import HASHED, Duplicates, RatingData, build_rating_data
+from sim.tables.split import fold_users, split_users
+from sim.tables.table_hash import hashed
 
 SyntheticSize = Literal["tiny", "small", "movielens_1m", "movielens_10m", "netflix"]
 OWN_READER = "module"
@@ -66,9 +68,16 @@ class DataConfig(FilesConfig):
         ),
     ] = "ratings"
     validation: bool = False
+    fold: CountOrZero | None = None
+    folds: Count = 5
     selection: bool | None = None
     module: str | None = None
     time_format: TimeFormat = "auto"
+    implicit_rating: Finite = 1.0
+    rating_of_event: dict[str, Finite] = dataclasses.field(default_factory=dict)
+    missing_ratings: list[Finite] = dataclasses.field(default_factory=list)
+    missing_values: list[str] = dataclasses.field(default_factory=list)
+    duplicates: Duplicates = "error"
 
     def __post_init__(self) -> None:
         """Checks settings against each other, and the reader's name."""
@@ -99,12 +108,31 @@ class DataConfig(FilesConfig):
         if self.rating_min is not None and self.rating_max is not None and self.rating_min >= self.rating_max:
             problem = f"{self.rating_min:g} is not below data.rating_max {self.rating_max:g}"
             raise bad_setting("rating_min", problem, "Set the scale's ends.")
+        if self.fold is not None and self.fold >= self.folds:
+            problem = f"{self.fold} is not one of data.folds={self.folds}"
+            raise bad_setting("fold", problem, f"Set 0 to {self.folds - 1}, or null.")
+
+    def split(self, num_users: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the training users and the test users among users 0 to U - 1 (`sim.tables.split`).
+
+        Raises:
+            UserError: One side would be empty.
+        """
+        if self.fold is None:
+            return split_users(num_users, self.test_fraction, self.split_seed)
+        return fold_users(num_users, self.folds, self.fold, self.split_seed)
+
+    @property
+    def described_split(self) -> dict[str, Any]:
+        """What decides who tests, for the files of a run."""
+        share = {"test_fraction": self.test_fraction} if self.fold is None else {"fold": self.fold, "folds": self.folds}
+        return {"split_seed": self.split_seed, **share, "validation": self.validation, "selection": self.selection}
 
     def _check_table(self) -> None:
         if not self.path:
             do = "Set it to a .csv, .tsv or .parquet file, as in data.path=ratings.csv."
             raise bad_setting("path", "is not set", do)
-        self.check_named_columns("user_column", "item_column", "rating_column")
+        self.check_named_columns("user_column", "item_column")
         names = self.table_layout().names
         if len(set(names)) != len(names):
             raise bad_setting("user_column", f"one column has two roles: {', '.join(names)}", "Name different columns.")
@@ -114,10 +142,14 @@ class DataConfig(FilesConfig):
         return TableLayout(
             user_column=self.user_column or "",
             item_column=self.item_column or "",
-            rating_column=self.rating_column or "",
+            rating_column=self.rating_column or None,
             timestamp_column=self.timestamp_column or None,
             text=self.text_format,
             time_format=self.time_format,
+            implicit_rating=self.implicit_rating,
+            rating_of_event=self.rating_of_event,
+            missing_ratings=self.missing_ratings,
+            missing_values=self.missing_values,
         )
 
 
@@ -141,7 +173,7 @@ def load_dataset(config: DataConfig, keep_source_rows: bool = False) -> RatingDa
             not be replaced by generated data (`offline_fallback`).
     """
     if config.module is not None:
-        data: RatingData = load_module(config.module, "data.module", (SETTINGS, LOAD)).load(config)
+        data: RatingData = hashed(load_module(config.module, "data.module", (SETTINGS, LOAD)).load(config), HASHED)
         _check_counts(config, data)
         return data
     if config.reader == "synthetic":
@@ -181,7 +213,7 @@ def _load_sources(config: DataConfig, sources: list[Source], keep_source_rows: b
 
     def build() -> RatingData:
         columns = read_ratings(config.reader, sources, layout=layout, limits=config.limits)
-        return build_rating_data(
+        data = build_rating_data(
             name=config.name,
             **vars(columns),
             rating_min=config.rating_min,
@@ -190,7 +222,9 @@ def _load_sources(config: DataConfig, sources: list[Source], keep_source_rows: b
             source=describe_sources(sources),
             synthetic=False,
             keep_source_rows=keep_source_rows,
+            duplicates=config.duplicates,
         )
+        return hashed(data, HASHED)
 
     # The cache key: everything that determines the table.
     key = {
@@ -199,6 +233,7 @@ def _load_sources(config: DataConfig, sources: list[Source], keep_source_rows: b
         "reader": config.reader,
         "layout": None if layout is None else dataclasses.asdict(layout),
         "scale": [config.rating_min, config.rating_max],
+        "duplicates": config.duplicates,
         "parser": PARSER_VERSION,
         **({"source_rows": True} if keep_source_rows else {}),
     }
@@ -232,7 +267,8 @@ def _generate(
     from sim.generators import ratings as synthetic
 
     def build() -> RatingData:
-        return synthetic.generate(size=size, seed=config.seed, num_users=users, num_items=items, num_ratings=ratings)
+        counts = {"num_users": users, "num_items": items, "num_ratings": ratings}
+        return hashed(synthetic.generate(size=size, seed=config.seed, **counts), HASHED)
 
     if (ratings or 0) < _CACHED_FROM_RATINGS and (ratings is not None or size not in _CACHED_FROM):
         return build()

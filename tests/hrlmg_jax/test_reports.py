@@ -15,13 +15,14 @@ from run_folders import make_run, make_session_run
 
 from harness.errors import UserError
 from harness.reports.command import hydra_arguments, make_report
+from harness.reports.method_results import EPISODES, SEEDS
 from harness.reports.system_results import Rerun, RunsConfig, preset
 from harness.runs.composition import composed_values, sweep_of
 from harness.runs.index import flattened
 from harness.runs.run_folder import RunFolder
 from harness.settings import read_settings
 from hrlmg_jax.baselines import popularity
-from hrlmg_jax.evaluation.policies import OPPONENTS
+from hrlmg_jax.evaluation.policies import BASELINES
 from hrlmg_jax.registry import AGENTS
 from hrlmg_jax.report import MODULE, REPORTS
 from hrlmg_jax.reports.figure6 import Figure6Config, report_figure6
@@ -126,25 +127,25 @@ def test_names_of_methods(tmp_path):
     order = ["Popularity", "Best rate", "Popularity (count)", "DNN", "HRL-MG (goals frozen)", "HRL-MG (paper)", "mine"]
     assert [result.label for result in results_in(tmp_path).results] == order
     # The names are those of the results themselves.
-    assert {*OPPONENTS, *AGENTS} <= LABELS.keys()
-    assert {*OPPONENTS, *AGENTS} <= {*WITHOUT_SEED}
+    assert {*BASELINES, *AGENTS} <= LABELS.keys()
+    assert {*BASELINES, *AGENTS} <= {*WITHOUT_SEED}
     for by, name in ((None, "popularity"), ("reward", "popularity"), ("average", "best_rate"), ("count", "count")):
         settings = popularity.Settings(name="popularity", policy=popularity.RankingConfig(by))
         assert settings.result_name == name
 
 
 def test_means_intervals_and_ratios_by_hand(tmp_path):
-    make_session_run(tmp_path / "a", [10, 20, 30, 40], {"seed": 0}, opponents={"popularity": [10, 10, 10, 10]})
-    make_session_run(tmp_path / "b", [20, 30, 40, 50], {"seed": 1}, opponents={"popularity": [10, 10, 10, 30]})
+    make_session_run(tmp_path / "a", [10, 20, 30, 40], {"seed": 0}, baselines={"popularity": [10, 10, 10, 10]})
+    make_session_run(tmp_path / "b", [20, 30, 40, 50], {"seed": 1}, baselines={"popularity": [10, 10, 10, 30]})
     (result,) = results_in(tmp_path).results
     # Seeds have means 25 and 35: standard error 5, t(0.975, 1) = 12.706205.
-    assert result.estimate("long_reward") == pytest.approx((30, 30 - 63.531, 30 + 63.531), abs=1e-3)
-    assert result.estimate("short_clicks") == pytest.approx((1.5, 1.5 - 3.17655, 1.5 + 3.17655), abs=1e-4)
+    assert result.estimate("long_reward", SEEDS) == pytest.approx((30, 30 - 63.531, 30 + 63.531), abs=1e-3)
+    assert result.estimate("short_clicks", SEEDS) == pytest.approx((1.5, 1.5 - 3.17655, 1.5 + 3.17655), abs=1e-4)
     assert result.ratios(POPULARITY, "long_reward") == pytest.approx([25 / 10, 35 / 15])
     *_, least = ratio_table([result], "long_reward")[-1].strip("| ").split(" | ")
     assert least == f"{35 / 15:.3f}"
     (offline,) = results_in(tmp_path, OFFLINE).results
-    assert offline.estimate("ndcg40").mean == pytest.approx(0.9)
+    assert offline.mean("ndcg40") == pytest.approx(0.9)
     assert results_in(tmp_path, ONLINE_TRUTH).results == []
 
 
@@ -153,7 +154,9 @@ def test_a_single_seed_and_equal_seeds_have_intervals_over_sessions(tmp_path):
     for seed in (0, 1):
         make_session_run(tmp_path / f"list{seed}", [1, 2, 3, 4], agent("random", seed=seed))
     for result in results_in(tmp_path).results:
-        assert result.estimate("long_reward") == pytest.approx((2.5, 2.5 - 2.054260, 2.5 + 2.054260), abs=1e-5)
+        assert result.estimate("long_reward", EPISODES) == pytest.approx(
+            (2.5, 2.5 - 2.054260, 2.5 + 2.054260), abs=1e-5
+        )
     text = figure8(tmp_path)
     rows = {
         row[0]: row[4]
@@ -169,9 +172,9 @@ def test_each_method_is_compared_with_the_next_best_over_seeds(tmp_path):
     for name, seeds in played.items():
         for seed, rewards in enumerate(seeds):
             settings = agent(name, seed=seed)
-            make_session_run(tmp_path / f"{name}{seed}", list(rewards), settings, opponents={"popularity": popular})
+            make_session_run(tmp_path / f"{name}{seed}", list(rewards), settings, baselines={"popularity": popular})
     collected = results_in(tmp_path)
-    order = ranked([*collected.results, *collected.opponents], "long_reward")
+    order = ranked([*collected.results, *collected.baselines], "long_reward")
     assert [one.result.label for one in order] == ["DDPG", "HRL-MG", "Popularity", "DNN"]
     means = {name: seeds.mean(1) for name, seeds in played.items()}
     first, second, third, last = (one.above for one in order)
@@ -186,14 +189,16 @@ def test_each_method_is_compared_with_the_next_best_over_seeds(tmp_path):
     of_metric = [row for row in csv_rows(tmp_path, "figure8") if row["metric"] == "long_reward"]
     assert [row["method"] for row in of_metric] == ["DDPG", "HRL-MG", "Popularity", "DNN"]
     top = of_metric[0]
-    assert (top["rank"], top["seeds"], top["next_best"], top["welch_over"]) == ("1", "0 1 2", "HRL-MG", "seeds")
-    assert (top["interval_over"], top["welch_n"], top["welch_n_next_best"]) == ("seeds", "3", "3")
-    assert float(top["welch_p"]) == pytest.approx(first.p_value)
-    pooled = scipy.stats.ttest_ind(played["ddpg"].ravel(), played["hrl_mg"].ravel(), equal_var=False).pvalue
-    assert float(top["welch_p_of_sessions_of_all_seeds_pooled"]) == pytest.approx(pooled)
+    assert (top["rank"], top["seeds"], top["next_best"]) == ("1", "0 1 2", "HRL-MG")
+    assert (top["welch_n"], top["welch_n_next_best"]) == ("3", "3")
+    assert float(top["welch_p_over_seeds"]) == pytest.approx(first.p_value)
+    paired = scipy.stats.ttest_rel(played["ddpg"].mean(0), played["hrl_mg"].mean(0)).pvalue
+    assert float(top["paired_p_over_sessions"]) == pytest.approx(paired)
+    assert (of_metric[2]["method"], of_metric[2]["low_over_seeds"]) == ("Popularity", "")
+    assert float(of_metric[2]["low_over_sessions"]) < np.mean(popular) < float(of_metric[2]["high_over_sessions"])
     assert float(top["least_ratio_to_popularity"]) == pytest.approx(means["ddpg"].min() / np.mean(popular))
     assert [row["rank"] for row in of_metric] == ["1", "2", "3", "4"]
-    assert (of_metric[3]["next_best"], of_metric[3]["welch_p"]) == ("", "")
+    assert (of_metric[3]["next_best"], of_metric[3]["welch_p_over_seeds"]) == ("", "")
 
 
 def test_the_papers_order_is_tested_pair_by_pair(tmp_path):
@@ -214,6 +219,28 @@ def test_the_papers_order_is_tested_pair_by_pair(tmp_path):
         mean = means[higher].mean() - means[lower].mean()
         assert cells[shown] == f"{mean:+.2f}, p = {p_value:.2g} (2 and 2 seeds)"
     assert order_table([], {"long_reward": "reward"}, 2) == []
+    # Seed by seed, on the same sessions.
+    text = figure8(tmp_path)
+    rows = {row[0]: row[1:] for row in table_rows(text, "### Pairs by seed: reward")}
+    assert list(rows) == list(cells)
+    pairs = [(played["hrl"], played["dnn"]), *zip(played["hrl"], played["dnn"], strict=True)]
+    p_values = [
+        scipy.stats.ttest_rel(*(one.mean(0) if one.ndim == 2 else one for one in pair)).pvalue for pair in pairs
+    ]
+    assert rows["HRL - DNN"][1:] == [f"p = {p_value:.2g}" for p_value in p_values]
+
+
+def test_a_table_of_intervals_has_one_unit(tmp_path):
+    for seed in (0, 1):
+        make_session_run(tmp_path / f"own{seed}", [1 + seed, 2], agent("hrl_mg", seed=seed))
+    make_session_run(tmp_path / "one", [1, 2], agent("hrl"))
+    text = figure8(tmp_path, name="figure8")
+    assert text.count("±: 95 % interval over seeds.") == 2
+    rows = {
+        row[0]: row for row in table_rows(text, "## Long sessions (300 recommendations), users: learned from the log")
+    }
+    # Seeds have 1.5 and 2: standard error 0.25; one seed, and a list, have no interval over seeds.
+    assert [rows[name][1] for name in ("HRL-MG", "HRL", "Popularity")] == ["1.750 ± 3.177", "1.500", "2.000"]
 
 
 def test_the_agent_with_a_memory_is_compared_with_its_controls_and_with_less_of_a_hierarchy(tmp_path):
@@ -240,21 +267,21 @@ def test_variants_are_told_apart_and_named_by_what_their_preset_has_not(tmp_path
     assert preset(methods[1:], "hrl_mg").label == "HRL-MG with agent.goals.intrinsic_weight=0"
 
 
-def test_opponents_are_rows_once(tmp_path):
+def test_baselines_are_rows_once(tmp_path):
     beside = {"popularity": [2, 3], "best_rate": [4, 5], "planner": [9, 9]}
-    make_session_run(tmp_path / "a", [1, 2], {"seed": 0}, opponents={"popularity": [2, 3]})
-    make_session_run(tmp_path / "b", [1, 3], {"seed": 1}, opponents=beside)
+    make_session_run(tmp_path / "a", [1, 2], {"seed": 0}, baselines={"popularity": [2, 3]})
+    make_session_run(tmp_path / "b", [1, 3], {"seed": 1}, baselines=beside)
     listed = agent("popularity", **{"agent.policy.by": "average"})
-    make_session_run(tmp_path / "c", [4, 5], listed, opponents={"popularity": [2, 3]}, step=0)
+    make_session_run(tmp_path / "c", [4, 5], listed, baselines={"popularity": [2, 3]}, step=0)
     collected = results_in(tmp_path)
     assert [result.label for result in collected.results] == ["Best rate", "HRL-MG"]
-    assert [(result.label, result.runs) for result in collected.opponents] == [("Popularity", []), ("Planner", [])]
+    assert [(result.label, result.runs) for result in collected.baselines] == [("Popularity", []), ("Planner", [])]
     assert collected.warnings == []
     assert collected.results[0].seedless  # a single run, of which it is known
-    popularity = collected.opponents[0]
-    assert popularity.estimate("long_reward").mean == 2.5
+    popularity = collected.baselines[0]
+    assert popularity.mean("long_reward") == 2.5
     assert popularity.ratios(POPULARITY, "long_reward") == [1.0]
-    make_session_run(tmp_path / "d", [1, 4], {"seed": 2}, opponents={"popularity": [2, 4]})
+    make_session_run(tmp_path / "d", [1, 4], {"seed": 2}, baselines={"popularity": [2, 4]})
     (warning,) = results_in(tmp_path).warnings
     assert "Popularity got 2.500 beside" in warning
     assert f"3.000 beside {tmp_path / 'd'}" in warning
@@ -266,7 +293,7 @@ def test_a_repeated_seed_counts_once_and_is_named(tmp_path):
         make_session_run(tmp_path / f"run{number}", [number, number + 1])
         os.utime(tmp_path / f"run{number}" / "online.json", (number, number))
     collected = results_in(tmp_path)
-    assert collected.results[0].estimate("long_reward").mean == 1.5
+    assert collected.results[0].mean("long_reward") == 1.5
     assert collected.left_out == [f"{tmp_path / 'run0'}: an older repetition of seed 0"]
     assert f"* {tmp_path / 'run0'}" in figure8(tmp_path)
 
@@ -300,6 +327,26 @@ def test_runs_of_before_there_were_proxies_of_orders_still_count(tmp_path):
     older.write_text("".join(line for line in lines if "order_proxy" not in line))
     assert len(older.read_text().splitlines()) == len(lines) - 1
     assert [result.values["long_reward"].shape for result in results_in(tmp_path).results] == [(2, 2)]
+
+
+def test_one_log_read_in_two_ways_is_refused_with_the_settings_that_differ(tmp_path):
+    make_session_run(tmp_path / "a", [1, 2])
+    orders = {"data.feedback_of_event": {"click": "order"}, "data.skip_popularity_power": 0.0}
+    make_session_run(tmp_path / "b", [1, 2], {"seed": 1, **orders}, table="sha256:dd")
+    named = r"data\.feedback_of_event\.click is None and order, data\.skip_popularity_power is 0\.5 and 0\.0"
+    for name, module in (("figure8", report_figure8), ("figure7", report_figure7)):
+        with pytest.raises(UserError, match=f"different tables of the same data .*{named}"):
+            report(module, tmp_path, name=name)
+
+
+def test_a_run_whose_log_was_built_otherwise_is_left_out_and_says_so(tmp_path):
+    make_session_run(tmp_path / "b", [7, 8], {"seed": 1}, table=None)
+    with pytest.raises(UserError, match=r"no runs below .*/b: its log was built otherwise \("):
+        figure8(tmp_path)
+    make_session_run(tmp_path / "a", [1, 2])
+    text = figure8(tmp_path)
+    assert re.search(r"/b: its log was built otherwise \(.*\), so only commit 5e63f8e can evaluate it", text)
+    assert results_in(tmp_path).results[0].seeds == [0]
 
 
 def test_what_does_not_matter_to_a_test_may_differ(tmp_path):
@@ -486,8 +533,8 @@ def test_training_curves_end_at_the_last_common_step(tmp_path):
     # At step 20, HRL 2 and 4, HRL-MG 6 and 8: standard errors 1, t(0.975, 1) = 12.706205.
     p_value = scipy.stats.ttest_ind([60, 80], [20, 40], equal_var=False).pvalue
     assert table_rows(text, "## After 20 training steps: reward, held-out users") == [
-        ["HRL-MG", "70.000 ± 127.062", "2", "+40.000", f"p = {p_value:.2g} (2 and 2 seeds)"],
-        ["HRL", "30.000 ± 127.062", "2", "", ""],
+        ["HRL-MG", "70.000 ± 127.062", "2", "+40.000", f"p = {p_value:.2g} (2 and 2 seeds)", ""],
+        ["HRL", "30.000 ± 127.062", "2", "", "", ""],
     ]
     training = table_rows(text, "## After 20 training steps: reward, training sessions")
     assert [row[1] for row in training] == ["7.000 ± 12.706", "3.000 ± 12.706"]

@@ -16,8 +16,9 @@ from harness.reports.learning_curves import (
     plot_learning_curves,
     point_estimate,
     read_curves,
+    seed_of,
 )
-from harness.reports.system_results import grouped, title_of
+from harness.reports.system_results import RunsConfig, grouped, title_of
 from harness.reports.tables import markdown_table
 from harness.runs.index import RunRecord, newest_of_each_seed
 from tpgr_jax.reports import results as tpgr
@@ -27,16 +28,16 @@ METRICS = {"test_reward": "reward, test users", "reward": "reward, training epis
 
 
 @dataclass(frozen=True, kw_only=True)
-class CurvesConfig(tpgr.TpgrRunsConfig):
+class CurvesConfig(RunsConfig):
     """Which runs to draw (`conf/report/curves.yaml`)."""
 
     over: Literal["episodes", "step", "seconds"] = "episodes"
 
 
 def group_runs(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    """Returns runs that are equal but for their seed by label, the newest one of each seed."""
+    """Returns runs that are equal but for seed and fold by label, the newest one of each."""
     return {
-        method.label: newest_of_each_seed(method.runs, "metrics.jsonl", [], [tpgr.SPLIT_SEED])
+        method.label: newest_of_each_seed(method.runs, "metrics.jsonl", [], [tpgr.FOLD])
         for method in tpgr.SYSTEM.methods(runs)
     }
 
@@ -53,9 +54,11 @@ def report_curves(config: CurvesConfig) -> None:
     if not runs:
         raise UserError("no run has metrics yet", do="Wait for the first log point of a run.")
     groups = group_runs(runs)
-    curves = read_curves(groups, list(METRICS))
+    several_folds = any(len({_fold(run) for run in alike}) > 1 for alike in groups.values())
+    over = "folds" if several_folds else "seeds"
+    curves = read_curves(groups, list(METRICS), _fold if several_folds else seed_of)
     # The picture.
-    title = title_of("Learning curves", runs)
+    title = f"{title_of('Learning curves', runs)}, 95 % interval over {over}"
     references = dict.fromkeys(METRICS, _references(found.runs))
     plot_learning_curves(Path(config.out) / "curves.png", title, curves, METRICS, config.over, references)
     # The table: the last and the best evaluation of each label.
@@ -63,17 +66,22 @@ def report_curves(config: CurvesConfig) -> None:
     rows = []
     for label, alike in groups.items():
         points = curve(curves, "test_reward", label)
-        row = [label, " ".join(str(run.settings["seed"]) for run in alike)]
+        row = [label, " ".join(map(str, sorted({run.settings["seed"] for run in alike})))]
         for one in (points.tail(1), points.filter(pl.col("mean") == points["mean"].max()).head(1)):
             row += [str(one["step"][0]), str(point_estimate(one))] if len(one) else ["", ""]
         rows.append(row)
     lines = [
-        "Means over seeds with 95 % t-intervals over seeds, where there is more than one. The best step was chosen by "
+        f"Means over {'folds and ' if several_folds else ''}seeds with 95 % t-intervals over {over}, where there is "
+        "more than one. The best step was chosen by "
         "the test users' own rewards: read it as a description, not as a result.",
         "",
         *markdown_table(heads, rows),
     ]
-    tpgr.SYSTEM.write(config, title, found, lines, curves_table(curves), ["curves.png"])
+    tpgr.SYSTEM.write(config, title, found, lines, curves_table(curves, over), ["curves.png"])
+
+
+def _fold(run: RunRecord) -> int | None:
+    return run.settings.get(tpgr.FOLD)
 
 
 def _references(runs: Sequence[RunRecord]) -> dict[str, float]:
@@ -83,5 +91,5 @@ def _references(runs: Sequence[RunRecord]) -> dict[str, float]:
     return {
         f"{label}, alpha {alpha:g}" if len(by_alpha) > 1 else label: mean
         for alpha, results in sorted(by_alpha.items())
-        for label, mean in tpgr.baselines(results[0]).items()
+        for label, mean in tpgr.baselines(tpgr.with_most_users(results)).items()
     }

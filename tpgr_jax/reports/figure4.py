@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.reports.method_results import MethodResult, MethodRuns
+from harness.reports.method_results import EPISODES, MethodResult, MethodRuns
 from harness.reports.plots import Bars, Points, PointsPanel, plot_bars, plot_points
 from harness.reports.results import Estimate, estimate
-from harness.reports.system_results import Rerun, grouped, most_runs, title_of
+from harness.reports.system_results import Rerun, RunsConfig, grouped, most_runs, title_of
 from harness.reports.tables import Cell, Table, markdown_table, markdown_text
 from harness.runs.index import RunRecord, finished, group_by_settings
 from harness.runs.metric_writer import read_rows
@@ -29,7 +29,7 @@ _OF_VECTORS = ("tree.vectors", "tree.vector_size", "tree.vector_epochs")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure4Config(tpgr.TpgrRunsConfig):
+class Figure4Config(RunsConfig):
     """Which runs to compare (`conf/report/figure4.yaml`)."""
 
     alpha: NotNegative
@@ -142,7 +142,7 @@ def missing_runs(compared: Compared, alpha: float) -> list[Rerun]:
     """Returns each tree of the paper's figure (and the random one) that has no run."""
     runs = [run for arm in compared.arms.values() for run in arm.result.runs]
     wanted = [arm for arm in dict.fromkeys((*CLUSTERING_ARMS, *DEPTH_ARMS)) if arm not in compared.arms]
-    last, reference = [f"env.alpha={alpha:g}", tpgr.seeds_of(runs)], next(iter(runs), None)
+    last, reference = [f"env.alpha={alpha:g}", *tpgr.repetitions_of(runs)], next(iter(runs), None)
     return [Rerun(tpgr.TPGR, reference, arm.overrides, last, reference is not None) for arm in wanted]
 
 
@@ -161,19 +161,22 @@ def report_figure4(config: Figure4Config) -> None:
     depth = {arm: arms[arm] for arm in DEPTH_ARMS if arm in arms}
     results = [arm.result for arm in arms.values()]
     title = f"{title_of('Figure 4', results[0].runs if results else [])}, alpha {config.alpha:g}"
-    references = tpgr.baselines(results[0]) if results else {}
+    references = tpgr.baselines(tpgr.with_most_users(results)) if results else {}
     lines, pictures = _introduction(results), []
     if clustering:
         lines += ["", "## Clustering", "", *_arm_table(clustering)]
         pictures.append("figure4_clustering.png")
         bars = Bars(
-            "clustering", {arm.label: one.result.estimate("reward") for arm, one in clustering.items()}, references
+            "clustering",
+            {arm.label: one.result.estimate("reward", EPISODES) for arm, one in clustering.items()},
+            references,
         )
-        plot_bars(folder / pictures[-1], title, "reward per recommendation, 95 % interval", [bars])
+        plot_bars(folder / pictures[-1], title, f"reward per recommendation, 95 % interval over {tpgr.USERS}", [bars])
     if depth:
         lines += ["", "## Depth", "", *_arm_table(depth)]
         pictures.append("figure4_depth.png")
-        plot_points(folder / pictures[-1], title, "depth of the tree", _depth_panels(depth, references))
+        horizontal = f"depth of the tree (95 % intervals of rewards over {tpgr.USERS}, of seconds over runs)"
+        plot_points(folder / pictures[-1], title, horizontal, _depth_panels(depth, references))
     left_out, warnings = compared.left_out, compared.warnings
     missing = missing_runs(compared, config.alpha)
     tpgr.SYSTEM.write(
@@ -185,15 +188,18 @@ def _introduction(results: Sequence[MethodResult]) -> list[str]:
     if not results:
         return []
     episodes = results[0].runs[0].settings.get("train.episodes_per_step")
+    problem = markdown_text(tpgr.describe_problem(tpgr.with_most_users(results)))
     return [
-        f"{markdown_text(tpgr.describe_problem(results[0]))}; {episodes} episodes per training step. 95 % t-intervals: "
-        "over seeds where seeds differ, else over users. Seconds per training step: median over log points but "
-        "the first, which includes compilation; runs whose seeds trained in one program have none."
+        f"{problem}; {episodes} episodes per training step. Reward: 95 % t-intervals over {tpgr.USERS}, a user's value "
+        "being the mean over seeds. Seconds per training step: the run's median over log points but the first, which "
+        "includes compilation, with the 95 % t-interval over runs; runs whose seeds trained in one program have none."
     ]
 
 
 def _depth_panels(depth: Mapping[Arm, ArmResult], references: Mapping[str, float]) -> list[PointsPanel]:
-    rewards = Points("TPGR", [arm.depth for arm in depth], [one.result.estimate("reward") for one in depth.values()])
+    rewards = Points(
+        "TPGR", [arm.depth for arm in depth], [one.result.estimate("reward", EPISODES) for one in depth.values()]
+    )
     timed = {arm.depth: one.seconds for arm, one in depth.items() if one.seconds is not None}
     panels = [PointsPanel("reward per recommendation", [rewards], references)]
     if timed:
@@ -205,16 +211,26 @@ def _arm_table(arms: Mapping[Arm, ArmResult]) -> list[str]:
     heads = ["clustering", "depth", "reward", "reward / best list", "seconds per step", "seeds"]
     rows = []
     for arm, (result, seconds) in arms.items():
-        cells = [str(result.estimate("reward")), f"{tpgr.ratio(result):.3f}", str(seconds or "")]
-        rows.append([arm.label, str(arm.depth), *cells, str(len(result.runs))])
+        cells = [str(result.estimate("reward", EPISODES)), f"{tpgr.ratio(result):.3f}", str(seconds or "")]
+        rows.append([arm.label, str(arm.depth), *cells, result.seeds_text])
     return markdown_table(heads, rows)
 
 
 def _table(compared: Compared, alpha: float) -> Table:
-    heads = ["alpha", "clustering", "vectors", "depth", "seeds", "interval_over", "reward", "reward_low", "reward_high"]
-    heads += ["ratio_to_best_list", "seconds_per_step", "seconds_per_step_low", "seconds_per_step_high"]
+    heads = [
+        "alpha",
+        "clustering",
+        "vectors",
+        "depth",
+        "seeds",
+        "reward",
+        "reward_low_over_users",
+        "reward_high_over_users",
+    ]
+    heads += ["ratio_to_best_list", "seconds_per_step"]
+    heads += ["seconds_per_step_low_over_runs", "seconds_per_step_high_over_runs"]
     rows: list[list[Cell]] = []
     for arm, (result, seconds) in compared.arms.items():
-        row: list[Cell] = [alpha, *arm, " ".join(map(str, result.seeds)), result.interval_over("users")]
-        rows.append([*row, *result.estimate("reward"), tpgr.ratio(result), *(seconds or (None, None, None))])
+        row: list[Cell] = [alpha, *arm, " ".join(map(str, result.seeds))]
+        rows.append([*row, *result.estimate("reward", EPISODES), tpgr.ratio(result), *(seconds or (None, None, None))])
     return Table(heads, rows)

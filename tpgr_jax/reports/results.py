@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-
-import numpy as np
+from dataclasses import fields
 
 from harness.reports.method_results import MethodResult
 from harness.reports.system_results import ComparedTest, RunsConfig, System
@@ -35,29 +34,25 @@ METHODS = {
 BY_SECONDS_ONLY = ("ddpg_knn_all",)
 """Methods that equal budgets of episodes would take days (`+experiment=table2_knn_all`)."""
 BEST_LIST = "best_fixed_list"
-OPPONENTS = {BEST_LIST: "best fixed list", "random": "random"}
+BASELINES = {BEST_LIST: "best fixed list", "random": "random"}
 """Policies that every run is evaluated beside."""
 
-SPLIT_SEED = "data.split_seed"
+SPLIT_SEED, FOLD = "data.split_seed", "data.fold"
+USERS = "test users"
+"""What intervals of TPGR's results are over: users are the same for all methods, and many."""
 TEST = ComparedTest(
     "eval",
     {field.name: field.name for field in fields(UserMetrics)},
     episode="user",
-    episodes="test users",
+    episodes=USERS,
+    disjoint=True,
     same=(
-        *(SPLIT_SEED, "data.test_fraction", "data.validation", "data.selection"),
+        *(SPLIT_SEED, "data.folds", "data.test_fraction", "data.validation", "data.selection"),
         *("data.relevant_above", "data.rating_min", "data.rating_max"),
-        *("env.episode_length", "env.reward_scale", "env.cold_start", "env.allow_repeats"),
+        *("env.episode_length", "env.reward_scale", "env.counts_by", "env.cold_start", "env.allow_repeats"),
     ),
-    of_opponents=("env.alpha", "seed"),
+    of_baselines=("env.alpha", "seed"),
 )
-
-
-@dataclass(frozen=True)
-class TpgrRunsConfig(RunsConfig):
-    """What the reports on TPGR's results share (`conf/report/of_tpgr_runs.yaml`)."""
-
-    several_splits: bool = False
 
 
 def method_name(run: RunRecord) -> str:
@@ -106,12 +101,12 @@ SYSTEM = System(
     belongs=lambda run: "env.alpha" in run.settings,
     types={"env.alpha": (int, float), "seed": (int,), "agent.name": (str,)},
     data_facts={"name": "data", "synthetic": "synthetic", "checksum": "checksum"},
-    labels={**METHODS, **OPPONENTS},
+    labels={**METHODS, **BASELINES},
     name_of=method_name,
     columns={"alpha": lambda run: f"{alpha_of(run):g}"},
     metric="test_reward",
     tested="reward",
-    split_seeds=(SPLIT_SEED,),
+    splits=(FOLD,),
     # They say where and how, not what; whether the data are the same is told by their checksum and `TEST.same`.
     without_effect=(
         *("data.", "devices.", "logger.", "seed", "num_seeds", "tree.seed", "env.rating_layout", "env.dense_limit_mb"),
@@ -124,50 +119,70 @@ SYSTEM = System(
 )
 
 
-def comparable_runs(config: TpgrRunsConfig) -> RunsFound:
-    """Finds the runs of a report, which must be about one data set, split (unless several may be) and simulator.
+def comparable_runs(config: RunsConfig) -> RunsFound:
+    """Finds the runs of a report, which must be about one data set, split of its users and simulator.
+
+    Runs of several folds are about one split: their test users are disjoint.
 
     Raises:
         UserError: No runs, or runs whose results cannot be mixed.
     """
-    same = [key for key in TEST.same if not (config.several_splits and key == SPLIT_SEED)]
-    unless = {SPLIT_SEED: ", or let several splits count as repetitions with several_splits=true"}
-    return SYSTEM.comparable(config, SYSTEM.runs(config.runs), same, unless)
+    found = SYSTEM.runs(config.runs)
+    runs = [_with_later_settings(run) for run in found.runs]
+    disjoint = (
+        f". Test users of two split seeds overlap and count as independent nowhere; to have more of them, run {FOLD}=0 "
+        "to 4 with one split seed"
+    )
+    return SYSTEM.comparable(config, RunsFound(runs, found.unreadable), TEST.same, {SPLIT_SEED: disjoint})
 
 
-def opponent(result: MethodResult, policy: str) -> MethodResult:
-    """Returns an opponent on the test users of a result; those of all splits in a row where there are several."""
-    firsts = {run.settings.get(SPLIT_SEED): index for index, run in reversed([*enumerate(result.runs)])}
-    values = {}
-    for metric in TEST.metrics:
-        beside = result.values_beside(policy, metric)
-        chosen = [part for index in sorted(firsts.values()) if (part := beside[index]) is not None]
-        values[metric] = np.concatenate(chosen)[None]
-    return MethodResult(OPPONENTS[policy], policy, {}, [], values)
+def _with_later_settings(run: RunRecord) -> RunRecord:
+    """Returns the run with the settings of its split that came after the first runs were made."""
+    data = run.values.get("data")
+    if not isinstance(data, dict):
+        return run
+    return dataclasses.replace(run, values={**run.values, "data": {"fold": None, "folds": 5, **data}})
+
+
+def baseline(result: MethodResult, policy: str) -> MethodResult:
+    """Returns a baseline on the test users of a result."""
+    return result.baseline(policy, BASELINES[policy], [*TEST.metrics])
+
+
+def with_most_users(results: Sequence[MethodResult]) -> MethodResult:
+    """Returns the first of the results on most test users: all of them, unless folds of some methods are missing."""
+    return max(results, key=lambda result: result.values["reward"].shape[1])
 
 
 def baselines(result: MethodResult) -> dict[str, float]:
-    """Returns the mean rewards of all opponents on the test users of a result, by label."""
-    return {label: opponent(result, policy).mean("reward") for policy, label in OPPONENTS.items()}
+    """Returns the mean rewards of all baselines on the test users of a result, by label."""
+    return {label: baseline(result, policy).mean("reward") for policy, label in BASELINES.items()}
 
 
 def ratio(result: MethodResult, best_list: MethodResult | None = None) -> float:
     """Returns the mean reward in units of the best fixed list's on the same users; NaN where that is not positive."""
-    best = (best_list or opponent(result, BEST_LIST)).mean("reward")
+    best = (best_list or baseline(result, BEST_LIST)).mean("reward")
     return result.mean("reward") / best if best > 0 else float("nan")
 
 
 def describe_problem(result: MethodResult) -> str:
     """Says on which data and users a result, and all that are compared with it, were tested."""
     data, settings = result.runs[0].data, result.runs[0].settings
-    splits = dict.fromkeys(run.settings.get(SPLIT_SEED) for run in result.runs)
+    folds = sorted({run.settings[FOLD] for run in result.runs if run.settings.get(FOLD) is not None})
+    if folds:
+        share = f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))} of {settings['data.folds']}"
+    else:
+        share = f"test fraction {settings.get('data.test_fraction')}"
     return (
         f"{data['name']}{kind_of(data)}, checksum {str(data['checksum'])[:19]}..., split seed "
-        f"{', '.join(map(str, splits))}, test fraction {settings.get('data.test_fraction')}: "
-        f"{result.values['reward'].shape[1]:,} test users, {settings.get('env.episode_length')} recommendations each"
+        f"{settings.get(SPLIT_SEED)}, {share}: {result.values['reward'].shape[1]:,} {USERS}, "
+        f"{settings.get('env.episode_length')} recommendations each"
     )
 
 
-def seeds_of(runs: Sequence[RunRecord]) -> str:
-    """Returns the override that gives missing runs the seeds of those at hand."""
-    return f"seed={','.join(map(str, sorted({run.settings['seed'] for run in runs}) or [0]))}"
+def repetitions_of(runs: Sequence[RunRecord]) -> list[str]:
+    """Returns the overrides that give missing runs the folds and seeds of those at hand."""
+    folds = sorted({run.settings[FOLD] for run in runs if run.settings.get(FOLD) is not None})
+    seeds = sorted({run.settings["seed"] for run in runs}) or [0]
+    found = {FOLD: folds, "seed": seeds}
+    return [f"{key}={','.join(map(str, values))}" for key, values in found.items() if values]

@@ -1,4 +1,4 @@
-"""Table 2: the four metrics of every method at every alpha, with intervals and Welch's test."""
+"""Table 2: the four metrics of every method at every alpha, with intervals and paired tests over test users."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from harness.errors import UserError
-from harness.reports.method_results import MethodResult, pooled_p_value
+from harness.reports.method_results import (
+    EPISODES,
+    SEEDS,
+    MethodResult,
+    paired_p_value_of,
+    paired_p_values_of_seeds,
+    same_episodes,
+)
 from harness.reports.plots import Bars, plot_bars
 from harness.reports.results import p_text
-from harness.reports.system_results import Collected, Rerun, grouped, title_of
+from harness.reports.system_results import Collected, Rerun, RunsConfig, grouped, title_of
 from harness.reports.tables import Cell, Table, markdown_table, markdown_text
 from harness.runs.composition import override_value
 from harness.runs.index import RunRecord
@@ -25,10 +32,10 @@ SIGNIFICANT = 1e-6
 """The paper's level; smaller p-values get a star."""
 
 _NOTES = (
-    "Means over test users and seeds with 95 % t-intervals: over seeds where seeds differ, else over users. `*`: TPGR "
-    "(or TPGR+, which is not the paper's) is above the best other method with p < 1e-6 (Welch's test on the values of "
-    "users, those of all seeds pooled: a user counts once for every seed, so p is too small where seeds agree). The "
-    "ratio is to the best fixed list of the same split."
+    f"Means over {tpgr.USERS} with 95 % t-intervals over {tpgr.USERS}, a user's value being the mean over seeds; the "
+    "users of several folds count as one test. Where seeds differ, a column of its own has the interval over seeds. "
+    "`*`: TPGR (or TPGR+, which is not the paper's) is above the best other method with p < 1e-6 (paired t-test over "
+    f"{tpgr.USERS}). The ratio is to the best fixed list on the same users."
 )
 
 
@@ -41,13 +48,13 @@ _SPENT = ("episodes", "seconds")
 class Star(NamedTuple):
     """The comparison of a result of TPGR or TPGR+ with the best other method in one metric."""
 
-    opponent: str
+    baseline: str
     p_value: float
     significant: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table2Config(tpgr.TpgrRunsConfig):
+class Table2Config(RunsConfig):
     """Which runs to compare, and at which of their budgets (`conf/report/table2.yaml`)."""
 
     budget: Literal["episodes", "seconds"] | None = None
@@ -71,9 +78,9 @@ def collect(runs: Sequence[RunRecord], budget: str | None = None) -> Collected:
 
 
 def star(result: MethodResult, results: Sequence[MethodResult], metric: str) -> Star | None:
-    """Compares a result of TPGR or TPGR+ with the best of the other methods at its alpha, by Welch's test.
+    """Compares a result of TPGR or TPGR+ with the best of the other methods at its alpha, by the paired t-test.
 
-    It is on the values of users, those of all seeds pooled, so that a user counts once for every seed.
+    It is on the values of users, each a mean over seeds.
 
     Args:
         results: All results.
@@ -89,7 +96,7 @@ def star(result: MethodResult, results: Sequence[MethodResult], metric: str) -> 
     if not others:
         return None
     best = max(others, key=lambda other: other.mean(metric))
-    p_value = pooled_p_value(result, best, metric)
+    p_value = paired_p_value_of(result, best, metric)
     if p_value is None:
         return None
     return Star(best.label, p_value, p_value < SIGNIFICANT and result.mean(metric) > best.mean(metric))
@@ -106,7 +113,7 @@ def missing_runs(runs: Sequence[RunRecord], budget: str | None = None) -> list[R
         runs_of = [run for run in runs if tpgr.method_name(run) == name]
         absent = [f"{alpha:g}" for alpha in alphas if alpha not in {tpgr.alpha_of(run) for run in runs_of}]
         if absent:
-            last = [f"env.alpha={','.join(absent)}", tpgr.seeds_of(runs)]
+            last = [f"env.alpha={','.join(absent)}", *tpgr.repetitions_of(runs)]
             chosen = [] if budget is None or runs_of else _budgets_like(runs, budget, name)
             missing.append(Rerun(name, (runs_of or runs)[0], chosen, last, like_reference=bool(runs_of)))
     return missing
@@ -131,28 +138,33 @@ def report_table2(config: Table2Config) -> None:
     found = tpgr.comparable_runs(config)
     collected = collect(found.runs, config.budget)
     at_alphas = grouped(collected.results, lambda result: tpgr.alpha_of(result.runs[0]))
-    title, pictures = title_of("Table 2", found.runs), []
-    lines = [markdown_text(tpgr.describe_problem(collected.results[0])) + ".", "", _NOTES] if at_alphas else []
+    title, pictures, warnings = title_of("Table 2", found.runs), [], [*collected.warnings]
+    lines = (
+        [markdown_text(tpgr.describe_problem(tpgr.with_most_users(collected.results))) + ".", "", _NOTES]
+        if at_alphas
+        else []
+    )
     if config.budget is not None:
         lines += ["", _describe_budget(collected.results, config.budget)] if at_alphas else []
-        collected.warnings.extend(_stopped_early(collected.results, config.budget))
+        warnings += _stopped_early(collected.results, config.budget)
         config = replace(config, report=f"table2_{config.budget}")
     for alpha, results in sorted(at_alphas.items()):
         lines += ["", f"## alpha = {alpha:g}", "", *_alpha_table(results, config.budget), "", *_comparisons(results)]
+        warnings += _of_other_users(results)
     if at_alphas:
         path = Path(config.out) / f"{config.report}.png"
         panels = [
             Bars(
-                f"alpha = {alpha:g}", {one.label: one.estimate("reward") for one in results}, tpgr.baselines(results[0])
+                f"alpha = {alpha:g}",
+                {one.label: one.estimate("reward", EPISODES) for one in results},
+                tpgr.baselines(tpgr.with_most_users(results)),
             )
             for alpha, results in sorted(at_alphas.items())
         ]
-        plot_bars(path, title, "reward per recommendation, 95 % interval", panels)
+        plot_bars(path, title, f"reward per recommendation, 95 % interval over {tpgr.USERS}", panels)
         pictures = [path.name]
     missing = missing_runs(found.runs, config.budget)
-    tpgr.SYSTEM.write(
-        config, title, found, lines, _table(at_alphas), pictures, collected.left_out, collected.warnings, missing
-    )
+    tpgr.SYSTEM.write(config, title, found, lines, _table(at_alphas), pictures, collected.left_out, warnings, missing)
 
 
 class Reading(NamedTuple):
@@ -221,59 +233,91 @@ def _stopped_early(results: Sequence[MethodResult], budget: str) -> list[str]:
 def _alpha_table(results: Sequence[MethodResult], budget: str | None) -> list[str]:
     length = results[0].runs[0].settings.get("env.episode_length")
     heads = ["method", *(head.format(length) for head in ("reward", "precision@{}", "recall@{}", "F1@{}"))]
-    rows = []
-    for result in results:
-        rows.append([result.label, *_starred(result, results), f"{tpgr.ratio(result):.3f}", result.seeds_text])
-        rows[-1] += _spent(result, budget)
-    best_list = tpgr.opponent(results[0], tpgr.BEST_LIST)
-    for other in (tpgr.opponent(results[0], policy) for policy in tpgr.OPPONENTS):
-        rows.append([other.label, *_starred(other, results), f"{tpgr.ratio(other, best_list):.3f}", ""])
-        rows[-1] += [""] * len(_SPENT if budget else ())
-    return markdown_table([*heads, "reward / best list", "seeds", *(_SPENT if budget else ())], rows)
+    heads += ["reward / best list", "seeds"]
+    reference = tpgr.with_most_users(results)
+    best_list = tpgr.baseline(reference, tpgr.BEST_LIST)
+    shown = [(result, tpgr.ratio(result), result.seeds_text) for result in results]
+    for other in (tpgr.baseline(reference, policy) for policy in tpgr.BASELINES):
+        shown.append((other, tpgr.ratio(other, best_list), ""))
+    rows = [[one.label, *_starred(one, results), f"{ratio:.3f}", seeds] for one, ratio, seeds in shown]
+    if any(one.has_interval("reward", SEEDS) for one in results):
+        heads.append("reward, interval over seeds")
+        over_seeds = [
+            str(one.estimate("reward", SEEDS)) if one.has_interval("reward", SEEDS) else "" for one, *_ in shown
+        ]
+        rows = [[*row, cell] for row, cell in zip(rows, over_seeds, strict=True)]
+    if budget is not None:
+        heads += _SPENT
+        rows = [[*row, *_spent(one, budget)] for row, (one, *_) in zip(rows, shown, strict=True)]
+    return markdown_table(heads, rows)
 
 
-def _spent(result: MethodResult, budget: str | None) -> list[str]:
+def _spent(result: MethodResult, budget: str) -> list[str]:
     """Returns what the states that count have cost, means over runs; empty for methods that train nothing."""
-    if budget is None:
-        return []
     readings = [reading(run, budget) for run in result.runs]
-    means = [np.mean([getattr(one, name) for one in readings]) for name in _SPENT]
-    return [f"{mean:,.0f}" for mean in means] if any(means) else ["", ""]
+    means = [np.mean([getattr(one, name) for one in readings]) if readings else 0.0 for name in _SPENT]
+    return [f"{mean:,.0f}" for mean in means] if any(means) else [""] * len(_SPENT)
 
 
 def _starred(result: MethodResult, results: Sequence[MethodResult]) -> list[str]:
     stars = {metric: star(result, results, metric) for metric in tpgr.TEST.metrics}
-    return [f"{result.estimate(metric)}{' *' if one and one.significant else ''}" for metric, one in stars.items()]
+    return [
+        f"{result.estimate(metric, EPISODES)}{' *' if one and one.significant else ''}" for metric, one in stars.items()
+    ]
 
 
 def _comparisons(results: Sequence[MethodResult]) -> list[str]:
-    """Says for each result of TPGR and TPGR+ how sure its difference from every other method is."""
-    lines = []
-    for result in results:
-        others = [other for other in results if other.name != result.name]
-        others = [*others, tpgr.opponent(result, tpgr.BEST_LIST)] if result.name in tpgr.ON_A_TREE else []
-        p_values = [(other.label, pooled_p_value(result, other, "reward")) for other in others]
-        parts = [f"{label} {p_text(p_value)}" for label, p_value in p_values if p_value is not None]
-        if parts:
-            lines.append(markdown_text(f"Reward of {result.label} against: {', '.join(parts)}."))
-    return lines
+    """Returns Markdown that says for TPGR and TPGR+ how sure the difference from every other method is, by seed too."""
+    compared = [
+        (result, other)
+        for result in results
+        if result.name in tpgr.ON_A_TREE
+        for other in (*results, tpgr.baseline(result, tpgr.BEST_LIST))
+        if other.name != result.name
+    ]
+    seeds = sorted({seed for result, _ in compared if result.seeds_differ for seed in result.seeds})
+    rows = []
+    for result, other in compared:
+        p_value, of_seeds = (
+            paired_p_value_of(result, other, "reward"),
+            paired_p_values_of_seeds(result, other, "reward"),
+        )
+        if p_value is not None:
+            difference = result.mean("reward") - other.mean("reward")
+            p_values = [p_value, *(of_seeds.get(seed) for seed in seeds)]
+            cells = ["" if one is None else p_text(one) for one in p_values]
+            rows.append([f"{result.label} - {other.label}", f"{difference:+.4f}", *cells])
+    heads = ["reward", "difference", "means over seeds", *(f"seed {seed}" for seed in seeds)]
+    caption = f"Differences of rewards; p: paired t-test over {tpgr.USERS}, not corrected for the number of tests."
+    return [caption, "", *markdown_table(heads, rows)] if rows else []
+
+
+def _of_other_users(results: Sequence[MethodResult]) -> list[str]:
+    """Says which results are of other folds than most, and so can be compared with no result of these."""
+    reference = tpgr.with_most_users(results)
+    return [
+        f"{one.label} at alpha {tpgr.alpha_of(one.runs[0]):g} was tested on other folds than {reference.label}: their "
+        "users differ, so they are not compared"
+        for one in results
+        if not same_episodes(one, reference)
+    ]
 
 
 def _table(at_alphas: Mapping[float, Sequence[MethodResult]]) -> Table:
-    heads = ["alpha", "method", "seeds", "users", "interval_over"]
+    heads = ["alpha", "method", "seeds", "users"]
     for metric in tpgr.TEST.metrics:
-        heads += [metric, f"{metric}_low", f"{metric}_high", f"{metric}_p", f"{metric}_star"]
+        heads += [metric, f"{metric}_low_over_users", f"{metric}_high_over_users", f"{metric}_low_over_seeds"]
+        heads += [f"{metric}_high_over_seeds", f"{metric}_paired_p", f"{metric}_star"]
     rows: list[list[Cell]] = []
     for alpha, results in at_alphas.items():
         for result in results:
             row: list[Cell] = [alpha, result.label, " ".join(map(str, result.seeds))]
-            row += [result.values["reward"].shape[1], result.interval_over("users")]
+            row.append(result.values["reward"].shape[1])
             for metric in tpgr.TEST.metrics:
                 compared = star(result, results, metric)
-                row += [
-                    *result.estimate(metric),
-                    *((compared.p_value, compared.significant) if compared else (None, None)),
-                ]
+                over_seeds = result.estimate(metric, SEEDS)[1:] if result.has_interval(metric, SEEDS) else (None, None)
+                row += [*result.estimate(metric, EPISODES), *over_seeds]
+                row += [compared.p_value, compared.significant] if compared else [None, None]
             compared = star(result, results, "reward")
-            rows.append([*row, tpgr.ratio(result), compared.opponent if compared else None])
+            rows.append([*row, tpgr.ratio(result), compared.baseline if compared else None])
     return Table([*heads, "ratio_to_best_list", "next_best"], rows)

@@ -5,7 +5,7 @@ import pytest
 from run_folders import make_run
 
 from harness.reports.learning_curves import curve, curves_table, plot_learning_curves, read_curves
-from harness.reports.results import Estimate, estimate_over_seeds
+from harness.reports.results import Estimate
 from harness.runs.index import find_runs
 
 
@@ -47,10 +47,17 @@ def test_curves_keep_the_order_of_labels_and_metrics(tmp_path):
     assert all(np.isnan(seconds) for seconds in curves["seconds"])  # the rows have none
 
 
+def test_runs_of_one_unit_are_one_value(tmp_path):
+    for fold, seed, value in ((0, 0, 1.0), (0, 1, 3.0), (1, 0, 4.0)):
+        rows = [{"step": 1, "episodes": 8, "reward": value}]
+        make_run(tmp_path / f"{fold}{seed}", rows=rows, settings={"seed": seed, "data.fold": fold})
+    runs = find_runs([str(tmp_path)], "eval.json").runs
+    (point,) = read_curves({"x": runs}, ["reward"], lambda run: run.settings["data.fold"]).iter_rows(named=True)
+    # Folds have 2 and 4: standard error 1, t(0.975, 1) = 12.7062.
+    assert (point["mean"], point["seeds"], point["values"]) == (3.0, 2, [2.0, 4.0])
+    assert point["high"] == pytest.approx(15.7062, abs=1e-4)
+
+
 def test_estimates():
-    rows = np.array([[1.0, 2.0, 3.0, 4.0], [2.0, 3.0, 4.0, 5.0]])
-    # Over users: s = 1.290994, standard error 0.645497, t(0.975, 3) = 3.182446.
-    assert estimate_over_seeds(rows[:1]) == pytest.approx((2.5, 2.5 - 2.054260, 2.5 + 2.054260), abs=1e-5)
-    assert estimate_over_seeds(rows) == pytest.approx((3.0, 3.0 - 6.353102, 3.0 + 6.353102), abs=1e-5)
     assert str(Estimate(0.5, 0.25, 0.75)) == "0.5000 ± 0.2500"
     assert str(Estimate(0.5, 0.5, 0.5)) == "0.5000"

@@ -156,6 +156,24 @@ def test_the_table_comes_from_the_cache_until_the_file_changes(tmp_path, monkeyp
     assert not list((tmp_path / "tables").glob(".*"))
 
 
+def test_the_hash_of_the_table_is_computed_once(tmp_path, monkeypatch):
+    write(tmp_path / "data" / "ml-1m" / "ratings.dat")
+    data = load_dataset(small())
+    monkeypatch.setattr(datasets, "hashed", None)
+    assert load_dataset(small()).table_hash == data.table_hash
+
+
+def test_one_file_read_in_two_ways_makes_two_tables(tmp_path):
+    path = tmp_path / "two.csv"
+    path.write_text("user,item,rating,time,service\na,1,2,30,5\na,2,4,20,1\nb,1,4,2,3\n")
+    ways = [{}, {"rating_column": "service"}, {"timestamp_column": "time"}, {"rating_min": 0.0, "rating_max": 9.0}]
+    tables = [load_dataset(config("ratings_file", path=str(path), **way)) for way in ways]
+    assert len({table.checksum for table in tables}) == 1
+    assert len({table.table_hash for table in tables}) == 4
+    generated = [load_dataset(config("synthetic", size="tiny", seed=seed)).table_hash for seed in (0, 0, 1)]
+    assert generated[0] == generated[1] != generated[2]
+
+
 def test_string_ids_survive_the_cache(tmp_path):
     path = write(tmp_path / "r.csv", "user,item,rating\nzoë,007,1\nbob,7,2\n")
     setting = config("ratings_file", path=str(path))
@@ -301,6 +319,9 @@ def test_synthetic_ratings_and_their_cache(tmp_path, monkeypatch):
         ("test_fraction", 0.0),
         ("test_fraction", 1.0),
         ("test_fraction", float("nan")),
+        ("fold", 5),
+        ("fold", -1),
+        ("folds", 0),
         ("rating_min", 5.0),
         ("relevant_above", float("inf")),
         ("split_seed", -1),
@@ -369,3 +390,19 @@ def test_importing_is_light():
 def test_real_data(name, counts):
     data = load_dataset(config(name, root=REAL, offline_fallback=False))
     assert (data.num_users, data.num_items, data.num_ratings) == counts
+
+
+DUPLICATES = "user,item,rating,t\n1,5,2,30\n2,5,1,1\n1,5,4,10\n1,5,3,20\n"
+
+
+@pytest.mark.parametrize(
+    ("duplicates", "rating"), [("first", 4.0), ("last", 2.0), ("mean", 3.0), ("max", 4.0), ("sum", 9.0)]
+)
+def test_several_ratings_of_a_pair_become_one(tmp_path, duplicates, rating):
+    (tmp_path / "r.csv").write_text(DUPLICATES)
+    changes = {"path": str(tmp_path / "r.csv"), "timestamp_column": "t"}
+    data = load_dataset(config("ratings_file", duplicates=duplicates, **changes))
+    assert data.matrix(data.rating_values).toarray().tolist() == [[rating], [1.0]]
+    assert (data.rating_min, data.rating_max) == (1.0, rating)
+    with pytest.raises(UserError, match=r"user 1 rates item 5 more than once \(2 repeated ratings, first on line 4\)"):
+        load_dataset(config("ratings_file", **changes))

@@ -1,11 +1,13 @@
 """The metrics of Table 2 by hand, and the statistics against their textbook formulas."""
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
 
-from harness.statistics import clustered_mean_interval, mean_interval, welch_p_value
+from harness.statistics import SMALLEST_P, clustered_mean_interval, mean_interval, paired_p_value, welch_p_value
 from sim.evaluation.user_metrics import user_metrics
 
 
@@ -112,13 +114,45 @@ def test_welch_is_not_students_test():
 @pytest.mark.filterwarnings("error")
 def test_welch_without_variance():
     assert welch_p_value(np.full(5, 0.3), np.full(9, 0.3)) == 1
-    assert welch_p_value(np.full(5, 0.3), np.full(9, 0.4)) == 0
+    assert welch_p_value(np.full(5, 0.3), np.full(9, 0.4)) == SMALLEST_P
 
 
 @pytest.mark.filterwarnings("ignore:Precision loss")
 def test_welch_with_one_side_without_variance():
     varying = np.array([0.1, 0.2, 0.4])
     assert welch_p_value(np.full(5, 0.25), varying) == pytest.approx(welch_by_hand([0.25] * 5, varying.tolist()))
+
+
+@hypothesis.given(st.integers(2, 40), st.integers(0, 2**32 - 1), st.floats(-2, 2))
+def test_the_paired_test_is_scipys(number, seed, shift):
+    generator = np.random.default_rng(seed)
+    first = generator.normal(0, 3, number)
+    second = first + generator.normal(shift, 0.5, number)
+    wanted = scipy.stats.ttest_rel(first, second).pvalue
+    assert paired_p_value(first, second) == pytest.approx(wanted, rel=1e-8)
+    order = generator.permutation(number)
+    assert paired_p_value(second[order], first[order]) == pytest.approx(wanted, rel=1e-8)
+
+
+def test_the_paired_test_by_hand():
+    # Differences 1, 2, 3: t = 2 sqrt(3) with two degrees of freedom, p = 1 - t / sqrt(t^2 + 2) = 1 - sqrt(12 / 14).
+    assert paired_p_value(np.array([2.0, 4.0, 6.0]), np.array([1.0, 2.0, 3.0])) == pytest.approx(1 - (12 / 14) ** 0.5)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_paired_test_without_variance():
+    varying = np.array([0.1, 0.7, 1.3, 2.9])
+    assert paired_p_value(varying, varying) == 1
+    # Equal differences other than 0, but for rounding: as sure as four equal signs.
+    assert paired_p_value(varying, varying + 0.1) == 2.0**-3
+    assert paired_p_value(np.ones(2000), np.zeros(2000)) == SMALLEST_P
+    with pytest.raises(ValueError, match="cannot be paired"):
+        paired_p_value(varying, varying[:3])
+
+
+def test_no_p_value_is_zero():
+    values = np.random.default_rng(0).normal(0, 1e-9, 5000)
+    assert paired_p_value(1 + values, values) == welch_p_value(1 + values, values) == SMALLEST_P
 
 
 def test_the_interval_of_grouped_values_by_hand():

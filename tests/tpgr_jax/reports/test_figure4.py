@@ -54,7 +54,7 @@ def test_trees_are_compared_over_seeds(tmp_path):
     make_run(tmp_path / "short", [9, 9], tree() | {"train.steps": 20})
     make_run(tmp_path / "other", [9, 9], {"agent.name": "dqn_r"})
     compared = compare(found_in(tmp_path), 0.1)
-    rewards = {arm: arm_result.result.estimate("reward").mean for arm, arm_result in compared.arms.items()}
+    rewards = {arm: arm_result.result.mean("reward") for arm, arm_result in compared.arms.items()}
     assert rewards == {
         Arm("pca", "rating", 2): 2.0,
         Arm("kmeans", "mf", 2): 1.0,
@@ -113,6 +113,6 @@ def test_the_report(tmp_path):
     ]
     for name in ("clustering", "depth"):
         assert (tmp_path / f"figure4_{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert "movielens_1m,True,sha256:aa,0.1,pca,rating,2,0,users,1.5," in (tmp_path / "figure4.csv").read_text()
+    assert "movielens_1m,True,sha256:aa,0.1,pca,rating,2,0,1.5," in (tmp_path / "figure4.csv").read_text()
     report_figure4(Figure4Config("figure4", [str(tmp_path / "runs")], None, str(tmp_path), alpha=0.3))
     assert "# Figure 4, alpha 0.3\n\n## Missing" in (tmp_path / "figure4.md").read_text()

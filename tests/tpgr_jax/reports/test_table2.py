@@ -9,6 +9,7 @@ import scipy.stats
 from run_folders import make_run
 
 from harness.errors import UserError
+from harness.reports.method_results import EPISODES, SEEDS, SPLITS
 from harness.reports.system_results import Rerun
 from harness.runs.index import find_runs
 from tpgr_jax.reports.curves import _references
@@ -37,28 +38,46 @@ def report(folder, data_name=None):
 
 def test_means_and_intervals_by_hand(tmp_path):
     make_run(tmp_path / "a", [1, 2, 3, 4], {"seed": 0})
-    make_run(tmp_path / "b", [2, 3, 4, 5], {"seed": 1})
+    make_run(tmp_path / "b", [2, 3, 4, 9], {"seed": 1})
     (result,) = results_in(tmp_path)
-    # Seeds have means 2.5 and 3.5: standard error 1/2, t(0.975, 1) = 12.706205.
-    assert result.estimate("reward") == pytest.approx((3.0, 3.0 - 6.353102, 3.0 + 6.353102), abs=1e-5)
-    assert result.estimate("f1") == pytest.approx((0.003, 0.003 - 0.006353, 0.003 + 0.006353), abs=1e-6)
-    assert (result.label, result.seeds, ratio(result)) == ("TPGR", [0, 1], 1.5)
+    # Users have 1.5, 2.5, 3.5 and 6.5: s = 2.160247, standard error 1.080123, t(0.975, 3) = 3.182446.
+    assert result.estimate("reward", EPISODES) == pytest.approx((3.5, 3.5 - 3.437434, 3.5 + 3.437434), abs=1e-5)
+    # Seeds have means 2.5 and 4.5: standard error 1, t(0.975, 1) = 12.706205.
+    assert result.estimate("reward", SEEDS) == pytest.approx((3.5, 3.5 - 12.706205, 3.5 + 12.706205), abs=1e-5)
+    assert result.estimate("f1", SEEDS) == pytest.approx((0.0035, 0.0035 - 0.0127062, 0.0035 + 0.0127062), abs=1e-6)
+    assert (result.label, result.seeds, ratio(result)) == ("TPGR", [0, 1], 1.75)
 
 
-def test_one_seed_and_equal_seeds_have_intervals_over_users(tmp_path):
+def test_a_column_of_intervals_has_one_unit(tmp_path):
     for seed in (0, 1, 2):
         make_run(tmp_path / f"list{seed}", [1, 2, 3, 4], agent("popularity", seed=seed))
-    make_run(tmp_path / "one", [1, 2, 3, 4], {"seed": 5})
-    for result in results_in(tmp_path):
-        assert result.estimate("reward") == pytest.approx((2.5, 2.5 - 2.054260, 2.5 + 2.054260), abs=1e-5)
-        assert result.values["reward"].shape == (1, 4)
-    assert [len(result.runs) for result in results_in(tmp_path)] == [3, 1]
+        make_run(tmp_path / f"own{seed}", [1 + seed, 2, 3, 4], {"seed": seed})
+    make_run(tmp_path / "one", [1, 2, 3, 4], agent("dqn_r", seed=5))
+    text = report(tmp_path)
+    assert "95 % t-intervals over test users" in text
+    head, _, *rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")
+    ][:5]
+    assert (head[1], head[-1]) == ("reward", "reward, interval over seeds")
+    shown = {row[0]: (row[1], row[6], row[7]) for row in rows}
+    # One seed and equal seeds have nothing to say about seeds.
+    assert shown["Popularity"] == ("2.5000 ± 2.0543", "3 (equal)", "")
+    assert shown["DQN-R"] == ("2.5000 ± 2.0543", "1", "")
+    # Users have 2, 2, 3, 4: s = 0.957427; seeds 2.5, 2.75, 3: standard error 0.144338, t(0.975, 2) = 4.302653.
+    assert shown["TPGR"] == ("2.7500 ± 1.5235", "3", "2.7500 ± 0.6210")
+    with (tmp_path / "out" / "table2.csv").open(newline="") as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert "interval_over" not in rows["TPGR"]
+    assert float(rows["TPGR"]["reward_high_over_users"]) == pytest.approx(2.75 + 1.5235, abs=1e-4)
+    assert float(rows["TPGR"]["reward_high_over_seeds"]) == pytest.approx(2.75 + 0.6210, abs=1e-4)
+    assert rows["DQN-R"]["reward_high_over_seeds"] == rows["Popularity"]["reward_high_over_seeds"] == ""
 
 
-def test_star_against_the_best_other_method_with_all_seeds_pooled(tmp_path):
+def test_star_against_the_best_other_method_on_the_same_users(tmp_path):
     rng = np.random.default_rng(0)
-    own = [rng.normal(3.0, 1.0, 50), rng.normal(3.0, 1.0, 50)]
-    better, worse = rng.normal(1.0, 2.0, 50), rng.normal(0.0, 1.0, 50)
+    taste = rng.normal(0.0, 2.0, 50)  # users differ far more than methods do
+    own = [taste + rng.normal(0.5, 0.3, 50), taste + rng.normal(0.5, 0.3, 50)]
+    better, worse = taste + rng.normal(0.0, 0.3, 50), taste + rng.normal(-1.0, 0.3, 50)
     for seed, rewards in enumerate(own):
         make_run(tmp_path / f"own{seed}", list(rewards), {"seed": seed})
     make_run(tmp_path / "better", list(better), agent("dqn_r"))
@@ -66,29 +85,32 @@ def test_star_against_the_best_other_method_with_all_seeds_pooled(tmp_path):
     make_run(tmp_path / "elsewhere", list(own[0] + 9), agent("dqn_r", **{"env.alpha": 0.2}))
     results = results_in(tmp_path)
     (tpgr,) = [result for result in results if result.name == "tpgr"]
-    wanted = scipy.stats.ttest_ind(np.concatenate(own), better, equal_var=False).pvalue
+    wanted = scipy.stats.ttest_rel(np.mean(own, axis=0), better).pvalue
     found = star(tpgr, results, "reward")
-    assert found.opponent == "DQN-R"
+    assert found.baseline == "DQN-R"
     assert found.p_value == pytest.approx(wanted, rel=1e-9)
-    assert found.significant == (wanted < 1e-6)
-    assert wanted < 1e-6
+    assert found.significant
+    assert scipy.stats.ttest_ind(np.concatenate(own), better, equal_var=False).pvalue > 1e-6
     assert all(star(result, results, "reward") is None for result in results if result.name != "tpgr")
     assert star(tpgr, [tpgr], "reward") is None
-    assert f"{found.p_value:.2g}" in report(tmp_path)
+    # Pooled and by seed.
+    (row,) = [line for line in report(tmp_path).splitlines() if line.startswith("| TPGR - DQN-R | +0.")]
+    of_seeds = [scipy.stats.ttest_rel(rewards, better).pvalue for rewards in own]
+    assert row.strip("| ").split(" | ")[2:] == [f"p = {p_value:.2g}" for p_value in (wanted, *of_seeds)]
 
 
-def test_the_method_beyond_the_paper_is_compared_too_but_is_nobodys_opponent(tmp_path):
+def test_the_method_beyond_the_paper_is_compared_too_but_is_nobodys_baseline(tmp_path):
     rng = np.random.default_rng(0)
     rewards = {"tpgr": 2.0, "tpgr_plus": 4.0, "gaussian_posterior": 3.0}
     for name, mean in rewards.items():
         make_run(tmp_path / name, list(rng.normal(mean, 0.5, 100)), agent(name))
     results = results_in(tmp_path)
     compared = {result.label: star(result, results, "reward") for result in results}
-    assert compared["TPGR+"].opponent == compared["TPGR"].opponent == "GaussianPosterior"
+    assert compared["TPGR+"].baseline == compared["TPGR"].baseline == "GaussianPosterior"
     assert compared["TPGR+"].significant
     assert not compared["TPGR"].significant
     text = report(tmp_path)
-    assert "Reward of TPGR+ against: TPGR p = " in text
+    assert "| TPGR+ - TPGR | +" in text
 
 
 @pytest.mark.parametrize(("shift", "starred"), [(1.0, True), (0.0, False), (-1.0, False)])
@@ -143,7 +165,7 @@ def test_a_repeated_seed_counts_once_and_is_named(tmp_path):
         os.utime(tmp_path / f"run{number}" / "eval.json", (number, number))
     collected = collect(found_in(tmp_path))
     assert collected.left_out == [f"{tmp_path / f'run{number}'}: an older repetition of seed 0" for number in (0, 1)]
-    assert collected.results[0].estimate("reward").mean == 2.5
+    assert collected.results[0].mean("reward") == 2.5
     assert f"* {tmp_path / 'run0'}" in report(tmp_path)
 
 
@@ -227,18 +249,64 @@ def test_evaluations_of_other_users_are_refused(tmp_path):
         results_in(tmp_path)
 
 
-def test_several_splits_count_as_repetitions_if_that_is_asked_for(tmp_path):
-    make_run(tmp_path / "a", [1, 2, 3], {"data.split_seed": 0}, best_list=[2, 2, 2])
-    make_run(tmp_path / "b", [4, 5, 6], {"data.split_seed": 1}, best_list=[4, 4, 4])
-    make_run(tmp_path / "c", [4, 5, 6], {"data.split_seed": 1, "seed": 1}, best_list=[4, 4, 4])
-    with pytest.raises(UserError, match="several_splits=true"):
+def test_folds_are_pooled_and_counted_once(tmp_path):
+    fold = {"data.fold": 0}, {"data.fold": 1}
+    make_run(tmp_path / "a", [1, 2, 3], fold[0], best_list=[2, 2, 2])
+    make_run(tmp_path / "b", [4, 6], fold[1], best_list=[4, 4], first_user=3)
+    make_run(tmp_path / "c", [5, 6], {**fold[1], "seed": 1}, best_list=[4, 4], first_user=3)
+    make_run(tmp_path / "d", [0, 0, 0], agent("dqn_r", **fold[0]), first_user=0)
+    make_run(tmp_path / "e", [0, 3], agent("dqn_r", **fold[1]), first_user=3)
+    make_run(tmp_path / "f", [9, 9, 9], agent("ddpg_r", **fold[0]))  # the other fold is missing
+    results = {result.name: result for result in results_in(tmp_path)}
+    tpgr, dqn_r = results["tpgr"], results["dqn_r"]
+    users = np.array([1, 2, 3, 4.5, 6])  # the fourth had two seeds
+    np.testing.assert_array_equal(tpgr.values_of("reward", EPISODES), users)
+    np.testing.assert_array_equal(tpgr.values_of("reward", SPLITS), [2, 5.25])
+    assert ratio(tpgr) == pytest.approx(users.mean() / 2.8)
+    assert tpgr.estimate("reward", SEEDS).low == tpgr.mean("reward")  # no two seeds played with the same users
+    assert (tpgr.seeds_text, dqn_r.seeds_text) == ("1.5", "1")
+    wanted = scipy.stats.ttest_rel(users, [0, 0, 0, 0, 3]).pvalue
+    assert star(tpgr, [tpgr, dqn_r], "reward").p_value == pytest.approx(wanted)
+    text = report(tmp_path)
+    assert "split seed 0, folds 0, 1 of 5: 5 test users" in text
+    assert "was tested on other folds than" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"data.split_seed": 1}, r"data\.split_seed is 0 in .*\n.*overlap.*data\.fold=0 to 4"),
+        ({"data.fold": 0}, r"b/eval\.npz: shares 2 test users with .*a, so their results are not independent"),
+    ],
+)
+def test_overlapping_splits_are_refused(tmp_path, settings, problem):
+    make_run(tmp_path / "a", [1, 2, 3])
+    make_run(tmp_path / "b", [4, 5, 6], settings, first_user=1)
+    with pytest.raises(UserError, match=problem):
         report(tmp_path)
-    report_table2(Table2Config("table2", [str(tmp_path)], None, str(tmp_path / "out"), several_splits=True))
-    text = (tmp_path / "out" / "table2.md").read_text()
-    assert "split seed 0, 1, test fraction" in text
-    # Means 2, 5 and 5; the best list's is 2 in one split and 4 in the other, so 3.
-    (row,) = [line for line in text.splitlines() if line.startswith("| TPGR")]
-    assert [row.split("|")[column].strip() for column in (2, 6, 7)] == ["4.0000 ± 4.3027", "1.333", "3"]
+
+
+def test_runs_of_before_there_were_folds_still_count(tmp_path):
+    make_run(tmp_path / "a", [1, 2])
+    make_run(tmp_path / "b", [3, 4], {"seed": 1})
+    older = tmp_path / "a" / "config.yaml"
+    lines = older.read_text().splitlines(keepends=True)
+    older.write_text("".join(line for line in lines if not line.startswith(("  fold:", "  folds:"))))
+    assert len(older.read_text().splitlines()) == len(lines) - 2
+    assert "| TPGR | 2.5000" in report(tmp_path)
+
+
+def test_users_are_matched_by_their_ids(tmp_path):
+    make_run(tmp_path / "a", [1, 2, 4])
+    make_run(tmp_path / "b", [1, 3, 2], agent("dqn_r"))
+    path = tmp_path / "b" / "eval.npz"
+    with np.load(path) as stored:
+        np.savez(path, **{key: values[::-1] for key, values in stored.items()})
+    results = results_in(tmp_path)
+    np.testing.assert_array_equal(results[0].values_of("reward", EPISODES), [1, 3, 2])
+    assert star(results[1], results, "reward").p_value == pytest.approx(
+        scipy.stats.ttest_rel([1, 2, 4], [1, 3, 2]).pvalue
+    )
 
 
 def test_names_of_data_sets_stay_text(tmp_path):
@@ -246,13 +314,13 @@ def test_names_of_data_sets_stay_text(tmp_path):
     make_run(tmp_path / "runs", [1, 2], name=name, synthetic=True)
     text = report(tmp_path)
     assert text.startswith("# Table 2: =cmd()\\|x\\|$\\\\frac$ \\# head (SYNTHETIC)\n")
-    assert all(line.count("|") == 8 for line in text.splitlines() if line.startswith("| "))
+    assert {line.count("|") for line in text.splitlines() if line.startswith("| ")} == {8, 4}
     assert (tmp_path / "out" / "table2.png").read_bytes().startswith(b"\x89PNG")
     with (tmp_path / "out" / "table2.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["data"] == "'=cmd()|x|$\\frac$ # head"
     assert row["synthetic"] == "True"
-    assert (float(row["reward"]), float(row["ratio_to_best_list"]), row["interval_over"]) == (1.5, 0.75, "users")
+    assert (float(row["reward"]), float(row["ratio_to_best_list"])) == (1.5, 0.75)
 
 
 def test_the_table_of_unfinished_runs_is_a_list_of_what_to_do(tmp_path):
