@@ -128,6 +128,11 @@ def agreed(number: int) -> int:
     return int(multihost_utils.process_allgather(np.int32(number)).max()) if _count() > 1 else number
 
 
+def agreed_seconds(seconds: float) -> float:
+    """Returns the time of the slowest process, so that all take the same decisions by it."""
+    return seconds if _count() == 1 else agreed(round(1000 * seconds)) / 1000
+
+
 def agreed_path(path: Path) -> Path:
     """Returns the path of the first process; the others' may differ, as it can contain the time.
 

@@ -7,6 +7,7 @@ rewarded by the users and for approaching the goals. Both are actor-critics.
 Commands (each explains itself with --help):
 
     python -m hrlmg_jax.train           train HRL-MG or a method that it is compared with (agent=ddpg, agent=hrl, ...)
+    python -m hrlmg_jax.tune            choose an agent's settings by users who are neither trained nor tested on
     python -m hrlmg_jax.evaluate        the online and the offline test of a run
     python -m hrlmg_jax.report          figures from run folders: figure6, figure7, figure8, alpha, goals, runs
     python -m hrlmg_jax.fit_simulator   learn the users of a log once for many runs

@@ -10,6 +10,7 @@ from harness.runs.seeds import SeedsConfig
 from harness.runs.tracking import FILES, LoggerConfig
 from harness.settings import Count
 from harness.training.loop import ScheduleConfig
+from harness.tuning.study import StudyConfig
 from hrlmg_jax.methods import AgentSettings
 from hrlmg_jax.registry import ANY_AGENT
 from hrlmg_jax.user_model.fit import FitConfig, SimulatorConfig
@@ -27,6 +28,7 @@ class EvaluationConfig:
     validation_sessions: Count
     offline_sessions: Count
     sessions_at_a_time: Count
+    final: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,3 +57,8 @@ class RunConfig(SeedsConfig):
     def fit(self) -> FitConfig:
         """Returns the part that decides the simulator."""
         return FitConfig(self.data, self.env, self.simulator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig(RunConfig, StudyConfig):
+    """A study, and the run that its trials vary (`conf/tune_hrl_mg.yaml`)."""

@@ -99,6 +99,8 @@ def _train_in_folders(
         ]
         labels = row_labels(problem.data.log)
         states = run_training(seed_runs, config.train, labels, config.logger, phases, begin)
+    if not config.evaluation.final:
+        return
     # Test the best networks beside the baselines, draw the curves, warn of a collapse.
     comparison = Comparison(config, problem)
     for config, folder, state in zip(configs, folders, states, strict=True):

@@ -67,6 +67,7 @@ _SHORT = {
     "train.checkpoint_every": "2",
     "tree.vector_epochs": "1",
     "sessions": "24",  # of the gate
+    "trials": "2",
 }
 
 

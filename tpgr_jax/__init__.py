@@ -7,6 +7,7 @@ that a decision takes time in the depth of the tree and not in the number of ite
 Commands (each explains itself with --help):
 
     python -m tpgr_jax.train      train TPGR or a method that it is compared with (agent=dqn_r, agent=tpgr_plus, ...)
+    python -m tpgr_jax.tune       choose an agent's settings by users who are neither trained nor tested on
     python -m tpgr_jax.evaluate   the metrics of a run on the users that no training has seen
     python -m tpgr_jax.report     tables and figures from run folders: table2, figure3, figure4, curves, runs
     python -m tpgr_jax.bench      speed and memory on this machine

@@ -13,6 +13,7 @@ from harness.devices import DevicesConfig, cores_as_devices
 from harness.runs.run_folder import RunFolder
 from harness.settings import Count, CountOrZero, read_settings
 from harness.training.stored_run import StoredRunConfig
+from tpgr_jax.budgets import evaluate_budgets
 from tpgr_jax.evaluation import USERS_PER_BATCH, evaluate_method, format_table, write_evaluation
 from tpgr_jax.problem import Problem, make_problem, origin_of
 from tpgr_jax.settings import RunConfig, devices_of, make_method
@@ -37,6 +38,8 @@ def main(composed: DictConfig) -> None:
 def evaluate(settings: EvaluateConfig) -> None:
     """Evaluates one checkpoint of a run and writes `eval.json` and `eval.npz` into its folder.
 
+    Without a choice of the checkpoint, the reading at each budget of the run is written as well.
+
     Raises:
         UserError: No run folder, or a group of them; no or damaged checkpoint, other data than the run was trained on.
     """
@@ -56,12 +59,16 @@ def evaluate(settings: EvaluateConfig) -> None:
 def _evaluate_checkpoint(settings: EvaluateConfig, config: RunConfig, problem: Problem, folder: RunFolder) -> None:
     method = make_method(config, problem, folder)
     step, state, suffix = (0, None, "") if method.agent is None else settings.restore(method.agent, config.seed)
-    policies = evaluate_method(problem, method, state, config.seed, settings.users_per_batch or USERS_PER_BATCH)
+    users_per_batch = settings.users_per_batch or USERS_PER_BATCH
+    policies = evaluate_method(problem, method, state, config.seed, users_per_batch)
     print(f"{method.name}, nothing trained" if state is None else f"checkpoint of step {step} of {folder.path}")
     print(format_table(policies, problem))
     name = f"eval{suffix}"
     write_evaluation(folder, problem, config.seed, step, policies, name)
-    print(f"written: {name}.json, {name}.npz")
+    written = [name]
+    if settings.checkpoint is None:
+        written += evaluate_budgets(config, problem, method, folder, policies, users_per_batch)
+    print(f"written: {', '.join(f'{name}.json, {name}.npz' for name in written)}")
 
 
 if __name__ == "__main__":

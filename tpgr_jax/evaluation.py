@@ -38,13 +38,22 @@ def make_evaluate(
 
 
 def evaluate_method(
-    problem: Problem, method: Method, state: Any, seed: int, users_per_batch: int = USERS_PER_BATCH
+    problem: Problem,
+    method: Method,
+    state: Any,
+    seed: int,
+    users_per_batch: int = USERS_PER_BATCH,
+    baselines: dict[str, Evaluation] | None = None,
 ) -> dict[str, Evaluation]:
-    """Evaluates a method (by sampling too, if it can) and its baselines on the same test users; its own name first."""
+    """Evaluates a method (by sampling too, if it can) and its baselines on the same test users; its own name first.
+
+    Args:
+        baselines: The baselines' evaluations, if there are any yet.
+    """
     results = {method.name: make_evaluate(problem, method, seed, False, users_per_batch)(state)}
     if method.samples:
         results[f"{method.name}_sampled"] = make_evaluate(problem, method, seed, True, users_per_batch)(state)
-    return {**results, **_evaluate_baselines(problem, seed, users_per_batch, leave_out=method.name)}
+    return {**results, **(baselines or _evaluate_baselines(problem, seed, users_per_batch, leave_out=method.name))}
 
 
 def _evaluate_baselines(problem: Problem, seed: int, users_per_batch: int, leave_out: str) -> dict[str, Evaluation]:
@@ -81,11 +90,18 @@ def by_name(evaluation: Evaluation) -> Metrics:
 
 
 def write_evaluation(
-    folder: RunFolder, problem: Problem, seed: int, step: int, policies: dict[str, Evaluation], name: str = "eval"
+    folder: RunFolder,
+    problem: Problem,
+    seed: int,
+    step: int,
+    policies: dict[str, Evaluation],
+    name: str = "eval",
+    budget: dict[str, Any] | None = None,
 ) -> None:
     """Writes means (`NAME.json`) and per-user arrays (`NAME.npz`), from which anyone can recompute them.
 
     Args:
+        budget: What the state's training might cost, and what it did.
         policies: By name; the run's own method comes first.
     """
     data, settings = problem.data, problem.data_settings
@@ -110,6 +126,7 @@ def write_evaluation(
         prefix = "" if policy == method else f"{policy}_"
         arrays[f"{prefix}items"] = np.asarray(data.item_ids[evaluation.items])
     header = {"data": describe_data(problem), "protocol": protocol, "step": step}
+    header |= {} if budget is None else {"budget": budget}
     results = {policy: by_name(evaluation) for policy, evaluation in policies.items()}
     write_results(folder, name, header, results, "users", arrays)
 

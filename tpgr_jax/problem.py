@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from sim.tables.ratings import RatingData
 from sim.tables.split import split_users
 from tpgr_jax.tree.item_vectors import TREE_FILE
 
-VALIDATION_FRACTION = 0.1  # of the training users, with data.validation
+VALIDATION_FRACTION = 0.1  # of the training users, with data.validation or data.selection
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Problem:
         reward_of_code: [V + 1] float64 empirical reward of each rating code; entry 0 ("not rated") is 0.
         data_settings: What the data were made from.
         env_settings: What the simulator was made from.
+        selection_users: [s] indices, ascending, of training users who train nothing and choose among the states of a
+            run; empty without data.selection, and with data.validation, when they are the test users.
     """
 
     data: RatingData
@@ -46,6 +48,7 @@ class Problem:
     reward_of_code: np.ndarray
     data_settings: DataConfig
     env_settings: EnvSettings
+    selection_users: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def training_ratings(self) -> tuple[RatingData, np.ndarray, np.ndarray]:
@@ -74,9 +77,12 @@ def make_problem(data_settings: DataConfig, env_settings: EnvSettings) -> Proble
     """
     data = load_dataset(data_settings)
     train_users, test_users = data_settings.split(data.num_users)
-    if data_settings.validation:
+    selection_users = train_users[:0]
+    if data_settings.validation or data_settings.selection:
         kept, held_out = split_users(len(train_users), VALIDATION_FRACTION, data_settings.split_seed)
-        train_users, test_users = train_users[kept], train_users[held_out]
+        train_users, selection_users = train_users[kept], train_users[held_out]
+    if data_settings.validation:
+        test_users, selection_users = selection_users, selection_users[:0]
     relevant_above = data_settings.relevant_above
     env, env_params, reward_of_code = make_simulator(env_settings, data, train_users, relevant_above)
     num_relevant = num_relevant_items(data, relevant_above)
@@ -86,8 +92,9 @@ def make_problem(data_settings: DataConfig, env_settings: EnvSettings) -> Proble
             f"{data.rating_min:g} to {data.rating_max:g})",
             do="Set data.relevant_above to a rating of this scale; higher ones count as hits.",
         )
+    described = data_settings, env_settings
     return Problem(
-        data, train_users, test_users, num_relevant, env, env_params, reward_of_code, data_settings, env_settings
+        data, train_users, test_users, num_relevant, env, env_params, reward_of_code, *described, selection_users
     )
 
 

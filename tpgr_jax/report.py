@@ -6,16 +6,15 @@ from functools import partial
 
 from harness.reports.command import Report, run_report_command
 from harness.reports.run_list import RunListConfig, list_runs
-from harness.reports.system_results import RunsConfig
 from tpgr_jax.reports.curves import CurvesConfig, report_curves
 from tpgr_jax.reports.figure3 import Figure3Config, report_figure3
 from tpgr_jax.reports.figure4 import Figure4Config, report_figure4
 from tpgr_jax.reports.results import SYSTEM
-from tpgr_jax.reports.table2 import report_table2
+from tpgr_jax.reports.table2 import Table2Config, report_table2
 
 MODULE = "tpgr_jax.report"
 REPORTS = {
-    "table2": Report(RunsConfig, report_table2),
+    "table2": Report(Table2Config, report_table2),
     "figure3": Report(Figure3Config, report_figure3),
     "figure4": Report(Figure4Config, report_figure4),
     "curves": Report(CurvesConfig, report_curves),

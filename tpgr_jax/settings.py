@@ -13,6 +13,7 @@ from harness.runs.seeds import SeedsConfig
 from harness.runs.tracking import FILES, LoggerConfig
 from harness.settings import Count
 from harness.training.loop import ScheduleConfig
+from harness.tuning.study import StudyConfig
 from sim.datasets.ratings import AnyDataConfig
 from sim.envs.simulator import ANY_SIMULATOR, EnvSettings
 from tpgr_jax.methods import AgentSettings, Method, RunContext
@@ -47,6 +48,11 @@ class RunConfig(SeedsConfig):
         """Checks settings against each other; raises UserError naming the keys."""
         super().__post_init__()
         self.agent.check(self.train.episodes_per_step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig(RunConfig, StudyConfig):
+    """A study, and the run that its trials vary (`conf/tune.yaml`)."""
 
 
 def devices_of(config: RunConfig, num_items: int) -> AbstractContextManager[None]:

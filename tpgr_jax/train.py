@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from harness.runs.run_folder import RunFolder, register_run_folder_resolver
 from harness.runs.seeds import Run, name_folders
 from harness.runs.tracking import check_logger
 from harness.settings import read_settings
+from harness.training.budgets import SELECTION
 from harness.training.command import opened_runs, start_or_resume, with_absolute_places
 from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from sim.evaluation.protocol import Evaluation
 from sim.tables.plausibility import rating_warnings
+from tpgr_jax.budgets import evaluate_budgets
 from tpgr_jax.evaluation import by_name, evaluate_method, format_table, make_evaluate, write_evaluation
 from tpgr_jax.methods import Method
 from tpgr_jax.problem import Problem, make_problem, origin_of
@@ -87,6 +90,8 @@ def _train_in_folders(
             policies = evaluate_method(problem, method, state, config.seed)
         print(format_table(policies, problem))
         write_evaluation(folder, problem, config.seed, 0 if state is None else int(state.step), policies)
+        with phases.phase("final evaluation"):
+            evaluate_budgets(config, problem, method, folder, policies)
         if method.agent is not None:
             _plot(problem, config.seed, folder, policies)
         print(f"run folder: {folder.path}")
@@ -104,9 +109,16 @@ def _seed_runs(
 
 
 def _test(problem: Problem, method: Method, seed: int) -> Callable[[Any], dict[str, float]]:
-    """Returns `state -> mean metrics` of the greedy policy on the test users."""
-    greedy = make_evaluate(problem, method, seed, explore=False)
-    return lambda state: {f"test_{name}": value for name, value in means(by_name(greedy(state))).items()}
+    """Returns `state -> mean metrics` of the greedy policy on the test users and on those who choose, if any."""
+    greedy = {"test_": make_evaluate(problem, method, seed, explore=False)}
+    if len(problem.selection_users):
+        choosing = replace(problem, test_users=problem.selection_users)
+        greedy[SELECTION] = make_evaluate(choosing, method, seed, explore=False)
+    return lambda state: {
+        f"{group}{name}": value
+        for group, evaluate in greedy.items()
+        for name, value in means(by_name(evaluate(state))).items()
+    }
 
 
 def _with_found_data(values: dict[str, Any], config: RunConfig, problem: Problem) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def read_curves(
 
     Returns:
         Columns `runs` (the label), `metric`, `step`, `episodes` (played until then), `seconds` (of training until then,
-        a mean over the runs: without the first compilation, fitting, evaluation and checkpoints; seeds that train in
+        a mean over the runs: without the first compilation, evaluation and checkpoints; seeds that train in
         one program have its time each; NaN where the rows have none), `mean`, `low` and `high` (95 % interval over
         units; none for a single one), `seeds` (number of units) and `values` (of each unit). Labels and metrics keep
         their order, steps ascend.

@@ -70,6 +70,15 @@ class PointsPanel(NamedTuple):
     limits: tuple[float, float] | None = None
 
 
+class Scatter(NamedTuple):
+    """Points of one variable: numbers, on a logarithmic axis if `log`, or text."""
+
+    label: str
+    x: Sequence[float | str]
+    y: Sequence[float]
+    log: bool = False
+
+
 def plot_curves(path: Path, rows: Sequence[dict[str, Any]], title: str, x: str, panels: Sequence[Panel]) -> None:
     """Draws metrics of a run against one of them, in panels above each other.
 
@@ -153,6 +162,24 @@ def plot_points(path: Path, title: str, x: str, panels: Sequence[PointsPanel], b
             figure.legend(handles, [literal(name) for name in labels], loc="outside lower center", fontsize="small")
         if not bands:
             all_axes[-1].set_xticks(sorted({x for panel in panels for line in panel.lines for x in line.x}))
+
+
+def plot_scatter(path: Path, title: str, y: str, panels: Sequence[Scatter]) -> None:
+    """Draws one quantity against several others, in panels above each other.
+
+    Args:
+        path: PNG to write.
+        y: Label of the vertical axes.
+        panels: From top to bottom.
+    """
+    size = (7, 1.0 + 2.2 * len(panels))
+    with _figure(path, title, "", size, [1.0] * len(panels), sharex=False) as all_axes:
+        for axes, panel in zip(all_axes, panels, strict=True):
+            axes.scatter(panel.x, panel.y, s=16)
+            if panel.log:
+                axes.set_xscale("log")
+            axes.set_title(literal(panel.label), fontsize="medium")
+            axes.set(ylabel=literal(y))
 
 
 def plot_reliability(path: Path, curves: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -115,9 +115,13 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
     def delete_after(self, step: int) -> None:
         """Removes later checkpoints (unless read only); Orbax would refuse to save at or before their steps."""
+        self.delete([saved for saved in self.steps if saved > step])
+
+    def delete(self, steps: Iterable[int]) -> None:
+        """Removes checkpoints (unless read only)."""
         assert self._manager is not None
-        for later in [] if self._read_only else [saved for saved in self.steps if saved > step]:
-            self._manager.delete(later)
+        for step in [] if self._read_only else steps:
+            self._manager.delete(step)
 
     def _restore(self, like: Any, step: int) -> tuple[Any, dict[str, Any]]:
         assert self._manager is not None
@@ -162,26 +166,42 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 class JointCheckpoints(AbstractContextManager["JointCheckpoints"]):
     """Checkpoints of runs that train together: one folder per run, all with the same steps."""
 
-    def __init__(self, folders: Sequence[Path], max_to_keep: int) -> None:
-        """Opens `checkpoints/` of all runs; `max_to_keep` as for `Checkpoints`, but at least 2 for several runs."""
+    def __init__(self, folders: Sequence[Path], max_to_keep: int, keep_others: bool = False) -> None:
+        """Opens `checkpoints/` of all runs.
+
+        Args:
+            folders: One per run.
+            max_to_keep: As for `Checkpoints`, but at least 2 for several runs.
+            keep_others: Whether `save` says which older ones to keep, too.
+        """
         # If a kill comes when only some have saved, all go back to the checkpoint before.
-        keep = max_to_keep if len(folders) == 1 else max(2, max_to_keep)
-        self._checkpoints = [Checkpoints(folder, keep) for folder in folders]
+        self._newest = max_to_keep if len(folders) == 1 else max(2, max_to_keep)
+        self._keep_others = keep_others
+        self._checkpoints = [Checkpoints(folder, None if keep_others else self._newest) for folder in folders]
 
     @property
     def steps(self) -> list[int]:
         """Steps at which every run has a complete checkpoint, ascending."""
         return sorted(set.intersection(*(set(checkpoints.steps) for checkpoints in self._checkpoints)))
 
-    def save(self, step: int, states: Sequence[Any], loop: dict[str, Any]) -> None:
+    def save(self, step: int, states: Sequence[Any], loop: dict[str, Any], others: Collection[int] = ()) -> None:
         """Saves the state of each run in the background; see `Checkpoints.save`.
+
+        Args:
+            others: Steps to keep beside the newest.
 
         Raises:
             UserError: A checkpoint cannot be written.
         """
         self.wait()  # no run may get two checkpoints ahead of another
+        self.keep_newest(others)
         for checkpoints, state in zip(self._checkpoints, states, strict=True):
             checkpoints.save(step, state, loop)
+
+    def keep_newest(self, others: Collection[int]) -> None:
+        """Removes all but the newest checkpoints and those of other steps, where `keep_others`."""
+        for checkpoints in self._checkpoints if self._keep_others else []:
+            checkpoints.delete(set(checkpoints.steps[: -self._newest]) - set(others))
 
     def wait(self) -> None:
         """Waits until the last saves are complete.

@@ -30,7 +30,10 @@ from harness.runs.seeds import Run, check_alike, group_of, new_runs, runs_in
 from harness.settings import read_settings
 from harness.training.loop import Interruption, ScheduleConfig, check_steps
 
-_RESUMABLE_KEYS = ("train.steps", "train.max_to_keep", "data.root", "data.cache", "data.path")
+_RESUMABLE_KEYS = (
+    *("train.steps", "train.budgets.episodes", "train.budgets.seconds", "train.max_to_keep"),
+    *("data.root", "data.cache", "data.path"),
+)
 _DEVICES = "devices."  # never restored from the folder: they describe where this process runs
 _PLACES = ("path", "root", "cache")
 

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from tqdm import tqdm
@@ -20,14 +20,16 @@ from harness.devices import place
 from harness.errors import UserError
 from harness.interruption import StopRequest
 from harness.phases import Phases
-from harness.processes import agreed, is_first_process, meet
+from harness.processes import agreed, agreed_seconds, is_first_process, meet
 from harness.reports.results import means
 from harness.runs.checkpoint import Checkpoints, JointCheckpoints
-from harness.runs.metric_writer import MetricWriter
+from harness.runs.metric_writer import MetricWriter, read_rows
 from harness.runs.run_folder import RunFolder
 from harness.runs.tracking import FILES, LoggerConfig, tracking
 from harness.settings import Count
 from harness.sharding import num_shards, on_every_device
+from harness.training.agent import Agent
+from harness.training.budgets import BudgetsConfig, counted_step
 from harness.training.parallel_seeds import SeedRun, call_for_each, split_worlds
 
 
@@ -40,6 +42,7 @@ class ScheduleConfig:
     evaluate_every: Count
     checkpoint_every: Count
     max_to_keep: Count
+    budgets: BudgetsConfig = field(default=BudgetsConfig(), kw_only=True)
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the key."""
@@ -49,6 +52,21 @@ class ScheduleConfig:
                     f"train.{key} is {getattr(self, key)}, not a multiple of train.log_every ({self.log_every})",
                     do="Steps between two log points run as one compiled call; choose a multiple.",
                 )
+
+    def next_length(self, step: int) -> int:
+        """Returns the steps of the chunk that begins after `step`; it ends at a log point, even of a resumed run."""
+        return min(self.log_every - step % self.log_every, self.steps - step)
+
+
+class Cost(NamedTuple):
+    """Seconds of training so far, and those of the last chunk."""
+
+    seconds: float
+    chunk_seconds: float
+
+
+DIVERGED = "training diverged"
+"""How the message begins about metrics that are not finite."""
 
 
 class Interruption(Exception):
@@ -94,12 +112,14 @@ def run_training(
 ) -> list[Any]:
     """Trains runs together up to `schedule.steps`, starting at the newest checkpoint that all of them have, if any.
 
-    Each row of metrics holds the numbers of one run, except `seconds`: the wall time of training all runs together
-    (without evaluation and checkpoints). `episodes_per_second` counts the episodes of one run in that time.
+    Each row of metrics holds the numbers of one run, except `seconds`: the wall time of fitting before the first step
+    and of training, all runs together (without evaluation and checkpoints). `episodes_per_second` counts the episodes
+    of one run in that time.
 
     Args:
         seed_runs: The runs, one per seed.
-        schedule: When to log, evaluate and checkpoint. Training ends early when all runs are finished.
+        schedule: When to log, evaluate and checkpoint. Training ends early when all runs are finished, or when every
+            budget is spent; then the states that count within a budget (`budgets.counted_step`) keep their checkpoints.
         labels: Constants in every row of metrics.jsonl (which data, whether synthetic).
         logger: Where metrics go besides the run folders.
         phases: Records the time of start, training, evaluation and checkpoints; None: not recorded.
@@ -117,72 +137,82 @@ def run_training(
         check_steps(schedule, run.folder)
     meet()  # no process may write before all have looked
     phases = phases or Phases()
-    agent = seed_runs[0].agent
+    agent, budgets = seed_runs[0].agent, schedule.budgets
     shared, per_seed = split_worlds([run.agent.world for run in seed_runs])
     if num_shards() > 1:  # replicate once, not with every chunk
         shared, per_seed = jax.jit(on_every_device)((shared, per_seed))
-    with JointCheckpoints([run.folder.checkpoints for run in seed_runs], schedule.max_to_keep) as checkpoints:
+    folders = [run.folder.checkpoints for run in seed_runs]
+    with JointCheckpoints(folders, schedule.max_to_keep, bool(budgets.limits)) as checkpoints:
         # Initialise or restore.
         with phases.phase("start"):
-            states, step, seconds = _first_states(seed_runs, checkpoints, schedule, (shared, per_seed))
+            states, step, cost = _first_states(seed_runs, checkpoints, schedule, (shared, per_seed))
+        history = [_rows_until(step, run) for run in seed_runs]
         with (
             ExitStack() as files,
-            _progress_bar(schedule.steps, step, len(seed_runs)) as bar,
+            _progress_bar(None if budgets.limits else schedule.steps, step, len(seed_runs)) as bar,
             StopRequest() as stop,
         ):
             writing = seed_runs if is_first_process() else []  # other processes write nothing
             writers = [files.enter_context(MetricWriter(run.folder.metrics, step, labels)) for run in writing]
             logs = [files.enter_context(tracking(logger, run.folder, labels)) for run in writing]
             begin()
-            finished = _finished(seed_runs, states)
+            exhausted = budgets.exhausted(_next_costs(schedule, agent, step, cost))
+            finished = _finished(seed_runs, states) or _all_spent(budgets, exhausted)
             while step < schedule.steps and not finished:
-                # Train one chunk; it ends at a multiple of log_every, even if the run was resumed in between.
-                length = min(schedule.log_every - step % schedule.log_every, schedule.steps - step)
+                # Train one chunk.
+                length = schedule.next_length(step)
                 started = time.monotonic()
                 with phases.phase("training"):
                     states, stacked = _train_chunk(agent.train_step, agent.partition, states, shared, per_seed, length)
                     metrics = [means(of_run) for of_run in jax.device_get(stacked)]
-                chunk_seconds = time.monotonic() - started
-                seconds += chunk_seconds
+                chunk_seconds = agreed_seconds(time.monotonic() - started)
+                cost = Cost(cost.seconds + chunk_seconds, chunk_seconds)
                 step += length
                 _check_finite(seed_runs, metrics, step, checkpoints)
 
                 # Evaluate.
                 progress = {
                     "episodes": math.floor(step * agent.episodes_per_step),
-                    "seconds": seconds,
+                    "seconds": cost.seconds,
                     "episodes_per_second": length * agent.episodes_per_step / chunk_seconds,
                 }
                 rows = [{**progress, **of_run} for of_run in metrics]
-                if step % schedule.evaluate_every == 0 or step == schedule.steps:
+                exhausted = budgets.exhausted(_next_costs(schedule, agent, step, cost))
+                ending = any(progress[name] <= budgets.limits[name] for name in exhausted)
+                evaluate = step % schedule.evaluate_every == 0 or step == schedule.steps or ending
+                if evaluate:
                     with phases.phase("evaluation"):
                         states = _evaluated(seed_runs, states, rows)
-                    finished = _finished(seed_runs, states)
+                finished = (evaluate and _finished(seed_runs, states)) or _all_spent(budgets, exhausted)
 
                 # Log.
                 for writer, log, row in zip(writers, logs, rows, strict=False):
                     writer.write(step, row)
                     log(step, row)
+                for of_run, row in zip(history, rows, strict=True):
+                    of_run.append({"step": step, **row})
                 bar.set_postfix_str(_summary(rows, agent.headline), refresh=False)
                 bar.update(length)
 
                 # Checkpoint. The signal is read once: it may arrive at any moment, and in only one of the processes.
                 asked_to_stop = agreed(stop.signal_number or 0)
                 at_end = step == schedule.steps or finished
-                if step % schedule.checkpoint_every == 0 or at_end or asked_to_stop:
+                counts = bool(budgets.limits) and evaluate  # the state may come to count within a budget
+                if step % schedule.checkpoint_every == 0 or at_end or asked_to_stop or counts:
                     with phases.phase("checkpoints"):
-                        checkpoints.save(step, states, {"seconds": seconds})
+                        checkpoints.save(step, states, cost._asdict(), _counted(budgets, history))
                 if asked_to_stop:
                     checkpoints.wait()
                     raise Interruption(asked_to_stop, step)
         checkpoints.wait()
+        checkpoints.keep_newest(_counted(budgets, history))
     return states
 
 
 def _first_states(
     seed_runs: Sequence[SeedRun], checkpoints: JointCheckpoints, schedule: ScheduleConfig, worlds: tuple[Any, Any]
-) -> tuple[list[Any], int, float]:
-    """Returns the initial or restored states, the steps already done and the seconds these took."""
+) -> tuple[list[Any], int, Cost]:
+    """Returns the initial or restored states, the steps already done and what these took."""
     agent = seed_runs[0].agent
     initialise = jax.jit(agent.init)
     states = [initialise(run.key, run.agent.world) for run in seed_runs]
@@ -190,14 +220,37 @@ def _first_states(
     if checkpoints.steps:
         step, states, loop = checkpoints.restore(states)
         print(f"resuming after step {step} of {schedule.steps}", file=sys.stderr)
-        return states, step, loop["seconds"]
+        return states, step, Cost(loop["seconds"], loop.get("chunk_seconds", 0.0))
     checkpoints.start_over()
     if any(run.folder.metrics.exists() for run in seed_runs):
         print("no checkpoint yet: starting from the beginning", file=sys.stderr)
-    length = min(schedule.log_every, schedule.steps)
+    length = schedule.next_length(0)
     with _compiling_meanwhile(agent.train_step, agent.partition, states, *worlds, length):
+        started = time.monotonic()
         states = [run.agent.pretrain(state) for run, state in zip(seed_runs, states, strict=True)]
-    return _placed(states, agent.partition), 0, 0.0
+        seconds = agreed_seconds(time.monotonic() - started)
+    return _placed(states, agent.partition), 0, Cost(seconds, 0.0)
+
+
+def _rows_until(step: int, run: SeedRun) -> list[dict[str, Any]]:
+    rows = read_rows(run.folder.metrics) if step and run.folder.metrics.exists() else []
+    return [row for row in rows if row["step"] <= step]
+
+
+def _next_costs(schedule: ScheduleConfig, agent: Agent, step: int, cost: Cost) -> dict[str, float]:
+    """Returns episodes and seconds after the next chunk, if it takes as long as the last one."""
+    episodes = math.floor((step + schedule.next_length(step)) * agent.episodes_per_step)
+    return {"episodes": episodes, "seconds": cost.seconds + cost.chunk_seconds}
+
+
+def _all_spent(budgets: BudgetsConfig, exhausted: Sequence[str]) -> bool:
+    return bool(budgets.limits) and len(exhausted) == len(budgets.limits)
+
+
+def _counted(budgets: BudgetsConfig, history: Sequence[Sequence[dict[str, Any]]]) -> set[int]:
+    """Returns the steps of all states that count within a budget."""
+    steps = [counted_step(rows, name, limit) for name, limit in budgets.limits.items() for rows in history]
+    return {step for step in steps if step is not None}
 
 
 @contextmanager
@@ -239,7 +292,7 @@ def check_steps(schedule: ScheduleConfig, folder: RunFolder) -> None:
         )
 
 
-def _progress_bar(total: int, initial: int, number: int) -> Any:
+def _progress_bar(total: int | None, initial: int, number: int) -> Any:
     # A log file needs fewer updates than a terminal.
     return tqdm(
         total=total,
@@ -275,7 +328,7 @@ def _check_finite(
             saved = checkpoints.steps
             last_good = f"step {saved[-1]}" if saved else "none"
             raise UserError(
-                f"training diverged: {', '.join(broken)} not finite in the steps up to {step}",
+                f"{DIVERGED}: {', '.join(broken)} not finite in the steps up to {step}",
                 where=str(run.folder.path),
                 do=f"Last good checkpoint: {last_good}. Lower the learning rate, then start a new run.",
             )

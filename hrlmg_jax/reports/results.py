@@ -120,6 +120,7 @@ SYSTEM = System(
     # evaluation.
     without_effect=(
         *("data.", "devices.", "logger.", "seed", "num_seeds", "simulator.root", "evaluation.sessions_at_a_time"),
+        "evaluation.final",
         *("train.log_every", "train.checkpoint_every", "train.max_to_keep"),
     ),
     choose_data=_choose_data,

@@ -70,6 +70,7 @@ class DataConfig(FilesConfig):
     validation: bool = False
     fold: CountOrZero | None = None
     folds: Count = 5
+    selection: bool | None = None
     module: str | None = None
     time_format: TimeFormat = "auto"
     implicit_rating: Finite = 1.0
@@ -125,7 +126,7 @@ class DataConfig(FilesConfig):
     def described_split(self) -> dict[str, Any]:
         """What decides who tests, for the files of a run."""
         share = {"test_fraction": self.test_fraction} if self.fold is None else {"fold": self.fold, "folds": self.folds}
-        return {"split_seed": self.split_seed, **share, "validation": self.validation}
+        return {"split_seed": self.split_seed, **share, "validation": self.validation, "selection": self.selection}
 
     def _check_table(self) -> None:
         if not self.path:

@@ -37,6 +37,8 @@ class Entry(NamedTuple):
 ENTRIES = {
     "tpgr_jax.train": Entry("train", "tpgr_jax.settings:RunConfig"),
     "tpgr_jax.evaluate": Entry("evaluate", "tpgr_jax.evaluate:EvaluateConfig"),
+    "tpgr_jax.tune": Entry("tune", "tpgr_jax.settings:TuneConfig"),
+    "hrlmg_jax.tune": Entry("tune_hrl_mg", "hrlmg_jax.settings:TuneConfig"),
     "hrlmg_jax.train": Entry("train_hrl_mg", "hrlmg_jax.settings:RunConfig"),
     "hrlmg_jax.evaluate": Entry("evaluate_hrl_mg", "hrlmg_jax.evaluate:EvaluateConfig"),
     "hrlmg_jax.fit_simulator": Entry("fit_simulator", "hrlmg_jax.settings:FitConfig"),

@@ -31,6 +31,8 @@ METHODS = {
     TPGR_PLUS: "TPGR+",
 }
 """By the file of `conf/agent` that makes them, in the order of the paper's Table 2; two are not the paper's."""
+BY_SECONDS_ONLY = ("ddpg_knn_all",)
+"""Methods that equal budgets of episodes would take days (`+experiment=table2_knn_all`)."""
 BEST_LIST = "best_fixed_list"
 BASELINES = {BEST_LIST: "best fixed list", "random": "random"}
 """Policies that every run is evaluated beside."""
@@ -45,7 +47,7 @@ TEST = ComparedTest(
     episodes=USERS,
     disjoint=True,
     same=(
-        *(SPLIT_SEED, "data.folds", "data.test_fraction", "data.validation"),
+        *(SPLIT_SEED, "data.folds", "data.test_fraction", "data.validation", "data.selection"),
         *("data.relevant_above", "data.rating_min", "data.rating_max"),
         *("env.episode_length", "env.reward_scale", "env.counts_by", "env.cold_start", "env.allow_repeats"),
     ),

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import numpy as np
+
+from harness.errors import UserError
 from harness.reports.method_results import (
     EPISODES,
     SEEDS,
@@ -18,7 +22,10 @@ from harness.reports.plots import Bars, plot_bars
 from harness.reports.results import p_text
 from harness.reports.system_results import Collected, Rerun, RunsConfig, grouped, title_of
 from harness.reports.tables import Cell, Table, markdown_table, markdown_text
+from harness.runs.composition import override_value
 from harness.runs.index import RunRecord
+from harness.runs.run_folder import read_json
+from tpgr_jax.budgets import reading_of
 from tpgr_jax.reports import results as tpgr
 
 SIGNIFICANT = 1e-6
@@ -32,6 +39,12 @@ _NOTES = (
 )
 
 
+_NEARLY = 0.9  # of a budget: the last chunk of a run may not fit
+
+_SPENT = ("episodes", "seconds")
+"""What the training of a state costs: columns, and keys of a reading."""
+
+
 class Star(NamedTuple):
     """The comparison of a result of TPGR or TPGR+ with the best other method in one metric."""
 
@@ -40,8 +53,18 @@ class Star(NamedTuple):
     significant: bool
 
 
-def collect(runs: Sequence[RunRecord]) -> Collected:
+@dataclass(frozen=True, kw_only=True)
+class Table2Config(RunsConfig):
+    """Which runs to compare, and at which of their budgets (`conf/report/table2.yaml`)."""
+
+    budget: Literal["episodes", "seconds"] | None = None
+
+
+def collect(runs: Sequence[RunRecord], budget: str | None = None) -> Collected:
     """Returns one result per method, variant of it, and alpha; variants of a method differ in more than seed and alpha.
+
+    Args:
+        budget: `episodes` or `seconds`, at which runs are read; None reads their newest states.
 
     Raises:
         UserError: A result is damaged, or of other test users.
@@ -50,7 +73,8 @@ def collect(runs: Sequence[RunRecord]) -> Collected:
     def ignored(name: str, key: str) -> bool:
         return key == "env.alpha" or (name not in tpgr.ON_A_TREE and key.startswith("tree."))
 
-    return tpgr.SYSTEM.read(tpgr.SYSTEM.methods(runs, ignored, apart=tpgr.alpha_of), tpgr.TEST)
+    test = tpgr.TEST if budget is None else tpgr.TEST._replace(file=reading_of(budget))
+    return tpgr.SYSTEM.read(tpgr.SYSTEM.methods(runs, ignored, apart=tpgr.alpha_of), test)
 
 
 def star(result: MethodResult, results: Sequence[MethodResult], metric: str) -> Star | None:
@@ -78,26 +102,41 @@ def star(result: MethodResult, results: Sequence[MethodResult], metric: str) -> 
     return Star(best.label, p_value, p_value < SIGNIFICANT and result.mean(metric) > best.mean(metric))
 
 
-def missing_runs(runs: Sequence[RunRecord]) -> list[Rerun]:
-    """Returns the methods that have no run at an alpha of the runs at hand; their seeds, too, are those at hand."""
+def missing_runs(runs: Sequence[RunRecord], budget: str | None = None) -> list[Rerun]:
+    """Returns the methods that have no run at an alpha of the runs at hand; their seeds, too, are those at hand.
+
+    Args:
+        budget: At which runs are read; what is missing then needs the budgets of the runs at hand.
+    """
     alphas, missing = sorted({tpgr.alpha_of(run) for run in runs}), []
     for name in tpgr.METHODS:
         runs_of = [run for run in runs if tpgr.method_name(run) == name]
         absent = [f"{alpha:g}" for alpha in alphas if alpha not in {tpgr.alpha_of(run) for run in runs_of}]
         if absent:
             last = [f"env.alpha={','.join(absent)}", *tpgr.repetitions_of(runs)]
-            missing.append(Rerun(name, (runs_of or runs)[0], [], last, like_reference=bool(runs_of)))
+            chosen = [] if budget is None or runs_of else _budgets_like(runs, budget, name)
+            missing.append(Rerun(name, (runs_of or runs)[0], chosen, last, like_reference=bool(runs_of)))
     return missing
 
 
-def report_table2(config: RunsConfig) -> None:
-    """Prints and writes `table2.md`, `.csv` and `.png`.
+def _budgets_like(runs: Sequence[RunRecord], budget: str, name: str) -> list[str]:
+    """Returns the overrides that give a method the budgets of the runs at hand."""
+    run = next((run for run in runs if run.settings.get(f"train.budgets.{budget}")), runs[0])
+    keys = ("train.steps", "train.log_every", "train.budgets.episodes", "train.budgets.seconds")
+    values = {key: run.settings.get(key) for key in keys}
+    if name in tpgr.BY_SECONDS_ONLY:
+        values["train.budgets.episodes"] = None
+    return [f"{key}={override_value(value)}" for key, value in values.items()]
+
+
+def report_table2(config: Table2Config) -> None:
+    """Prints and writes `table2.md`, `.csv` and `.png`; at a budget `table2_episodes.*` or `table2_seconds.*`.
 
     Raises:
         UserError: No runs, runs that cannot be compared, or files that cannot be read or written.
     """
     found = tpgr.comparable_runs(config)
-    collected = collect(found.runs)
+    collected = collect(found.runs, config.budget)
     at_alphas = grouped(collected.results, lambda result: tpgr.alpha_of(result.runs[0]))
     title, pictures, warnings = title_of("Table 2", found.runs), [], [*collected.warnings]
     lines = (
@@ -105,11 +144,15 @@ def report_table2(config: RunsConfig) -> None:
         if at_alphas
         else []
     )
+    if config.budget is not None:
+        lines += ["", _describe_budget(collected.results, config.budget)] if at_alphas else []
+        warnings += _stopped_early(collected.results, config.budget)
+        config = replace(config, report=f"table2_{config.budget}")
     for alpha, results in sorted(at_alphas.items()):
-        lines += ["", f"## alpha = {alpha:g}", "", *_alpha_table(results), "", *_comparisons(results)]
+        lines += ["", f"## alpha = {alpha:g}", "", *_alpha_table(results, config.budget), "", *_comparisons(results)]
         warnings += _of_other_users(results)
     if at_alphas:
-        path = Path(config.out) / "table2.png"
+        path = Path(config.out) / f"{config.report}.png"
         panels = [
             Bars(
                 f"alpha = {alpha:g}",
@@ -120,11 +163,74 @@ def report_table2(config: RunsConfig) -> None:
         ]
         plot_bars(path, title, f"reward per recommendation, 95 % interval over {tpgr.USERS}", panels)
         pictures = [path.name]
-    missing = missing_runs(found.runs)
+    missing = missing_runs(found.runs, config.budget)
     tpgr.SYSTEM.write(config, title, found, lines, _table(at_alphas), pictures, collected.left_out, warnings, missing)
 
 
-def _alpha_table(results: Sequence[MethodResult]) -> list[str]:
+class Reading(NamedTuple):
+    """What a run's reading at a budget cost, and might cost.
+
+    Attributes:
+        name: `episodes` or `seconds`.
+        limit: How many.
+        selected: Whether selection users chose the state, or it is the last one.
+        episodes: That the state cost.
+        seconds: Likewise.
+        reached: How many episodes, or seconds, training came to in all.
+    """
+
+    name: str
+    limit: float
+    selected: bool
+    episodes: float
+    seconds: float
+    reached: float
+
+
+def reading(run: RunRecord, budget: str) -> Reading:
+    """Returns what a run's reading at a budget cost.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    path = run.folder.path / f"{reading_of(budget)}.json"
+    try:
+        return Reading(**read_json(path)["budget"])
+    except (KeyError, TypeError):
+        raise UserError("describes no budget", where=str(path), do="Evaluate the run again.") from None
+
+
+def _describe_budget(results: Sequence[MethodResult], budget: str) -> str:
+    """Says what every method might cost, and which of its states counts.
+
+    Raises:
+        UserError: Runs had different budgets.
+    """
+    readings = {run.folder.path: reading(run, budget) for result in results for run in result.runs}
+    firsts = {(one.limit, one.selected): path for path, one in readings.items()}
+    if len(firsts) > 1:
+        (one, first), (other, second) = list(firsts.items())[:2]
+        raise UserError(
+            f"the budget is {one[0]:g} {budget} in {first} and {other[0]:g} in {second}, or only one of them chose its "
+            "state by selection users",
+            do="Choose folders with runs=FOLDER,FOLDER.",
+        )
+    ((limit, selected),) = firsts
+    counts = "the best on selection users" if selected else "the last one"
+    return f"Each method is read at {limit:,g} {budget} of training: of its states within that, {counts}."
+
+
+def _stopped_early(results: Sequence[MethodResult], budget: str) -> list[str]:
+    """Says which runs ended well before their budget was spent."""
+    readings = [(run, reading(run, budget)) for result in results for run in result.runs]
+    return [
+        f"{run.folder.path} stopped at {one.reached:,.0f} of {one.limit:,g} {budget}"
+        for run, one in readings
+        if one.reached < _NEARLY * one.limit
+    ]
+
+
+def _alpha_table(results: Sequence[MethodResult], budget: str | None) -> list[str]:
     length = results[0].runs[0].settings.get("env.episode_length")
     heads = ["method", *(head.format(length) for head in ("reward", "precision@{}", "recall@{}", "F1@{}"))]
     heads += ["reward / best list", "seeds"]
@@ -140,7 +246,17 @@ def _alpha_table(results: Sequence[MethodResult]) -> list[str]:
             str(one.estimate("reward", SEEDS)) if one.has_interval("reward", SEEDS) else "" for one, *_ in shown
         ]
         rows = [[*row, cell] for row, cell in zip(rows, over_seeds, strict=True)]
+    if budget is not None:
+        heads += _SPENT
+        rows = [[*row, *_spent(one, budget)] for row, (one, *_) in zip(rows, shown, strict=True)]
     return markdown_table(heads, rows)
+
+
+def _spent(result: MethodResult, budget: str) -> list[str]:
+    """Returns what the states that count have cost, means over runs; empty for methods that train nothing."""
+    readings = [reading(run, budget) for run in result.runs]
+    means = [np.mean([getattr(one, name) for one in readings]) if readings else 0.0 for name in _SPENT]
+    return [f"{mean:,.0f}" for mean in means] if any(means) else [""] * len(_SPENT)
 
 
 def _starred(result: MethodResult, results: Sequence[MethodResult]) -> list[str]:

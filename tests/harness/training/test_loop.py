@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from counting_agent import noisy_counter
 
 from harness.errors import UserError
 from harness.runs.checkpoint import Checkpoints
@@ -25,21 +26,6 @@ SCHEDULE = {
     "checkpoint_every": 4,
     "max_to_keep": 2,
 }
-
-
-def noisy_counter(broken_at: int = -1) -> Agent:
-    """Adds a random number per step; its metric becomes NaN at one step."""
-
-    def train_step(state, world):
-        noise = jax.random.normal(jax.random.fold_in(state["key"], state["step"]))
-        reward = jnp.where(state["step"] == broken_at, jnp.nan, noise + world)
-        state = {"total": state["total"] + noise, "step": state["step"] + 1, "key": state["key"]}
-        return state, {"reward": reward, "entropy_0": noise}
-
-    def init(key, world):
-        return {"total": jnp.float32(0), "step": jnp.int32(0), "key": key}
-
-    return Agent(init, lambda state: state | {"total": state["total"] + 100}, train_step, jnp.float32(1), 4)
 
 
 def counted(state):

@@ -10,11 +10,11 @@ from run_folders import make_run
 
 from harness.errors import UserError
 from harness.reports.method_results import EPISODES, SEEDS, SPLITS
-from harness.reports.system_results import Rerun, RunsConfig
+from harness.reports.system_results import Rerun
 from harness.runs.index import find_runs
 from tpgr_jax.reports.curves import _references
 from tpgr_jax.reports.results import METHODS, SYSTEM, comparable_runs, ratio
-from tpgr_jax.reports.table2 import collect, missing_runs, report_table2, star
+from tpgr_jax.reports.table2 import Table2Config, collect, missing_runs, report_table2, star
 
 DDPG_KNN = {"agent.name": "ddpg_knn"}
 
@@ -32,7 +32,7 @@ def results_in(folder):
 
 
 def report(folder, data_name=None):
-    report_table2(RunsConfig("table2", [str(folder)], data_name, str(folder / "out")))
+    report_table2(Table2Config("table2", [str(folder)], data_name, str(folder / "out")))
     return (folder / "out" / "table2.md").read_text()
 
 
@@ -235,7 +235,7 @@ def test_data_sets_are_chosen_by_name(tmp_path):
     make_run(tmp_path / "b", [5, 6], name="other", checksum="sha256:bb")
     with pytest.raises(UserError, match="checksum"):
         report(tmp_path)
-    config = RunsConfig("table2", [str(tmp_path)], "other", str(tmp_path / "out"))
+    config = Table2Config("table2", [str(tmp_path)], "other", str(tmp_path / "out"))
     assert [run.folder.path.name for run in comparable_runs(config).runs] == ["b"]
     assert "# Table 2: other\n" in report(tmp_path, "other")
     with pytest.raises(UserError, match=r"no runs on third below .*\n.*experiment=table2"):

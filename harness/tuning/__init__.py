@@ -1,0 +1,1 @@
+"""Tuning: studies of Optuna whose trials are runs of a training command."""
