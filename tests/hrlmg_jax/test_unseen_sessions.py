@@ -27,7 +27,7 @@ from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model import store
 from sim.envs.session_env import SessionEnv, SessionParams
 from sim.generators import funnel
-from sim.tables.events import CLICK, ORDER, SKIP, EventLog
+from sim.tables.events import CLICK, NEVER, ORDER, SKIP, EventLog
 from tpgr_jax.registry import AGENTS as OTHERS
 
 CONF = Path(hrlmg_jax.__file__).parents[1] / "conf"
@@ -79,9 +79,8 @@ def with_other_rows(log: EventLog, rows: np.ndarray) -> EventLog:
     feedback[rows] = random.permutation(feedback[rows])
     assert (feedback != log.feedback).any()
     places = {
-        name: np.where(feedback >= least, log.shown_at, -1).astype(np.int32)
+        name: np.where(feedback >= least, log.shown_at, NEVER).astype(np.int32)
         for name, least in (("clicked_at", CLICK), ("ordered_at", ORDER))
-        if hasattr(log, name)
     }
     return dataclasses.replace(log, item=item, feedback=feedback, checksum=f"without {len(rows)} rows", **places)
 
@@ -286,7 +285,6 @@ def clicks(folder: Path, other_last_day: bool) -> Variant:
     return variant(folder, {**values, "data": {**values["data"], **events}})
 
 
-@pytest.mark.skipif(not hasattr(EventLog, "in_test_part"), reason="skips are sampled before the log is split")
 def test_sampled_skips_know_nothing_of_the_test_part(tmp_path):
     both = [clicks(tmp_path / str(other), other) for other in (False, True)]
     shown = [made.data.log.item_ids[made.data.log.item[made.data.rows("test")]] for made in both]
