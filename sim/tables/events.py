@@ -34,6 +34,7 @@ class EventLog:
         synthetic: Whether the log is generated.
         synthetic_skips: Whether skips were sampled from items without events of the user: the log has no impressions.
         probabilities: [n, 3] float32 true probabilities of skip, click and order of a generated log, or None.
+        shown_probability: [n] float32 probabilities with which a generated log's shop showed the items, or None.
         generator: Settings from which the generator can redraw its truth; None for a real log.
         order_proxy: What counts as an order in a log without orders, such as "is_like or is_follow"; empty if orders
             are real.
@@ -52,6 +53,7 @@ class EventLog:
     synthetic: bool
     synthetic_skips: bool
     probabilities: np.ndarray | None = None
+    shown_probability: np.ndarray | None = None
     generator: dict[str, Any] | None = None
     order_proxy: str = ""
 
@@ -94,6 +96,7 @@ def build_event_log(
     synthetic: bool = False,
     synthetic_skips: bool = False,
     probabilities: np.ndarray | None = None,
+    shown_probability: np.ndarray | None = None,
     order_proxy: str = "",
 ) -> EventLog:
     """Builds the table from columns in any order.
@@ -113,6 +116,7 @@ def build_event_log(
         synthetic: See EventLog.
         synthetic_skips: See EventLog.
         probabilities: [R, 3] true probabilities, or None.
+        shown_probability: [R] probabilities with which the items were shown, or None.
         order_proxy: See EventLog.
 
     Raises:
@@ -145,6 +149,7 @@ def build_event_log(
     # One row per item of a session.
     item, answers = item[order], np.asarray(feedback, np.int8)[order]
     first, strongest = _first_per_session_item(session, item, answers)
+    rows = order[first]
     return EventLog(
         name=name,
         user=user[first].astype(np.int32),
@@ -158,9 +163,14 @@ def build_event_log(
         source=source,
         synthetic=synthetic,
         synthetic_skips=synthetic_skips,
-        probabilities=None if probabilities is None else np.asarray(probabilities, np.float32)[order][first],
+        probabilities=_float32(probabilities, rows),
+        shown_probability=_float32(shown_probability, rows),
         order_proxy=order_proxy,
     )
+
+
+def _float32(column: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if column is None else np.asarray(column, np.float32)[rows]
 
 
 def _first_per_session_item(
@@ -202,6 +212,7 @@ def select_events(log: EventLog, kept: np.ndarray) -> EventLog:
         user_ids=user_ids,
         item_ids=item_ids,
         probabilities=None if log.probabilities is None else log.probabilities[kept],
+        shown_probability=None if log.shown_probability is None else log.shown_probability[kept],
     )
 
 
