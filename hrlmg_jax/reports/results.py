@@ -19,6 +19,7 @@ LABELS = {
     "count": "Popularity (count)",
     "dnn": "DNN",
     "ddpg": "DDPG",
+    "ddpg_critic": "DDPG (LCritic decides)",
     "hrl": "HRL",
     "hrl_mg": "HRL-MG",
     "hrl_mg_frozen": "HRL-MG (goals frozen)",

@@ -392,7 +392,7 @@ def test_missing_and_unfinished_runs_are_named_with_their_commands(tmp_path):
     runs = comparable_runs(RunsConfig("figure8", [str(tmp_path)], None, ""), ONLINE.same)
     commands = SYSTEM.rerun_commands(missing_methods(SYSTEM.methods(runs.runs), "figure8"))
     start, tiny = "python -m hrlmg_jax.train", "data.size=tiny env.episode_length=20"
-    learning = "dnn,ddpg,hrl_mg_frozen,hrl_mg_alpha0,ddpg_paper,hrl_paper,hrl_mg_paper"
+    learning = "dnn,ddpg,ddpg_critic,hrl_mg_frozen,hrl_mg_alpha0,ddpg_paper,hrl_paper,hrl_mg_paper"
     assert commands == [
         f"{start} -m data=synthetic_funnel agent=random,popularity {tiny} train.steps=40 seed=0",
         f"{start} -m data=synthetic_funnel agent={learning} {tiny} train.steps=40 seed=0,1,2,3,4",
