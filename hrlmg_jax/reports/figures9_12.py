@@ -14,6 +14,7 @@ from harness.reports.system_results import Collected, ComparedTest, Rerun, RunsC
 from harness.reports.tables import Cell, Table, markdown_list, markdown_table, markdown_text
 from harness.runs.composition import sweep_of
 from harness.runs.index import RunRecord, RunsFound, group_by_settings, label_of
+from hrlmg_jax.agent.goals import stage_lengths
 from hrlmg_jax.reports import results as hrl_mg
 from hrlmg_jax.reports.ranking import (
     NOTES,
@@ -90,7 +91,7 @@ def report_parameter(config: SensitivityConfig, parameter: Parameter) -> None:
             continue
         users = hrl_mg.users_of(runs[0], test)
         lines += ["", f"## Users: {users}", "", *_value_table(results, parameter, test)]
-        lines += ["", *_best_values(results, parameter, test)]
+        lines += ["", *_best_values(results, parameter, test), *_stages(results, parameter)]
         for length in hrl_mg.LENGTHS:
             pictures.append(f"{config.report}_{'truth_' if test is hrl_mg.ONLINE_TRUTH else ''}{length}.png")
             horizontal = f"{parameter.symbol} ({length} sessions, users: {users}; {interval_text(results)})"
@@ -170,6 +171,19 @@ def _value_table(results: Sequence[MethodResult], parameter: Parameter, test: Co
         rows.append([_value(result, parameter), *cells, result.seeds_text])
     table = markdown_table([parameter.symbol, *test.metrics.values(), "seeds"], rows)
     return [f"±: {interval_text(results)}.", "", *table]
+
+
+def _stages(results: Sequence[MethodResult], parameter: Parameter) -> list[str]:
+    """Returns Markdown that names the stages of windows which the number of goals does not divide."""
+    texts = []
+    for result in results if parameter is GOALS else ():
+        period, count = (int(result.runs[0].settings[key]) for key in (hrl_mg.PERIOD, hrl_mg.COUNT))
+        if period % count:
+            lengths = ", ".join(map(str, stage_lengths(period, count)))
+            texts.append(
+                f"M = {count}: stages of {lengths} steps; the last goal has what floor({period} / {count}) leaves"
+            )
+    return markdown_list(texts)
 
 
 def _best_values(results: Sequence[MethodResult], parameter: Parameter, test: ComparedTest) -> list[str]:

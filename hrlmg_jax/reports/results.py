@@ -33,6 +33,7 @@ LABELS = {
     "ddpg_paper": "DDPG (paper)",
     "hrl_paper": "HRL (paper)",
     "hrl_mg_paper": "HRL-MG (paper)",
+    "hrl_mg_paper_updates": "HRL-MG (paper, Algorithm 2's updates)",
     "greedy_oracle": "Greedy oracle",
     "planner": "Planner",
 }
@@ -64,7 +65,7 @@ OFFLINE = ComparedTest(
     same=("evaluation.offline_sessions",),
 )
 _SAME_LOG = ("data.split", "data.train_days", "data.test_quantile", "data.order_proxy")
-COUNT, WEIGHT = "agent.goals.count", "agent.goals.intrinsic_weight"
+COUNT, WEIGHT, PERIOD = "agent.goals.count", "agent.goals.intrinsic_weight", "agent.goals.period"
 
 
 def metrics_of(length: str) -> dict[str, str]:

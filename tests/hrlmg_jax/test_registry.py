@@ -16,6 +16,7 @@ from hrlmg_jax.settings import RunConfig
 from sim.envs.session_env import SessionEnv
 from sim.generators.funnel import FunnelModel
 
+OF_THE_PAPER = ["hrl_mg_paper_updates", "hrl_mg_paper"]
 PRESETS = ["hrl_mg", "hrl", "hrl_mg_paper", "hrl_mg_memory_frozen", "ddpg", "ddpg_critic", "ddpg_memory", "dnn"]
 
 
@@ -56,6 +57,14 @@ def test_who_decides_and_what_is_learned(agent, level, learns, monkeypatch):
     assert called == [learns]
     state = SimpleNamespace(params={"actor": "LActor", "critic": "LCritic"})
     assert low.deciding(state) == ("LActor" if agent == "ddpg" else "LCritic")
+
+
+def test_one_preset_updates_as_often_as_algorithm_2():
+    often, seldom = (composed_values("train_hrl_mg", [f"agent={name}"])["agent"] for name in OF_THE_PAPER)
+    assert often["learner"].pop("sessions") == 1  # a training step is one recommendation and one update
+    recommendations = seldom["learner"].pop("sessions") * seldom["learner"].pop("warm_up_steps")
+    assert often["learner"].pop("warm_up_steps") == recommendations
+    assert often | {"name": ""} == seldom | {"name": ""}
 
 
 @pytest.mark.parametrize(

@@ -496,6 +496,18 @@ def test_hrl_is_hrl_mg_with_one_goal(tmp_path):
         alpha_of(tmp_path, report_goals, "goals", "hrl_mg_paper")
 
 
+def test_the_remainder_of_a_window_is_named_beside_the_number_of_goals(tmp_path):
+    for count in (2, 3, 4, 5):
+        own = agent("hrl_mg", **{"agent.goals.count": count, "agent.goals.period": 10})
+        make_session_run(tmp_path / str(count), [count, 2], own)
+    text = alpha_of(tmp_path, report_goals, "goals")
+    named = [line for line in text.splitlines() if line.startswith("* M = ")]
+    assert named == [
+        f"* M = {count}: stages of {lengths} steps; the last goal has what floor(10 / {count}) leaves"
+        for count, lengths in ((3, "3, 3, 4"), (4, "2, 2, 2, 4"))
+    ]
+
+
 def figure6(folder, agents=("hrl", "hrl_mg"), variants=False):
     chosen = None if agents is None else list(agents)
     return report(report_figure6, folder, Figure6Config, "figure6", agents=chosen, variants=variants)
