@@ -78,7 +78,9 @@ def repetitions_heads(results: Sequence[MethodResult]) -> list[str]:
 
 def repetitions(result: MethodResult) -> list[str]:
     """Returns how many worlds a result is of, if of several, and how many seeds."""
-    return [*([str(len(result.worlds))] if isinstance(result, WorldResult) else []), result.seeds_text]
+    if not isinstance(result, WorldResult):
+        return [result.seeds_text]
+    return [str(len(result.worlds)), f"{result.runs_per_split:.3g}" if result.runs else ""]
 
 
 class Ranked(NamedTuple):

@@ -724,7 +724,7 @@ def test_methods_of_different_worlds_are_not_paired(worlds):
 def test_worlds_that_differ_in_more_than_their_seed_are_refused(worlds):
     own = agent("ddpg", **{"data.seed": 8, "data.shop": "blind"})
     make_session_run(worlds / "blind", [1, 2], own, checksum="sha256:8")
-    with pytest.raises(UserError, match=r"data\.shop is seen in .* and blind in"):
+    with pytest.raises(UserError, match=r"data\.shop is blind in .* and seen in"):
         figure8(worlds, several_worlds=True)
 
 
