@@ -14,6 +14,7 @@ from harness.training.stored_run import StoredRunConfig
 from hrlmg_jax.evaluation.evaluate_run import Comparison
 from hrlmg_jax.problem import load_data, make_problem, origin_of
 from hrlmg_jax.registry import build_method
+from hrlmg_jax.sessions import refuse_old_log
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model.store import FILE
 
@@ -40,6 +41,7 @@ def evaluate(settings: EvaluateConfig) -> None:
     """
     keep_compiled_programs()
     folder, values = settings.folder, settings.read_values()
+    refuse_old_log(folder)
     config = read_settings(RunConfig, values)
     settings.check_began(folder.path / FILE, "simulator")
     data = load_data(config.fit(), config.longest_session)

@@ -87,7 +87,7 @@ def check_generator(config: GateConfig) -> list[Check]:
             f"{data.log.name} has {data.num_items} items, a session recommends {length} different ones",
             do=f"Set env.episode_length to at most {data.num_items}.",
         )
-    train = log_statistics(data.log, data.is_test)["parts"]["train"]
+    train = log_statistics(data.log)["parts"]["train"]
     source = f"{train['samples']:,} impressions of the first day"
     rates = [
         _within(name, train[name], wanted, source)

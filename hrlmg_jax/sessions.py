@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from harness.errors import UserError
-from sim.datasets.events import LogConfig, load_log, test_sessions
+from harness.runs.run_folder import RunFolder, read_json
+from sim.datasets.events import LogConfig, load_log
 from sim.envs.histories import HistoryTable, make_history_table
 from sim.tables.events import CLICK, ORDER, EventLog
 
@@ -26,13 +27,11 @@ class SessionData:
     Attributes:
         log: The log; items that occur in training sessions come first.
         num_items: I, those items: the catalogue that can be recommended.
-        is_test: [S] bool sessions of the test part.
-        held_out: [U] bool held-out users.
+        held_out: [U] bool held-out users; no user without training sessions is one.
     """
 
     log: EventLog
     num_items: int
-    is_test: np.ndarray
     held_out: np.ndarray
 
     @cached_property
@@ -50,9 +49,9 @@ class SessionData:
 
     def _in_part(self, part: str) -> np.ndarray:
         if part == "test":
-            return self.is_test
+            return self.log.is_test
         held_out = self.held_out[self.log.user[self.log.session_starts()[:-1]]]
-        return ~self.is_test & (held_out if part == "held_out" else ~held_out)
+        return ~self.log.is_test & (held_out if part == "held_out" else ~held_out)
 
     def training_counts(self) -> dict[str, np.ndarray]:
         """Returns [I] how often training users were shown, clicked and ordered each item: shown, clicked, ordered."""
@@ -75,10 +74,12 @@ def load_sessions(config: LogConfig, held_out_fraction: float, seed: int) -> Ses
         UserError: No such log, or a part of it is empty.
     """
     log = load_log(config)
-    is_test = test_sessions(log, config)
-    held_out = np.random.default_rng(seed).random(log.num_users) < held_out_fraction
-    log, num_items = _training_items_first(log, is_test, held_out)
-    data = SessionData(log, num_items, is_test, held_out)
+    # Among users with training sessions, so that who is held out does not depend on the test part.
+    of_training = np.unique(log.user[~log.in_test_part()])
+    held_out = np.zeros(log.num_users, bool)
+    held_out[of_training] = np.random.default_rng(seed).random(len(of_training)) < held_out_fraction
+    log, num_items = _training_items_first(log, held_out)
+    data = SessionData(log, num_items, held_out)
     for part in ("train", "held_out"):
         if not len(data.first_rows(part)):
             raise UserError(
@@ -97,9 +98,9 @@ def load_sessions(config: LogConfig, held_out_fraction: float, seed: int) -> Ses
     return data
 
 
-def _training_items_first(log: EventLog, is_test: np.ndarray, held_out: np.ndarray) -> tuple[EventLog, int]:
+def _training_items_first(log: EventLog, held_out: np.ndarray) -> tuple[EventLog, int]:
     """Renumbers items so that those in training users' training sessions come first; returns their number too."""
-    training = ~is_test[log.session] & ~held_out[log.user]
+    training = ~log.in_test_part() & ~held_out[log.user]
     known = np.bincount(log.item[training], minlength=log.num_items) > 0
     order = np.argsort(~known, kind="stable")
     number = np.empty(log.num_items, np.int32)
@@ -107,8 +108,26 @@ def _training_items_first(log: EventLog, is_test: np.ndarray, held_out: np.ndarr
     return dataclasses.replace(log, item=number[log.item], item_ids=log.item_ids[order]), int(known.sum())
 
 
+BUILT_OTHERWISE = (
+    "its log was built otherwise (sampled skips and histories knew the future), so only commit 5e63f8e can evaluate it"
+)
+"""Of runs that did not record the hash of their table."""
+
+
+def refuse_old_log(folder: RunFolder) -> None:
+    """Refuses a run whose log was built before the hash of the table was recorded.
+
+    Raises:
+        UserError: It is one.
+    """
+    record = read_json(folder.provenance) if folder.provenance.exists() else {}
+    data = record.get("data") if isinstance(record, dict) else None
+    if isinstance(data, dict) and data and "table" not in data:
+        raise UserError(BUILT_OTHERWISE, where=str(folder.path), do="Use that commit, or train again.")
+
+
 def describe_log(data: SessionData) -> dict[str, Any]:
-    """Returns the log's name, checksum and sizes, whether it or its skips are synthetic, and what its orders are."""
+    """Returns the log's name, checksum, hash and sizes, whether it or its skips are synthetic, and what orders are."""
     log = data.log
     return {
         "name": log.name,
@@ -116,12 +135,13 @@ def describe_log(data: SessionData) -> dict[str, Any]:
         "synthetic_skips": log.synthetic_skips,
         "order_proxy": log.order_proxy,
         "checksum": log.checksum,
+        "table": log.table_hash,
         "users": log.num_users,
         "items": log.num_items,
         "catalogue": data.num_items,
         "events": log.num_events,
         "sessions": log.num_sessions,
-        "test_sessions": int(data.is_test.sum()),
+        "test_sessions": int(log.is_test.sum()),
     }
 
 

@@ -28,7 +28,7 @@ from hrlmg_jax.evaluation.online import make_validation
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.problem import Problem, load_data, make_problem, origin_of
 from hrlmg_jax.registry import build_method
-from hrlmg_jax.sessions import describe_log, row_labels
+from hrlmg_jax.sessions import describe_log, refuse_old_log, row_labels
 from hrlmg_jax.settings import RunConfig
 
 _TRUTH_NOTE = "; the generator's own users answer"
@@ -53,6 +53,8 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
         UserError: Impossible configuration, missing or damaged files, diverged training.
         Interruption: SIGINT or SIGTERM came; the states are saved.
     """
+    for run in runs if resume else []:
+        refuse_old_log(run.folder)
     configs = [read_settings(RunConfig, run.values) for run in runs]
     check_logger(configs[0].logger)
     with phases.phase("data"):

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.command import hydra_command, run_command
 from harness.settings import read_settings
-from sim.datasets.events import LogConfig, load_log, log_statistics, test_sessions
+from sim.datasets.events import LogConfig, load_log, log_statistics
 from sim.datasets.ratings import AnyDataConfig, load_dataset, statistics
 
 
@@ -25,9 +25,7 @@ class StatisticsConfig:
 def main(config: Any) -> None:
     """Loads the configured data set and prints its statistics as text or (json=true) as JSON."""
     if config.data.get("kind") == LogConfig.kind:
-        log_config = read_settings(LogConfig, config.data, "data")
-        log = load_log(log_config)
-        result = log_statistics(log, test_sessions(log, log_config))
+        result = log_statistics(load_log(read_settings(LogConfig, config.data, "data")))
         text = describe_log(result)
     else:
         result = statistics(load_dataset(read_settings(StatisticsConfig, config).data))

@@ -1,7 +1,8 @@
-"""Small rating tables and trees made by hand, for tests of every package."""
+"""Small tables and trees made by hand, for tests of every package."""
 
 import numpy as np
 
+from sim.tables.events import CLICK, ORDER, EventLog
 from sim.tables.ratings import RatingData, build_rating_data
 from tpgr_jax.tree.item_tree import ItemTree, tree_from_children
 
@@ -19,6 +20,34 @@ def hand_made_ratings(users, items, ratings, low=1, high=5) -> RatingData:
         checksum="none",
         source="hand-made",
         synthetic=True,
+    )
+
+
+def hand_made_log(user, item, feedback, num_users=None, num_items=None) -> EventLog:
+    """A log of rows in the order shown (users ascending), one session per user, each answered at once.
+
+    Other than in a built log, an item may come several times.
+    """
+    user, item, feedback = np.asarray(user, np.int32), np.asarray(item, np.int32), np.asarray(feedback, np.int8)
+    place = (np.arange(len(user)) - np.searchsorted(user, user)).astype(np.int32)
+    session = np.unique(user, return_inverse=True)[1].astype(np.int32)
+    return EventLog(
+        name="hand-made",
+        user=user,
+        session=session,
+        time=np.arange(len(user)),
+        item=item,
+        feedback=feedback,
+        shown_at=place,
+        clicked_at=np.where(feedback >= CLICK, place, -1).astype(np.int32),
+        ordered_at=np.where(feedback >= ORDER, place, -1).astype(np.int32),
+        is_test=np.zeros(session[-1] + 1, bool),
+        user_ids=np.arange(user.max() + 1 if num_users is None else num_users),
+        item_ids=np.arange(item.max() + 1 if num_items is None else num_items),
+        checksum="none",
+        source="hand-made",
+        synthetic=True,
+        synthetic_skips=False,
     )
 
 

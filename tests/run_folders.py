@@ -52,6 +52,7 @@ def make_run(
     first_user: int = 0,
     name: str = "movielens_1m",
     checksum: str = "sha256:aa",
+    table: str | None = "sha256:cc",
     synthetic: bool = False,
     step: int = 1000,
     checkpoint: int | None = None,
@@ -68,11 +69,13 @@ def make_run(
         first_user: Id of the first test user; those of the others follow.
         name: Of the data set.
         checksum: Of the data.
+        table: Hash of the table built from them; None: not recorded.
         synthetic: Whether they are generated.
         step: Of the evaluation.
         checkpoint: Step of the newest checkpoint; None makes none.
     """
     data = {"name": name, "synthetic": synthetic, "checksum": checksum, "users": 10, "items": 20, "ratings": 30}
+    data |= {} if table is None else {"table": table}
     _begin(folder, _default_values("train", "+experiment=movielens"), settings, data, rows, checkpoint)
     if rewards is not None:
         scales = dict(zip(METRICS, (1, 10, 100, 1000), strict=True))
@@ -103,6 +106,7 @@ def make_session_run(
     offline: bool = True,
     name: str = "synthetic_funnel",
     checksum: str = "sha256:aa",
+    table: str | None = "sha256:cc",
     synthetic: bool = True,
     synthetic_skips: bool = False,
     order_proxy: str = "",
@@ -122,6 +126,7 @@ def make_session_run(
         offline: Whether the run's method ranks logged sessions.
         name: Of the data set.
         checksum: Of the data.
+        table: Hash of the table built from them; None: not recorded.
         synthetic: Whether they are generated.
         synthetic_skips: Whether their skips are.
         order_proxy: What stands in for orders.
@@ -129,7 +134,7 @@ def make_session_run(
         checkpoint: Step of the newest checkpoint; None makes none.
     """
     kinds = {"synthetic": synthetic, "synthetic_skips": synthetic_skips, "order_proxy": order_proxy}
-    data = {"name": name, **kinds, "checksum": checksum}
+    data = {"name": name, **kinds, "checksum": checksum, **({} if table is None else {"table": table})}
     _begin(folder, _default_values("train_hrl_mg"), settings, data, rows, checkpoint)
     for file, own in (("online", rewards), ("online_truth", truth)):
         if own is not None:

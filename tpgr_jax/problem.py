@@ -92,12 +92,13 @@ def make_problem(data_settings: DataConfig, env_settings: EnvSettings) -> Proble
 
 
 def describe_data(problem: Problem) -> dict[str, Any]:
-    """Returns the data set's name, checksum and sizes, whether it is synthetic, and how its users are split."""
+    """Returns the data set's name, checksum, hash and sizes, whether it is synthetic, and how its users are split."""
     data = problem.data
     return {
         "name": data.name,
         "synthetic": data.synthetic,
         "checksum": data.checksum,
+        "table": data.table_hash,
         "users": data.num_users,
         "items": data.num_items,
         "ratings": data.num_ratings,

@@ -190,8 +190,10 @@ class System:
         runs = [run for run in found.runs if config.data_name in (None, run.data_name)]
         if not runs:
             experiment = config.report if is_configuration("experiment", config.report) else self.experiment
+            unreadable = f" ({found.unreadable[0]})" if found.unreadable else ""
             raise UserError(
-                f"no runs{'' if config.data_name is None else f' on {config.data_name}'} below {searched(config.runs)}",
+                f"no runs{'' if config.data_name is None else f' on {config.data_name}'} below {searched(config.runs)}"
+                f"{unreadable}",
                 do=f"Make them, for instance with: python -m {self.train} -m +experiment={experiment}",
             )
         check_comparable([run for run in runs if run.data], same, unless, worlds)

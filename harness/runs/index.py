@@ -16,6 +16,8 @@ from harness.runs.run_folder import RunFolder, read_json
 
 DEFAULT_FOLDERS = ("outputs", "multirun")
 _NOT_SEARCHED = "checkpoints"
+_PLACES = tuple(f"data.{name}" for name in ("root", "cache", "path", "obtain", "max_unpacked_gib", "name"))
+"""Settings that change no table."""
 
 
 class Status(enum.StrEnum):
@@ -139,18 +141,20 @@ def check_comparable(
     """Checks that the results of runs can be compared.
 
     Args:
-        keys: Dotted keys whose settings must agree; the checksum of the data must agree as well.
+        keys: Dotted keys whose settings must agree; the checksum of the data and the hash of the table built from them
+            must agree as well.
         unless: Advice by key, where there is more to do than to choose other runs.
         worlds: Dotted keys of numeric settings; where they differ the data are others, and so is their checksum.
 
     Raises:
         UserError: A setting differs; the message names the key, the values and two runs.
     """
-    checksum = "the data's checksum"
     first_of_world: dict[Any, RunRecord] = {}
+    for run in runs:
+        _check_same_table(first_of_world.setdefault(numbers_of(run, worlds), run), run)
+    checksum = "the data's checksum"
     for run, key in product(runs, (checksum, *keys)):
-        same_world = first_of_world.setdefault(numbers_of(run, worlds), run)
-        both = same_world if key == checksum else runs[0], run
+        both = first_of_world[numbers_of(run, worlds)] if key == checksum else runs[0], run
         first, other = (one.data.get("checksum") if key == checksum else one.settings.get(key) for one in both)
         if first != other:
             first, other = (_described(one) if key == checksum else one.settings.get(key) for one in both)
@@ -161,6 +165,27 @@ def check_comparable(
                 "cannot be mixed",
                 do=f"Choose{several} folders with runs=FOLDER,FOLDER{(unless or {}).get(key, '')}.",
             )
+
+
+def _check_same_table(first: RunRecord, other: RunRecord) -> None:
+    """Raises UserError if two runs read the same files as different tables, naming the settings that differ."""
+    if first.data.get("checksum") != other.data.get("checksum"):
+        return
+    tables = [run.data.get("table") for run in (first, other)]
+    if None in tables or tables[0] == tables[1]:  # runs of earlier commits did not record the hash
+        return
+    both = {key: (first.settings.get(key), other.settings.get(key)) for key in {**first.settings, **other.settings}}
+    differing = [
+        f"{key} is {values[0]} and {values[1]}"
+        for key, values in sorted(both.items())
+        if key.startswith("data.") and key not in _PLACES and _comparable(values[0]) != _comparable(values[1])
+    ]
+    cause = ", ".join(differing) or f"{str(tables[0])[:19]}... and {str(tables[1])[:19]}..., by different code"
+    raise UserError(
+        f"{first.folder.path} and {other.folder.path} are about different tables of the same data ({cause}), so their "
+        "results cannot be mixed",
+        do="Choose folders with runs=FOLDER,FOLDER.",
+    )
 
 
 def group_by_settings(runs: Sequence[RunRecord], ignored: Callable[[str], bool]) -> list[RunGroup]:

@@ -49,7 +49,8 @@ class Origin(NamedTuple):
     """What a run is made from: data, and their split.
 
     Attributes:
-        data: Description of the data: name, synthetic, checksum, users, items and more.
+        data: Description of the data: name, synthetic, checksum of the source, `table` (hash of the table as built),
+            users, items and more.
         source: Where they came from.
         ids: Original ids and the split (`ids.npz`).
         held_out: Name of the held-out ids among them.
@@ -91,6 +92,14 @@ class Origin(NamedTuple):
                 f"the run was trained on {_brief(recorded)}, found {_brief(self.data)} in {self.source}",
                 where=str(folder.path),
                 do="Provide the same data, or train again on these.",
+            )
+        # Runs of earlier commits did not record the hash.
+        if recorded.get("table", self.data["table"]) != self.data["table"]:
+            raise UserError(
+                f"the run was trained on another table than is now built from {self.source}: its hash is "
+                f"{recorded['table'][:19]}... in run.json, now it is {self.data['table'][:19]}...",
+                where=str(folder.path),
+                do="Restore config.yaml (data.*), or use the commit named in run.json.",
             )
         name = self.held_out
         if not np.array_equal(read_arrays(folder.ids, (name,))[name], self.ids[name]):

@@ -13,12 +13,14 @@ from harness.reports.results import Metrics, format_means, format_ratio, write_r
 from harness.reports.tables import kind_of
 from harness.runs.index import newest_checkpoint
 from harness.runs.run_folder import RunFolder
-from hrlmg_jax.evaluation.offline import CUTOFFS, LoggedSessions, OfflineTest, gains, logged_sessions
+from hrlmg_jax.evaluation.offline import CUTOFFS, LoggedSessions, OfflineTest, gains, logged_sessions, original_ids
 from hrlmg_jax.evaluation.online import OnlineTest, play_online, session_rows
 from hrlmg_jax.evaluation.policies import OPPONENTS, RANDOM, EvaluationPolicy, opponents
 from hrlmg_jax.problem import Problem
 from hrlmg_jax.sessions import describe_log
 from hrlmg_jax.settings import RunConfig
+
+_NO_FEEDBACK = -1
 
 
 @dataclass(frozen=True)
@@ -143,14 +145,23 @@ def _write_ranked(
     ranked = {policy: test.metrics(gains(problem.env)) for policy, test in offline.items()}
     print(_offline_table(problem, ranked))
     arrays = _arrays(config, problem, sessions.row, header["step"], offline) | {"length": sessions.length}
-    header = {**header, "protocol": {**header["protocol"], "left_out": "sessions without a click or an order"}}
+    header = {
+        **header,
+        "protocol": {
+            **header["protocol"],
+            "left_out": "items not in the catalogue, and sessions without a click or an order",
+        },
+    }
     write_results(folder, name, header, ranked, "sessions", arrays)
 
 
 def _arrays(
     config: RunConfig, problem: Problem, rows: np.ndarray, step: int, tests: Mapping[str, OnlineTest | OfflineTest]
 ) -> dict[str, np.ndarray]:
-    """Returns what was played or ranked in sessions that begin at rows of the log, with original ids."""
+    """Returns what was played or ranked in sessions that begin at rows of the log, with original ids.
+
+    Where a session is shorter than others, items are -1 (of text ids: empty) and feedback is -1.
+    """
     log = problem.data.log
     arrays: dict[str, np.ndarray] = {
         "user": np.asarray(log.user_ids[log.user[rows]]),
@@ -161,8 +172,8 @@ def _arrays(
     }
     for policy, test in tests.items():
         prefix = "" if policy == config.agent.result_name else f"{policy}_"
-        arrays[f"{prefix}items"] = np.asarray(log.item_ids[test.items])  # padding of rankings names the last item
-        arrays[f"{prefix}feedback"] = test.feedback.astype(np.int8)
+        arrays[f"{prefix}items"] = original_ids(np.asarray(log.item_ids), test.items)
+        arrays[f"{prefix}feedback"] = np.where(test.items < 0, _NO_FEEDBACK, test.feedback).astype(np.int8)
     return arrays
 
 

@@ -29,7 +29,7 @@ class LoggedSessions:
 
     Attributes:
         row: [S] their first rows in the log.
-        length: [S] their numbers of items.
+        length: [S] their numbers of items of the catalogue.
         items: [S, L] int32 items in the order shown, padded with -1.
         feedback: [S, L] int8 answers, padded with 0.
     """
@@ -57,31 +57,36 @@ def _fitted(array: np.ndarray, width: int, value: int) -> np.ndarray:
 def logged_sessions(problem: Problem, number: int) -> LoggedSessions:
     """Returns test sessions with a click or an order, at most `number`, spread evenly over the log.
 
-    In a session without either no order is better than another.
+    In a session without either no order is better than another. Items that are not in the catalogue are left out:
+    nobody could recommend them, and where skips are sampled from what was known, being new tells that an item was
+    clicked.
 
     Raises:
         UserError: There are none.
     """
-    data = problem.data
-    starts = data.log.session_starts()
-    answered = np.add.reduceat((data.log.feedback >= CLICK).astype(np.int64), starts[:-1]) > 0
-    session = np.flatnonzero(data.is_test & answered)
-    if not len(session):
+    # Rows of the catalogue's items, by session.
+    data, log = problem.data, problem.data.log
+    rows = np.flatnonzero(log.in_test_part() & (log.item < data.num_items))
+    begin = np.flatnonzero(np.diff(log.session[rows], prepend=-1))
+    length = np.diff(np.append(begin, len(rows)))
+    answered = np.flatnonzero(np.bincount(np.repeat(np.arange(len(begin)), length), log.feedback[rows] >= CLICK))
+    if not len(answered):
         raise UserError(
-            f"no test session of {data.log.name} holds a click or an order",
-            where=data.log.source,
+            f"no test session of {log.name} holds a click or an order of an item that training users were shown",
+            where=log.source,
             do="Move the split (data.test_quantile), or provide a longer log.",
         )
-    session = session[np.linspace(0, len(session) - 1, min(number, len(session))).round().astype(int)]
-    length = np.diff(starts)[session]
+    # As many of them as wanted, padded to the longest.
+    chosen = answered[np.linspace(0, len(answered) - 1, min(number, len(answered))).round().astype(int)]
+    begin, length = begin[chosen], length[chosen]
     position = np.arange(length.max())
     shown = position < length[:, None]
-    rows = np.where(shown, starts[session][:, None] + position, 0)
+    rows = rows[np.where(shown, begin[:, None] + position, 0)]
     return LoggedSessions(
-        starts[session],
+        log.session_starts()[log.session[rows[:, 0]]],
         length,
-        np.where(shown, data.log.item[rows], _PADDING).astype(np.int32),
-        np.where(shown, data.log.feedback[rows], 0).astype(np.int8),
+        np.where(shown, log.item[rows], _PADDING).astype(np.int32),
+        np.where(shown, log.feedback[rows], 0).astype(np.int8),
     )
 
 
@@ -117,16 +122,13 @@ def rank_by_score(sessions: LoggedSessions, score: np.ndarray) -> OfflineTest:
     return OfflineTest(*(np.take_along_axis(array, order, 1) for array in (sessions.items, sessions.feedback)))
 
 
-def rank_by_list(ranking: np.ndarray, num_items: int, sessions: LoggedSessions) -> OfflineTest:
+def rank_by_list(ranking: np.ndarray, sessions: LoggedSessions) -> OfflineTest:
     """Ranks every session as a fixed list does.
 
     Args:
-        ranking: [I] items, best first.
-        num_items: J, items that occur in the log; those that are not in the list come last.
+        ranking: [I] items of the catalogue, best first.
     """
-    rank = np.full(num_items, len(ranking))
-    rank[ranking] = np.arange(len(ranking))
-    return rank_by_score(sessions, -rank[sessions.items].astype(float))
+    return rank_by_score(sessions, -np.argsort(ranking)[sessions.items].astype(float))
 
 
 def rank_randomly(sessions: LoggedSessions) -> OfflineTest:
@@ -164,6 +166,12 @@ def rerank(problem: Problem, policy: Policy, params: Any, sessions: LoggedSessio
         items[chosen, shown] = np.where(ranked, played.item, _PADDING)[:, shown]
         feedback[chosen, shown] = np.where(ranked, played.feedback, 0)[:, shown]
     return OfflineTest(items, feedback)
+
+
+def original_ids(ids: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Returns original ids of items (any shape); padding stays -1, and is the empty string among ids of text."""
+    padding = ids.dtype.type() if ids.dtype.kind == "U" else ids.dtype.type(_PADDING)
+    return np.where(items == _PADDING, padding, ids[items])
 
 
 def gains(env: SessionConfig) -> np.ndarray:

@@ -48,17 +48,14 @@ def random_items(problem: Problem) -> EvaluationPolicy:
 
 
 def fixed_list(problem: Problem, name: str) -> EvaluationPolicy:
-    """Returns one that recommends the items of a list of `problem.rankings` to everyone.
-
-    In logged sessions items that cannot be recommended are ranked last.
-    """
-    ranking, num_items = problem.rankings[name], problem.data.log.num_items
+    """Returns one that recommends the items of a list of `problem.rankings` to everyone."""
+    ranking = problem.rankings[name]
     best = jnp.asarray(ranking[: problem.longest_session + 1])
     return EvaluationPolicy(
         lambda users: fixed_list_policy(),
         lambda _: best,
         False,
-        lambda sessions, _: rank_by_list(ranking, num_items, sessions),
+        lambda sessions, _: rank_by_list(ranking, sessions),
     )
 
 

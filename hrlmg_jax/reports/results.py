@@ -11,6 +11,7 @@ from harness.reports.tables import kind_of
 from harness.runs.composition import is_configuration, sweep_of
 from harness.runs.index import RunRecord, RunsFound, Status
 from hrlmg_jax.reports.worlds import SAME_IN_ALL_WORLDS, WORLD, WorldsConfig, check_worlds, over_worlds
+from hrlmg_jax.sessions import BUILT_OTHERWISE
 
 POPULARITY = "popularity"
 LABELS = {
@@ -138,8 +139,9 @@ def hrl_mg_runs(folders: Sequence[str] | None) -> RunsFound:
         UserError: A folder that was named does not exist.
     """
     found = SYSTEM.runs(folders)
-    runs = [_with_later_settings(run) for run in found.runs if _is_described(run)]
-    unclear = [f"{run.folder.path}: its files do not describe the data" for run in found.runs if not _is_described(run)]
+    problems = {run.folder.path: _problem(run) for run in found.runs}
+    runs = [_with_later_settings(run) for run in found.runs if not problems[run.folder.path]]
+    unclear = [f"{path}: {problem}" for path, problem in problems.items() if problem]
     return RunsFound(runs, [*found.unreadable, *unclear])
 
 
@@ -233,8 +235,11 @@ def users_of(run: RunRecord, test: ComparedTest) -> str:
     return "the generator's truth" if truth else "learned from the log"
 
 
-def _is_described(run: RunRecord) -> bool:
-    return "synthetic_skips" in run.data or (not run.data and run.status is not Status.FINISHED)
+def _problem(run: RunRecord) -> str:
+    """Says why a run cannot be compared with others; empty if it can."""
+    if "synthetic_skips" in run.data:
+        return "" if "table" in run.data else BUILT_OTHERWISE
+    return "" if not run.data and run.status is not Status.FINISHED else "its files do not describe the data"
 
 
 def _with_later_settings(run: RunRecord) -> RunRecord:

@@ -146,7 +146,7 @@ def _logits(
     model: LearnedFeedback, params: FeedbackParams, table: HistoryTable, rows: jax.Array, length: int
 ) -> jax.Array:
     histories = jax.vmap(lambda row: table.before(row, length))(rows)
-    return model.logits(params, histories, table.item[rows])
+    return model.logits(params, histories, table.item_of(rows))
 
 
 def _cross_entropy(logits: jax.Array, feedback: jax.Array) -> jax.Array:

@@ -67,8 +67,9 @@ def embed_items(config: EmbeddingConfig, log: EventLog, rows: np.ndarray, seed: 
             do="Give a positive weight to a feedback that occurs: skip_weight, click_weight or order_weight.",
         )
     _, group = np.unique((log.user if config.together == "user" else log.session)[rows], return_inverse=True)
-    shape = (int(group.max()) + 1, log.num_items)
-    together = scipy.sparse.csr_array((weight, (group, log.item[rows])), shape=shape)
+    items, column = np.unique(log.item[rows], return_inverse=True)  # items of other rows change no random number
+    shape = (int(group.max()) + 1, len(items))
+    together = scipy.sparse.csr_array((weight, (group, column)), shape=shape)
     scaled = _scaled(together)
     directions = config.size - bool(config.appeal_weight)
     rank = min(directions + 1, min(shape) - 1)
@@ -77,7 +78,7 @@ def embed_items(config: EmbeddingConfig, log: EventLog, rows: np.ndarray, seed: 
             f"{log.name} has too few sessions or items to embed", where=log.source, do="Provide a longer training log."
         )
     _, sigma, right = randomized_svd(scaled, rank, n_iter=5, random_state=np.random.RandomState(seed % 2**32))
-    vectors = np.zeros((log.num_items, config.size))
+    vectors = np.zeros((len(items), config.size))
     vectors[:, : rank - 1] = (right[1:] * sigma[1:, None] ** config.spectrum_power).T
     count = np.asarray(together.sum(0)).ravel()
     vectors /= np.sqrt(np.maximum(count, 1e-12))[:, None]
@@ -86,7 +87,9 @@ def embed_items(config: EmbeddingConfig, log: EventLog, rows: np.ndarray, seed: 
     vectors = np.divide(vectors, norm, out=np.zeros_like(vectors), where=known)
     mean = vectors.mean(0)
     mean = mean / np.linalg.norm(mean) if np.linalg.norm(mean) > 1e-12 else np.eye(1, config.size)[0]
-    return _with_appeal(config, np.where(known, vectors, mean), log, rows)
+    embedding = np.tile(mean, (log.num_items, 1))
+    embedding[items] = np.where(known, vectors, mean)
+    return _with_appeal(config, embedding, log, rows)
 
 
 def _with_appeal(config: EmbeddingConfig, vectors: np.ndarray, log: EventLog, rows: np.ndarray) -> np.ndarray:

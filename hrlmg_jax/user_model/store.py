@@ -49,18 +49,12 @@ class Simulator:
 def simulator_folder(config: FitConfig, data: SessionData) -> RunFolder:
     """Returns where the simulator of these settings and this log is kept."""
     decisive = {
-        "data": data.log.checksum,
-        "events": data.log.num_events,
-        "split": [data.num_items, int(data.is_test.sum()), data.log.num_users],
-        "settings": {key: value for key, value in dataclasses.asdict(config.data).items() if key not in _PLACES},
+        "table": data.log.table_hash,
         "history_length": config.env.history_length,
         "simulator": {key: value for key, value in dataclasses.asdict(config.simulator).items() if key != "root"},
     }
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:10]
     return RunFolder(Path(config.simulator.root).expanduser() / f"{data.log.name}-{key}")
-
-
-_PLACES = ("root", "cache", "path", "max_unpacked_gib", "obtain")
 
 
 def obtain_simulator(
@@ -128,7 +122,9 @@ def load_simulator(config: SimulatorConfig, folder: RunFolder, data: SessionData
     arrays = read_arrays(path, ("embedding", "item_ids", *wanted))
     shapes_read = {name: arrays[name].shape for name in ("embedding", *wanted)}
     expected = {"embedding": embedding_shape} | {name: tuple(shape.shape) for name, shape in wanted.items()}
-    if shapes_read != expected or not np.array_equal(arrays["item_ids"], data.log.item_ids):
+    report = read_json(folder.path / REPORT)
+    same_log = report.get("data", {}).get("table") == data.log.table_hash
+    if not same_log or shapes_read != expected or not np.array_equal(arrays["item_ids"], data.log.item_ids):
         raise UserError(
             "was fitted to another log or with other settings",
             where=str(path),
@@ -136,7 +132,7 @@ def load_simulator(config: SimulatorConfig, folder: RunFolder, data: SessionData
         )
     tree = flax.traverse_util.unflatten_dict({tuple(name.split("/")[1:]): jnp.asarray(arrays[name]) for name in wanted})
     params = FeedbackParams(network=tree, embedding=jnp.asarray(arrays["embedding"]))
-    return Simulator(model, params, read_json(folder.path / REPORT))
+    return Simulator(model, params, report)
 
 
 def _flat(tree: Any) -> dict[str, Any]:

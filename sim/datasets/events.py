@@ -28,13 +28,26 @@ from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, 
 from sim.files.rows import TimeFormat
 from sim.files.sources import Source, checksum
 from sim.generators.shop import ShopName
-from sim.tables.events import CLICK, ORDER, SKIP, EventLog, FeedbackName, build_event_log, select_events
-from sim.tables.skip_sampling import SKIP_SAMPLER_VERSION, add_sampled_skips
+from sim.tables.events import (
+    CLICK,
+    HASHED,
+    ORDER,
+    SKIP,
+    EventLog,
+    FeedbackName,
+    build_event_log,
+    select_events,
+    with_test_sessions,
+)
+from sim.tables.skip_sampling import SKIP_SAMPLER_VERSION, Excluded, add_sampled_skips
+from sim.tables.table_hash import hashed
 
 SYNTHETIC_FUNNEL = "synthetic_funnel"
 _SECONDS_PER_DAY = 86_400
-_NOT_OF_THE_LOG = ("root", "cache", "max_unpacked_gib", "obtain", "test_quantile")
+_NOT_OF_THE_LOG = ("root", "cache", "max_unpacked_gib", "obtain")
 """Settings that do not change the log built from given files."""
+LOG_VERSION = 2
+"""Increment when the same files and settings would give another log; cached logs then expire."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,7 @@ class LogConfig(FilesConfig):
         ),
     ] = "events"
     order_proxy: list[OrderProxy] = dataclasses.field(default_factory=list)
+    skips_exclude: Excluded = "session"
     shop: ShopName | None = None
 
     def __post_init__(self) -> None:
@@ -124,16 +138,17 @@ class LogConfig(FilesConfig):
 
 
 def load_log(config: LogConfig) -> EventLog:
-    """Returns the configured log, from the cache if possible.
+    """Returns the configured log, split into training and test sessions, from the cache if possible.
 
     Raises:
-        UserError: The files are missing, damaged, or of another data set; or no events are left after filtering.
+        UserError: The files are missing, damaged, or of another data set; or no events are left after filtering; or
+            one of the parts is empty.
     """
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in _NOT_OF_THE_LOG}
     if config.reader == SYNTHETIC_FUNNEL:
         from sim.generators import funnel
 
-        versions = [funnel.GENERATOR_VERSION, SKIP_SAMPLER_VERSION]
+        versions = [funnel.GENERATOR_VERSION, LOG_VERSION, SKIP_SAMPLER_VERSION]
         return cached(
             EventLog, config.cache_folder, {"log": settings, "versions": versions}, lambda: _generated_log(config)
         )
@@ -144,7 +159,7 @@ def load_log(config: LogConfig) -> EventLog:
     key = {
         "log": settings,
         "files": [fingerprint(source) for source in sources],
-        "versions": [EVENT_PARSER_VERSION, SKIP_SAMPLER_VERSION],
+        "versions": [EVENT_PARSER_VERSION, LOG_VERSION, SKIP_SAMPLER_VERSION],
     }
     return cached(EventLog, config.cache_folder, key, lambda: _parsed_log(config, sources))
 
@@ -183,18 +198,39 @@ def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
 
 
 def _prepared(log: EventLog, config: LogConfig) -> EventLog:
-    """Filters the log as configured, and samples skips if it has none."""
-    if config.split == "day" and config.train_days is not None:
+    """Splits the log, filters it as configured, and samples skips if it has none.
+
+    What is left of the training part, and what is added to it, does not depend on the test part.
+
+    Raises:
+        UserError: No events are left, or one of the parts is empty.
+    """
+    # Which sessions are for testing is known before anything is counted.
+    log = with_test_sessions(log, _test_sessions(log, config))
+    by_day = config.split == "day"
+    do = "Set data.split=quantile to split within days." if by_day else "Set another data.test_quantile."
+    _check_parts(log, f"data.split={config.split} leaves", do)
+    # Filters.
+    if by_day and config.train_days is not None:
         day = _start_times(log) // _SECONDS_PER_DAY
         log = select_events(log, (day >= day.max() - config.train_days)[log.session])
     if config.min_item_events > 1:
-        log = select_events(log, np.bincount(log.item)[log.item] >= config.min_item_events)
+        training = log.item[~log.in_test_part()]
+        log = select_events(log, np.bincount(training, minlength=log.num_items)[log.item] >= config.min_item_events)
     if config.min_session_events > 1:
         log = select_events(log, np.bincount(log.session)[log.session] >= config.min_session_events)
-    if config.skips_per_event > 0 and not (log.feedback == SKIP).any():
-        power = config.skip_popularity_power
-        log = add_sampled_skips(log, per_event=config.skips_per_event, popularity_power=power, seed=config.seed)
-    return log
+    filters = "data.min_item_events and data.min_session_events"
+    _check_parts(log, f"{filters} leave", f"Lower {filters}.")
+    # Skips.
+    if config.skips_per_event > 0 and not (log.feedback[~log.in_test_part()] == SKIP).any():
+        log = add_sampled_skips(
+            log,
+            per_event=config.skips_per_event,
+            popularity_power=config.skip_popularity_power,
+            seed=config.seed,
+            exclude=config.skips_exclude,
+        )
+    return hashed(log, HASHED)
 
 
 def _start_times(log: EventLog) -> np.ndarray:
@@ -202,34 +238,28 @@ def _start_times(log: EventLog) -> np.ndarray:
     return log.time[log.session_starts()[:-1]]
 
 
-def test_sessions(log: EventLog, config: LogConfig) -> np.ndarray:
+def _test_sessions(log: EventLog, config: LogConfig) -> np.ndarray:
     """Returns [S] bool, which sessions are for testing; the others are for training.
 
     With `split: day`, test sessions start on the last day (UTC) on which any session starts; with `split: quantile`,
     after the `test_quantile` quantile of all start times.
-
-    Raises:
-        UserError: One of the parts is empty.
     """
     starts = _start_times(log)
     if config.split == "day":
         day = starts // _SECONDS_PER_DAY
-        is_test = day == day.max()
-        do = "Set data.split=quantile to split within days."
-    else:
-        is_test = starts > np.quantile(starts, config.test_quantile)
-        do = "Set another data.test_quantile."
-    if is_test.all() or not is_test.any():
-        part = "training" if is_test.all() else "test"
-        raise UserError(f"data.split={config.split} leaves no {part} sessions", where=log.name, do=do)
-    return is_test
+        return np.asarray(day == day.max())
+    return np.asarray(starts > np.quantile(starts, config.test_quantile))
 
 
-def log_statistics(log: EventLog, is_test: np.ndarray) -> dict[str, Any]:
+def _check_parts(log: EventLog, what: str, do: str) -> None:
+    """Raises UserError if there are no training sessions or no test sessions; `what` says why."""
+    if log.is_test.all() or not log.is_test.any():
+        part = "training" if log.is_test.all() else "test"
+        raise UserError(f"{what} no {part} sessions", where=log.name, do=do)
+
+
+def log_statistics(log: EventLog) -> dict[str, Any]:
     """Returns the statistics of the paper's Table 1 and more, as JSON values.
-
-    Args:
-        is_test: [S] bool, the sessions for testing.
 
     Returns:
         name, users, items, parts ("train" and "test", see `_part_statistics`), checksum, source, synthetic,
@@ -240,8 +270,8 @@ def log_statistics(log: EventLog, is_test: np.ndarray) -> dict[str, Any]:
         "users": log.num_users,
         "items": log.num_items,
         "parts": {
-            "train": _part_statistics(log, ~is_test[log.session]),
-            "test": _part_statistics(log, is_test[log.session]),
+            "train": _part_statistics(log, ~log.in_test_part()),
+            "test": _part_statistics(log, log.in_test_part()),
         },
         "checksum": log.checksum,
         "source": log.source,

@@ -20,8 +20,9 @@ from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, 
 from sim.files.rating_readers import PARSER_VERSION, READERS, read_ratings
 from sim.files.rows import TableLayout, TimeFormat
 from sim.files.sources import Source, checksum
-from sim.tables.ratings import RatingData, build_rating_data
+from sim.tables.ratings import HASHED, RatingData, build_rating_data
 from sim.tables.split import fold_users, split_users
+from sim.tables.table_hash import hashed
 
 SyntheticSize = Literal["tiny", "small", "movielens_1m", "movielens_10m", "netflix"]
 OWN_READER = "module"
@@ -162,7 +163,7 @@ def load_dataset(config: DataConfig, keep_source_rows: bool = False) -> RatingDa
             not be replaced by generated data (`offline_fallback`).
     """
     if config.module is not None:
-        data: RatingData = load_module(config.module, "data.module", (SETTINGS, LOAD)).load(config)
+        data: RatingData = hashed(load_module(config.module, "data.module", (SETTINGS, LOAD)).load(config), HASHED)
         _check_counts(config, data)
         return data
     if config.reader == "synthetic":
@@ -202,7 +203,7 @@ def _load_sources(config: DataConfig, sources: list[Source], keep_source_rows: b
 
     def build() -> RatingData:
         columns = read_ratings(config.reader, sources, layout=layout, limits=config.limits)
-        return build_rating_data(
+        data = build_rating_data(
             name=config.name,
             **vars(columns),
             rating_min=config.rating_min,
@@ -212,6 +213,7 @@ def _load_sources(config: DataConfig, sources: list[Source], keep_source_rows: b
             synthetic=False,
             keep_source_rows=keep_source_rows,
         )
+        return hashed(data, HASHED)
 
     # The cache key: everything that determines the table.
     key = {
@@ -253,7 +255,8 @@ def _generate(
     from sim.generators import ratings as synthetic
 
     def build() -> RatingData:
-        return synthetic.generate(size=size, seed=config.seed, num_users=users, num_items=items, num_ratings=ratings)
+        counts = {"num_users": users, "num_items": items, "num_ratings": ratings}
+        return hashed(synthetic.generate(size=size, seed=config.seed, **counts), HASHED)
 
     if (ratings or 0) < _CACHED_FROM_RATINGS and (ratings is not None or size not in _CACHED_FROM):
         return build()

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _BLOCK = 1 << 24
 
 Table = TypeVar("Table")

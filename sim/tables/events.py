@@ -14,19 +14,29 @@ SKIP, CLICK, ORDER = 0, 1, 2
 FeedbackName = Literal["skip", "click", "order"]
 FEEDBACK_NAMES: tuple[FeedbackName, ...] = get_args(FeedbackName)
 NUM_FEEDBACK = len(FEEDBACK_NAMES)
+NEVER = -1
+"""Place of an answer that was not given."""
 
 
 @dataclass(frozen=True)
 class EventLog:
-    """Feedback on n shown items, sorted by user, then time (rows with equal times keep the order of the log).
+    """Feedback on n shown items, sorted by part (training before test), user, session and time.
+
+    A row is an item in a session, with its strongest answer; rows with equal times keep the order of the source. When
+    the answer was given is told by places: the place of an event is its number, from 0, among all events of its user,
+    in the order of time and then of the source.
 
     Attributes:
         name: Name of the data set.
         user: [n] int32 index into `user_ids`.
         session: [n] int32, numbered from 0 over the whole log in row order; a session belongs to one user.
-        time: [n] int64 seconds since 1970.
+        time: [n] int64 seconds since 1970 at which the item was first shown in the session.
         item: [n] int32 index into `item_ids`; an item occurs at most once in a session.
-        feedback: [n] int8, 0 skip, 1 click, 2 order (an order implies a click).
+        feedback: [n] int8, the strongest in the session: 0 skip, 1 click, 2 order (an order implies a click).
+        shown_at: [n] int32 place of the event at `time`.
+        clicked_at: [n] int32 place of the session's first click (or order) of the item; -1 without one.
+        ordered_at: [n] int32 place of its first order; -1 without one.
+        is_test: [S] bool, which sessions are for testing; these come last.
         user_ids: [U] original ids, ascending.
         item_ids: [I] original ids, ascending.
         checksum: Checksum of the source.
@@ -38,6 +48,7 @@ class EventLog:
         generator: Settings from which the generator can redraw its truth; None for a real log.
         order_proxy: What counts as an order in a log without orders, such as "is_like or is_follow"; empty if orders
             are real.
+        table_hash: See `sim.tables.table_hash`; empty until the table is complete.
     """
 
     name: str
@@ -46,6 +57,10 @@ class EventLog:
     time: np.ndarray
     item: np.ndarray
     feedback: np.ndarray
+    shown_at: np.ndarray
+    clicked_at: np.ndarray
+    ordered_at: np.ndarray
+    is_test: np.ndarray
     user_ids: np.ndarray
     item_ids: np.ndarray
     checksum: str
@@ -56,6 +71,7 @@ class EventLog:
     shown_probability: np.ndarray | None = None
     generator: dict[str, Any] | None = None
     order_proxy: str = ""
+    table_hash: str = ""
 
     @property
     def num_events(self) -> int:
@@ -81,6 +97,10 @@ class EventLog:
         """Returns [S + 1] int64 the first row of each session, then n."""
         return np.append(np.flatnonzero(np.diff(self.session, prepend=-1)), self.num_events)
 
+    def in_test_part(self) -> np.ndarray:
+        """Returns [n] bool, which rows are for testing."""
+        return self.is_test[self.session]
+
 
 def build_event_log(
     *,
@@ -101,7 +121,8 @@ def build_event_log(
 ) -> EventLog:
     """Builds the table from columns in any order.
 
-    An item that occurs several times in a session becomes one row: its first time, its strongest feedback.
+    An item that occurs several times in a session becomes one row: its first time, its strongest feedback, and the
+    places of its first click and order. All sessions are for training until `with_test_sessions` says otherwise.
 
     Args:
         name: Name of the data set.
@@ -130,9 +151,14 @@ def build_event_log(
     item_ids, item = np.unique(items, return_inverse=True)
     times = np.asarray(times, np.int64)
 
+    # Places: the order of each user's events, whatever their sessions.
+    by_time = np.lexsort((times, user))  # stable: rows with equal times keep their order
+    place = np.empty(len(user), np.int32)
+    place[by_time] = np.arange(len(user)) - np.searchsorted(user[by_time], user[by_time])
+
     # Sort by user, session and time.
     if sessions is None:
-        order = np.lexsort((times, user))  # stable: rows with equal times keep their order
+        order = by_time
         user, times = user[order], times[order]
         begins = (np.diff(user, prepend=-1) != 0) | (np.diff(times, prepend=times[0]) > session_gap)
         session = np.cumsum(begins) - 1
@@ -146,9 +172,20 @@ def build_event_log(
         user, times, group = user[order], times[order], group[order]
         session = np.cumsum(np.diff(group, prepend=-1) != 0) - 1
 
-    # One row per item of a session.
-    item, answers = item[order], np.asarray(feedback, np.int8)[order]
-    first, strongest = _first_per_session_item(session, item, answers)
+    # One row per item of a session, at the first place of the pair; the strongest answer, and the first of each kind.
+    item, answers, place = item[order], np.asarray(feedback, np.int8)[order], place[order]
+    _, first, pair = np.unique(session.astype(np.int64) * len(item_ids) + item, return_index=True, return_inverse=True)
+    in_order = np.argsort(first)
+    first = first[in_order]
+    strongest = np.zeros(len(first), np.int8)
+    np.maximum.at(strongest, pair, answers)
+
+    def first_place(least: int) -> np.ndarray:
+        never = np.iinfo(np.int32).max
+        places = np.full(len(first), never, np.int32)
+        np.minimum.at(places, pair[answers >= least], place[answers >= least])
+        return np.where(places == never, NEVER, places)[in_order]
+
     rows = order[first]
     return EventLog(
         name=name,
@@ -156,7 +193,11 @@ def build_event_log(
         session=session[first].astype(np.int32),
         time=times[first],
         item=item[first].astype(np.int32),
-        feedback=strongest,
+        feedback=strongest[in_order],
+        shown_at=place[first],
+        clicked_at=first_place(CLICK),
+        ordered_at=first_place(ORDER),
+        is_test=np.zeros(int(session[-1]) + 1, bool),
         user_ids=user_ids,
         item_ids=item_ids,
         checksum=checksum,
@@ -173,16 +214,17 @@ def _float32(column: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
     return None if column is None else np.asarray(column, np.float32)[rows]
 
 
-def _first_per_session_item(
-    session: np.ndarray, item: np.ndarray, feedback: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the first row of every (session, item), ascending, and the strongest feedback of the pair."""
-    pair = session.astype(np.int64) * (int(item.max()) + 1) + item
-    _, first, group = np.unique(pair, return_index=True, return_inverse=True)
-    strongest = np.zeros(len(first), np.int8)
-    np.maximum.at(strongest, group, feedback)
-    order = np.argsort(first)
-    return first[order], strongest[order]
+def with_test_sessions(log: EventLog, is_test: np.ndarray) -> EventLog:
+    """Returns the log split: the rows of its training sessions, then those of its test sessions.
+
+    Rows and sessions of the training part are numbered as if there were no test part.
+
+    Args:
+        log: A log.
+        is_test: [S] bool.
+    """
+    log = dataclasses.replace(log, is_test=is_test)
+    return _rows_of(log, np.argsort(log.in_test_part(), kind="stable"))
 
 
 def select_events(log: EventLog, kept: np.ndarray) -> EventLog:
@@ -200,20 +242,33 @@ def select_events(log: EventLog, kept: np.ndarray) -> EventLog:
             where=log.source,
             do="Lower data.min_item_events and data.min_session_events.",
         )
-    user_ids, user = _renumbered(log.user_ids, log.user[kept])
-    item_ids, item = _renumbered(log.item_ids, log.item[kept])
-    return dataclasses.replace(
-        log,
-        user=user,
-        session=np.cumsum(np.diff(log.session[kept], prepend=-1) != 0, dtype=np.int32) - 1,
-        time=log.time[kept],
-        item=item,
-        feedback=log.feedback[kept],
-        user_ids=user_ids,
-        item_ids=item_ids,
-        probabilities=None if log.probabilities is None else log.probabilities[kept],
-        shown_probability=None if log.shown_probability is None else log.shown_probability[kept],
-    )
+    log = _rows_of(log, np.flatnonzero(kept))
+    user_ids, user = _renumbered(log.user_ids, log.user)
+    item_ids, item = _renumbered(log.item_ids, log.item)
+    return dataclasses.replace(log, user=user, item=item, user_ids=user_ids, item_ids=item_ids)
+
+
+HASHED = (
+    *("user_ids", "item_ids", "user", "session", "time", "item", "feedback", "shown_at", "clicked_at", "ordered_at"),
+    *("is_test", "synthetic_skips", "order_proxy"),
+)
+"""What tells a log from another (`sim.tables.table_hash`)."""
+
+_OF_ROWS = (
+    *("user", "session", "time", "item", "feedback", "shown_at", "clicked_at", "ordered_at"),
+    *("probabilities", "shown_probability"),
+)
+"""Columns with a value per row."""
+
+
+def _rows_of(log: EventLog, rows: np.ndarray) -> EventLog:
+    """Returns the log with some rows in a new order that keeps sessions together; sessions are renumbered."""
+    columns = {name: getattr(log, name) for name in _OF_ROWS}
+    taken: dict[str, Any] = {name: None if column is None else column[rows] for name, column in columns.items()}
+    begins = np.diff(taken["session"], prepend=-1) != 0
+    is_test = log.is_test[taken["session"][begins]]
+    taken["session"] = np.cumsum(begins, dtype=np.int32) - 1
+    return dataclasses.replace(log, **taken, is_test=is_test)
 
 
 def _renumbered(ids: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,11 @@ import scipy.sparse
 from harness.errors import UserError
 
 MAX_DISTINCT_RATINGS = 65_535
+HASHED = (
+    *("user_ids", "item_ids", "indptr", "items", "codes", "rating_values", "timestamps"),
+    *("rating_min", "rating_max"),
+)
+"""What tells a table from another (`sim.tables.table_hash`)."""
 MAX_RATING = 1e6  # a larger magnitude means a damaged file, and its square may overflow in float32
 
 
@@ -32,6 +37,7 @@ class RatingData:
         source: Where the ratings came from, for messages (a path or "generated").
         synthetic: Whether the ratings are generated.
         source_rows: [R] row of each rating in the source, which breaks ties in time; None unless requested.
+        table_hash: See `sim.tables.table_hash`; `sim.datasets.ratings` fills it in.
     """
 
     name: str
@@ -48,6 +54,7 @@ class RatingData:
     source: str
     synthetic: bool
     source_rows: np.ndarray | None = None
+    table_hash: str = ""
 
     @property
     def num_users(self) -> int:

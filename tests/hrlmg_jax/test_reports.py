@@ -331,6 +331,26 @@ def test_runs_of_before_there_were_proxies_of_orders_still_count(tmp_path):
     assert [result.values["long_reward"].shape for result in results_in(tmp_path).results] == [(2, 2)]
 
 
+def test_one_log_read_in_two_ways_is_refused_with_the_settings_that_differ(tmp_path):
+    make_session_run(tmp_path / "a", [1, 2])
+    orders = {"data.feedback_of_event": {"click": "order"}, "data.skip_popularity_power": 0.0}
+    make_session_run(tmp_path / "b", [1, 2], {"seed": 1, **orders}, table="sha256:dd")
+    named = r"data\.feedback_of_event\.click is None and order, data\.skip_popularity_power is 0\.5 and 0\.0"
+    for name, module in (("figure8", report_figure8), ("figure7", report_figure7)):
+        with pytest.raises(UserError, match=f"different tables of the same data .*{named}"):
+            report(module, tmp_path, name=name)
+
+
+def test_a_run_whose_log_was_built_otherwise_is_left_out_and_says_so(tmp_path):
+    make_session_run(tmp_path / "b", [7, 8], {"seed": 1}, table=None)
+    with pytest.raises(UserError, match=r"no runs below .*/b: its log was built otherwise \("):
+        figure8(tmp_path)
+    make_session_run(tmp_path / "a", [1, 2])
+    text = figure8(tmp_path)
+    assert re.search(r"/b: its log was built otherwise \(.*\), so only commit 5e63f8e can evaluate it", text)
+    assert results_in(tmp_path).results[0].seeds == [0]
+
+
 def test_what_does_not_matter_to_a_test_may_differ(tmp_path):
     make_session_run(tmp_path / "a", [1, 2])
     elsewhere = {"evaluation.offline_sessions": 10, "simulator.root": "elsewhere", "evaluation.sessions_at_a_time": 8}

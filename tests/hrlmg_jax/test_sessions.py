@@ -4,12 +4,14 @@ import collections
 import contextlib
 
 import hydra
+import jax
 import numpy as np
 import pytest
 
 from harness.errors import UserError
 from harness.settings import read_settings
 from hrlmg_jax.sessions import SessionData, load_sessions
+from hrlmg_jax.user_model.item_embedding import EmbeddingConfig, embed_items
 from sim.datasets.events import LogConfig, load_log
 from sim.tables.events import CLICK, ORDER, EventLog
 
@@ -79,10 +81,10 @@ def test_parts_and_counts_by_hand(tmp_path):
     ]
     assert part("held_out") == [(2, 7, 1), (2, 9, 0), (2, 3, 0), (5, 7, 1), (5, 9, 0), (5, 8, 2)]
     assert part("test") == [(1, 1, 1), (1, 9, 0), (5, 4, 0)]
-    # Rows of the log: 0 to 3 user 0; 4, 5 user 1 and 6, 7 its test; 8 to 10 user 2; 11 to 14; 15 to 17 user 5, 18 test.
-    assert data.first_rows("train").tolist() == [0, 2, 4, 11, 13]
-    assert data.first_rows("held_out").tolist() == [8, 15]
-    assert data.first_rows("test").tolist() == [6, 18]
+    # Rows of the log: 0 to 3 user 0; 4, 5 user 1; 6 to 8 user 2; 9 to 12; 13 to 15 user 5; then tests of users 1 and 5.
+    assert data.first_rows("train").tolist() == [0, 2, 4, 9, 11]
+    assert data.first_rows("held_out").tolist() == [6, 13]
+    assert data.first_rows("test").tolist() == [16, 18]
     # The catalogue: 4, 7 and 9, which training users saw on the first day; then 1, 3 and 8.
     assert data.num_items == 3
     assert items == [4, 7, 9, 1, 3, 8]
@@ -93,6 +95,31 @@ def test_parts_and_counts_by_hand(tmp_path):
     # The histories are of the log as it is numbered here: before user 5's test session, 7, 9 and 8.
     np.testing.assert_array_equal(data.table.before(18, 4).browsed, [-1, 1, 2, 5])
     np.testing.assert_array_equal(data.table.before(18, 4).ordered, [-1, -1, -1, 5])
+
+
+def test_the_test_part_changes_nothing_of_what_is_learned_from(tmp_path):
+    """Other items, answers and users on the second day: the same rows, held-out users, catalogue, lists and vectors."""
+    random = np.random.default_rng(0)
+
+    def day(number: int, users: tuple[int, int], items: tuple[int, int], events: list[str]) -> list[tuple]:
+        times = sorted(number * DAY + random.integers(0, 80_000, 200))
+        return [
+            (int(random.integers(*users)), int(random.integers(*items)), int(time), str(random.choice(events)))
+            for time in times
+        ]
+
+    first = day(0, (10, 40), (10, 40), ["click", "buy", "view", "view"])
+    embedding = EmbeddingConfig(6, "user", 0.1, 1.0, 5.0, 0.5)
+    found = []
+    for second in (day(1, (10, 40), (0, 40), ["view", "buy"]), day(1, (0, 40), (30, 80), ["click"])):
+        data = load_sessions(events_csv(tmp_path, first + second), 0.3, 1)
+        log, parts = data.log, [data.rows(part) for part in ("train", "held_out")]
+        ids = [(log.user_ids[log.user[rows]], log.item_ids[log.item[rows]], log.feedback[rows]) for rows in parts]
+        vectors = embed_items(embedding, log, parts[0], 0)
+        catalogue = log.item_ids[: data.num_items]
+        found.append((parts, ids, catalogue, data.training_counts(), vectors[: data.num_items]))
+        assert log.num_users in (30, 40)
+    jax.tree.map(np.testing.assert_array_equal, *found)
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ def stored_factor_vectors(
     """Returns `factor_vectors` from the cache folder, or computes and stores them there."""
     key = {
         "factors": _VERSION,
-        "data": [data.name, data.checksum, data.num_users, data.num_items, data.num_ratings],
+        "data": [data.name, data.table_hash, data.checksum, data.num_users, data.num_items, data.num_ratings],
         "users": zlib.crc32(np.ascontiguousarray(users, np.int64).tobytes()),
         "settings": [size, epochs, seed],
         "computed": [jax.__version__, jax.default_backend()],

@@ -171,9 +171,11 @@ def _load(config: Figure3Config) -> tuple[RatingData, float]:
     values = {field.name: getattr(config, field.name) for field in fields(config)} | {"data": run.values["data"]}
     settings = replace(read_settings(Figure3Config, values).data, offline_fallback=False)
     data = load_dataset(settings, keep_source_rows=True)
-    if run.data and data.checksum != run.data["checksum"]:
+    found = {"checksum": data.checksum, "table": data.table_hash}
+    if any(run.data.get(key, found[key]) != found[key] for key in found):
         raise UserError(
-            f"the ratings have checksum {data.checksum} and the run had {run.data['checksum']}",
+            f"the ratings have checksum {data.checksum} (table {data.table_hash}) and the run had "
+            f"{run.data['checksum']} ({run.data.get('table')})",
             where=str(run.folder.path),
             do="Restore the data, or name others with data=NAME in place of runs.",
         )

@@ -103,6 +103,21 @@ def test_runs_on_other_data_or_settings_are_not_comparable(tmp_path):
         check_comparable([a, c], [])
 
 
+def test_runs_that_read_the_same_files_as_other_tables_are_not_comparable(tmp_path):
+    make_run(tmp_path / "a", [1, 2])
+    service = {"data.rating_column": "service", "data.root": "elsewhere", "data.split_seed": 3}
+    make_run(tmp_path / "b", [1, 2], service, table="sha256:dd")
+    make_run(tmp_path / "c", [1, 2], table="sha256:dd")
+    make_run(tmp_path / "old", [1, 2], table=None)
+    a, b, c, old = find(tmp_path).runs
+    with pytest.raises(UserError, match=r"different tables .*\(data\.rating_column is None and service") as caught:
+        check_comparable([a, b], [])
+    assert "data.root" not in str(caught.value)
+    with pytest.raises(UserError, match=r"\(sha256:cc\.\.\. and sha256:dd\.\.\., by different code\)"):
+        check_comparable([a, c], [])
+    check_comparable([b, c, old], [])  # of old runs only the files are known
+
+
 def test_a_key_that_an_older_run_lacks_is_one_that_changes_nothing(tmp_path):
     make_run(tmp_path / "old", [1, 2], {"seed": 0})
     make_run(tmp_path / "new", [1, 2], {"seed": 1, "tree.path": None})

@@ -8,17 +8,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from harness.errors import UserError
 from hrlmg_jax.agent import hrl_mg
 from hrlmg_jax.agent.goals import GoalConfig
 from hrlmg_jax.agent.learner import LearnerConfig
 from hrlmg_jax.agent.networks import NetworkConfig
 from hrlmg_jax.agent.policy import ActingParams
-from hrlmg_jax.evaluation.offline import LoggedSessions, OfflineTest, rank_by_score, rerank
+from hrlmg_jax.evaluation.offline import (
+    LoggedSessions,
+    OfflineTest,
+    logged_sessions,
+    original_ids,
+    rank_by_list,
+    rank_by_score,
+    rerank,
+)
 from hrlmg_jax.problem import make_env
 from hrlmg_jax.retrieval.index import ItemIndex, RetrievalConfig
 from hrlmg_jax.sessions import SessionData
 from sim.envs.session_env import LoggedFeedback, SessionConfig
-from sim.tables.events import build_event_log
+from sim.tables.events import build_event_log, with_test_sessions
 
 ITEMS, SIZE, LENGTH = 30, 5, 3
 MEMORY, PERIOD, GOALS = 7, 5, 2
@@ -57,7 +66,7 @@ def world(request):
         checksum="",
         source="",
     )
-    data = SessionData(log, ITEMS, np.arange(18) % 3 == 2, np.zeros(6, bool))
+    data = SessionData(with_test_sessions(log, np.arange(18) % 3 == 2), ITEMS, np.zeros(6, bool))
     config = NetworkConfig(4, 4, 8, "unit", 1.0, "linear", "twin")
     goals = AGENTS[request.param]
     learner = LearnerConfig(1, 0, 1, 1, 1, 1, 0.9, 0.1, 0.1, 0.1, 1.0, 0.1, "item", "bootstrap")
@@ -90,7 +99,8 @@ def world(request):
 
 def histories_before(log, row):
     """The user's items before a row that were browsed, clicked (ordered or not) and ordered, oldest first."""
-    earlier = [i for i in range(row) if log.user[i] == log.user[row]]
+    own = np.flatnonzero((log.user == log.user[row]) & (log.time < log.time[row]))
+    earlier = own[np.argsort(log.time[own])]
     return [[int(log.item[i]) for i in earlier if log.feedback[i] >= least] for least in range(3)]
 
 
@@ -142,7 +152,7 @@ def transcription(world, row, items, answers):
 def test_reranking_is_algorithm_4(world):
     log = world.data.log
     starts = log.session_starts()
-    chosen = np.flatnonzero(world.data.is_test)
+    chosen = np.flatnonzero(world.data.log.is_test)
     length = np.diff(starts)[chosen]
     items = np.full((len(chosen), length.max()), -1, np.int32)
     feedback = np.zeros(items.shape, np.int8)
@@ -172,6 +182,36 @@ def test_ranking_by_score_keeps_padding_last_and_ties_in_the_logged_order():
     found = rank_by_score(sessions, np.array([[0.1, 0.5, 0.5], [-3.0, -2.0, 99.0]]))
     np.testing.assert_array_equal(found.items, [[8, 9, 7], [5, 4, -1]])
     np.testing.assert_array_equal(found.feedback, [[1, 2, 0], [0, 1, 0]])
+
+
+def test_the_offline_test_is_about_items_of_the_catalogue():
+    # Sessions of test users 0 to 3; training users were shown items 0 to 4.
+    rows = [
+        *[(9, 9, item, 0, item) for item in range(5)],
+        *[(0, 0, 5, 2, 100), (0, 0, 3, 0, 101), (0, 0, 1, 1, 102)],  # begins with an item that is left out
+        *[(1, 1, 6, 1, 100), (1, 1, 2, 0, 101)],  # nothing else was answered
+        *[(2, 2, 2, 0, 100), (2, 2, 4, 2, 101), (2, 2, 0, 0, 102)],
+        *[(3, 3, 7, 1, 100)],  # nothing is left
+    ]
+    users, sessions, items, feedback, times = map(np.array, zip(*rows, strict=True))
+    columns = {"users": users, "items": items, "times": times, "feedback": feedback, "sessions": sessions}
+    log = build_event_log(name="log", **columns, session_gap=0.0, checksum="", source="log.csv")
+    log = with_test_sessions(log, np.arange(5) < 4)
+    found = logged_sessions(SimpleNamespace(data=SessionData(log, 5, np.zeros(5, bool))), 10)
+    assert found.items.tolist() == [[3, 1, -1], [2, 4, 0]]
+    assert found.feedback.tolist() == [[0, 1, 0], [0, 2, 0]]
+    assert found.length.tolist() == [2, 3]
+    assert log.item[found.row].tolist() == [5, 2]  # the histories are those before the whole session
+    ranking = np.array([4, 2, 0, 1, 3])
+    assert rank_by_list(ranking, found).items.tolist() == [[1, 3, -1], [4, 2, 0]]
+    with pytest.raises(UserError, match="of an item that training users were shown"):
+        logged_sessions(SimpleNamespace(data=SessionData(log, 0, np.zeros(5, bool))), 10)
+
+
+def test_padding_names_no_item():
+    items = np.array([[1, 0], [2, -1]], np.int32)
+    assert original_ids(np.array([70, 80, 90]), items).tolist() == [[80, 70], [90, -1]]
+    assert original_ids(np.array(["a", "bc", "d"]), items).tolist() == [["bc", "a"], ["d", ""]]
 
 
 def test_offline_metrics_of_a_hand_worked_session():

@@ -11,6 +11,7 @@ from hrlmg_jax.sessions import SessionData
 from sim.envs.fixed_policies import fixed_list_policy
 from sim.envs.session_env import SessionEnv
 from sim.generators.funnel import FunnelModel, generate_log
+from sim.tables.events import with_test_sessions
 
 STEPS = 12
 
@@ -18,7 +19,8 @@ STEPS = 12
 @pytest.fixture(scope="module")
 def data() -> SessionData:
     log = generate_log(size="tiny", seed=0, num_users=20, num_items=100)
-    return SessionData(log, log.num_items, np.arange(log.num_sessions) % 4 == 3, np.zeros(20, bool))
+    log = with_test_sessions(log, np.arange(log.num_sessions) % 4 == 3)
+    return SessionData(log, log.num_items, np.zeros(20, bool))
 
 
 def test_few_sessions_spread_over_the_part_and_many_begin_again(data: SessionData) -> None:

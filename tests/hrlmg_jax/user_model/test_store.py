@@ -376,7 +376,7 @@ def test_the_folder_depends_on_what_decides_the_simulator_only(fit, tmp_path):
 
 
 def other_log(data: SessionData):
-    return dataclasses.replace(data.log, checksum="sha256:1")
+    return dataclasses.replace(data.log, table_hash="sha256:1")
 
 
 def killed_after(folder: RunFolder, step: int) -> None:

@@ -68,8 +68,14 @@ def own(tmp_path: Path, rows: list[tuple], **changes) -> LogConfig:
 
 
 def as_rows(log: EventLog) -> list[tuple]:
-    users, items = log.user_ids[log.user].tolist(), log.item_ids[log.item].tolist()
-    return list(zip(users, log.session.tolist(), log.time.tolist(), items, log.feedback.tolist(), strict=True))
+    """Returns (user id, session, time, item id, feedback) of every row, as if the log were not split."""
+    begins = log.shown_at[log.session_starts()[:-1]][log.session]
+    order = np.lexsort((log.shown_at, begins, log.user))
+    session = np.cumsum(np.diff(log.session[order], prepend=-1) != 0) - 1
+    users, items = log.user_ids[log.user[order]].tolist(), log.item_ids[log.item[order]].tolist()
+    return list(
+        zip(users, session.tolist(), log.time[order].tolist(), items, log.feedback[order].tolist(), strict=True)
+    )
 
 
 def assert_same(one: EventLog, other: EventLog) -> None:
@@ -105,7 +111,7 @@ def test_jdata_by_hand(tmp_path):
     assert (log.name, log.synthetic, log.synthetic_skips) == ("jdata", False, False)
     assert log.source.endswith("JData_Action_201602.csv.gz and 1 more")
     assert log.checksum.startswith("sha256:")
-    assert event_datasets.test_sessions(log, config("jdata")).tolist() == [False, True, False]
+    assert log.time[log.in_test_part()].tolist() == [1456790400]
 
 
 @pytest.mark.parametrize("entry", ["jdata/JData_Action_*.csv", "jdata/JData_Action_*"])
@@ -133,12 +139,16 @@ def test_a_log_without_skips_gets_sampled_ones_and_says_so(tmp_path):
 
 def test_filters(tmp_path):
     rows = [("a", 1, 0, "click"), ("a", 2, 1, "skip"), ("b", 1, 5, "click"), ("b", 3, 6, "order"), ("b", 2, 7, "skip")]
+    # c's session is the test part: its events count for no item, though 3 would have two of them.
+    rows += [("c", 3, 5000, "click"), ("c", 2, 5001, "skip"), ("c", 4, 5002, "skip"), ("c", 4, 5003, "order")]
     items = load_log(own(tmp_path, rows, min_item_events=2))
-    assert [row[3] for row in as_rows(items)] == [1, 2, 1, 2]
+    assert [row[3] for row in as_rows(items)] == [1, 2, 1, 2, 2]
     assert items.item_ids.tolist() == [1, 2]
     sessions = load_log(own(tmp_path, rows, min_session_events=3))
-    assert as_rows(sessions) == [("b", 0, 5, 1, 1), ("b", 0, 6, 3, 2), ("b", 0, 7, 2, 0)]
-    assert len(as_rows(load_log(own(tmp_path, rows, min_item_events=2, min_session_events=2)))) == 4
+    assert as_rows(sessions)[:3] == [("b", 0, 5, 1, 1), ("b", 0, 6, 3, 2), ("b", 0, 7, 2, 0)]
+    assert [row[3] for row in as_rows(sessions)[3:]] == [3, 2, 4]
+    with pytest.raises(UserError, match=r"data\.min_session_events leave no test sessions"):
+        load_log(own(tmp_path, rows, min_item_events=2, min_session_events=2))
     with pytest.raises(UserError, match="no events are left"):
         load_log(own(tmp_path, rows, min_item_events=9))
 
@@ -151,31 +161,31 @@ def test_split_by_day(tmp_path):
     setting = own(tmp_path, [*DAYS, ("d", 1, 2 * DAY + 9, "skip")], split="day")
     log = load_log(setting)
     # c's session begins on the last day on which any begins, and goes on after midnight.
-    assert event_datasets.test_sessions(log, setting).tolist() == [False, False, True, True]
+    assert log.is_test.tolist() == [False, False, True, True]
     kept = load_log(dataclasses.replace(setting, train_days=1))
     assert kept.user_ids.tolist() == ["b", "c", "d"]
-    assert event_datasets.test_sessions(kept, setting).tolist() == [False, True, True]
+    assert kept.is_test.tolist() == [False, True, True]
     one_day = own(tmp_path, DAYS[:1], split="day")
     with pytest.raises(UserError, match=r"events_csv: data\.split=day leaves no training sessions") as caught:
-        event_datasets.test_sessions(load_log(one_day), one_day)
+        load_log(one_day)
     assert "data.split=quantile" in caught.value.do
 
 
 def test_split_by_quantile(tmp_path):
     rows = [(user, 1, 1000 * user, "skip") for user in range(10)]
     setting = own(tmp_path, rows)
-    assert event_datasets.test_sessions(load_log(setting), setting).tolist() == [False] * 8 + [True] * 2
+    assert load_log(setting).is_test.tolist() == [False] * 8 + [True] * 2
     half = dataclasses.replace(setting, test_quantile=0.5)
-    assert event_datasets.test_sessions(load_log(half), half).sum() == 5
+    assert load_log(half).is_test.sum() == 5
     together = own(tmp_path, [(user, 1, 5, "skip") for user in range(10)])
     with pytest.raises(UserError, match="leaves no test sessions"):
-        event_datasets.test_sessions(load_log(together), together)
+        load_log(together)
 
 
 def test_statistics_by_hand(tmp_path):
     setting = own(tmp_path, DAYS, split="day")
     log = load_log(setting)
-    found = log_statistics(log, event_datasets.test_sessions(log, setting))
+    found = log_statistics(log)
     assert json.loads(json.dumps(found)) == found
     assert (found["users"], found["items"], found["synthetic_skips"]) == (3, 2, False)
     train, test = found["parts"]["train"], found["parts"]["test"]
@@ -191,13 +201,75 @@ def test_the_log_comes_from_the_cache_until_something_changes(tmp_path, monkeypa
     parsed = load_log(setting)
     with monkeypatch.context() as patch:
         patch.setattr(event_datasets, "read_events", None)
-        stored = load_log(dataclasses.replace(setting, test_quantile=0.3))
-        with pytest.raises(TypeError):
-            load_log(dataclasses.replace(setting, session_gap=5.0))
+        stored = load_log(dataclasses.replace(setting, obtain="elsewhere"))
+        for change in ({"session_gap": 5.0}, {"test_quantile": 0.3}, {"skips_exclude": "past"}):
+            with pytest.raises(TypeError):
+                load_log(dataclasses.replace(setting, **change))
     assert_same(stored, parsed)
     assert isinstance(stored.item, np.memmap)
     assert stored.probabilities is None
     assert load_log(own(tmp_path, [*DAYS, ("e", 1, 4 * DAY, "click")])).num_users == 4
+
+
+def test_the_test_part_changes_nothing_of_the_training_part(tmp_path):
+    """Other items, answers and even other users on the last day, and what was made of the first day is the same."""
+    random = np.random.default_rng(0)
+
+    def day(number: int, users: int, items: tuple[int, int], event: str) -> list[tuple]:
+        times = sorted(number * DAY + random.integers(0, 80_000, 150))
+        return [(int(random.integers(users)), int(random.integers(*items)), int(time), event) for time in times]
+
+    first = day(0, 40, (10, 40), "click")
+    tables = []
+    for number, last in enumerate(
+        [day(1, 40, (30, 60), "click"), day(1, 55, (0, 12), "order"), [(9, 20, DAY, "skip")]]
+    ):
+        (tmp_path / str(number)).mkdir()
+        log = load_log(own(tmp_path / str(number), first + last, split="day", min_item_events=3))
+        columns = (log.user_ids[log.user], log.session, log.time, log.item_ids[log.item], log.feedback)
+        columns += (log.shown_at, log.clicked_at, log.ordered_at)
+        end = np.flatnonzero(log.in_test_part())[0]
+        assert log.in_test_part()[end:].all()
+        tables.append([column[:end].tolist() for column in columns])
+        # Skips of both parts are items that were clicked in the first day.
+        known = np.unique(log.item[:end][log.feedback[:end] > 0])
+        assert np.isin(log.item[log.feedback == 0], known).all()
+    assert tables[0] == tables[1] == tables[2]
+    assert len(tables[0][0]) > 1_000
+
+
+def test_whatever_tells_one_log_from_another_changes_its_hash(tmp_path):
+    rows = [*DAYS, ("a", 2, 20, "click"), ("d", 1, 3 * DAY, "click"), ("d", 2, 3 * DAY + 60, "skip")]
+    setting = own(tmp_path, rows, split="day")
+    hashes = [load_log(setting).table_hash]
+    assert hashes[0].startswith("sha256:")
+    assert load_log(dataclasses.replace(setting, cache=str(tmp_path / "again"), name="other")).table_hash == hashes[0]
+    for change in (
+        {"feedback_of_event": {"skip": "skip", "click": "order", "order": "order"}},
+        {"session_gap": 5.0},
+        {"split": "quantile", "test_quantile": 0.5},
+        {"min_session_events": 2},
+    ):
+        hashes.append(load_log(dataclasses.replace(setting, **change)).table_hash)
+    rows[0] = ("a", 1, 11, "click")  # a second later
+    hashes.append(load_log(own(tmp_path, rows, split="day")).table_hash)
+    (tmp_path / "clicks").mkdir()
+    visits = [(user, hour) for user in range(20) for hour in range(user % 3 + 1)]
+    many = [
+        (user, (user * 7 + hour + shift) % 31, DAY * (user % 2) + 3600 * hour + shift, "click")
+        for user, hour in visits
+        for shift in (0, 5)
+    ]
+    clicks = own(tmp_path / "clicks", many, split="day")
+    for change in (
+        {},
+        {"seed": 1},
+        {"skips_per_event": 2.0},
+        {"skip_popularity_power": 0.0},
+        {"skips_exclude": "past"},
+    ):
+        hashes.append(load_log(dataclasses.replace(clicks, **change)).table_hash)
+    assert len(set(hashes)) == len(hashes)
 
 
 def test_a_wrong_number_of_events_is_refused(tmp_path):
@@ -222,8 +294,9 @@ SHOPS = {
         "timestamp,visitorid,event,itemid,transactionid\n"
         "1433221332117,257597,view,355908,\n"
         "1433221332999,257597,addtocart,5,\n"
-        "1433221340000,257597,transaction,355908,4000\n",
-        [(257597, 0, 1433221332, 355908, 2), (257597, 0, 1433221332, 5, 1)],
+        "1433221340000,257597,transaction,355908,4000\n"
+        "1433321340000,257597,view,6,\n",
+        [(257597, 0, 1433221332, 355908, 2), (257597, 0, 1433221332, 5, 1), (257597, 1, 1433321340, 6, 1)],
     ),
     "rees46": (
         "rees46/2019-Oct.csv.gz",
@@ -245,7 +318,8 @@ SHOPS = {
 def test_shops_by_hand(tmp_path, name):
     place, text, rows = SHOPS[name]
     write(tmp_path / "data" / place, text)
-    log = load_log(config(name, expected_events=None, min_item_events=1, skips_per_event=0.0))
+    options = {"expected_events": None, "min_item_events": 1, "skips_per_event": 0.0, "split": "quantile"}
+    log = load_log(config(name, **options))
     assert as_rows(log) == rows
     assert (log.name, log.synthetic_skips) == (name, False)
 
@@ -284,6 +358,7 @@ def test_kuairand_is_what_plain_python_reads_in_its_files(tmp_path, folder, vers
     rows = sessions_of(kuairand_events(standard, PROXIES), 1800)
     assert as_text_rows(log) == rows
     assert {row[4] for row in rows} == {0, 1, 2}
+    assert log.is_test.sum() == pytest.approx(0.2 * log.num_sessions, abs=1)
     assert (log.num_events, log.num_users) == (len(rows), 12)
     assert log.user_ids.dtype.kind == log.item_ids.dtype.kind == "i"
     assert (log.name, log.synthetic, log.synthetic_skips) == ("kuairand", False, False)
@@ -318,9 +393,7 @@ def test_what_stands_in_for_orders_is_said_after_filters_and_from_the_cache(tmp_
         assert_same(load_log(setting), log)
         with pytest.raises(TypeError):
             load_log(dataclasses.replace(setting, order_proxy=["is_like"]))
-    is_test = event_datasets.test_sessions(log, setting)
-    assert is_test.sum() == pytest.approx(0.2 * log.num_sessions, abs=1)
-    assert log_statistics(log, is_test)["order_proxy"] == log.order_proxy
+    assert log_statistics(log)["order_proxy"] == log.order_proxy
     none = load_log(dataclasses.replace(setting, order_proxy=[]))
     assert none.order_proxy == ""
     assert set(none.feedback.tolist()) == {0, 1}
@@ -369,7 +442,7 @@ def test_generated_logs(tmp_path, monkeypatch):
     setting = config("synthetic_funnel", size="tiny", seed=3, shop="blind", num_users=20, num_items=100)
     log = load_log(setting)
     assert (log.name, log.synthetic, log.synthetic_skips) == ("synthetic_funnel", True, False)
-    assert event_datasets.test_sessions(log, setting).tolist() == [False, True]
+    assert log.is_test.tolist() == [False, True]
     monkeypatch.setattr(funnel, "generate_log", None)
     assert_same(load_log(setting), log)
 
@@ -395,6 +468,7 @@ def test_generated_logs(tmp_path, monkeypatch):
         ("session_gap", float("nan"), "session_gap"),
         ("skips_per_event", -1.0, "skips_per_event"),
         ("skip_popularity_power", float("inf"), "skip_popularity_power"),
+        ("skips_exclude", "future", "skips_exclude"),
         ("min_item_events", 0, "min_item_events"),
         ("train_days", 0, "train_days"),
         ("expected_events", 0, "expected_events"),
@@ -430,7 +504,6 @@ def test_real_jdata():
     log = load_log(setting)
     assert log.synthetic_skips
     np.testing.assert_allclose((log.feedback > 0).mean(), 0.1, rtol=0.001)
-    is_test = event_datasets.test_sessions(log, setting)
     starts = log.time[log.session_starts()[:-1]]
     # The last of the three bursts, 2016-03-31 and 2016-04-01, is for testing.
-    np.testing.assert_array_equal(is_test, starts > np.datetime64("2016-03-15", "s").astype(int))
+    np.testing.assert_array_equal(log.is_test, starts > np.datetime64("2016-03-15", "s").astype(int))

@@ -156,6 +156,24 @@ def test_the_table_comes_from_the_cache_until_the_file_changes(tmp_path, monkeyp
     assert not list((tmp_path / "tables").glob(".*"))
 
 
+def test_the_hash_of_the_table_is_computed_once(tmp_path, monkeypatch):
+    write(tmp_path / "data" / "ml-1m" / "ratings.dat")
+    data = load_dataset(small())
+    monkeypatch.setattr(datasets, "hashed", None)
+    assert load_dataset(small()).table_hash == data.table_hash
+
+
+def test_one_file_read_in_two_ways_makes_two_tables(tmp_path):
+    path = tmp_path / "two.csv"
+    path.write_text("user,item,rating,time,service\na,1,2,30,5\na,2,4,20,1\nb,1,4,2,3\n")
+    ways = [{}, {"rating_column": "service"}, {"timestamp_column": "time"}, {"rating_min": 0.0, "rating_max": 9.0}]
+    tables = [load_dataset(config("ratings_file", path=str(path), **way)) for way in ways]
+    assert len({table.checksum for table in tables}) == 1
+    assert len({table.table_hash for table in tables}) == 4
+    generated = [load_dataset(config("synthetic", size="tiny", seed=seed)).table_hash for seed in (0, 0, 1)]
+    assert generated[0] == generated[1] != generated[2]
+
+
 def test_string_ids_survive_the_cache(tmp_path):
     path = write(tmp_path / "r.csv", "user,item,rating\nzoë,007,1\nbob,7,2\n")
     setting = config("ratings_file", path=str(path))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hand_made import hand_made_log
 from harness.errors import UserError
 from harness.settings import read_settings
 from sim.envs.fixed_policies import scripted_policy
@@ -100,21 +101,7 @@ def rows():
 
 
 def log_of(rows) -> EventLog:
-    user, item, feedback = (np.array(column) for column in zip(*rows, strict=True))
-    return EventLog(
-        name="hand-made",
-        user=user.astype(np.int32),
-        session=user.astype(np.int32),
-        time=np.arange(len(rows)),
-        item=item.astype(np.int32),
-        feedback=feedback.astype(np.int8),
-        user_ids=np.arange(NUM_USERS),
-        item_ids=np.arange(NUM_ITEMS),
-        checksum="none",
-        source="hand-made",
-        synthetic=True,
-        synthetic_skips=False,
-    )
+    return hand_made_log(*zip(*rows, strict=True), NUM_USERS, NUM_ITEMS)
 
 
 @pytest.fixture(scope="module")

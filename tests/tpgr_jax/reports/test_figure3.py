@@ -149,6 +149,9 @@ def test_given_runs_the_ratings_are_theirs_and_never_generated(tmp_path):
     text = report()
     assert text.startswith("# Figure 3: ratings_file\n")
     assert "6 ratings of 2 users" in text
+    write_json(run.provenance, {"data": about | {"table": "sha256:other"}})
+    with pytest.raises(UserError, match=r"and the run had .* \(sha256:other\)"):
+        report()
     write_json(run.provenance, {"data": about | {"checksum": "sha256:other"}})
     with pytest.raises(UserError, match=r"have checksum .* and the run had sha256:other"):
         report()

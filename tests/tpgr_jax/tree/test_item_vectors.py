@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from hand_made import hand_made_ratings
 from harness.errors import UserError
 from harness.settings import read_settings
 from sim.generators import ratings as synthetic
-from sim.tables.ratings import RatingData
-from tpgr_jax.models.matrix_factorisation import factor_vectors, factorise
+from sim.tables.ratings import HASHED, RatingData
+from sim.tables.table_hash import hashed
+from tpgr_jax.models.matrix_factorisation import factor_vectors, factorise, stored_factor_vectors
 from tpgr_jax.tree import item_vae
 from tpgr_jax.tree.item_tree import TreeConfig
 from tpgr_jax.tree.item_vae import vae_vectors
@@ -118,6 +120,16 @@ def test_factor_vectors_have_unit_spread_and_hold_the_bias_last(planted: tuple[n
     np.testing.assert_allclose(vectors.std(axis=0), 1, rtol=1e-4)
     bias = factorise(data, np.arange(150), 2, 2, 0)["item_bias"]
     np.testing.assert_allclose(vectors[:, -1], bias / bias.std(), rtol=1e-4)
+
+
+def test_kept_factors_are_those_of_one_table(planted: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    """Two columns of one file as ratings: the same checksum, users, items and number of ratings."""
+    matrix, observed = planted
+    tables = [hashed(as_data(np.where(observed, values, np.nan)), HASHED) for values in (matrix, 5.5 - matrix)]
+    first, other, again = (stored_factor_vectors(tmp_path, tables[i], np.arange(150), 3, 2, 0) for i in (0, 1, 0))
+    assert len(list(tmp_path.iterdir())) == 2
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
 
 
 def test_one_number_per_item_is_the_bias_alone(planted: tuple[np.ndarray, np.ndarray]) -> None:
