@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from harness import old_names
-from harness.errors import UserError
+from harness.errors import OtherProcessError, UserError
 
 CONFIGURATION = str(Path(__file__).resolve().parents[1] / "conf")
 """The folder of configuration files, found by its place: by name, a user's own folder `conf` would hide it."""
@@ -66,10 +67,18 @@ def run_command(main: Callable[[], None]) -> None:
         raise SystemExit(EXIT_BUG) from None
     except (Exception, KeyboardInterrupt) as error:
         described = describe_error(error)
+        processes = sys.modules.get("harness.processes")  # only a command that may have others has imported it
+        if described is None and processes and (message := processes.other_refusal()):
+            error, described = OtherProcessError(message), (message, EXIT_USER_ERROR)  # a consequence, not a bug
         if described is None:
+            if processes and processes.joined():
+                traceback.print_exc()
+                processes.end_together(f"{type(error).__name__}: {error}", EXIT_BUG)
             raise
         message, code = described
-        print(f"error: {message}", file=sys.stderr, flush=True)
+        print(message if isinstance(error, OtherProcessError) else f"error: {message}", file=sys.stderr, flush=True)
+        if processes:
+            processes.end_together(message, code)
         raise SystemExit(code) from None
 
 

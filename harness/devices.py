@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding
 
 from harness.errors import UserError
 from harness.settings import Count, CountOrZero
 from harness.sharding import DATA, NODES, num_shards
 
-_DETECT = "auto"
+DETECT = "auto"
+"""The coordinator that the scheduler names."""
 _MOST_CORES = 8
 _EPISODES_PER_CORE = 128  # fewer do not keep a core busy
 
@@ -43,13 +42,13 @@ class DevicesConfig:
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""
-        explicit = self.coordinator not in (None, _DETECT)
+        explicit = self.coordinator not in (None, DETECT)
         if explicit != (self.processes is not None) or explicit != (self.process is not None):
             raise UserError(
                 f"devices.coordinator is {self.coordinator}, devices.processes {self.processes}, devices.process "
                 f"{self.process}",
                 do="Several processes need all three: HOST:PORT of process 0, their number, and this one's; or "
-                f"devices.coordinator={_DETECT} alone.",
+                f"devices.coordinator={DETECT} alone.",
             )
         if self.processes is not None and self.process is not None and self.process >= self.processes:
             raise UserError(
@@ -77,63 +76,6 @@ def cores_as_devices(config: DevicesConfig) -> None:
         return
     with suppress(RuntimeError):  # JAX is already running in this process
         jax.config.update("jax_num_cpu_devices", config.count or min(_usable_cores(), _MOST_CORES))
-
-
-def join_processes(config: DevicesConfig) -> None:
-    """Connects this process to the others, if any; call it before anything is computed.
-
-    Raises:
-        UserError: The other processes cannot be reached.
-    """
-    if config.coordinator is None or jax.distributed.is_initialized():
-        return
-    explicit = config.coordinator != _DETECT
-    try:
-        jax.distributed.initialize(
-            config.coordinator if explicit else None, config.processes, config.process, initialization_timeout=120
-        )
-    except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"the processes cannot be joined ({str(error).splitlines()[0]})",
-            where=f"devices.coordinator={config.coordinator}",
-            do="Check address, numbers and firewall; every process has to start within two minutes.",
-        ) from None
-
-
-def is_first_process() -> bool:
-    """Returns whether this process writes the files and prints."""
-    return jax.process_index() == 0
-
-
-@contextmanager
-def quiet_but_for_the_first() -> Iterator[None]:
-    """Silences all processes but the first, except for errors that end a process."""
-    if is_first_process():
-        yield
-        return
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        yield
-
-
-def meet(name: str) -> None:
-    """Waits until every process has reached this point."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
-
-
-def agreed(number: int) -> int:
-    """Returns the largest of the numbers that the processes pass."""
-    return int(multihost_utils.process_allgather(np.int32(number)).max()) if jax.process_count() > 1 else number
-
-
-def agreed_path(path: Path) -> Path:
-    """Returns the path of the first process; the others' may differ, as it can contain the time."""
-    if jax.process_count() == 1:
-        return path
-    text = np.zeros(4096, np.uint8)
-    encoded = str(path.absolute()).encode()
-    text[: len(encoded)] = np.frombuffer(encoded, np.uint8)
-    return Path(bytes(np.asarray(multihost_utils.broadcast_one_to_all(text))).rstrip(b"\0").decode())
 
 
 @contextmanager

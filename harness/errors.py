@@ -15,3 +15,7 @@ class UserError(Exception):
         self.what, self.where, self.do = what, where, do
         message = what if not where else f"{where}: {what}"
         super().__init__(message if not do else f"{message}\n  {do}")
+
+
+class OtherProcessError(UserError):
+    """Another process of this run has refused to go on; its own message was printed there."""

@@ -9,6 +9,9 @@ from typing import Any
 SETTINGS = {"agent.goals.internal_weight": "agent.goals.intrinsic_weight"}
 """Keys of config.yaml, in dots."""
 
+ADDED = {"env.counts_by": ("env.reward_scale", "sign")}
+"""Keys that earlier versions did not write: beside which key they belong, and the value those versions ran with."""
+
 METRICS = {"internal_reward": "intrinsic_reward"}
 """Keys of the rows of metrics.jsonl."""
 
@@ -31,6 +34,9 @@ def current_settings(values: Mapping[str, Any], above: str = "") -> dict[str, An
         path = f"{above}{key}"
         name = SETTINGS.get(path, path).removeprefix(above)
         renamed[name] = current_settings(value, f"{path}.") if isinstance(value, Mapping) else value
+    for path, (beside, value) in ADDED.items():
+        if beside.startswith(above) and beside.removeprefix(above) in renamed:
+            renamed.setdefault(path.removeprefix(above), value)
     return renamed
 
 

@@ -308,7 +308,16 @@ def _in_a_session(vectors: Vectors, exact: ItemIndex, hashed: ItemIndex, judged:
 
 
 _find = jax.jit(nearest_items, static_argnums=2)
-_SHORT = ("env.episode_length=20", "evaluation.long=20", "evaluation.short=10", "agent.learner.replay_capacity=1000")
+_SHORT = (
+    "env.episode_length=20",
+    "evaluation.long=20",
+    "evaluation.short=10",
+    *(f"{part}.network.{size}=4" for part in ("agent", "simulator") for size in ("hidden_size", "state_size")),
+    "agent.network.critic_width=8",
+    "simulator.network.width=8",
+    *(f"agent.learner.{size}=8" for size in ("sessions", "batch_size", "high_batch_size")),
+    "agent.learner.replay_capacity=1000",
+)
 SECTIONS = {"training": bench_training, "rollout": bench_rollout, "retrieval": bench_retrieval}
 
 if __name__ == "__main__":

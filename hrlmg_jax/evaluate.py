@@ -29,7 +29,7 @@ class EvaluateConfig(StoredRunConfig):
 
 @hydra_command("evaluate_hrl_mg")
 def main(composed: DictConfig) -> None:
-    """Restores a run from its folder and tests it beside simple opponents."""
+    """Restores a run from its folder and tests it beside simple baselines."""
     evaluate(read_settings(EvaluateConfig, composed))
 
 

@@ -30,6 +30,7 @@ from hrlmg_jax.problem import Problem, load_data, make_problem, origin_of
 from hrlmg_jax.registry import build_method
 from hrlmg_jax.sessions import describe_log, refuse_old_log, row_labels
 from hrlmg_jax.settings import RunConfig
+from sim.tables.plausibility import log_warnings
 
 _TRUTH_NOTE = "; the generator's own users answer"
 register_run_folder_resolver()  # conf/train_hrl_mg.yaml needs it while Hydra composes
@@ -98,7 +99,7 @@ def _train_in_folders(
         ]
         labels = row_labels(problem.data.log)
         states = run_training(seed_runs, config.train, labels, config.logger, phases, begin)
-    # Test the best networks beside the opponents, draw the curves, warn of a collapse.
+    # Test the best networks beside the baselines, draw the curves, warn of a collapse.
     comparison = Comparison(config, problem)
     for config, folder, state in zip(configs, folders, states, strict=True):
         with phases.phase("final evaluation"):
@@ -133,10 +134,12 @@ def _announce(problem: Problem, description: str, folders: list[RunFolder]) -> N
         f"{description}; device: {describe_devices()}; {name_folders(folders)}",
         file=sys.stderr,
     )
+    for warning in log_warnings(problem.data.log):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _plot(
-    config: RunConfig, problem: Problem, folder: RunFolder, rows: list[dict[str, Any]], opponents: dict[str, float]
+    config: RunConfig, problem: Problem, folder: RunFolder, rows: list[dict[str, Any]], baselines: dict[str, float]
 ) -> None:
     data = describe_log(problem.data)
     title = f"{config.agent.name} on {data['name']}{kind_of(data)}, seed {config.seed}"
@@ -146,7 +149,7 @@ def _plot(
     ]
     # References are played on test sessions of `evaluation.long` steps; training sessions may be of another length.
     same_length = config.env.episode_length == config.evaluation.long
-    panels = [Panel("reward per session", rewards, opponents if same_length else {}, 2.0)]
+    panels = [Panel("reward per session", rewards, baselines if same_length else {}, 2.0)]
     for level in ("high", "low"):
         if any(f"{level}_q" in row for row in rows):
             values = [Curve(f"{level}_q", "Q of what was done"), Curve(f"{level}_q_of_actor", "Q of the actor")]

@@ -11,6 +11,8 @@ from harness.command import hydra_command, run_command
 from harness.settings import read_settings
 from sim.datasets.events import LogConfig, load_log, log_statistics
 from sim.datasets.ratings import AnyDataConfig, load_dataset, statistics
+from sim.files.cache import notice
+from sim.tables.plausibility import log_warnings, rating_warnings
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,16 @@ class StatisticsConfig:
 def main(config: Any) -> None:
     """Loads the configured data set and prints its statistics as text or (json=true) as JSON."""
     if config.data.get("kind") == LogConfig.kind:
-        result = log_statistics(load_log(read_settings(LogConfig, config.data, "data")))
-        text = describe_log(result)
+        log = load_log(read_settings(LogConfig, config.data, "data"))
+        result = log_statistics(log)
+        text, warnings = describe_log(result), log_warnings(log)
     else:
-        result = statistics(load_dataset(read_settings(StatisticsConfig, config).data))
-        text = describe_ratings(result)
+        settings = read_settings(StatisticsConfig, config).data
+        data = load_dataset(settings)
+        result = statistics(data)
+        text, warnings = describe_ratings(result), rating_warnings(data, settings.relevant_above)
+    for warning in warnings:
+        notice(f"warning: {warning}")
     print(json.dumps(result, indent=2) if config.json else text)
 
 

@@ -1,28 +1,110 @@
-"""What tests of real command lines share: reading a run folder without the project's code."""
+"""What tests of real command lines share: starting commands, reading a run folder without the project's code."""
 
 import json
+import os
+import select
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+SERVER = Path(__file__).parent / "command_server.py"
+TIMEOUT = 600  # seconds that a command may take
+
+
+class CommandServer:
+    """A process that has imported the project and starts commands by forking (see `tests/command_server.py`).
+
+    Args:
+        environment: Its own, hence that of the imports; `run` may be given another one.
+    """
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._environment = environment
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(
+        self, folder: Path, environment: dict[str, str], module: str, *arguments: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Does what `run_module` does."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, SERVER],
+                env=self._environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as errors:
+            request = {"folder": str(folder), "environment": environment, "module": module, "arguments": arguments}
+            files = {"stdout": out.name, "stderr": errors.name}
+            print(json.dumps(request | files), file=self._process.stdin, flush=True)
+            answered, _, _ = select.select([self._process.stdout], [], [], TIMEOUT)
+            written = [Path(file.name).read_text() for file in (out, errors)]
+            if not answered:
+                self.close()
+                raise subprocess.TimeoutExpired([module, *arguments], TIMEOUT, *written)
+            return subprocess.CompletedProcess([module, *arguments], int(self._process.stdout.readline()), *written)
+
+    def close(self) -> None:
+        """Ends the process, if there is one, and a command that is still running in it."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.communicate()
+            self._process = None
+
+
+_servers: list[CommandServer] = []
+
+
+@contextmanager
+def commands_forked(environment: dict[str, str]) -> Iterator[None]:
+    """Lets `run_module` start commands quickly, where they are started without `fresh`."""
+    if sys.platform == "linux":
+        _servers.append(CommandServer(environment))
+    yield
+    while _servers:
+        _servers.pop().close()
+
 
 def run_module(
-    folder: Path, environment: dict[str, str], module: str, *arguments: str, prepare: Callable[[], None] | None = None
-) -> subprocess.CompletedProcess:
-    """Runs `python -m MODULE ARGUMENTS` in a folder, after `prepare()` in it; returns the finished process."""
+    folder: Path,
+    environment: dict[str, str],
+    module: str,
+    *arguments: str,
+    prepare: Callable[[], None] | None = None,
+    fresh: bool = False,
+) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m MODULE ARGUMENTS` in a folder, after `prepare()` in it; returns the finished process.
+
+    Args:
+        folder: To start in.
+        environment: Of the process. Without `fresh`, what Python and JAX read while they are imported may be older.
+        module: Whose command it is.
+        arguments: Of the command.
+        prepare: Called in the process before the command starts.
+        fresh: Whether a new interpreter has to import everything.
+    """
+    if _servers and prepare is None and not fresh:
+        return _servers[-1].run(folder, environment, module, *arguments)
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=TIMEOUT,
         stdin=subprocess.DEVNULL,
         preexec_fn=prepare,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from command_lines import run_module
+from command_lines import commands_forked, run_module
 from long_tests import Part, part
 from quick_compilation import UNFUSED, UNOPTIMISED, with_flag
 
@@ -66,18 +66,27 @@ def _quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def command_environment(tmp_path_factory) -> dict[str, str]:
+def tables(tmp_path_factory) -> Path:
+    """The cache of generated tables, which takes most of a session's start: one for all tests and their commands."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "tables"
+
+
+@pytest.fixture(scope="session")
+def command_environment(tmp_path_factory, tables) -> Iterator[dict[str, str]]:
     """Environment of the commands under test: own caches (compiled programs are shared among them), no real data."""
     folder = tmp_path_factory.mktemp("commands")
     hidden = {"TPGR_JAX_DATA"}
-    return {name: value for name, value in os.environ.items() if name not in hidden} | {
-        "TPGR_JAX_CACHE": str(folder / "tables"),
+    environment = {name: value for name, value in os.environ.items() if name not in hidden} | {
+        "TPGR_JAX_CACHE": str(tables),
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "XLA_FLAGS": with_flag(os.environ["XLA_FLAGS"], UNOPTIMISED),
         "XDG_CACHE_HOME": str(folder / "cache"),
         "PYTHONWARNINGS": "default",
     }
+    with commands_forked(environment):
+        yield environment
 
 
 @pytest.fixture

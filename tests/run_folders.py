@@ -101,7 +101,7 @@ def make_session_run(
     rewards: list[float] | None = None,
     settings: dict[str, Any] | None = None,
     rows: list[dict[str, Any]] | None = None,
-    opponents: dict[str, list[float]] | None = None,
+    baselines: dict[str, list[float]] | None = None,
     truth: list[float] | None = None,
     offline: bool = True,
     name: str = "synthetic_funnel",
@@ -121,7 +121,7 @@ def make_session_run(
             from them: `SESSION_SCALES`, `OFFLINE_SCALES`.
         settings: Changes of the default configuration, keys in dots.
         rows: Of metrics.jsonl.
-        opponents: Rewards of long sessions by policy; 2 for popularity if None.
+        baselines: Rewards of long sessions by policy; 2 for popularity if None.
         truth: Rewards with the generator's own users; None leaves that test out.
         offline: Whether the run's method ranks logged sessions.
         name: Of the data set.
@@ -138,7 +138,7 @@ def make_session_run(
     _begin(folder, _default_values("train_hrl_mg"), settings, data, rows, checkpoint)
     for file, own in (("online", rewards), ("online_truth", truth)):
         if own is not None:
-            others = {"popularity": [2.0] * len(own)} if opponents is None else opponents
+            others = {"popularity": [2.0] * len(own)} if baselines is None else baselines
             arrays = {"row": np.arange(len(own)) * 10, "items": np.zeros((len(own), 3), int)}
             for prefix, values in (("", own), *((f"{policy}_", values) for policy, values in others.items())):
                 for metric, scale in SESSION_SCALES.items():
@@ -148,7 +148,7 @@ def make_session_run(
             policies = {"own": {"long_reward": float(np.mean(own))}}
             write_json(folder / f"{file}.json", {"data": data, "step": step, "policies": policies})
     if rewards is not None:
-        others = {"popularity": [2.0] * len(rewards)} if opponents is None else opponents
+        others = {"popularity": [2.0] * len(rewards)} if baselines is None else baselines
         ranking = [
             *([("", rewards)] if offline else []),
             *((f"{policy}_", values) for policy, values in others.items()),

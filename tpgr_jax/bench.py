@@ -54,6 +54,7 @@ from tpgr_jax.tree.item_vectors import build_item_tree
 
 MODULE = "tpgr_jax.bench"
 EPISODES, EPISODE_LENGTH = 1000, 32
+_SMOKE_EPISODES = 8
 PAPER_STEP_SECONDS = 3.0  # Table 3, MovieLens: a training step of 1,000 episodes on a 4-core i7-4790K
 PAPER_DECISION_SECONDS = 3.4  # Table 3, MovieLens: 10^6 decisions
 TABLE_3_CATALOGUES = (("MovieLens", 10_677), ("Netflix", 17_770))
@@ -178,10 +179,11 @@ def bench_step(smoke: bool) -> list[Line]:
     """A training step against the machine's own rate (MovieLens-1M sizes) and against Table 3 (MovieLens-10M sizes)."""
     rate = matrix_product_rate(256 if smoke else 2048)
     lines = [Line("matrix product, float32", rate / 1e9, "GFLOP/s")]
+    episodes = _SMOKE_EPISODES if smoke else EPISODES
     for size in ("tiny",) if smoke else ("movielens_1m", "movielens_10m"):
         config = tree_settings(
             f"data.size={size}",
-            f"train.episodes_per_step={EPISODES}",
+            f"train.episodes_per_step={episodes}",
             "agent.policy.embedding=random",
             f"env.allow_repeats={str(size == 'movielens_10m').lower()}",  # as in Table 3
         )
@@ -191,17 +193,17 @@ def bench_step(smoke: bool) -> list[Line]:
             seconds = time_parts(learner, world, 1 if smoke else 7)
         played, updated = operations(learner)
         ideal = (played + updated) / rate
-        decisions = EPISODES * problem.env.episode_length
+        decisions = episodes * problem.env.episode_length
         name = f"{size}, {problem.data.num_items:,} items"
         counted = f"{(played + updated) / 1e9:.2f} GFLOP"
         lines += [
-            Line(f"{name}: training step", seconds["step"], "s", note=f"{EPISODES:,} episodes x 32 steps; {counted}"),
+            Line(f"{name}: training step", seconds["step"], "s", note=f"{episodes:,} episodes x 32 steps; {counted}"),
             *(
                 Line(f"{name}: its {part}", seconds[part], "s", note=f"{seconds[part] * rate / counts:.1f} x ideal")
                 for part, counts in (("rollout", played), ("update", updated))
             ),
             Line(f"{name}: step / its operations", seconds["step"] / ideal, "x", 4 if size == "movielens_1m" else None),
-            Line(f"{name}: episodes trained", EPISODES / seconds["step"], "1/s"),
+            Line(f"{name}: episodes trained", episodes / seconds["step"], "1/s"),
         ]
         if size == "movielens_10m":
             million = seconds["rollout"] * 1e6 / decisions
@@ -311,7 +313,8 @@ def bench_catalogue(smoke: bool) -> list[Line]:
     for depth, kind in enumerate(("DQN-R",) if smoke else ("DQN-R", "flat", "depth 2", "depth 3", "depth 4")):
         measured = {}
         for items in sizes:
-            episodes = 256 if depth > 1 else min(256, _FLAT_LIMIT // (32 * items) // 8 * 8)
+            most = _SMOKE_EPISODES if smoke else 256
+            episodes = most if depth > 1 else min(most, _FLAT_LIMIT // (32 * items) // 8 * 8)
             name = f"{kind}, {items:,} items"
             if not episodes:
                 lines.append(Line(name, math.nan, "", note="too slow and too large with an output per item"))
@@ -354,7 +357,7 @@ def bench_value_tree(smoke: bool) -> list[Line]:
     for depth in (2,) if smoke else (2, 3):
         measured = {}
         for items in sizes:
-            episodes = 64 if smoke else 1_024
+            episodes = _SMOKE_EPISODES if smoke else 1_024
             point_sizes = {"items": items, "depth": depth, "episodes": episodes, "repeats": 1 if smoke else 7}
             name = f"depth {depth}, {items:,} items"
             point = _point_or_reason(lines, name, value_tree_point, smoke, point_sizes)
@@ -394,10 +397,11 @@ def bench_tree(smoke: bool) -> list[Line]:
     return lines
 
 
-def netflix_point(size: str) -> dict[str, float]:
+def netflix_point(size: str, episodes: int) -> dict[str, float]:
     """Loads, builds the tree and trains ten steps; each stage's seconds, and memory."""
     marks, started = {}, time.perf_counter()
-    config = tree_settings(f"data.size={size}", "agent.policy.embedding=random")
+    batch = f"train.episodes_per_step={episodes}"
+    config = tree_settings(f"data.size={size}", batch, "agent.policy.embedding=random")
     problem = make_problem(config.data, config.env)
     marks["load"] = time.perf_counter() - started
     started = time.perf_counter()
@@ -420,9 +424,9 @@ def _train_ten_steps(train_step: Callable[[Any, Any], tuple[Any, Any]], state: A
     jax.block_until_ready(metrics)
 
 
-def netflix_value_tree_point(size: str) -> dict[str, float]:
+def netflix_value_tree_point(size: str, episodes: int) -> dict[str, float]:
     """Fits TPGR+ to the ratings and trains ten steps, over a random tree; each stage's seconds, and memory."""
-    config = settings("agent=tpgr_plus", f"data.size={size}")
+    config = settings("agent=tpgr_plus", f"data.size={size}", f"train.episodes_per_step={episodes}")
     problem = make_problem(config.data, config.env)
     agent = _method_on_a_random_tree(config, problem).agent
     assert agent is not None
@@ -439,21 +443,22 @@ def netflix_value_tree_point(size: str) -> dict[str, float]:
 
 def bench_netflix(smoke: bool) -> list[Line]:
     """The Netflix shape, generated: 480,189 users, 17,770 items, 100 million ratings."""
-    size = "tiny" if smoke else "netflix"
+    sizes = {"size": "tiny", "episodes": _SMOKE_EPISODES} if smoke else {"size": "netflix", "episodes": 1024}
     settings_of_cache = "generated, or from the cache of an earlier run"
-    point = measure_point(MODULE, netflix_point, smoke, size=size)
+    steps, note = f"ten training steps of {sizes['episodes']:,} episodes", "compilation included"
+    point = measure_point(MODULE, netflix_point, smoke, **sizes)
     lines = [
         Line("load the ratings", point["load"], "s", note=f"{point['ratings']:,} ratings, {settings_of_cache}"),
         Line("build the PCA tree, depth 2", point["tree"], "s"),
-        Line("ten training steps of 1,024 episodes", point["train"], "s", note="compilation included"),
+        Line(steps, point["train"], "s", note=note),
         Line("peak host memory", point["memory"], "GiB", 12.0),
         Line("data on the device", point["device"], "GiB", 1.0),
     ]
-    plus = _point_or_reason(lines, "TPGR+", netflix_value_tree_point, smoke, {"size": size})
+    plus = _point_or_reason(lines, "TPGR+", netflix_value_tree_point, smoke, sizes)
     if plus is not None:
         lines += [
             Line("TPGR+: fit the model", plus["fit"], "s"),
-            Line("TPGR+: ten training steps of 1,024 episodes", plus["train"], "s", note="compilation included"),
+            Line(f"TPGR+: {steps}", plus["train"], "s", note=note),
             Line("TPGR+: peak host memory", plus["memory"], "GiB", 12.0),
         ]
     return lines
@@ -488,7 +493,7 @@ def _table3_runs(agent: str, items: int, smoke: bool) -> tuple[dict[str, Callabl
     """Returns what `method_runs` does for a method in Table 3, and with how many episodes."""
     slow = agent in ("ddpg_knn_tenth", "ddpg_knn_all")
     # A step of fewer episodes for those that would take minutes; their time grows with the episodes.
-    episodes = 8 if smoke else 64 if slow else EPISODES
+    episodes = _SMOKE_EPISODES if smoke else 64 if slow else EPISODES
     learning = () if agent == "tpgr" else _learning_from_as_many(episodes)
     compose = tree_settings if agent == "tpgr" else settings
     config = compose(
@@ -587,7 +592,7 @@ def bench_decisions(smoke: bool) -> list[Line]:
     on_gpu = jax.devices()[0].platform == "gpu"
     lines = []
     # The policy, and a random one, whose time is the simulator's own.
-    for episodes in (64,) if smoke else (1_024, 8_192, *((65_536, 262_144, 1_048_576) if on_gpu else ())):
+    for episodes in (_SMOKE_EPISODES,) if smoke else (1_024, 8_192, *((65_536, 262_144, 1_048_576) if on_gpu else ())):
         users = jnp.resize(world.env.users, (episodes,))
 
         def play(policy: Any, params: Any, users: jax.Array = users) -> Any:

@@ -30,7 +30,7 @@ class EvaluateConfig(StoredRunConfig):
 
 @hydra_command("evaluate")
 def main(composed: DictConfig) -> None:
-    """Restores a run from its folder and prints the paper's four metrics beside those of simple opponents."""
+    """Restores a run from its folder and prints the paper's four metrics beside those of simple baselines."""
     evaluate(read_settings(EvaluateConfig, composed))
 
 

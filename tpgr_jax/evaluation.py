@@ -40,14 +40,14 @@ def make_evaluate(
 def evaluate_method(
     problem: Problem, method: Method, state: Any, seed: int, users_per_batch: int = USERS_PER_BATCH
 ) -> dict[str, Evaluation]:
-    """Evaluates a method (by sampling too, if it can) and its opponents on the same test users; its own name first."""
+    """Evaluates a method (by sampling too, if it can) and its baselines on the same test users; its own name first."""
     results = {method.name: make_evaluate(problem, method, seed, False, users_per_batch)(state)}
     if method.samples:
         results[f"{method.name}_sampled"] = make_evaluate(problem, method, seed, True, users_per_batch)(state)
-    return {**results, **_evaluate_opponents(problem, seed, users_per_batch, leave_out=method.name)}
+    return {**results, **_evaluate_baselines(problem, seed, users_per_batch, leave_out=method.name)}
 
 
-def _evaluate_opponents(problem: Problem, seed: int, users_per_batch: int, leave_out: str) -> dict[str, Evaluation]:
+def _evaluate_baselines(problem: Problem, seed: int, users_per_batch: int, leave_out: str) -> dict[str, Evaluation]:
     """Evaluates the policies that every result is compared with, on the same test users."""
     data, users, rewards = problem.training_ratings
     longest = problem.env.episode_length + 1  # one spare: a random first item may be on the list

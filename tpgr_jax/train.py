@@ -24,6 +24,7 @@ from harness.training.command import opened_runs, start_or_resume, with_absolute
 from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from sim.evaluation.protocol import Evaluation
+from sim.tables.plausibility import rating_warnings
 from tpgr_jax.evaluation import by_name, evaluate_method, format_table, make_evaluate, write_evaluation
 from tpgr_jax.methods import Method
 from tpgr_jax.problem import Problem, make_problem, origin_of
@@ -135,6 +136,8 @@ def _announce(problem: Problem, method: Method, folders: list[RunFolder]) -> Non
         f"{method.description}; device: {describe_devices()}; {name_folders(folders)}",
         file=sys.stderr,
     )
+    for warning in rating_warnings(data, problem.data_settings.relevant_above):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _plot(problem: Problem, seed: int, folder: RunFolder, policies: dict[str, Evaluation]) -> None:

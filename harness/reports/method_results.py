@@ -39,16 +39,16 @@ class MethodRuns(NamedTuple):
 
 @dataclass(frozen=True)
 class MethodResult:
-    """What a method, or an opponent that runs were tested beside, reached in one test.
+    """What a method, or a baseline that runs were tested beside, reached in one test.
 
     Attributes:
         label: See `MethodRuns`, as for `name` and `distinction`.
-        runs: One per seed; none for an opponent, which is no run of its own.
+        runs: One per seed; none for a baseline, which is no run of its own.
         values: [S, n] per metric, one value per episode: a row per seed, NaN where a seed was not tested; or a single
             row where all seeds have the same result.
         seed_has_effect: Whether another seed could have led to another result, as far as is known of the method.
         beside: The rows of the long table (`System.read`) that come from its runs, or, for an
-            opponent, from the runs that it was read from.
+            baseline, from the runs that it was read from.
         splits: [n] the split of each episode, such as a fold (its place among those of the report); None: of one.
     """
 
@@ -83,7 +83,7 @@ class MethodResult:
 
     @property
     def seeds_text(self) -> str:
-        """How many seeds there are (per split), and whether they are all equal; nothing for an opponent."""
+        """How many seeds there are (per split), and whether they are all equal; nothing for a baseline."""
         number = self.runs_per_split
         return f"{number:.3g}{' (equal)' if number > 1 and not self.seeds_differ else ''}" if number else ""
 
@@ -138,7 +138,7 @@ class MethodResult:
             ratios.append(means[run] / reference if reference > 0 else float("nan"))
         return ratios
 
-    def opponent(self, policy: str, label: str, metrics: Sequence[str]) -> MethodResult:
+    def baseline(self, policy: str, label: str, metrics: Sequence[str]) -> MethodResult:
         """Returns a policy that the runs were tested beside: its result beside the first run of each split."""
         rows = first_of_each_split(pl.DataFrame() if self.beside is None else self.beside, policy)
         return MethodResult(label, policy, {}, [], stacked(rows, metrics), False, rows, splits_of(rows))

@@ -93,9 +93,9 @@ def p_text(p_value: float) -> str:
     return f"p = {p_value:.2g}" if p_value > SMALLEST_P else f"p < {SMALLEST_P:g}"
 
 
-def format_ratio(policies: Mapping[str, Metrics], metric: str, policy: str, opponent: str) -> str:
+def format_ratio(policies: Mapping[str, Metrics], metric: str, policy: str, baseline: str) -> str:
     """Returns one line with the ratio of two policies' means on the same episodes, and how sure their difference is."""
-    first, second = policies[policy][metric], policies[opponent][metric]
+    first, second = policies[policy][metric], policies[baseline][metric]
     ratio = float(np.mean(first) / np.mean(second)) if np.mean(second) > 0 else float("nan")
     tested = f", paired t-test: {p_text(paired_p_value(first, second))}" if len(first) > 1 else ""
-    return f"{metric} of {policy} / {opponent}: {ratio:.3f}{tested}"
+    return f"{metric} of {policy} / {baseline}: {ratio:.3f}{tested}"

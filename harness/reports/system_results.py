@@ -56,7 +56,7 @@ class ComparedTest(NamedTuple):
         episode: Name of the array that says which episodes they are.
         episodes: What these are called.
         same: Settings, in dots, that must agree for results to be comparable.
-        of_opponents: Settings, in dots, that the results of opponents depend on.
+        of_baselines: Settings, in dots, that the results of baselines depend on.
         digits: After the decimal point, in tables.
         disjoint: Whether no episode may be in two splits, as test users must not who are pooled.
     """
@@ -66,7 +66,7 @@ class ComparedTest(NamedTuple):
     episode: str
     episodes: str
     same: Sequence[str] = ()
-    of_opponents: Sequence[str] = ()
+    of_baselines: Sequence[str] = ()
     digits: int = 4
     disjoint: bool = False
 
@@ -76,13 +76,13 @@ class Collected(NamedTuple):
 
     Attributes:
         results: Of the methods, in their order.
-        opponents: Of the policies that runs were tested beside and that are no method's own result, each once.
+        baselines: Of the policies that runs were tested beside and that are no method's own result, each once.
         left_out: Why runs do not count.
         warnings: What casts doubt on the comparison.
     """
 
     results: list[MethodResult]
-    opponents: list[MethodResult]
+    baselines: list[MethodResult]
     left_out: list[str]
     warnings: list[str]
 
@@ -118,7 +118,7 @@ class System:
         belongs: Whether a run is the system's.
         types: Types that settings, in dots, must have; a run where one has not is unreadable.
         data_facts: What a CSV says about the data: its head by key of the run's description.
-        labels: Methods and opponents by name, as tables write them and in their order; other names stay as they are.
+        labels: Methods and baselines by name, as tables write them and in their order; other names stay as they are.
         name_of: The name of a run's method.
         columns: What else tells a run from others, by head, for people.
         metric: In metrics.jsonl, what a list of runs shows of training.
@@ -266,18 +266,18 @@ class System:
             part = table.filter(pl.col("method") == number)
             if runs:
                 results.append(result(method._replace(runs=[run for run, _ in runs]), part.filter("is_method"), part))
-        # Opponents: each once, from the first run of each split that was tested beside it.
-        opponents, warnings = [], []
+        # Baselines: each once, from the first run of each split that was tested beside it.
+        baselines, warnings = [], []
         others = table.filter(~pl.col("is_method"))
         for name in sorted(others["policy"].unique(), key=self.order):
             warnings += self._unequal(name, others.filter(pl.col("policy") == name), test)
             if name not in {one.name for one in results}:
                 rows = first_of_each_split(others, name)
                 method = MethodRuns(self.labels.get(name, name), name, {}, [])
-                opponents.append(
+                baselines.append(
                     result(method, rows, table.filter(pl.col("run").is_in(rows["run"].unique().to_list())))
                 )
-        return Collected(results, opponents, left_out, warnings)
+        return Collected(results, baselines, left_out, warnings)
 
     def _tested(self, runs: Sequence[RunRecord], test: ComparedTest, left_out: list[str]) -> list[Tested]:
         """Returns the newest finished run of each seed with its arrays; adds to `left_out` why others do not count."""
@@ -329,7 +329,7 @@ class System:
         for run, arrays in tested:
             prefixes = {"": self.name_of(run)}
             prefixes |= {f"{name.removesuffix(f'_{first}')}_": "" for name in arrays if name.endswith(f"_{first}")}
-            condition = str([run.settings.get(key) for key in (*self.splits, *test.of_opponents)])
+            condition = str([run.settings.get(key) for key in (*self.splits, *test.of_baselines)])
             split, seed = splits.index(numbers_of(run, self.splits)), run.settings["seed"]
             for prefix, name in prefixes.items():
                 if arrays.keys() >= {f"{prefix}{metric}" for metric in test.metrics}:
@@ -338,7 +338,7 @@ class System:
         return pl.DataFrame(rows, _LONG_TABLE, orient="row")
 
     def _unequal(self, name: str, beside: pl.DataFrame, test: ComparedTest) -> list[str]:
-        """Says so where an opponent, which is the same for all runs, has different results beside them."""
+        """Says so where a baseline, which is the same for all runs, has different results beside them."""
         metric, head = next(iter(test.metrics.items()))
         means = beside.filter(pl.col("metric") == metric).with_columns(mean=pl.col("values").list.mean()).sort("mean")
         warnings = []
@@ -457,7 +457,7 @@ _LONG_TABLE: dict[str, Any] = {
     "run": pl.String,  # folder
     "seed": pl.Int64,
     "split": pl.Int64,  # index in the sorted list of splits
-    "condition": pl.String,  # what results of opponents depend on
+    "condition": pl.String,  # what results of baselines depend on
     "is_method": pl.Boolean,  # whether the policy is the run's method, or one that it was tested beside
     "policy": pl.String,
     "metric": pl.String,

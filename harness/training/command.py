@@ -12,17 +12,18 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from harness.compilation_cache import keep_compiled_programs
-from harness.devices import (
-    DevicesConfig,
+from harness.devices import DevicesConfig, cores_as_devices
+from harness.errors import UserError
+from harness.phases import Phases
+from harness.processes import (
     agreed_path,
-    cores_as_devices,
+    check_same_settings,
     is_first_process,
     join_processes,
     meet,
-    quiet_but_for_the_first,
+    silent_unless_first,
 )
-from harness.errors import UserError
-from harness.phases import Phases
+from harness.runs.index import flattened
 from harness.runs.provenance import Origin, record_resumption, record_seconds
 from harness.runs.run_folder import RunFolder, discard_if_empty, make_folder, plain_config, remove_if_empty
 from harness.runs.seeds import Run, check_alike, group_of, new_runs, runs_in
@@ -52,36 +53,43 @@ def start_or_resume(
         SystemExit: Training was interrupted and its state saved (exit code 128 + signal).
         UserError: Raised by `train`, or for a setting that a resumed run cannot change.
     """
-    keep_compiled_programs()
-    devices = read_settings(DevicesConfig, composed.devices, "devices")
-    cores_as_devices(devices)
-    join_processes(devices)
-    with quiet_but_for_the_first():
-        _start_or_resume(composed, command, train, per_seed)
+    resume = composed.resume is not None
+    own = Path(str(composed.resume) if resume else HydraConfig.get().runtime.output_dir)
+    with discard_if_empty(own):
+        keep_compiled_programs()
+        devices = read_settings(DevicesConfig, composed.devices, "devices")
+        cores_as_devices(devices)
+        join_processes(devices)
+        with silent_unless_first():
+            _start_or_resume(composed, command, train, per_seed, own, resume)
 
 
 def _start_or_resume(
-    composed: DictConfig, command: str, train: Callable[[list[Run], bool, Phases], None], per_seed: Sequence[str]
+    composed: DictConfig,
+    command: str,
+    train: Callable[[list[Run], bool, Phases], None],
+    per_seed: Sequence[str],
+    own: Path,
+    resume: bool,
 ) -> None:
     phases = Phases()
-    resume = composed.resume is not None
-    own = Path(str(composed.resume) if resume else HydraConfig.get().runtime.output_dir)
     folder = RunFolder(agreed_path(own))
     if own.absolute() != folder.path.absolute():
         remove_if_empty(own)  # Hydra has made one for each process
     try:
-        with discard_if_empty(own):
-            if resume:
-                overrides = HydraConfig.get().overrides.task
-                devices = OmegaConf.to_container(composed.devices)
-                runs = [
-                    Run({**_with_overrides(run.values, composed, overrides), "devices": devices}, run.folder)
-                    for run in runs_in(folder)
-                ]
-            else:
-                runs = new_runs(composed, folder)
-            check_alike(runs, per_seed)
-            train(runs, resume, phases)
+        if resume:
+            overrides = HydraConfig.get().overrides.task
+            devices = OmegaConf.to_container(composed.devices)
+            runs = [
+                Run({**_with_overrides(run.values, composed, overrides), "devices": devices}, run.folder)
+                for run in runs_in(folder)
+            ]
+        else:
+            runs = new_runs(composed, folder)
+        check_alike(runs, per_seed)
+        check_same_settings(_of_all_processes(runs))
+        train(runs, resume, phases)
+        meet()  # else the others would leave while the first one may still fail to write
     except Interruption as stopped:
         print(f"{stopped}; continue with: python -m {command} resume={folder.path}", file=sys.stderr)
         raise SystemExit(128 + stopped.signal_number) from None
@@ -126,7 +134,7 @@ def opened_runs(
             for run in runs:
                 if not run.folder.provenance.exists():
                     origin.record(run.folder)
-        meet("run folders are there")
+        meet()  # the run folders are there
         records = [origin.check(run.folder) for run in runs]
         for run in runs if resume else []:
             check_steps(schedule, run.folder)
@@ -147,6 +155,13 @@ def opened_runs(
             for run in runs if began and is_first_process() else []:
                 with suppress(UserError):  # report what ended the run, not this
                     record_seconds(run.folder, phases.seconds())
+
+
+def _of_all_processes(runs: Sequence[Run]) -> dict[str, Any]:
+    """Returns the settings that processes of a run share, by dotted key: not which one each is or has its files."""
+    own = ("devices.process", *(f"data.{place}" for place in _PLACES), "simulator.root")
+    settings = dict(flattened(runs[0].values)) | {"num_seeds": len(runs)}
+    return {key: value for key, value in settings.items() if key not in own}
 
 
 def with_absolute_places(data: dict[str, Any]) -> dict[str, Any]:

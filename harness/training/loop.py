@@ -16,10 +16,11 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from harness.devices import agreed, is_first_process, meet, place
+from harness.devices import place
 from harness.errors import UserError
 from harness.interruption import StopRequest
 from harness.phases import Phases
+from harness.processes import agreed, is_first_process, meet
 from harness.reports.results import means
 from harness.runs.checkpoint import Checkpoints, JointCheckpoints
 from harness.runs.metric_writer import MetricWriter
@@ -114,7 +115,7 @@ def run_training(
     # Check the folders, and place the tables on the devices.
     for run in seed_runs:
         check_steps(schedule, run.folder)
-    meet("the folders are still as they were")  # no process may write before all have looked
+    meet()  # no process may write before all have looked
     phases = phases or Phases()
     agent = seed_runs[0].agent
     shared, per_seed = split_worlds([run.agent.world for run in seed_runs])

@@ -160,14 +160,14 @@ def _recommend(
     low_key, warm_key, epsilon_key = (jax.random.fold_in(key, number) for number in (0, 2, 3))
     item = low.act(params.low, situation, low_key if explore else None)
     if explore and epsilon:
-        item = _sometimes_drawn(item, epsilon, params.index.num_items, situation.observation, epsilon_key)
+        item = _epsilon_greedy(item, epsilon, params.index.num_items, situation.observation, epsilon_key)
     if explore:
         drawn, fresh = _drawn_by_frequency(params.cumulative, situation.observation, warm_key)
         item = jnp.where(params.warming_up & fresh, drawn, item)
     return Decision(item, jnp.zeros(item.shape))
 
 
-def _sometimes_drawn(
+def _epsilon_greedy(
     item: jax.Array, epsilon: float, num_items: int, observation: SessionObservation, key: jax.Array
 ) -> jax.Array:
     """Returns [B] int32 items, a share of them replaced by others drawn uniformly from those not recommended yet."""

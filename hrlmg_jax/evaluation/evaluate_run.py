@@ -1,4 +1,4 @@
-"""Both tests of a run beside its opponents: files, tables, ratios."""
+"""Both tests of a run beside its baselines: files, tables, ratios."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.runs.index import newest_checkpoint
 from harness.runs.run_folder import RunFolder
 from hrlmg_jax.evaluation.offline import CUTOFFS, LoggedSessions, OfflineTest, gains, logged_sessions, original_ids
 from hrlmg_jax.evaluation.online import OnlineTest, play_online, session_rows
-from hrlmg_jax.evaluation.policies import OPPONENTS, RANDOM, EvaluationPolicy, opponents
+from hrlmg_jax.evaluation.policies import BASELINES, RANDOM, EvaluationPolicy, baselines
 from hrlmg_jax.problem import Problem
 from hrlmg_jax.sessions import describe_log
 from hrlmg_jax.settings import RunConfig
@@ -25,7 +25,7 @@ _NO_FEEDBACK = -1
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both tests of agents beside their opponents, who are tested once for all agents: they depend on no run's seed.
+    """Both tests of agents beside their baselines, who are tested once for all agents: they depend on no run's seed.
 
     On a generated log the online test with learned users is repeated with the generator's own (`online_truth`): a
     policy may have learned what only the learned users like. Oracles take no part in the offline test.
@@ -59,10 +59,10 @@ class Comparison:
         write = partial(_write_played, self.config, folder, header)
         name = self.config.agent.result_name
 
-        def online(problem: Problem, opponents: dict[str, OnlineTest]) -> dict[str, OnlineTest]:
-            # An agent that is itself an opponent was tested already.
-            mine = opponents.get(name) or play_online(self.config, problem, {name: tested})[name]
-            return {name: mine} | opponents
+        def online(problem: Problem, baselines: dict[str, OnlineTest]) -> dict[str, OnlineTest]:
+            # An agent that is itself a baseline was tested already.
+            mine = baselines.get(name) or play_online(self.config, problem, {name: tested})[name]
+            return {name: mine} | baselines
 
         if self._has_truth:  # first, so that what is printed first is what is true
             truth = self.problem.with_truth()
@@ -78,16 +78,16 @@ class Comparison:
         return self.problem.data.log.generator is not None and not self.problem.truth
 
     @cached_property
-    def _opponents(self) -> dict[str, EvaluationPolicy]:
-        return opponents(self.problem)
+    def _baselines(self) -> dict[str, EvaluationPolicy]:
+        return baselines(self.problem)
 
     @cached_property
     def _online(self) -> dict[str, OnlineTest]:
-        return play_online(self.config, self.problem, self._opponents)
+        return play_online(self.config, self.problem, self._baselines)
 
     @cached_property
     def _online_truth(self) -> dict[str, OnlineTest]:
-        return play_online(self.config, self.problem.with_truth(), self._opponents)
+        return play_online(self.config, self.problem.with_truth(), self._baselines)
 
     @cached_property
     def _sessions(self) -> LoggedSessions:
@@ -97,7 +97,7 @@ class Comparison:
     def _offline(self) -> dict[str, OfflineTest]:
         return {
             name: one.rank(self._sessions, self._at_a_time)
-            for name, one in self._opponents.items()
+            for name, one in self._baselines.items()
             if one.rank is not None
         }
 
@@ -178,8 +178,8 @@ def _arrays(
 
 
 def references(played: dict[str, Metrics]) -> dict[str, float]:
-    """Returns the mean reward of the opponents in long sessions."""
-    return {name: float(np.mean(played[name]["long_reward"])) for name in OPPONENTS}
+    """Returns the mean reward of the baselines in long sessions."""
+    return {name: float(np.mean(played[name]["long_reward"])) for name in BASELINES}
 
 
 def _by_length(test: OnlineTest, lengths: dict[str, int]) -> Metrics:
@@ -219,7 +219,7 @@ def _online_table(
             f"online test {where} {description['name']}{kind_of(description)}: {number:,} sessions, "
             "means per session ± 95 % interval over sessions",
             *format_means(played, heads, 2),
-            *(format_ratio(played, "long_reward", name, opponent) for opponent in OPPONENTS[1:] if opponent != name),
+            *(format_ratio(played, "long_reward", name, baseline) for baseline in BASELINES[1:] if baseline != name),
             f"distinct items at the same step across sessions (1: all differ): {shares}",
         ]
     )

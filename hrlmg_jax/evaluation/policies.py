@@ -15,7 +15,7 @@ from sim.envs.policy import Policy
 from sim.envs.session_env import FeedbackModel
 
 RANDOM = "random"
-OPPONENTS = (RANDOM, POPULARITY, BEST_RATE)
+BASELINES = (RANDOM, POPULARITY, BEST_RATE)
 """What is tested beside every agent, by name."""
 
 
@@ -59,6 +59,6 @@ def fixed_list(problem: Problem, name: str) -> EvaluationPolicy:
     )
 
 
-def opponents(problem: Problem) -> dict[str, EvaluationPolicy]:
+def baselines(problem: Problem) -> dict[str, EvaluationPolicy]:
     """Returns what is tested beside every agent, by name."""
     return {RANDOM: random_items(problem), **{name: fixed_list(problem, name) for name in (POPULARITY, BEST_RATE)}}

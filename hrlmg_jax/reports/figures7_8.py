@@ -35,7 +35,7 @@ class Section(NamedTuple):
         users: Who answered.
         metrics: To show, with their names for people; the first one ranks.
         digits: After the decimal point.
-        results: Of methods and opponents.
+        results: Of methods and baselines.
     """
 
     title: str
@@ -97,7 +97,7 @@ def _report(config: WorldsConfig, figure: str, tests: Sequence[ComparedTest]) ->
 
 
 def _sections(test: ComparedTest, collected: Collected) -> list[Section]:
-    results = [*collected.results, *collected.opponents]
+    results = [*collected.results, *collected.baselines]
     if test is hrl_mg.OFFLINE:
         number = "" if several_worlds(results) else f"{results[0].values['map'].shape[1]:,} "
         title = f"{number}logged test sessions, ranked again"

@@ -101,8 +101,8 @@ def ranked(results: Sequence[MethodResult], metric: str) -> list[Ranked]:
 
 
 def baselines(collected: Collected, metric: str) -> dict[str, float]:
-    """Returns the means of the opponents that know no user, by label."""
-    results = [*collected.opponents, *collected.results]
+    """Returns the means of the baselines that know no user, by label."""
+    results = [*collected.baselines, *collected.results]
     return {result.label: result.mean(metric) for result in results if result.name in hrl_mg.BASELINES}
 
 

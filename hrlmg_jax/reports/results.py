@@ -39,11 +39,11 @@ LABELS = {
     "greedy_oracle": "Greedy oracle",
     "planner": "Planner",
 }
-"""Names of methods and opponents as tables write them; other names stay as they are."""
+"""Names of methods and baselines as tables write them; other names stay as they are."""
 WITHOUT_SEED = ("random", "popularity", "best_rate", "count", "greedy_oracle", "planner")
 """Methods that neither train nor draw from their seed."""
 BASELINES = ("random", "popularity", "best_rate")
-"""Opponents of every run that know no user."""
+"""Baselines of every run that know no user."""
 _POPULARITY_BY = {"average": "best_rate", "count": "count"}
 
 LENGTHS = ("long", "short")

@@ -20,7 +20,7 @@ from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, 
 from sim.files.rating_readers import PARSER_VERSION, READERS, read_ratings
 from sim.files.rows import TableLayout, TimeFormat
 from sim.files.sources import Source, checksum
-from sim.tables.ratings import HASHED, RatingData, build_rating_data
+from sim.tables.ratings import HASHED, Duplicates, RatingData, build_rating_data
 from sim.tables.split import fold_users, split_users
 from sim.tables.table_hash import hashed
 
@@ -72,6 +72,11 @@ class DataConfig(FilesConfig):
     folds: Count = 5
     module: str | None = None
     time_format: TimeFormat = "auto"
+    implicit_rating: Finite = 1.0
+    rating_of_event: dict[str, Finite] = dataclasses.field(default_factory=dict)
+    missing_ratings: list[Finite] = dataclasses.field(default_factory=list)
+    missing_values: list[str] = dataclasses.field(default_factory=list)
+    duplicates: Duplicates = "error"
 
     def __post_init__(self) -> None:
         """Checks settings against each other, and the reader's name."""
@@ -126,7 +131,7 @@ class DataConfig(FilesConfig):
         if not self.path:
             do = "Set it to a .csv, .tsv or .parquet file, as in data.path=ratings.csv."
             raise bad_setting("path", "is not set", do)
-        self.check_named_columns("user_column", "item_column", "rating_column")
+        self.check_named_columns("user_column", "item_column")
         names = self.table_layout().names
         if len(set(names)) != len(names):
             raise bad_setting("user_column", f"one column has two roles: {', '.join(names)}", "Name different columns.")
@@ -136,10 +141,14 @@ class DataConfig(FilesConfig):
         return TableLayout(
             user_column=self.user_column or "",
             item_column=self.item_column or "",
-            rating_column=self.rating_column or "",
+            rating_column=self.rating_column or None,
             timestamp_column=self.timestamp_column or None,
             text=self.text_format,
             time_format=self.time_format,
+            implicit_rating=self.implicit_rating,
+            rating_of_event=self.rating_of_event,
+            missing_ratings=self.missing_ratings,
+            missing_values=self.missing_values,
         )
 
 
@@ -212,6 +221,7 @@ def _load_sources(config: DataConfig, sources: list[Source], keep_source_rows: b
             source=describe_sources(sources),
             synthetic=False,
             keep_source_rows=keep_source_rows,
+            duplicates=config.duplicates,
         )
         return hashed(data, HASHED)
 
@@ -222,6 +232,7 @@ def _load_sources(config: DataConfig, sources: list[Source], keep_source_rows: b
         "reader": config.reader,
         "layout": None if layout is None else dataclasses.asdict(layout),
         "scale": [config.rating_min, config.rating_max],
+        "duplicates": config.duplicates,
         "parser": PARSER_VERSION,
         **({"source_rows": True} if keep_source_rows else {}),
     }

@@ -23,6 +23,8 @@ def unit(vector: jax.Array) -> jax.Array:
 def similarity(query: jax.Array, vectors: jax.Array, measure: str) -> jax.Array:
     """Returns [..., I] the similarity of each item to each query, highest for the nearest.
 
+    A zero vector stands for an item of which nothing is known, which is near to nothing: it comes last.
+
     Args:
         query: [..., E] queries.
         vectors: [I, E] item vectors.
@@ -30,7 +32,19 @@ def similarity(query: jax.Array, vectors: jax.Array, measure: str) -> jax.Array:
     """
     chex.assert_axis_dimension(vectors, 1, query.shape[-1])
     product = query @ vectors.T
-    return product if measure == "inner" else product - 0.5 * jnp.sum(vectors**2, -1)
+    scores = product if measure == "inner" else product - 0.5 * jnp.sum(vectors**2, -1)
+    return unknown_last(scores, is_known(vectors))
+
+
+def is_known(vectors: jax.Array) -> jax.Array:
+    """Returns [I] bool which item vectors [I, E] are not zero, as those of items without training ratings are."""
+    return jnp.any(vectors != 0, -1)
+
+
+def unknown_last(scores: jax.Array, known: jax.Array) -> jax.Array:
+    """Returns scores [..., n] in which items that are not `known` ([n] bool) are below all others, yet not excluded."""
+    below = jnp.min(scores, -1, keepdims=True, initial=0.0, where=known) - 1
+    return jnp.where(known, scores, below)
 
 
 def best_available(scores: jax.Array, recommended: jax.Array) -> jax.Array:

@@ -35,6 +35,7 @@ class EnvConfig(EnvSettings):
     allow_repeats: bool
     rating_layout: Literal["auto", "dense", "csr"]
     dense_limit_mb: NotNegative
+    counts_by: Literal["sign", "rating"] = "sign"
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the key."""
@@ -46,7 +47,8 @@ class EnvConfig(EnvSettings):
     @property
     def protocol(self) -> dict[str, Any]:
         """The settings that decide results, as `eval.json` keeps them."""
-        return {key: getattr(self, key) for key in ("alpha", "episode_length", "reward_scale", "cold_start")}
+        keys = ("alpha", "counts_by", "episode_length", "reward_scale", "cold_start")
+        return {key: getattr(self, key) for key in keys}
 
     @property
     def description(self) -> str:
@@ -72,10 +74,12 @@ def empirical_rewards(data: RatingData, reward_scale: str) -> np.ndarray:
     values = data.rating_values[1:]
     if reward_scale == "half_open":
         if data.rating_min < 0 or data.rating_max <= 0:
+            looks_symmetric = abs(data.rating_min + data.rating_max) <= 0.2 * (data.rating_max - data.rating_min)
+            do = f"If {data.rating_min:g} means 'not rated', leave it out: data.missing_ratings=[{data.rating_min:g}]."
             raise UserError(
                 f"env.reward_scale=half_open needs ratings >= 0, {data.name} has a scale of {data.rating_min:g} to "
                 f"{data.rating_max:g}",
-                do="Use env.reward_scale=symmetric.",
+                do="Use env.reward_scale=symmetric." if looks_symmetric else do,
             )
         rewards = 2 * values / data.rating_max - 1
     else:
@@ -97,6 +101,8 @@ class EnvParams:
         ratings: Rating codes of all users.
         reward_of_code: [V + 1] float32 empirical reward of each code; entry 0 is 0.
         relevant_code: [V + 1] bool, whether the rating counts as a hit.
+        sign_of_code: [V + 1] int8, whether an answer counts as positive (1), negative (-1) or neither (0) in the user
+            status and in c_p and c_n of Eq. 6.
         users: [n] int32 users that `reset` draws from.
         alpha: float32 weight of the sequential reward (Eq. 6).
     """
@@ -104,6 +110,7 @@ class EnvParams:
     ratings: RatingLookup
     reward_of_code: jax.Array
     relevant_code: jax.Array
+    sign_of_code: jax.Array
     users: jax.Array
     alpha: jax.Array
 
@@ -255,7 +262,7 @@ class RatingEnv:
             user=state.user,
             step=state.step + 1,
             recommended=state.recommended.at[state.step].set(action),
-            counts=_count(state.counts, empirical),
+            counts=_count(state.counts, params.sign_of_code[code]),
             last_reward=reward,
             last_empirical=empirical,
         )
@@ -291,26 +298,23 @@ class RatingEnv:
         )
 
 
-def _count(counts: jax.Array, empirical: jax.Array) -> jax.Array:
-    """Updates the nine counts with one empirical reward; a consecutive count restarts when its run ends."""
-    negative, positive, zero = empirical < 0, empirical > 0, empirical == 0
+def _count(counts: jax.Array, sign: jax.Array) -> jax.Array:
+    """Updates the nine counts with the sign of one answer; a consecutive count restarts when its run ends."""
+    negative, positive, zero = sign < 0, sign > 0, sign == 0
     happened = jnp.stack([negative, positive, zero, jnp.bool_(True)]).astype(jnp.int32)
     continues = jnp.stack([negative, positive, zero, ~negative, ~positive])
     return jnp.concatenate([counts[:4] + happened, jnp.where(continues, counts[4:] + 1, 0)])
 
 
-def statuses(empirical: jax.Array) -> jax.Array:
-    """Returns the user status [T, 9] before each of T steps, from the empirical rewards of the first T - 1.
-
-    Only the signs of the rewards [T - 1] matter.
-    """
+def statuses(sign: jax.Array) -> jax.Array:
+    """Returns the user status [T, 9] before each of T steps, from the signs of the first T - 1 answers."""
     first = jnp.zeros((STATUS_SIZE,), jnp.int32)
 
-    def step(counts: jax.Array, empirical: jax.Array) -> tuple[jax.Array, jax.Array]:
-        counts = _count(counts, empirical)
+    def step(counts: jax.Array, sign: jax.Array) -> tuple[jax.Array, jax.Array]:
+        counts = _count(counts, sign)
         return counts, counts
 
-    counts = jnp.concatenate([first[None], jax.lax.scan(step, first, empirical)[1]])
+    counts = jnp.concatenate([first[None], jax.lax.scan(step, first, sign)[1]])
     return counts.astype(jnp.float32) / counts.shape[0]
 
 
@@ -340,10 +344,15 @@ def make_env_params(config: EnvConfig, data: RatingData, users: np.ndarray, rele
     """
     with np.errstate(invalid="ignore"):
         relevant = data.rating_values > relevant_above  # NaN ("not rated") compares false
+    rewards = empirical_rewards(data, config.reward_scale)
+    sign = np.sign(rewards)
+    if config.counts_by == "rating":
+        sign = np.where(np.isnan(data.rating_values), 0, np.where(relevant, 1, -1))
     return EnvParams(
         ratings=make_rating_lookup(data, config.rating_layout, config.dense_limit_mb),
-        reward_of_code=jnp.asarray(empirical_rewards(data, config.reward_scale), jnp.float32),
+        reward_of_code=jnp.asarray(rewards, jnp.float32),
         relevant_code=jnp.asarray(relevant),
+        sign_of_code=jnp.asarray(sign, jnp.int8),
         users=jnp.asarray(users, jnp.int32),
         alpha=jnp.float32(config.alpha),
     )

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import UserError
+from sim.files.cache import notice
 from sim.files.netflix import read_netflix
-from sim.files.rows import TableLayout, id_array, integers_if_plain, join_ids, read_rows
+from sim.files.rows import Rows, TableLayout, id_array, integers_if_plain, join_ids, read_rows
 from sim.files.sources import SizeLimits, Source
 from sim.files.text_table import (
     BadLineError,
@@ -24,7 +25,7 @@ from sim.files.text_table import (
 )
 
 if TYPE_CHECKING:
-    pass
+    import polars as pl
 
 PARSER_VERSION = 3
 """Increment when the same file would be parsed differently; cached tables then expire."""
@@ -98,26 +99,50 @@ def _read_table(source: Source, layout: TableLayout, limits: SizeLimits) -> Colu
     """Reads a CSV, TSV or Parquet table."""
     import polars as pl
 
-    users, items, ratings, times = [], [], [], []
+    users, items, ratings, times, lines = [], [], [], [], []
     time_format = layout.time_format
-    rows = None
-    for rows in read_rows(source, layout.names, limits, layout.text, _COLUMN_KEYS):
+    unterminated, left_out = False, 0
+    for every in read_rows(source, layout.names, limits, layout.text, _COLUMN_KEYS):
+        named = [layout.user_column, layout.item_column, *([layout.rating_column] if layout.rating_column else [])]
+        rows = every.known(named, layout.missing_values)
+        rating = _ratings(rows, layout)
+        if layout.missing_ratings:
+            rated = ~rating.is_in(list(layout.missing_ratings))
+            rows, rating = rows.kept(rated), rating.filter(rated)
+        left_out += every.frame.height - rows.frame.height
         users.append(integers_if_plain(rows.ids(layout.user_column)))
         items.append(integers_if_plain(rows.ids(layout.item_column)))
-        ratings.append(rows.numbers(layout.rating_column))
+        ratings.append(rating)
+        lines.append(rows.lines())
         if layout.timestamp_column is not None:
             if time_format == "auto":
                 time_format = rows.time_format(layout.timestamp_column)
             times.append(rows.times(layout.timestamp_column, time_format))
+        unterminated = rows.unterminated
+    if left_out:
+        notice(f"{source}: {left_out:,} rows left out by data.missing_values and data.missing_ratings")
     timestamps = compact(pl.concat(times).to_numpy()) if times else None
-    if rows is not None and rows.unterminated and timestamps is not None:
+    if unterminated and timestamps is not None:
         _check_last_timestamp(timestamps, source)
     return Columns(
         users=id_array(join_ids(users, "user", str(source))),
         items=id_array(join_ids(items, "item", str(source))),
         ratings=pl.concat(ratings).to_numpy(),
         timestamps=timestamps,
+        lines=np.concatenate(lines),
     )
+
+
+def _ratings(rows: Rows, layout: TableLayout) -> pl.Series:
+    """Returns the ratings of some rows: as written, of the events that the column names, or the same for all."""
+    import polars as pl
+
+    if layout.rating_column is None:
+        return pl.repeat(layout.implicit_rating, rows.frame.height, dtype=pl.Float64, eager=True)
+    if not layout.rating_of_event:
+        return rows.numbers(layout.rating_column)
+    do = "Set what it counts, as in '+data.rating_of_event={view: 1, buy: 5}'."
+    return rows.codes(layout.rating_column, layout.rating_of_event, do, dtype=pl.Float64)
 
 
 class _Delimited(LineParser[list[np.ndarray]]):

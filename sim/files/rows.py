@@ -6,6 +6,7 @@ the first value that cannot be right is reported with its line. Ratings and even
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,24 +51,32 @@ class TableLayout:
     Attributes:
         user_column: Name of the column of user ids.
         item_column: Name of the column of item ids.
-        rating_column: Name of the column of ratings.
+        rating_column: Name of the column of ratings; None: every row is an interaction that counts `implicit_rating`.
         timestamp_column: Name of the column of times, or None.
         text: How the file is written, if it is text.
         time_format: Unused if a Parquet column holds dates or datetimes.
+        implicit_rating: See `rating_column`.
+        rating_of_event: What each value of the rating column counts, if it holds names of events.
+        missing_ratings: Ratings that mean "not rated"; their rows are left out.
+        missing_values: Texts that mean that a user, item or rating is not known; their rows are left out.
     """
 
     user_column: str = "user"
     item_column: str = "item"
-    rating_column: str = "rating"
+    rating_column: str | None = "rating"
     timestamp_column: str | None = None
     text: TextFormat = field(default_factory=TextFormat)
     time_format: TimeFormat = "auto"
+    implicit_rating: float = 1.0
+    rating_of_event: Mapping[str, float] = field(default_factory=dict)
+    missing_ratings: Sequence[float] = ()
+    missing_values: Sequence[str] = ()
 
     @property
     def names(self) -> list[str]:
-        """The columns to read: user, item, rating and, unless None, timestamp."""
-        names = [self.user_column, self.item_column, self.rating_column]
-        return names if self.timestamp_column is None else [*names, self.timestamp_column]
+        """The columns to read: user, item and, unless None, rating and timestamp."""
+        names = (self.user_column, self.item_column, self.rating_column, self.timestamp_column)
+        return [name for name in names if name is not None]
 
 
 @dataclass(frozen=True)
@@ -86,9 +95,27 @@ class Rows:
     frame: pl.DataFrame
     source: Source
     first: int
-    line_numbers: Sequence[int] | None = None
+    line_numbers: Sequence[int] | np.ndarray | None = None
     unit: str = "line"
     unterminated: bool = False
+
+    def lines(self) -> np.ndarray:
+        """Returns [R] int32 the number of each row in the file."""
+        if self.line_numbers is not None:
+            return np.asarray(self.line_numbers, np.int32)
+        return np.arange(self.first, self.first + self.frame.height, dtype=np.int32)
+
+    def kept(self, kept: pl.Series) -> Rows:
+        """Returns some of the rows (bool), which keep their numbers."""
+        if kept.all():
+            return self
+        return dataclasses.replace(self, frame=self.frame.filter(kept), line_numbers=self.lines()[kept.to_numpy()])
+
+    def known(self, columns: Sequence[str], missing: Sequence[str]) -> Rows:
+        """Returns the rows without a text of `missing` in any of the columns."""
+        for column in columns if missing else ():
+            self = self.kept(~self.texts(column).is_in(list(missing)))
+        return self
 
     def refuse(self, column: str, bad: pl.Series, problem: str, do: str) -> None:
         """Raises a UserError that names the first invalid row, if any.
@@ -257,9 +284,15 @@ class Rows:
         return numbers
 
     def codes(
-        self, column: str, code_of_text: Mapping[str, int], do: str, *, ignore_unknown: bool = False
+        self,
+        column: str,
+        code_of_text: Mapping[str, float],
+        do: str,
+        *,
+        ignore_unknown: bool = False,
+        dtype: type[pl.Int8 | pl.Float64] | None = None,
     ) -> pl.Series:
-        """Returns the code of every value; null for unknown ones if these are ignored."""
+        """Returns the code of every value (int8 unless told otherwise); null for unknown ones if these are ignored."""
         import polars as pl
 
         texts = self.texts(column)
@@ -267,7 +300,7 @@ class Rows:
             known = f"is not one of {', '.join(map(repr, code_of_text))}"
             self.refuse(column, ~texts.is_in(list(code_of_text)), known, do)
         texts_known, codes = list(code_of_text), list(code_of_text.values())
-        return texts.replace_strict(texts_known, codes, default=None, return_dtype=pl.Int8)
+        return texts.replace_strict(texts_known, codes, default=None, return_dtype=dtype or pl.Int8)
 
 
 _LOST_DIGITS = "Digits of such ids are lost, and different ids become one: export the column as integers or as text."

@@ -51,12 +51,14 @@ class Columns:
         items: [R] item ids, integers or strings.
         ratings: [R] ratings.
         timestamps: [R] integer seconds since 1970, or None.
+        lines: [R] int32 line (of Parquet files: row) of each rating, or None where it is not known.
     """
 
     users: np.ndarray
     items: np.ndarray
     ratings: np.ndarray
     timestamps: np.ndarray | None = None
+    lines: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

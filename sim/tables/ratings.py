@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import scipy.sparse
 
 from harness.errors import UserError
 
+Duplicates = Literal["error", "first", "last", "mean", "max", "sum"]
 MAX_DISTINCT_RATINGS = 65_535
 HASHED = (
     *("user_ids", "item_ids", "indptr", "items", "codes", "rating_values", "timestamps"),
@@ -132,6 +134,8 @@ def build_rating_data(
     source: str,
     synthetic: bool,
     keep_source_rows: bool = False,
+    duplicates: Duplicates = "error",
+    lines: np.ndarray | None = None,
 ) -> RatingData:
     """Re-maps ids to 0..n-1, sorts by user and item, and checks the ratings.
 
@@ -147,6 +151,9 @@ def build_rating_data(
         source: Where the ratings came from, for messages.
         synthetic: Whether the ratings are generated.
         keep_source_rows: Whether to keep the order of these rows (`RatingData.source_rows`).
+        duplicates: What becomes of several ratings of a user for an item: an error, the first or last one (by time,
+            then in the file), or their mean, maximum or sum.
+        lines: [R] line of each rating in the source, for messages.
 
     Raises:
         UserError: There are no ratings; a rating is not finite or outside the scale; a user rates an item twice;
@@ -154,23 +161,30 @@ def build_rating_data(
     """
     if len(users) == 0:
         raise UserError("holds no ratings", where=source, do="Check that this is the right, complete file.")
-    # The scale.
+    # Ids as indices; several ratings of a pair become one where that is wanted.
     ratings = np.asarray(ratings, np.float64)
+    user_ids, user_index = np.unique(users, return_inverse=True)
+    item_ids, item_index = np.unique(items, return_inverse=True)
+    rows = np.arange(len(ratings)) if keep_source_rows else None
+    if duplicates != "error":
+        pair = user_index.astype(np.int64) * len(item_ids) + item_index
+        chosen, ratings = _combined(pair, ratings, timestamps, duplicates)
+        user_index, item_index = user_index[chosen], item_index[chosen]
+        timestamps, rows = (None if column is None else column[chosen] for column in (timestamps, rows))
+
+    # The scale.
     low = float(np.min(ratings)) if rating_min is None else float(rating_min)
     high = float(np.max(ratings)) if rating_max is None else float(rating_max)
     bad = ~((ratings >= low) & (ratings <= high) & (np.abs(ratings) <= MAX_RATING))
     if bad.any():
         row = int(np.argmax(bad))
+        user, item = user_ids[user_index[row]], item_ids[item_index[row]]
         raise UserError(
-            f"rating {ratings[row]:g} of user {users[row]} for item {items[row]} is outside the scale "
-            f"{max(low, -MAX_RATING):g} to {min(high, MAX_RATING):g} ({int(bad.sum()):,} such ratings)",
+            f"rating {ratings[row]:g} of user {user} for item {item} is outside the scale {max(low, -MAX_RATING):g} to "
+            f"{min(high, MAX_RATING):g} ({int(bad.sum()):,} such ratings)",
             where=source,
             do="Correct the file, or set data.rating_min and data.rating_max to its true scale.",
         )
-
-    # Ids and ratings as indices.
-    user_ids, user_index = np.unique(users, return_inverse=True)
-    item_ids, item_index = np.unique(items, return_inverse=True)
     distinct, code = np.unique(ratings, return_inverse=True)
     if len(distinct) > MAX_DISTINCT_RATINGS:
         raise UserError(
@@ -185,12 +199,15 @@ def build_rating_data(
     key = key[order]
     repeated = key[1:] == key[:-1]
     if repeated.any():
-        user, item = divmod(int(key[int(np.argmax(repeated))]), len(item_ids))
+        first = int(np.argmax(repeated))
+        user, item = divmod(int(key[first]), len(item_ids))
+        line = "" if lines is None else f", first on line {lines[order[first + 1]]:,}"
         raise UserError(
             f"user {user_ids[user]} rates item {item_ids[item]} more than once ({int(repeated.sum()):,} repeated "
-            "ratings)",
+            f"ratings{line})",
             where=source,
-            do="Keep one rating per user and item.",
+            do="Keep one rating per user and item, or say which one counts: data.duplicates=last (or first, mean, max, "
+            "sum).",
         )
 
     # The table.
@@ -208,5 +225,24 @@ def build_rating_data(
         checksum=checksum,
         source=source,
         synthetic=synthetic,
-        source_rows=order if keep_source_rows else None,
+        source_rows=None if rows is None else rows[order],
     )
+
+
+def _combined(
+    pair: np.ndarray, ratings: np.ndarray, timestamps: np.ndarray | None, duplicates: Duplicates
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the row [P] that stands for each pair of user and item, and its rating [P]."""
+    by_time = () if timestamps is None else (timestamps,)
+    order = np.lexsort((*by_time, pair))  # stable: rows with equal times keep their order
+    begins = np.flatnonzero(np.diff(pair[order], prepend=-1))
+    if duplicates == "first":
+        chosen = order[begins]
+        return chosen, ratings[chosen]
+    chosen = order[np.append(begins[1:], len(order)) - 1]
+    if duplicates == "last":
+        return chosen, ratings[chosen]
+    if duplicates == "max":
+        return chosen, np.maximum.reduceat(ratings[order], begins)
+    total = np.add.reduceat(ratings[order], begins)
+    return chosen, total if duplicates == "sum" else total / np.diff(np.append(begins, len(order)))

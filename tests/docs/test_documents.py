@@ -19,6 +19,7 @@ import pytest
 from command_lines import run_module, trained_run
 from document_commands import DOCUMENTS, ROOT, Command, commands, shortened, side_by_side, without_sweep
 from hydra import initialize_config_module
+from impression_logs import kuairand_files, write_files
 
 from harness.reports.command import hydra_arguments
 from harness.runs.composition import composed_values, sweep_of
@@ -173,16 +174,20 @@ def _named(place: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-# What needs a cluster, data that must be placed by hand, hours, or another environment is composed and not run.
-_NOT_RUN = ("submitit", "coordinator", "data=jdata", "+experiment=jdata", "data=kuairand", "--cfg", "--help")
+# What needs a cluster, hours, or another environment is composed and not run.
+_NOT_RUN = ("submitit", "coordinator")
+_SCRIPTS = {"tests/kill_and_resume.py": "--kills=1", "tests/bad_input.py": "--cases=3"}
 _HAVE_RUN: set[tuple[str, ...]] = set()
 _OF_TPGR, _OF_HRL_MG = "outputs/DAY/TIME", "outputs/LOG/TIME"
+_JDATA = Path(os.environ.get("TPGR_JAX_DATA", "")) / "jdata-sample"
 
 
 def _runnable(command: Command) -> bool:
     if command.words[0] == "srun" or any(part in word for word in command.words for part in _NOT_RUN):
         return False
-    return command.module in ENTRIES or command.module in REPORTS or command.words[1] == "-c"
+    if any("jdata" in word for word in command.words) and not _JDATA.is_dir():  # must be placed by hand
+        return False
+    return command.module in {*ENTRIES, *REPORTS, *BENCHMARKS} or command.words[1] in {"-c", *_SCRIPTS}
 
 
 @pytest.fixture(scope="module")
@@ -212,14 +217,20 @@ def _write_data(folder: Path) -> None:
             visits.append(f"v{user}\tp{item}\t{time}\t{('shown', 'click', 'buy')[item % 3]}")
     for name, lines in (("ratings.csv", ratings), ("events.csv", events), ("visits.tsv", visits)):
         (folder / name).write_text("\n".join(lines) + "\n")
+    write_files(folder / "outputs" / "KuaiRand-1K" / "data", kuairand_files(0, "1k", users=40))
 
 
 @pytest.mark.docs
 @pytest.mark.parametrize("command", [command for command in commands() if _runnable(command)], ids=str)
 def test_command_runs(command, workplace):
     folder, environment = workplace
-    if command.words[1] == "-c":
+    if any("jdata" in word for word in command.words):
+        environment = environment | {"TPGR_JAX_DATA": str(_JDATA.parent)}
+    if command.module is None:
         words = [sys.executable, *(_placed(command, word) for word in command.words[1:])]
+        if script := _SCRIPTS.get(command.words[1]):
+            words = [sys.executable, str(ROOT / command.words[1]), *words[2:], script]
+            environment = environment | {"PYTHONPATH": str(ROOT)}
         finished = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     else:
         arguments = [_placed(command, word) for word in command.arguments]
@@ -240,6 +251,10 @@ def _placed(command: Command, word: str) -> str:
 
 
 def _short_words(command: Command, arguments: list[str]) -> list[str]:
+    if command.module in BENCHMARKS:
+        return [*arguments, "--smoke"]
+    if any(word.startswith(HYDRA_ONLY) for word in arguments):
+        return arguments
     if any(word.startswith("resume=") for word in arguments):
         return [word.replace("train.steps=2000", "train.steps=8") for word in arguments]
     launching = [word for word in arguments if word == "-m" or word.startswith(("hydra/", "hydra.launcher"))]

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from harness.devices import AUTOMATIC, DevicesConfig, agreed, agreed_path, device_mesh, is_first_process, place
+from harness.devices import AUTOMATIC, DevicesConfig, device_mesh, place
 from harness.errors import UserError
+from harness.processes import agreed, agreed_path, is_first_process
 from harness.runs.checkpoint import Checkpoints
 from harness.runs.run_folder import RunFolder
 from harness.settings import read_settings

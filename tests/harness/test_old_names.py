@@ -98,3 +98,11 @@ def test_who_writes_an_old_key_is_told_the_new_one() -> None:
         read_settings(Agent, {"old": 3}, "agent")
     assert old_names.advice("Could not override 'agent.old'.") == "agent.old is called agent.new now."
     assert old_names.advice("agent.newer") is None
+
+
+def test_settings_that_an_earlier_version_lacks_get_the_value_it_ran_with():
+    stored = {"env": {"alpha": 0.1, "reward_scale": "half_open"}}
+    assert old_names.current_settings(stored)["env"] == {**stored["env"], "counts_by": "sign"}
+    chosen = {"env": {"reward_scale": "half_open", "counts_by": "rating"}}
+    assert old_names.current_settings(chosen) == chosen
+    assert old_names.current_settings({"env": {"attention": 0.8}}) == {"env": {"attention": 0.8}}

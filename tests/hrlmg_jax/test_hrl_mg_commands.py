@@ -20,6 +20,9 @@ from command_lines import (
 )
 from impression_logs import kuairand_files, write_files
 
+from harness.runs.composition import composed_values
+from harness.settings import read_settings
+from sim.datasets.events import LogConfig, load_log
 from sim.evaluation.ranking_metrics import average_precision, ndcg
 
 SMALL_SIMULATOR = [
@@ -124,15 +127,15 @@ def test_online_results_can_be_recomputed_from_the_run_folder_alone(finished_run
         assert all((row == arrays["popularity_items"][0]).all() for row in arrays["popularity_items"])
 
 
-def test_offline_results_are_those_of_the_logged_sessions(finished_run):
-    from sim.generators.funnel import generate_log
-
+def test_offline_results_are_those_of_the_logged_sessions(finished_run, tables):
     folder, _ = finished_run
     summary = json.loads((folder / "offline.json").read_text())
     arrays = np.load(folder / "offline.npz", allow_pickle=False)
-    log = generate_log(size="tiny", seed=0)
+    values = composed_values("train_hrl_mg", ["data.size=tiny", f"data.cache={tables}"])
+    log = load_log(read_settings(LogConfig, values["data"], "data"))
+    rows = (column.tolist() for column in (log.user, log.item, log.time, log.feedback))
     logged = {}
-    for user, item, time_shown, answer in zip(log.user, log.item, log.time, log.feedback, strict=True):
+    for user, item, time_shown, answer in zip(*rows, strict=True):
         logged.setdefault((user, time_shown // 86_400), {})[int(log.item_ids[item])] = int(answer)
     last_day = max(day for _, day in logged)
     for prefix, policy in (("", "hrl_mg"), ("random_", "random"), ("best_rate_", "best_rate")):

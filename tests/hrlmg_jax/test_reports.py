@@ -23,7 +23,7 @@ from harness.runs.index import flattened
 from harness.runs.run_folder import RunFolder
 from harness.settings import read_settings
 from hrlmg_jax.baselines import popularity
-from hrlmg_jax.evaluation.policies import OPPONENTS
+from hrlmg_jax.evaluation.policies import BASELINES
 from hrlmg_jax.registry import AGENTS
 from hrlmg_jax.report import MODULE, REPORTS
 from hrlmg_jax.reports.figure6 import Figure6Config, report_figure6
@@ -129,16 +129,16 @@ def test_names_of_methods(tmp_path):
     order = ["Popularity", "Best rate", "Popularity (count)", "DNN", "HRL-MG (goals frozen)", "HRL-MG (paper)", "mine"]
     assert [result.label for result in results_in(tmp_path).results] == order
     # The names are those of the results themselves.
-    assert {*OPPONENTS, *AGENTS} <= LABELS.keys()
-    assert {*OPPONENTS, *AGENTS} <= {*WITHOUT_SEED}
+    assert {*BASELINES, *AGENTS} <= LABELS.keys()
+    assert {*BASELINES, *AGENTS} <= {*WITHOUT_SEED}
     for by, name in ((None, "popularity"), ("reward", "popularity"), ("average", "best_rate"), ("count", "count")):
         settings = popularity.Settings(name="popularity", policy=popularity.RankingConfig(by))
         assert settings.result_name == name
 
 
 def test_means_intervals_and_ratios_by_hand(tmp_path):
-    make_session_run(tmp_path / "a", [10, 20, 30, 40], {"seed": 0}, opponents={"popularity": [10, 10, 10, 10]})
-    make_session_run(tmp_path / "b", [20, 30, 40, 50], {"seed": 1}, opponents={"popularity": [10, 10, 10, 30]})
+    make_session_run(tmp_path / "a", [10, 20, 30, 40], {"seed": 0}, baselines={"popularity": [10, 10, 10, 10]})
+    make_session_run(tmp_path / "b", [20, 30, 40, 50], {"seed": 1}, baselines={"popularity": [10, 10, 10, 30]})
     (result,) = results_in(tmp_path).results
     # Seeds have means 25 and 35: standard error 5, t(0.975, 1) = 12.706205.
     assert result.estimate("long_reward", SEEDS) == pytest.approx((30, 30 - 63.531, 30 + 63.531), abs=1e-3)
@@ -174,9 +174,9 @@ def test_each_method_is_compared_with_the_next_best_over_seeds(tmp_path):
     for name, seeds in played.items():
         for seed, rewards in enumerate(seeds):
             settings = agent(name, seed=seed)
-            make_session_run(tmp_path / f"{name}{seed}", list(rewards), settings, opponents={"popularity": popular})
+            make_session_run(tmp_path / f"{name}{seed}", list(rewards), settings, baselines={"popularity": popular})
     collected = results_in(tmp_path)
-    order = ranked([*collected.results, *collected.opponents], "long_reward")
+    order = ranked([*collected.results, *collected.baselines], "long_reward")
     assert [one.result.label for one in order] == ["DDPG", "HRL-MG", "Popularity", "DNN"]
     means = {name: seeds.mean(1) for name, seeds in played.items()}
     first, second, third, last = (one.above for one in order)
@@ -269,21 +269,21 @@ def test_variants_are_told_apart_and_named_by_what_their_preset_has_not(tmp_path
     assert preset(methods[1:], "hrl_mg").label == "HRL-MG with agent.goals.intrinsic_weight=0"
 
 
-def test_opponents_are_rows_once(tmp_path):
+def test_baselines_are_rows_once(tmp_path):
     beside = {"popularity": [2, 3], "best_rate": [4, 5], "planner": [9, 9]}
-    make_session_run(tmp_path / "a", [1, 2], {"seed": 0}, opponents={"popularity": [2, 3]})
-    make_session_run(tmp_path / "b", [1, 3], {"seed": 1}, opponents=beside)
+    make_session_run(tmp_path / "a", [1, 2], {"seed": 0}, baselines={"popularity": [2, 3]})
+    make_session_run(tmp_path / "b", [1, 3], {"seed": 1}, baselines=beside)
     listed = agent("popularity", **{"agent.policy.by": "average"})
-    make_session_run(tmp_path / "c", [4, 5], listed, opponents={"popularity": [2, 3]}, step=0)
+    make_session_run(tmp_path / "c", [4, 5], listed, baselines={"popularity": [2, 3]}, step=0)
     collected = results_in(tmp_path)
     assert [result.label for result in collected.results] == ["Best rate", "HRL-MG"]
-    assert [(result.label, result.runs) for result in collected.opponents] == [("Popularity", []), ("Planner", [])]
+    assert [(result.label, result.runs) for result in collected.baselines] == [("Popularity", []), ("Planner", [])]
     assert collected.warnings == []
     assert collected.results[0].seedless  # a single run, of which it is known
-    popularity = collected.opponents[0]
+    popularity = collected.baselines[0]
     assert popularity.mean("long_reward") == 2.5
     assert popularity.ratios(POPULARITY, "long_reward") == [1.0]
-    make_session_run(tmp_path / "d", [1, 4], {"seed": 2}, opponents={"popularity": [2, 4]})
+    make_session_run(tmp_path / "d", [1, 4], {"seed": 2}, baselines={"popularity": [2, 4]})
     (warning,) = results_in(tmp_path).warnings
     assert "Popularity got 2.500 beside" in warning
     assert f"3.000 beside {tmp_path / 'd'}" in warning

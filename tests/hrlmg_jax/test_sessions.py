@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+from pathlib import Path
 
 import hydra
 import jax
@@ -33,10 +34,9 @@ def events_csv(tmp_path, rows: list[tuple], **changes) -> LogConfig:
     return read_settings(LogConfig, {**found, **changes}, "data")
 
 
-def generated(tmp_path_factory) -> LogConfig:
-    cache = tmp_path_factory.getbasetemp() / "tables"  # other tests take the log from there
+def generated(tables: Path) -> LogConfig:
     with hydra.initialize_config_module("conf", version_base="1.3"):
-        composed = hydra.compose("fit_simulator", ["data.size=tiny", f"data.cache={cache}"])
+        composed = hydra.compose("fit_simulator", ["data.size=tiny", f"data.cache={tables}"])
     return read_settings(LogConfig, composed.data, "data")
 
 
@@ -123,14 +123,14 @@ def test_the_test_part_changes_nothing_of_what_is_learned_from(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory) -> EventLog:
+def plain(tables) -> EventLog:
     """The generated log before its items are numbered anew."""
-    return load_log(generated(tmp_path_factory))
+    return load_log(generated(tables))
 
 
 @pytest.fixture(scope="module", params=[(0.1, 0), (0.5, 7)])
-def data(request, tmp_path_factory) -> SessionData:
-    return load_sessions(generated(tmp_path_factory), *request.param)
+def data(request, tables) -> SessionData:
+    return load_sessions(generated(tables), *request.param)
 
 
 def test_the_parts_are_disjoint_and_complete(data):
@@ -155,8 +155,8 @@ def test_parts_are_those_of_their_users_and_days(data):
         assert set(day[data.rows(part)].tolist()) == {day.max() - 1}
 
 
-def test_about_the_asked_share_of_users_is_held_out_by_seed(tmp_path_factory):
-    config = generated(tmp_path_factory)
+def test_about_the_asked_share_of_users_is_held_out_by_seed(tables):
+    config = generated(tables)
     one, again, other = (load_sessions(config, 0.3, seed).held_out for seed in (1, 1, 2))
     assert abs(one.sum() - 60) < 4.5 * np.sqrt(200 * 0.3 * 0.7)
     np.testing.assert_array_equal(one, again)

@@ -43,7 +43,7 @@ def problem(cache: Path) -> Problem:
 
 
 @pytest.fixture(scope="module")
-def opponents(cache: Path, problem: Problem) -> dict:
+def baselines(cache: Path, problem: Problem) -> dict:
     """Results of the method that conditions a Gaussian, and of the policies that every method is compared with."""
     config = composed(cache, "agent=gaussian_posterior")
     method = make_method(config, problem, RunFolder(cache))
@@ -61,37 +61,37 @@ def test_split_sizes(problem):
     ("policy", "reward", "precision", "margin"),
     [("random", 0.022, 0.025, 0.1), ("best_fixed_list", 0.3715, 0.3135, 0.06)],
 )
-def test_simple_policies_score_what_was_measured_elsewhere(opponents, policy, reward, precision, margin):
-    np.testing.assert_allclose(opponents[policy]["reward"], reward, rtol=margin)
-    np.testing.assert_allclose(opponents[policy]["precision"], precision, rtol=margin)
+def test_simple_policies_score_what_was_measured_elsewhere(baselines, policy, reward, precision, margin):
+    np.testing.assert_allclose(baselines[policy]["reward"], reward, rtol=margin)
+    np.testing.assert_allclose(baselines[policy]["precision"], precision, rtol=margin)
 
 
-def test_popularity_by_average_rating_is_a_poor_list_of_rare_items(opponents):
+def test_popularity_by_average_rating_is_a_poor_list_of_rare_items(baselines):
     # Elsewhere 0.053; it depends much on how many rarely rated items of this split average above the classics.
     assert (
-        opponents["random"]["reward"] < opponents["popularity"]["reward"] < opponents["best_fixed_list"]["reward"] / 3
+        baselines["random"]["reward"] < baselines["popularity"]["reward"] < baselines["best_fixed_list"]["reward"] / 3
     )
 
 
-def test_best_fixed_list_has_the_known_recall_and_f1(opponents):
-    np.testing.assert_allclose(opponents["best_fixed_list"]["recall"], 0.1486, rtol=0.06)
-    np.testing.assert_allclose(opponents["best_fixed_list"]["f1"], 0.1678, rtol=0.06)
+def test_best_fixed_list_has_the_known_recall_and_f1(baselines):
+    np.testing.assert_allclose(baselines["best_fixed_list"]["recall"], 0.1486, rtol=0.06)
+    np.testing.assert_allclose(baselines["best_fixed_list"]["f1"], 0.1678, rtol=0.06)
 
 
-def test_conditioning_a_gaussian_reaches_what_was_measured_elsewhere(opponents):
-    ratio = opponents["gaussian_posterior"]["reward"] / opponents["best_fixed_list"]["reward"]
+def test_conditioning_a_gaussian_reaches_what_was_measured_elsewhere(baselines):
+    ratio = baselines["gaussian_posterior"]["reward"] / baselines["best_fixed_list"]["reward"]
     np.testing.assert_allclose(ratio, 1.39, atol=0.03)
 
 
-def test_a_linear_bandit_personalises(cache, problem, opponents):
+def test_a_linear_bandit_personalises(cache, problem, baselines):
     config = composed(cache, "agent=linear_ucb")
     method = make_method(config, problem, RunFolder(cache))
     reward = means(by_name(make_evaluate(problem, method, config.seed, explore=False)(None)))["reward"]
-    assert reward > 1.2 * opponents["best_fixed_list"]["reward"]
+    assert reward > 1.2 * baselines["best_fixed_list"]["reward"]
 
 
 @pytest.mark.long
-def test_sixty_training_steps_come_close_to_the_best_fixed_list(cache, problem, opponents, tmp_path):
+def test_sixty_training_steps_come_close_to_the_best_fixed_list(cache, problem, baselines, tmp_path):
     config = composed(cache, "agent.policy.embedding=random")
     method = make_method(config, problem, RunFolder(tmp_path))
     assert "depth 2, 61 children" in method.description
@@ -105,5 +105,5 @@ def test_sixty_training_steps_come_close_to_the_best_fixed_list(cache, problem, 
     for _ in range(3):
         state = train(state)
     learned = means(by_name(evaluate(state)))["reward"]
-    assert untrained < 0.2 * opponents["best_fixed_list"]["reward"]
-    assert learned > 0.9 * opponents["best_fixed_list"]["reward"]
+    assert untrained < 0.2 * baselines["best_fixed_list"]["reward"]
+    assert learned > 0.9 * baselines["best_fixed_list"]["reward"]

@@ -186,7 +186,7 @@ def test_trees_know_nothing_of_test_users(preset, problems):
     assert_equal(*trees(preset, problems))
 
 
-def opponents(problem: Problem) -> dict[str, Evaluation]:
+def baselines(problem: Problem) -> dict[str, Evaluation]:
     """The results of the fixed lists that every result is compared with."""
     method = make_method(config_of("agent=popularity", "agent.policy.by=count"), problem, RunFolder(Path("unused")))
     played = evaluate_method(problem, method, None, 0)
@@ -195,7 +195,7 @@ def opponents(problem: Problem) -> dict[str, Evaluation]:
 
 def lists(problem: Problem) -> dict[str, np.ndarray]:
     """What those lists recommend."""
-    return {name: one.items for name, one in opponents(problem).items()}
+    return {name: one.items for name, one in baselines(problem).items()}
 
 
 def test_fixed_lists_know_nothing_of_test_users(problems):
@@ -210,7 +210,7 @@ def test_validation_neither_learns_from_its_users_nor_looks_at_test_users(tmp_pa
     for unseen, differs in ((unseen_users(), False), (validated, True)):
         both = [problem_of(data, tuning) for data in tables(unseen)]
         assert_equal(*of_preset("gaussian_posterior")(both, tmp_path))
-        rewards = [opponents(one)["best_fixed_list"].metrics.reward for one in both]
+        rewards = [baselines(one)["best_fixed_list"].metrics.reward for one in both]
         assert np.array_equal(*rewards) is not differs
 
 

@@ -28,7 +28,7 @@ class LearnerConfig:
     discount: Share
     baseline: Literal["per_user", "per_step", "none"]
     episodes_per_user: Count
-    update: Literal["batch", "per_timestep"]
+    update: Literal["batch", "per_timestep", "accumulated"]
     learning_rate: Positive
     clip_norm: Positive
     entropy: Literal["shannon", "distance_to_uniform"]
@@ -171,19 +171,25 @@ class Reinforce:
         steps = jnp.arange(first, self.env.episode_length)
         entropy_weight = annealed(config.entropy_weight, config.entropy_weight_end, config.entropy_steps, state.step)
 
-        def apply(carry: tuple[Any, Any], steps: jax.Array | None) -> tuple[tuple[Any, Any], dict[str, jax.Array]]:
-            trainable, opt_state = carry
+        def apply(
+            carry: tuple[Any, Any, Any], steps: jax.Array | None
+        ) -> tuple[tuple[Any, Any, Any], dict[str, jax.Array]]:
+            trainable, opt_state, earlier = carry
             network = self.policy.with_trainable(state.params, trainable)
             gradient, metrics = self.gradient(network, tree, trajectory, advantage, steps, entropy_weight)
+            if config.update == "accumulated":
+                gradient = earlier = jax.tree.map(jnp.add, earlier, gradient)
+            gradient, metrics = self.with_penalty(gradient, metrics, trainable)
             trainable, opt_state, norm = descend(self.optimizer, gradient, opt_state, trainable)
-            return (trainable, opt_state), {**metrics, "gradient_norm": norm}
+            return (trainable, opt_state, earlier), {**metrics, "gradient_norm": norm}
 
-        # One summed update, or one per time step.
-        carry = (self.policy.trainable(state.params), state.opt_state)
+        # One summed update, or one per time step: of its own gradient, or of the sum so far (lines 15 and 16).
+        trainable = self.policy.trainable(state.params)
+        carry = (trainable, state.opt_state, jax.tree.map(jnp.zeros_like, trainable))
         if config.update == "batch":
-            (trainable, opt_state), metrics = apply(carry, steps if first else None)
+            (trainable, opt_state, _), metrics = apply(carry, steps if first else None)
         else:
-            (trainable, opt_state), metrics = jax.lax.scan(apply, carry, steps[:, None])
+            (trainable, opt_state, _), metrics = jax.lax.scan(apply, carry, steps[:, None])
             metrics = jax.tree.map(jnp.mean, metrics)
         return self.policy.with_trainable(state.params, trainable), opt_state, metrics
 
@@ -202,7 +208,7 @@ class Reinforce:
             network: The policy's parameters, to differentiate.
             trajectory: [T, B] episodes sampled from it.
             advantage: [T, B] (standardised) returns, constants.
-            steps: [n] time steps that the sum runs over (None = all of them), for `per_timestep` only one.
+            steps: [n] time steps that the sum runs over (None = all of them), only one unless the update is `batch`.
             entropy_weight: Scalar weight of the exploration bonus.
 
         Returns:
@@ -227,7 +233,7 @@ class Reinforce:
         steps: jax.Array | None,
         entropy_weight: jax.Array,
     ) -> tuple[Any, dict[str, jax.Array]]:
-        """Returns the gradient of `loss` and the L2 penalty for the trainable parameters, and metrics.
+        """Returns the gradient of `loss` for the trainable parameters, and metrics.
 
         Many devices take each the gradient for their episodes, and exchange nothing else. Arguments as for `loss`.
         """
@@ -242,7 +248,7 @@ class Reinforce:
             (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(trainable)
             return mean_over_devices(gradient, layout), mean_over_devices({"loss": loss, **metrics})
 
-        # Of each device's episodes, averaged; then the penalty, which no episode changes.
+        # Of each device's episodes, averaged.
         on_devices = per_device(
             local_gradient,
             (layout, policy.partition(network), EVERYWHERE, along, along, EVERYWHERE, EVERYWHERE),
@@ -250,8 +256,15 @@ class Reinforce:
             trajectory.item.shape[1],
         )
         gradient, metrics = on_devices(trainable, network, tree, trajectory, advantage, steps, entropy_weight)
-        weight = self.config.l2_weight
-        if weight > 0:
-            gradient = jax.tree.map(lambda slope, leaf: slope + weight * leaf, gradient, trainable)
-            metrics["loss"] += weight * 0.5 * optax.tree.norm(trainable, squared=True)
         return gradient, metrics
+
+    def with_penalty(
+        self, gradient: Any, metrics: dict[str, jax.Array], trainable: Any
+    ) -> tuple[Any, dict[str, jax.Array]]:
+        """Adds the L2 penalty, which no episode changes, to the gradient and to the loss among the metrics."""
+        weight = self.config.l2_weight
+        if weight == 0:
+            return gradient, metrics
+        gradient = jax.tree.map(lambda slope, leaf: slope + weight * leaf, gradient, trainable)
+        penalty = weight * 0.5 * optax.tree.norm(trainable, squared=True)
+        return gradient, metrics | {"loss": metrics["loss"] + penalty}

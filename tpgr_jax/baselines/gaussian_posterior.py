@@ -1,7 +1,7 @@
 """GaussianPosterior: users' reward vectors are Gaussian; recommend what has the highest mean given the answers so far.
 
 Mean and covariance of the empirical reward vector (not rated = 0) come from the training users. At each step the policy
-recommends the item with the highest conditional mean given all rewards seen in the episode (an opponent beyond the
+recommends the item with the highest conditional mean given all rewards seen in the episode (a baseline beyond the
 paper's: what an engineer would try without reinforcement learning).
 """
 

@@ -20,7 +20,7 @@ from harness.errors import UserError
 from harness.settings import Count, NotNegative, Positive
 from harness.training.optimizers import clipped_adam, descend
 from sim.envs.available_items import hide_recommended
-from sim.envs.nearest_items import best_available, map_rows, similarity, unit
+from sim.envs.nearest_items import best_available, is_known, map_rows, similarity, unit, unknown_last
 from sim.envs.policy import Decision, Policy, Ranking, rank_best
 from sim.envs.rating_env import STATUS_SIZE, Observation
 from sim.envs.rollout import TrainingEnvironment
@@ -209,6 +209,8 @@ class ItemPolicy:
     ) -> jax.Array:
         """Returns [S] int32 items: of the K available ones nearest to the proto-action, the critic's favourite.
 
+        Items with a zero vector are chosen where no others are available.
+
         Args:
             item_vectors: [I, E].
             state: [S, F].
@@ -223,18 +225,20 @@ class ItemPolicy:
                 (proto, recommended),
                 num_items,
             )
-        item_part = self._critic(Critic.vector_part, params, item_vectors)
+        item_part, known = self._critic(Critic.vector_part, params, item_vectors), is_known(item_vectors)
         state_part = self._critic(Critic.state_part, params, state)
 
         def best_of_all(row: tuple[jax.Array, ...]) -> jax.Array:
             state_part, _, recommended = row
-            return best_available(self._critic(Critic.combine, params, state_part, item_part), recommended)
+            q = self._critic(Critic.combine, params, state_part, item_part)
+            return best_available(unknown_last(q, known), recommended)
 
         def best_of_nearest(row: tuple[jax.Array, ...]) -> jax.Array:
             state_part, proto, recommended = row
             nearness = hide_recommended(similarity(proto, item_vectors, self.measure), recommended)
             nearness, candidates = jax.lax.top_k(nearness, self.neighbours)
             q = self._critic(Critic.combine, params, state_part, item_part[candidates])
+            q = unknown_last(q, known[candidates])
             # Fewer than K may be left.
             return candidates[jnp.argmax(jnp.where(nearness > -jnp.inf, q, -jnp.inf))]
 
@@ -255,7 +259,7 @@ class ItemPolicy:
         """Returns the k best available items: the K nearest ones in the critic's order, then the others by nearness.
 
         Scores are the critic's values; those of the others fall below the candidates' lowest by as much as they are
-        less near. With K = 1 all scores are nearness.
+        less near. With K = 1 all scores are nearness. Items with a zero vector come last.
 
         Args:
             item_vectors: [I, E].
@@ -266,7 +270,7 @@ class ItemPolicy:
             available: [S, I] bool.
         """
         num_items = item_vectors.shape[0]
-        item_part = self._critic(Critic.vector_part, params, item_vectors)
+        item_part, known = self._critic(Critic.vector_part, params, item_vectors), is_known(item_vectors)
         state_part = self._critic(Critic.state_part, params, state)
 
         # Three ways to rank one row, as there are three ways to choose.
@@ -276,7 +280,8 @@ class ItemPolicy:
 
         def by_value(row: tuple[jax.Array, ...]) -> Ranking:
             state_part, _, recommended, available = row
-            return rank_best(self._critic(Critic.combine, params, state_part, item_part), recommended, k, available)
+            q = self._critic(Critic.combine, params, state_part, item_part)
+            return rank_best(unknown_last(q, known), recommended, k, available)
 
         def candidates_first(row: tuple[jax.Array, ...]) -> Ranking:
             state_part, proto, recommended, available = row
@@ -284,6 +289,7 @@ class ItemPolicy:
             near = rank_best(similarity(proto, item_vectors, self.measure), recommended, number, available)
             exists = near.items >= 0
             value = self._critic(Critic.combine, params, state_part, item_part[near.items])
+            value = unknown_last(value, known[near.items])
             candidate = exists & (jnp.arange(number) < self.neighbours)
             lowest = jnp.min(jnp.where(candidate, value, jnp.inf))
             below = lowest + near.scores - near.scores[self.neighbours - 1]

@@ -32,7 +32,7 @@ METHODS = {
 }
 """By the file of `conf/agent` that makes them, in the order of the paper's Table 2; two are not the paper's."""
 BEST_LIST = "best_fixed_list"
-OPPONENTS = {BEST_LIST: "best fixed list", "random": "random"}
+BASELINES = {BEST_LIST: "best fixed list", "random": "random"}
 """Policies that every run is evaluated beside."""
 
 SPLIT_SEED, FOLD = "data.split_seed", "data.fold"
@@ -47,9 +47,9 @@ TEST = ComparedTest(
     same=(
         *(SPLIT_SEED, "data.folds", "data.test_fraction", "data.validation"),
         *("data.relevant_above", "data.rating_min", "data.rating_max"),
-        *("env.episode_length", "env.reward_scale", "env.cold_start", "env.allow_repeats"),
+        *("env.episode_length", "env.reward_scale", "env.counts_by", "env.cold_start", "env.allow_repeats"),
     ),
-    of_opponents=("env.alpha", "seed"),
+    of_baselines=("env.alpha", "seed"),
 )
 
 
@@ -99,7 +99,7 @@ SYSTEM = System(
     belongs=lambda run: "env.alpha" in run.settings,
     types={"env.alpha": (int, float), "seed": (int,), "agent.name": (str,)},
     data_facts={"name": "data", "synthetic": "synthetic", "checksum": "checksum"},
-    labels={**METHODS, **OPPONENTS},
+    labels={**METHODS, **BASELINES},
     name_of=method_name,
     columns={"alpha": lambda run: f"{alpha_of(run):g}"},
     metric="test_reward",
@@ -142,9 +142,9 @@ def _with_later_settings(run: RunRecord) -> RunRecord:
     return dataclasses.replace(run, values={**run.values, "data": {"fold": None, "folds": 5, **data}})
 
 
-def opponent(result: MethodResult, policy: str) -> MethodResult:
-    """Returns an opponent on the test users of a result."""
-    return result.opponent(policy, OPPONENTS[policy], [*TEST.metrics])
+def baseline(result: MethodResult, policy: str) -> MethodResult:
+    """Returns a baseline on the test users of a result."""
+    return result.baseline(policy, BASELINES[policy], [*TEST.metrics])
 
 
 def with_most_users(results: Sequence[MethodResult]) -> MethodResult:
@@ -153,13 +153,13 @@ def with_most_users(results: Sequence[MethodResult]) -> MethodResult:
 
 
 def baselines(result: MethodResult) -> dict[str, float]:
-    """Returns the mean rewards of all opponents on the test users of a result, by label."""
-    return {label: opponent(result, policy).mean("reward") for policy, label in OPPONENTS.items()}
+    """Returns the mean rewards of all baselines on the test users of a result, by label."""
+    return {label: baseline(result, policy).mean("reward") for policy, label in BASELINES.items()}
 
 
 def ratio(result: MethodResult, best_list: MethodResult | None = None) -> float:
     """Returns the mean reward in units of the best fixed list's on the same users; NaN where that is not positive."""
-    best = (best_list or opponent(result, BEST_LIST)).mean("reward")
+    best = (best_list or baseline(result, BEST_LIST)).mean("reward")
     return result.mean("reward") / best if best > 0 else float("nan")
 
 

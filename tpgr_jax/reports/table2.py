@@ -35,7 +35,7 @@ _NOTES = (
 class Star(NamedTuple):
     """The comparison of a result of TPGR or TPGR+ with the best other method in one metric."""
 
-    opponent: str
+    baseline: str
     p_value: float
     significant: bool
 
@@ -129,9 +129,9 @@ def _alpha_table(results: Sequence[MethodResult]) -> list[str]:
     heads = ["method", *(head.format(length) for head in ("reward", "precision@{}", "recall@{}", "F1@{}"))]
     heads += ["reward / best list", "seeds"]
     reference = tpgr.with_most_users(results)
-    best_list = tpgr.opponent(reference, tpgr.BEST_LIST)
+    best_list = tpgr.baseline(reference, tpgr.BEST_LIST)
     shown = [(result, tpgr.ratio(result), result.seeds_text) for result in results]
-    for other in (tpgr.opponent(reference, policy) for policy in tpgr.OPPONENTS):
+    for other in (tpgr.baseline(reference, policy) for policy in tpgr.BASELINES):
         shown.append((other, tpgr.ratio(other, best_list), ""))
     rows = [[one.label, *_starred(one, results), f"{ratio:.3f}", seeds] for one, ratio, seeds in shown]
     if any(one.has_interval("reward", SEEDS) for one in results):
@@ -156,7 +156,7 @@ def _comparisons(results: Sequence[MethodResult]) -> list[str]:
         (result, other)
         for result in results
         if result.name in tpgr.ON_A_TREE
-        for other in (*results, tpgr.opponent(result, tpgr.BEST_LIST))
+        for other in (*results, tpgr.baseline(result, tpgr.BEST_LIST))
         if other.name != result.name
     ]
     seeds = sorted({seed for result, _ in compared if result.seeds_differ for seed in result.seeds})
@@ -203,5 +203,5 @@ def _table(at_alphas: Mapping[float, Sequence[MethodResult]]) -> Table:
                 row += [*result.estimate(metric, EPISODES), *over_seeds]
                 row += [compared.p_value, compared.significant] if compared else [None, None]
             compared = star(result, results, "reward")
-            rows.append([*row, tpgr.ratio(result), compared.opponent if compared else None])
+            rows.append([*row, tpgr.ratio(result), compared.baseline if compared else None])
     return Table([*heads, "ratio_to_best_list", "next_best"], rows)

@@ -39,8 +39,8 @@ def test_a_method_without_seeds_is_a_constant():
     rng = np.random.default_rng(1)
     seeds, fixed = rng.normal(1.0, 1.0, (4, 30)), rng.normal(0.7, 1.0, (1, 30))
     wanted = scipy.stats.ttest_1samp(seeds.mean(1), fixed.mean()).pvalue
-    opponent, repeated = results(fixed, runs=[]), results(fixed, runs=[None, None])  # equal with both its seeds
-    for other in (opponent, repeated):
+    baseline, repeated = results(fixed, runs=[]), results(fixed, runs=[None, None])  # equal with both its seeds
+    for other in (baseline, repeated):
         assert other.seedless
         for found, numbers in (
             (difference(results(seeds), other, "reward"), (4, 0)),

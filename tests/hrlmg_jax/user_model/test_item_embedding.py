@@ -128,10 +128,9 @@ def test_two_separate_circles_by_hand():
     assert abs(vectors[0, 0]) == 1
 
 
-def test_a_generated_shops_clusters_are_found(tmp_path_factory):
-    cache = tmp_path_factory.getbasetemp() / "tables"  # other tests take the log from there
+def test_a_generated_shops_clusters_are_found(tables):
     with hydra.initialize_config_module("conf", version_base="1.3"):
-        composed = hydra.compose("fit_simulator", ["data.size=tiny", f"data.cache={cache}"])
+        composed = hydra.compose("fit_simulator", ["data.size=tiny", f"data.cache={tables}"])
     log = load_log(read_settings(LogConfig, composed.data, "data"))
     true = np.asarray(truth_of_sessions(log, np.array([0])).item)
     cosine = true @ true.T

@@ -204,14 +204,13 @@ class Fit:
 
 
 @pytest.fixture(scope="module")
-def fit(tmp_path_factory) -> Iterator[Fit]:
+def fit(tmp_path_factory, tables) -> Iterator[Fit]:
     root = tmp_path_factory.mktemp("fit") / "simulators"
-    cache = tmp_path_factory.getbasetemp() / "tables"  # other tests take the log from there
-    config, values = settings(root, cache)
+    config, values = settings(root, tables)
     data = load_sessions(config.data, config.simulator.held_out_fraction, config.simulator.seed)
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)  # networks this small take far longer to compile than run
-    yield Fit(root, cache, config, values, data, obtain_simulator(config, values, data))
+    yield Fit(root, tables, config, values, data, obtain_simulator(config, values, data))
     jax.config.update("jax_disable_most_optimizations", before)
 
 

@@ -390,3 +390,19 @@ def test_importing_is_light():
 def test_real_data(name, counts):
     data = load_dataset(config(name, root=REAL, offline_fallback=False))
     assert (data.num_users, data.num_items, data.num_ratings) == counts
+
+
+DUPLICATES = "user,item,rating,t\n1,5,2,30\n2,5,1,1\n1,5,4,10\n1,5,3,20\n"
+
+
+@pytest.mark.parametrize(
+    ("duplicates", "rating"), [("first", 4.0), ("last", 2.0), ("mean", 3.0), ("max", 4.0), ("sum", 9.0)]
+)
+def test_several_ratings_of_a_pair_become_one(tmp_path, duplicates, rating):
+    (tmp_path / "r.csv").write_text(DUPLICATES)
+    changes = {"path": str(tmp_path / "r.csv"), "timestamp_column": "t"}
+    data = load_dataset(config("ratings_file", duplicates=duplicates, **changes))
+    assert data.matrix(data.rating_values).toarray().tolist() == [[rating], [1.0]]
+    assert (data.rating_min, data.rating_max) == (1.0, rating)
+    with pytest.raises(UserError, match=r"user 1 rates item 5 more than once \(2 repeated ratings, first on line 4\)"):
+        load_dataset(config("ratings_file", **changes))

@@ -37,7 +37,7 @@ def make_data(ratings, low=None, high=None):
     return hand_made_ratings(users, items, np.array(list(ratings.values()), float), low, high)
 
 
-def oracle_episode(ratings, user, actions, alpha, scale, low, high, allow_repeats):
+def oracle_episode(ratings, user, actions, alpha, scale, low, high, allow_repeats, counts_by="sign"):
     """One episode in exact fractions: per step (R, r, hit, repeated, nine counts after the step)."""
     steps, signs = [], []
     positive_run = negative_run = 0
@@ -57,13 +57,16 @@ def oracle_episode(ratings, user, actions, alpha, scale, low, high, allow_repeat
         else:
             r = 2 * (Fraction(rating) - Fraction(low)) / (Fraction(high) - Fraction(low)) - 1
         reward = r + Fraction(alpha) * (positive_run - negative_run)
-        if r > 0:
+        positive, negative = r > 0, r < 0
+        if counts_by == "rating":
+            positive, negative = rating is not None and rating > 3, rating is not None and rating <= 3
+        if positive:
             positive_run, negative_run = positive_run + 1, 0
-        elif r < 0:
+        elif negative:
             positive_run, negative_run = 0, negative_run + 1
         else:
             positive_run = negative_run = 0
-        signs.append((r > 0) - (r < 0))
+        signs.append(positive - negative)
         counts = [
             signs.count(-1),
             signs.count(1),
@@ -107,7 +110,7 @@ def random_ratings(generator, low):
     return ratings
 
 
-def check_against_oracle(env, params, ratings, alpha, scale, low, users, actions):
+def check_against_oracle(env, params, ratings, alpha, scale, low, users, actions, counts_by="sign"):
     first, (observation, state, reward, terminated, truncated, info) = jax.tree.map(
         np.asarray, play(env, params, jnp.asarray(users, jnp.int32), jnp.asarray(actions, jnp.int32))
     )
@@ -119,7 +122,7 @@ def check_against_oracle(env, params, ratings, alpha, scale, low, users, actions
     assert (first.last_empirical == 0).all()
     assert (first.step == 0).all()
     for b, user in enumerate(users):
-        expected = oracle_episode(ratings, user, list(actions[b]), alpha, scale, low, 5, env.allow_repeats)
+        expected = oracle_episode(ratings, user, list(actions[b]), alpha, scale, low, 5, env.allow_repeats, counts_by)
         total, empirical, hit, repeated, counts = (np.array(column) for column in zip(*expected, strict=True))
         np.testing.assert_allclose(reward[:, b], total, atol=2e-6)
         np.testing.assert_allclose(info.empirical[:, b], empirical, atol=1e-7)
@@ -169,6 +172,18 @@ def test_every_step_equals_the_oracle(layout, scale, allow_repeats):
             ]
         )
         check_against_oracle(env, params, ratings, alpha, scale, low, users, actions)
+
+
+@pytest.mark.parametrize("layout", ["dense", "csr"])
+def test_counts_by_rating_are_those_of_the_papers_text(layout):
+    generator = np.random.default_rng(5)
+    ratings = random_ratings(generator, 1)
+    config = make_config(counts_by="rating", episode_length=32, rating_layout=layout)
+    data = make_data(ratings, 1, 5)
+    params = make_env_params(config, data, np.arange(NUM_USERS), RELEVANT_ABOVE)
+    users, actions = generator.integers(0, NUM_USERS, 9), generator.integers(0, NUM_ITEMS, (9, 32))
+    env = make_rating_env(config, data)
+    check_against_oracle(env, params, ratings, 0.1, "half_open", 1, users, actions, "rating")
 
 
 def play_one(data, config, actions, user=0):
@@ -318,6 +333,7 @@ def test_scales_that_cannot_be_mapped(scale, low, high, value):
         ("episode_length", -32),
         ("reward_scale", "linear"),
         ("cold_start", "greedy"),
+        ("counts_by", "reward"),
         ("rating_layout", "sparse"),
     ],
 )

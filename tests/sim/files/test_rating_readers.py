@@ -572,6 +572,27 @@ def test_quoted_values_may_go_over_lines(tmp_path, monkeypatch, body, chunk):
     )
 
 
+def test_ratings_and_ids_that_mean_missing_are_left_out_and_counted(tmp_path, capsys):
+    source = store(tmp_path, "user,item,rating\n1,10,5\nNA,10,4\n2,10,99\n3,,4\n3,11,nan\n3,12,2\n")
+    layout = TableLayout(missing_ratings=[99.0], missing_values=["NA", "", "nan"])
+    found = read_ratings("table", [source], layout=layout)
+    assert as_rows(found) == [(1, 10, 5.0), (3, 12, 2.0)]
+    assert found.lines.tolist() == [2, 7]
+    assert "4 rows left out by data.missing_values and data.missing_ratings" in capsys.readouterr().err
+    bad = store(tmp_path, "user,item,rating\nNA,10,4\n2,10,x\n")
+    assert "line 3: rating 'x'" in message("table", bad, layout=layout)
+
+
+def test_interactions_without_ratings_and_names_of_events(tmp_path):
+    source = store(tmp_path, "user,item,what\n1,10,view\n1,11,buy\n2,10,view\n")
+    plain = TableLayout(rating_column=None, implicit_rating=2.0)
+    assert as_rows(read_ratings("table", [source], layout=plain)) == [(1, 10, 2.0), (1, 11, 2.0), (2, 10, 2.0)]
+    named = TableLayout(rating_column="what", rating_of_event={"view": 1.0, "buy": 5.0})
+    assert as_rows(read_ratings("table", [source], layout=named)) == [(1, 10, 1.0), (1, 11, 5.0), (2, 10, 1.0)]
+    other = TableLayout(rating_column="what", rating_of_event={"view": 1.0})
+    assert "line 3: what 'buy' is not one of 'view'" in message("table", source, layout=other)
+
+
 def test_decimal_commas_are_named(tmp_path):
     source = store(tmp_path, "user;item;rating\n1;10;3,5\n")
     assert "line 2: rating '3,5' is not a number" in message("table", source)

@@ -289,7 +289,8 @@ def loss_gradient(tiny: Enumeration) -> Callable[..., Params]:
     def gradient(advantage: Any, weight: Any, entropy_weight: Any, config: LearnerConfig) -> Params:
         weighted, steps = advantage * weight[:, None], jnp.arange(2)
         learner = Reinforce(tiny.env, tiny.policy, config, 42)
-        return learner.gradient(tiny.params, tiny.tables, tiny.trajectory, weighted, steps, entropy_weight)[0]
+        of_loss = learner.gradient(tiny.params, tiny.tables, tiny.trajectory, weighted, steps, entropy_weight)
+        return learner.with_penalty(*of_loss, tiny.policy.trainable(tiny.params))[0]
 
     compiled = jax.jit(gradient, static_argnums=3)
 
@@ -401,11 +402,13 @@ def clipped(gradients: list[np.ndarray], norm: float) -> list[np.ndarray]:
     return [g * min(1.0, norm / size) for g in gradients]
 
 
-@pytest.mark.parametrize("update", ["batch", "per_timestep"])
+@pytest.mark.parametrize("update", ["batch", "per_timestep", "accumulated"])
 def test_update_is_adam_on_the_summed_or_on_each_steps_gradient(tiny: Enumeration, update: str) -> None:
     """The gradients are those of a plain loss written here; clipping is active."""
-    rate, norm, discount = 0.01, 0.05, 0.6
-    config = learner_config(update=update, learning_rate=rate, clip_norm=norm, discount=discount, baseline="per_step")
+    rate, norm, discount, decay = 0.01, 0.05, 0.6, 0.02
+    config = learner_config(
+        update=update, learning_rate=rate, clip_norm=norm, discount=discount, baseline="per_step", l2_weight=decay
+    )
     params, metrics = run_update(tiny, config)
     first, second = tiny.model.reward
     returns = np.stack([first + discount * second, second])
@@ -422,9 +425,13 @@ def test_update_is_adam_on_the_summed_or_on_each_steps_gradient(tiny: Enumeratio
     leaves, structure = jax.tree.flatten(tiny.theta)
     memory: dict[str, Any] = {}
     norms, smallest = [], [np.full(leaf.shape, np.inf) for leaf in leaves]
+    earlier = [np.zeros(leaf.shape) for leaf in leaves]
     for weight in [np.ones(2)] if update == "batch" else [np.array([1.0, 0]), np.array([0, 1.0])]:
         now = jax.tree.unflatten(structure, [jnp.asarray(leaf, jnp.float32) for leaf in leaves])
         slopes = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(gradient(now, jnp.asarray(weight)))]
+        if update == "accumulated":  # line 15 of Algorithm 1, each term with the parameters of its time step
+            slopes = earlier = [slope + before for slope, before in zip(slopes, earlier, strict=True)]
+        slopes = [slope + decay * leaf for slope, leaf in zip(slopes, leaves, strict=True)]
         norms.append(math.sqrt(sum(float(np.sum(slope**2)) for slope in slopes)))
         smallest = [
             np.minimum(low, np.where(slope == 0, np.inf, np.abs(slope)))

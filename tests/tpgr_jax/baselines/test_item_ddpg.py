@@ -131,8 +131,12 @@ def values_of(params: Params, state: np.ndarray, vector: np.ndarray) -> np.ndarr
 def chosen(
     params: Params, vectors: np.ndarray, state: np.ndarray, proto: np.ndarray, past: list[int], k: int, measure: str
 ) -> int:
-    """One item by brute force: sort the available ones by nearness, then ask the critic about the first k."""
+    """One item by brute force: sort the available ones by nearness, then ask the critic about the first k.
+
+    Items with a zero vector are near to nothing: they wait until no others are left.
+    """
     left = [item for item in range(len(vectors)) if item not in past]
+    left = [item for item in left if vectors[item].any()] or left
     distance = {
         item: np.linalg.norm(vectors[item] - proto) if measure == "euclidean" else -float(vectors[item] @ proto)
         for item in left
@@ -148,10 +152,14 @@ def chosen(
 
 @pytest.mark.parametrize("measure", ["euclidean", "inner"])
 @pytest.mark.parametrize("k", [1, 3, ITEMS - 1, ITEMS])
-def test_the_critics_favourite_of_the_nearest_available_items_is_taken(k: int, measure: str, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("without_ratings", [[], [0, 2, 3, 6, 7, 8]])
+def test_the_critics_favourite_of_the_nearest_available_items_is_taken(
+    k: int, measure: str, without_ratings: list[int], monkeypatch: Any
+) -> None:
     monkeypatch.setattr(nearest, "NUMBERS_AT_A_TIME", 10 * ITEMS * 6)  # ten rows at a time
     learner = make_knn(RatingEnv(ITEMS, T), policy={"k": k, "measure": measure})
     params, vectors, generator = random_params(learner, 1), random_vectors(), np.random.default_rng(2)
+    vectors[without_ratings] = 0
     rows = 36
     state, proto = generator.normal(size=(rows, 15)), generator.normal(size=(rows, E))
     past = np.full((rows, T), -1)
@@ -171,6 +179,10 @@ def test_the_critics_favourite_of_the_nearest_available_items_is_taken(k: int, m
     assert np.asarray(found).tolist() == expected
     nearest_only = [chosen(params, vectors, s, p, [], 1, measure) for s, p in zip(state, proto, strict=True)]
     assert k == 1 or nearest_only != expected  # the critic has a say
+    known = np.delete(np.arange(ITEMS), without_ratings)
+    used_up = np.array([np.isin(known, items).all() for items in past])
+    assert used_up.any() == (len(without_ratings) > 0)
+    np.testing.assert_array_equal(np.isin(found, known), ~used_up)
 
 
 def test_all_neighbours_are_the_critics_global_choice_whatever_the_actor_says() -> None:
@@ -215,6 +227,28 @@ def test_ddpg_r_takes_the_item_of_the_highest_score() -> None:
     scores = weights.astype(np.float64) @ vectors.T
     np.put_along_axis(scores, past, -np.inf, 1)
     np.testing.assert_array_equal(found, scores.argmax(-1))
+
+
+def test_ddpg_r_and_one_nearest_neighbour_decide_alike_among_unit_vectors() -> None:
+    score = make_item_ddpg(
+        read_settings(ItemDdpgPolicyConfig, policy_settings(), "agent.policy"), learner_settings(), RatingEnv(40, T), 4
+    ).policy
+    neighbour = make_knn(RatingEnv(40, T), policy={"k": 1}).policy
+    generator = np.random.default_rng(7)
+    vectors = scaled_vectors(generator.normal(size=(40, E)), "unit")
+    vectors[[1, 5, 30]] = 0  # without training ratings
+    params = random_params(make_knn(RatingEnv(40, T), policy={"k": 1}), 8)
+    state, weights = generator.normal(size=(200, 15)), generator.normal(size=(200, E))
+    past = np.stack([generator.permutation(40)[:T] for _ in range(200)])
+    arguments = [jnp.asarray(array, jnp.float32) for array in (vectors, state, weights)]
+    items = [jax.jit(policy.choose)(params, *arguments, jnp.asarray(past)) for policy in (score, neighbour)]
+    np.testing.assert_array_equal(*items)
+    assert len(set(items[0].tolist())) > 20
+    rankings = [
+        jax.jit(policy.rank, static_argnums=5)(params, *arguments, jnp.asarray(past), 40, jnp.ones((200, 40), bool))
+        for policy in (score, neighbour)
+    ]
+    np.testing.assert_array_equal(rankings[0].items, rankings[1].items)
 
 
 @pytest.mark.parametrize(

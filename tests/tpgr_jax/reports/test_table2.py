@@ -87,7 +87,7 @@ def test_star_against_the_best_other_method_on_the_same_users(tmp_path):
     (tpgr,) = [result for result in results if result.name == "tpgr"]
     wanted = scipy.stats.ttest_rel(np.mean(own, axis=0), better).pvalue
     found = star(tpgr, results, "reward")
-    assert found.opponent == "DQN-R"
+    assert found.baseline == "DQN-R"
     assert found.p_value == pytest.approx(wanted, rel=1e-9)
     assert found.significant
     assert scipy.stats.ttest_ind(np.concatenate(own), better, equal_var=False).pvalue > 1e-6
@@ -99,14 +99,14 @@ def test_star_against_the_best_other_method_on_the_same_users(tmp_path):
     assert row.strip("| ").split(" | ")[2:] == [f"p = {p_value:.2g}" for p_value in (wanted, *of_seeds)]
 
 
-def test_the_method_beyond_the_paper_is_compared_too_but_is_nobodys_opponent(tmp_path):
+def test_the_method_beyond_the_paper_is_compared_too_but_is_nobodys_baseline(tmp_path):
     rng = np.random.default_rng(0)
     rewards = {"tpgr": 2.0, "tpgr_plus": 4.0, "gaussian_posterior": 3.0}
     for name, mean in rewards.items():
         make_run(tmp_path / name, list(rng.normal(mean, 0.5, 100)), agent(name))
     results = results_in(tmp_path)
     compared = {result.label: star(result, results, "reward") for result in results}
-    assert compared["TPGR+"].opponent == compared["TPGR"].opponent == "GaussianPosterior"
+    assert compared["TPGR+"].baseline == compared["TPGR"].baseline == "GaussianPosterior"
     assert compared["TPGR+"].significant
     assert not compared["TPGR"].significant
     text = report(tmp_path)

@@ -1,0 +1,157 @@
+"""What about a table is so unlikely that it was probably read otherwise than it was meant."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from sim.tables.events import CLICK, EventLog
+from sim.tables.ratings import RatingData
+
+LOWEST_SHARE, HIGHEST_SHARE = 0.05, 0.95
+"""Shares of relevant ratings and of clicks outside of these are named."""
+MOST_OF_ONE_USER = 0.05
+_FEWEST_ROWS = 200  # of fewer, shares say little
+_FIRST_SECOND = int(datetime.datetime(1990, 1, 1, tzinfo=datetime.UTC).timestamp())
+_DAY = 86_400
+_PLACEHOLDERS = (
+    "",
+    "na",
+    "n/a",
+    "nan",
+    "null",
+    "none",
+    "nil",
+    "\\n",
+    "-",
+    "-1",
+    "?",
+    "unknown",
+    "undefined",
+    "anonymous",
+)
+
+
+def rating_warnings(data: RatingData, relevant_above: float) -> list[str]:
+    """Returns what is unlikely about ratings, a sentence each.
+
+    Args:
+        data: The ratings.
+        relevant_above: Ratings above it count as hits.
+    """
+    counts = np.bincount(data.codes, minlength=len(data.rating_values))[1:]
+    values = np.asarray(data.rating_values[1:])
+    share = float(counts[values > relevant_above].sum() / counts.sum())
+    warnings = [
+        *_id_warnings("user", data.user_ids),
+        *_id_warnings("item", data.item_ids),
+        *_owner_warning("ratings", data.user_ids, np.diff(data.indptr)),
+        *_value_warnings(values, counts),
+        *([] if data.timestamps is None else _time_warnings(data.timestamps)),
+    ]
+    if data.num_ratings >= _FEWEST_ROWS and not LOWEST_SHARE <= share <= HIGHEST_SHARE:
+        warnings.append(
+            f"{share:.1%} of the ratings are above data.relevant_above={relevant_above:g} (the scale is "
+            f"{data.rating_min:g} to {data.rating_max:g}): set it so that a hit means something"
+        )
+    return warnings
+
+
+def log_warnings(log: EventLog) -> list[str]:
+    """Returns what is unlikely about a log, a sentence each."""
+    starts = log.session_starts()
+    lengths = np.diff(starts)
+    sessions_of_user = np.bincount(log.user[starts[:-1]], minlength=log.num_users)
+    share = float((log.feedback >= CLICK).mean())
+    warnings = [
+        *_id_warnings("user", log.user_ids),
+        *_id_warnings("item", log.item_ids),
+        *_owner_warning("sessions", log.user_ids, sessions_of_user),
+        *_time_warnings(log.time),
+    ]
+    if log.num_events < _FEWEST_ROWS:
+        return warnings
+    if np.median(lengths) < 2:
+        warnings.append(
+            "half of the sessions have a single event: check data.session_column, data.session_gap and data.time_format"
+        )
+    if share > HIGHEST_SHARE and not log.synthetic_skips:
+        warnings.append(
+            f"{share:.1%} of the events are clicks or orders: check data.feedback_of_event; skips are sampled only for "
+            "logs that hold none"
+        )
+    return warnings
+
+
+def _id_warnings(what: str, ids: np.ndarray) -> list[str]:
+    """Names ids that stand for a missing value, and ids that differ only by blanks, case or leading zeros."""
+    if ids.dtype.kind != "U":
+        return [f"there is a {what} -1, which often means that the {what} is unknown"] if (ids == -1).any() else []
+    warnings = []
+    folded: dict[str, str] = {}
+    alike, example = 0, ("", "")
+    for text in ids.tolist():
+        if text.strip().lower() in _PLACEHOLDERS:
+            warnings.append(f"there is a {what} {text!r}, which often means that the {what} is unknown")
+        key = text.strip().casefold().lstrip("0")
+        if key in folded:
+            alike, example = alike + 1, example if alike else (folded[key], text)
+        folded.setdefault(key, text)
+    if alike:
+        warnings.append(
+            f"{alike:,} {what} ids differ from others only by blanks, case or leading zeros, such as {example[0]!r} "
+            f"and {example[1]!r}"
+        )
+    return warnings
+
+
+def _owner_warning(what: str, user_ids: np.ndarray, numbers: np.ndarray) -> list[str]:
+    """Names a user who owns a large share of everything."""
+    total, largest = int(numbers.sum()), int(np.argmax(numbers))
+    if len(numbers) < 3 / MOST_OF_ONE_USER or total < _FEWEST_ROWS or numbers[largest] <= MOST_OF_ONE_USER * total:
+        return []
+    return [
+        f"user {user_ids[largest]!s} owns {numbers[largest] / total:.1%} of the {what}: a crawler, or a placeholder "
+        "for unknown users"
+    ]
+
+
+def _value_warnings(values: np.ndarray, counts: np.ndarray) -> list[str]:
+    """Names an extreme rating that stands apart from the others, or that a scale of stars does not have."""
+    if len(values) < 4:
+        return []
+    gaps = np.diff(values)
+    usual = float(np.median(gaps))
+    lowest, highest, total = values[0], values[-1], counts.sum()
+    apart = [
+        (value, count)
+        for value, count, gap in ((lowest, counts[0], gaps[0]), (highest, counts[-1], gaps[-1]))
+        if gap >= 1.9 * usual and gap >= 0.1 * (values[-2] - values[1])
+    ]
+    if lowest == -1 and values[1] >= 0:
+        apart = [(lowest, counts[0])]
+    if lowest == 0 and usual >= 1 and counts[0] > total / 3 and not apart:
+        apart = [(lowest, counts[0])]
+    return [
+        f"the rating {value:g} ({count / total:.1%} of all) stands apart from the others: if it means 'not rated', "
+        f"leave it out by data.missing_ratings=[{value:g}]"
+        for value, count in apart
+    ]
+
+
+def _time_warnings(times: Sequence[int] | np.ndarray) -> list[str]:
+    """Names times before 1990 and in the future."""
+    first, last = int(np.min(times)), int(np.max(times))
+    if first < _FIRST_SECOND:
+        return [f"times begin in {_date(first)}, before 1990: check data.time_format"]
+    return [f"times go on to {_date(last)}, in the future: check data.time_format"] if last > time.time() + _DAY else []
+
+
+def _date(second: int) -> str:
+    try:
+        return datetime.datetime.fromtimestamp(second, datetime.UTC).date().isoformat()
+    except (OverflowError, ValueError, OSError):
+        return f"second {second:,} since 1970"

@@ -1,0 +1,112 @@
+"""What is unlikely about a table is named, and ordinary tables say nothing."""
+
+import numpy as np
+import pytest
+
+from sim.tables.events import EventLog, build_event_log
+from sim.tables.plausibility import log_warnings, rating_warnings
+from sim.tables.ratings import RatingData, build_rating_data
+
+NOW = 1_700_000_000
+
+
+def ratings(values, users=None, items=None, times=None) -> RatingData:
+    """Ratings of a user for an item each, twenty users."""
+    number = len(values)
+    return build_rating_data(
+        name="some",
+        users=np.arange(number) // 20 if users is None else np.asarray(users),
+        items=np.arange(number) if items is None else np.asarray(items),
+        ratings=np.asarray(values, float),
+        timestamps=np.full(number, NOW) if times is None else np.asarray(times),
+        rating_min=None,
+        rating_max=None,
+        checksum="sha256:0",
+        source="some.csv",
+        synthetic=False,
+    )
+
+
+def log(users=None, items=None, times=None, feedback=None, number=2000) -> EventLog:
+    """Sessions of four events, a day apart."""
+    rows = np.arange(number)
+    return build_event_log(
+        name="some",
+        users=rows // 40 if users is None else np.asarray(users),
+        items=rows % 30 if items is None else np.asarray(items),
+        times=NOW + rows // 4 * 86_400 % (40 * 86_400) + rows if times is None else np.asarray(times),
+        feedback=rows % 3 if feedback is None else np.asarray(feedback),
+        sessions=None,
+        session_gap=1800.0,
+        checksum="sha256:0",
+        source="some.csv",
+    )
+
+
+STARS = np.tile([1, 2, 3, 4, 5], 200)
+
+
+def test_ordinary_tables_say_nothing():
+    assert rating_warnings(ratings(STARS), 3.0) == []
+    assert rating_warnings(ratings(STARS / 2), 1.5) == []
+    words = np.array([f"u{n // 20:03}" for n in range(1000)])
+    assert rating_warnings(ratings(STARS, users=words), 3.0) == []
+    dense = np.clip(np.round(np.random.default_rng(0).normal(0, 5, 1000), 2), -10, 10)
+    assert rating_warnings(ratings(dense), 0.0) == []
+    assert log_warnings(log()) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.where(np.arange(1000) < 30, 99, STARS), "the rating 99 (3.0% of all) stands apart"),
+        (np.where(np.arange(1000) < 30, -1, STARS * 2), "data.missing_ratings=[-1]"),
+        (np.where(np.arange(1000) < 500, 0, STARS * 2), "the rating 0 (50.0% of all)"),
+        (STARS / 5, "0.0% of the ratings are above data.relevant_above=3"),
+        (STARS + 5.0, "100.0% of the ratings are above"),
+    ],
+)
+def test_ratings_that_mean_something_else(values, said):
+    assert any(said in warning for warning in rating_warnings(ratings(values), 3.0))
+
+
+@pytest.mark.parametrize("name", ["NA", "nan", "NULL", "\\N", "-1", "Unknown"])
+def test_names_of_nobody(name):
+    words = np.array([f"u{n // 20:03}" for n in range(980)] + [name] * 20)
+    assert any(f"there is a user {name!r}" in warning for warning in rating_warnings(ratings(STARS, users=words), 3.0))
+    assert log_warnings(log(users=np.where(np.arange(2000) < 40, -1, np.arange(2000) // 40))) == [
+        "there is a user -1, which often means that the user is unknown"
+    ]
+
+
+@pytest.mark.parametrize(("first", "second"), [("a1", "A1"), ("a1", " a1"), ("007", "7x"[:1])])
+def test_ids_that_differ_by_little(first, second):
+    words = np.array([f"i{n}" for n in range(998)] + [first, second])
+    [warning] = rating_warnings(ratings(STARS, items=words), 3.0)
+    assert "1 item ids differ from others only by blanks, case or leading zeros" in warning
+    assert repr(first) in warning
+
+
+def test_one_user_who_owns_much():
+    users = np.where(np.arange(2000) < 600, 7_000, np.arange(2000) // 10)
+    assert any("user 7000 owns" in warning for warning in log_warnings(log(users=users)))
+    raters = np.where(np.arange(2000) < 600, 7_000, np.arange(2000) // 10)
+    assert any(
+        "user 7000 owns 30.0% of the ratings" in warning
+        for warning in rating_warnings(ratings(np.tile(STARS, 2), users=raters), 3.0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [(np.full(2000, NOW // 1000), "times begin in 1970-01-20, before 1990"), (np.full(2000, NOW * 3), "in the future")],
+)
+def test_times_of_another_unit(times, said):
+    assert any(said in warning for warning in log_warnings(log(times=times + np.arange(2000))))
+    assert any(said in warning for warning in rating_warnings(ratings(STARS, times=times[:1000]), 3.0))
+
+
+def test_logs_without_skips_or_sessions():
+    assert any("are clicks or orders" in warning for warning in log_warnings(log(feedback=np.ones(2000, int))))
+    scattered = NOW + np.arange(2000) * 86_400 % (86_400 * 200)
+    assert any("half of the sessions have a single event" in warning for warning in log_warnings(log(times=scattered)))
