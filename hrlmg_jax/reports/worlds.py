@@ -68,7 +68,7 @@ def over_worlds(collected: Collected, runs: Sequence[RunRecord]) -> Collected:
     world_of = {str(run.folder.path): int(run.settings[WORLD]) for run in runs}
     return collected._replace(
         results=[_of_worlds(result, world_of) for result in collected.results],
-        opponents=[_of_worlds(result, world_of) for result in collected.opponents],
+        baselines=[_of_worlds(result, world_of) for result in collected.baselines],
     )
 
 

@@ -680,10 +680,10 @@ def make_world(folder, world, methods, seeds=(0,), **more):
 @pytest.fixture
 def worlds(tmp_path):
     """Three worlds of two sessions: DDPG is 4, 3 and 9 above HRL, which has two seeds in world 7."""
-    make_world(tmp_path, 3, {"ddpg": [10, 14], "hrl": [7, 9]}, opponents={"popularity": [6, 6]})
-    make_world(tmp_path, 5, {"ddpg": [5, 7], "hrl": [2, 4]}, opponents={"popularity": [8, 8]})
-    make_world(tmp_path, 7, {"ddpg": [20, 20]}, opponents={"popularity": [10, 10]})
-    make_world(tmp_path, 7, {"hrl": [10, 11]}, seeds=(0, 1), opponents={"popularity": [10, 10]})
+    make_world(tmp_path, 3, {"ddpg": [10, 14], "hrl": [7, 9]}, baselines={"popularity": [6, 6]})
+    make_world(tmp_path, 5, {"ddpg": [5, 7], "hrl": [2, 4]}, baselines={"popularity": [8, 8]})
+    make_world(tmp_path, 7, {"ddpg": [20, 20]}, baselines={"popularity": [10, 10]})
+    make_world(tmp_path, 7, {"hrl": [10, 11]}, seeds=(0, 1), baselines={"popularity": [10, 10]})
     return tmp_path
 
 
