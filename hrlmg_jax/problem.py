@@ -130,7 +130,7 @@ def fixed_rankings(env: SessionConfig, data: SessionData) -> dict[str, np.ndarra
 
 def true_env_params(data: SessionData, rows: np.ndarray) -> SessionParams:
     """Returns the tables of sessions with the users who wrote a generated log, that begin at rows of it."""
-    users = truth_of_sessions(data.log, data.log.user[rows])
+    users = truth_of_sessions(data.log, rows)
     return SessionParams(data.table, jnp.asarray(rows, jnp.int32), None, users)
 
 

@@ -173,9 +173,16 @@ class System:
         return RunsFound(runs, unreadable)
 
     def comparable(
-        self, config: RunsConfig, found: RunsFound, same: Sequence[str], unless: Mapping[str, str] | None = None
+        self,
+        config: RunsConfig,
+        found: RunsFound,
+        same: Sequence[str],
+        unless: Mapping[str, str] | None = None,
+        worlds: Sequence[str] = (),
     ) -> RunsFound:
         """Returns the runs that a report shows, which must be about one data set and agree in the settings `same`.
+
+        See `check_comparable` for the other arguments.
 
         Raises:
             UserError: No runs, or runs whose results cannot be mixed.
@@ -189,7 +196,7 @@ class System:
                 f"{unreadable}",
                 do=f"Make them, for instance with: python -m {self.train} -m +experiment={experiment}",
             )
-        check_comparable([run for run in runs if run.data], same, unless)
+        check_comparable([run for run in runs if run.data], same, unless, worlds)
         return RunsFound(runs, found.unreadable)
 
     def label(self, run: RunRecord) -> str:
@@ -427,8 +434,11 @@ class System:
         if commands := self.rerun_commands(missing):
             text += ["", "## Missing", "", "```bash", *commands, "```"]
         # Numbers: every row says from which data.
-        data = next((run.data for run in found.runs if run.data), {})
-        facts = [data.get(key, False if key.startswith("synthetic") else "") for key in self.data_facts]
+        data = [run.data for run in found.runs if run.data] or [{}]
+        facts = []
+        for key in self.data_facts:
+            values = dict.fromkeys(one.get(key, False if key.startswith("synthetic") else "") for one in data)
+            facts.append(next(iter(values)) if len(values) == 1 else " ".join(map(str, values)))
         rows = [[*facts, *row] for row in table.rows]
         write_report(
             Path(config.out),

@@ -132,29 +132,36 @@ def finished(runs: Sequence[RunRecord]) -> list[RunRecord]:
     return [run for run in runs if run.status is Status.FINISHED]
 
 
-def check_comparable(runs: Sequence[RunRecord], keys: Sequence[str], unless: Mapping[str, str] | None = None) -> None:
+def check_comparable(
+    runs: Sequence[RunRecord],
+    keys: Sequence[str],
+    unless: Mapping[str, str] | None = None,
+    worlds: Sequence[str] = (),
+) -> None:
     """Checks that the results of runs can be compared.
 
     Args:
         keys: Dotted keys whose settings must agree; the checksum of the data and the hash of the table built from them
             must agree as well.
         unless: Advice by key, where there is more to do than to choose other runs.
+        worlds: Dotted keys of numeric settings; where they differ the data are others, and so is their checksum.
 
     Raises:
         UserError: A setting differs; the message names the key, the values and two runs.
     """
-    for run in runs[1:]:
-        _check_same_table(runs[0], run)
+    first_of_world: dict[Any, RunRecord] = {}
+    for run in runs:
+        _check_same_table(first_of_world.setdefault(numbers_of(run, worlds), run), run)
     checksum = "the data's checksum"
-    for run, key in product(runs[1:], (checksum, *keys)):
-        both = runs[0], run
+    for run, key in product(runs, (checksum, *keys)):
+        both = first_of_world[numbers_of(run, worlds)] if key == checksum else runs[0], run
         first, other = (one.data.get("checksum") if key == checksum else one.settings.get(key) for one in both)
         if first != other:
             first, other = (_described(one) if key == checksum else one.settings.get(key) for one in both)
             names = sorted({one.data_name for one in runs})
             several = f" one data set with data_name=NAME ({', '.join(names)}), or some" if len(names) > 1 else ""
             raise UserError(
-                f"{key} is {first} in {runs[0].folder.path} and {other} in {run.folder.path}, so their results "
+                f"{key} is {first} in {both[0].folder.path} and {other} in {run.folder.path}, so their results "
                 "cannot be mixed",
                 do=f"Choose{several} folders with runs=FOLDER,FOLDER{(unless or {}).get(key, '')}.",
             )

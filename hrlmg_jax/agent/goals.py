@@ -15,8 +15,8 @@ from harness.settings import Count, CountOrZero, NotNegative, Share
 def stage_of(step: jax.Array, period: int, num_goals: int) -> jax.Array:
     """Returns which goal (0 to M - 1, int32) is active at a step of a session.
 
-    A window of c steps is cut into M stages of floor(c / M) steps; a remainder goes to the last. This is one reading of
-    Eq. 12 and Eq. 14, whose ranges differ by one step.
+    A window of c steps is cut into M stages of `stage_lengths`. This is one reading of Eq. 12 and Eq. 14, whose ranges
+    differ by one step.
 
     Args:
         step: t, any shape.
@@ -24,6 +24,12 @@ def stage_of(step: jax.Array, period: int, num_goals: int) -> jax.Array:
         num_goals: M.
     """
     return jnp.minimum(step % period // (period // num_goals), num_goals - 1).astype(jnp.int32)
+
+
+def stage_lengths(period: int, num_goals: int) -> list[int]:
+    """Returns the steps of each stage: floor(c / M); the last has the remainder too, on which the paper is silent."""
+    shortest = period // num_goals
+    return [*[shortest] * (num_goals - 1), period - shortest * (num_goals - 1)]
 
 
 def intrinsic_reward(action: jax.Array, goal: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""HRL-MG, its ablations (`hrl`: one goal, ...) and the baselines that are parts of it (`ddpg`, `dnn`)."""
+"""HRL-MG, its ablations (`hrl`: one goal, ...) and the baselines that are parts of it (`ddpg`, `dnn`, ...)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.training.agent import Agent
 from hrlmg_jax.agent.goals import GoalConfig
 from hrlmg_jax.agent.high_levels import HighLevel, LearnedGoals, MemoryGoals
 from hrlmg_jax.agent.learner import HrlState, Learner, LearnerConfig, OneLevelLearner, TwoLevelLearner, World
-from hrlmg_jax.agent.low_levels import DdpgLevel, DnnLevel, LowLevel
+from hrlmg_jax.agent.low_levels import DdpgByCritic, DdpgLevel, DnnLevel, LowLevel
 from hrlmg_jax.agent.memory import REMEMBERED, Memory
 from hrlmg_jax.agent.memory_critic import MemoryActorCritic
 from hrlmg_jax.agent.networks import ActorCritic, NetworkConfig
@@ -38,11 +38,10 @@ class Settings(AgentSettings):
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""
         super().__post_init__()
-        if self.decides == "critic" and (self.goals.enabled or self.goals.memory or self.learner.gamma > 0):
+        if self.decides == "critic" and (self.goals.enabled or self.goals.memory):
             raise UserError(
-                "agent.decides=critic takes the item of the highest immediate reward: it knows no goals, no memory and "
-                "no future",
-                do="Set agent.goals.enabled=false, agent.goals.memory=0 and agent.learner.gamma=0, as agent=dnn does.",
+                "agent.decides=critic takes the item that LCritic values most: it knows no goals and no memory",
+                do="Set agent.goals.enabled=false and agent.goals.memory=0, as agent=ddpg_critic and agent=dnn do.",
             )
 
     @property
@@ -106,10 +105,11 @@ def make_learner(settings: Settings, env: SessionEnv, embedding_size: int) -> Le
     directions = int(goals.conditioned) if goals.enabled else remembered
     networks = ActorCritic(settings.network, 1, embedding_size, directions)
     low: LowLevel
-    if settings.decides == "critic":
+    if settings.decides == "critic" and not config.gamma:
         low = DnnLevel(networks, config.level)
     else:
-        low = DdpgLevel(networks, config.level, config.action_noise, config.target_action == "item")
+        kind = DdpgByCritic if settings.decides == "critic" else DdpgLevel
+        low = kind(networks, config.level, config.action_noise, config.target_action == "item")
     if not goals.enabled:
         return OneLevelLearner(env, OneLevelPolicy(low, config.epsilon, memory), config, goals.period)
 

@@ -1,4 +1,4 @@
-"""Low levels that a policy is built with: LActor (DDPG), or LCritic alone (DNN)."""
+"""Low levels that a policy is built with: LActor decides (DDPG), or LCritic (DDPG as the paper words it, DNN)."""
 
 from __future__ import annotations
 
@@ -114,10 +114,10 @@ class DdpgLevel(LowLevel):
 
 
 @dataclass(frozen=True)
-class DnnLevel(LowLevel):
-    """The item that LCritic values most is recommended; LCritic learns the immediate reward (the paper's DNN).
+class CriticDecides(LowLevel):
+    """The item that LCritic values most of all is recommended, exploring or not.
 
-    Its networks are without directions; their actor is never used.
+    Its networks are without directions.
     """
 
     def deciding(self, level: LevelState) -> Any:
@@ -137,6 +137,19 @@ class DnnLevel(LowLevel):
         states = self.networks.encode_for_critic(params, histories.browsed, histories.clicked, embedding)
         values = partial(self.networks.values_of_items, params)
         return ItemScores(values, states, embedding, self.networks.config.critic_width)
+
+
+@dataclass(frozen=True)
+class DdpgByCritic(CriticDecides, DdpgLevel):
+    """Trained by DDPG, it recommends "items with highest accumulated decay returns evaluated by LCritic" (Section 4.1).
+
+    LActor serves the targets alone, and the noise of its proto-actions nothing.
+    """
+
+
+@dataclass(frozen=True)
+class DnnLevel(CriticDecides):
+    """LCritic learns the immediate reward (the paper's DNN); the actor is never used."""
 
     def update(self, level: LevelState, batch: Batch, index: ItemIndex) -> tuple[LevelState, dict[str, jax.Array]]:
         """Fits LCritic to the rewards."""

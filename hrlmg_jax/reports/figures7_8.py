@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from harness.reports.method_results import MethodResult
 from harness.reports.plots import Bars, plot_bars
-from harness.reports.system_results import Collected, ComparedTest, RunsConfig, title_of
+from harness.reports.system_results import Collected, ComparedTest, title_of
 from harness.reports.tables import Table, markdown_text
 from hrlmg_jax.reports import results as hrl_mg
 from hrlmg_jax.reports.ranking import (
-    NOTES,
     RANKING_HEADS,
     interval_text,
+    notes_on,
     order_table,
     ranked,
     ranking_rows,
@@ -23,6 +23,7 @@ from hrlmg_jax.reports.ranking import (
     seeds_table,
     unit_of,
 )
+from hrlmg_jax.reports.worlds import WorldsConfig, several_worlds
 
 
 class Section(NamedTuple):
@@ -45,7 +46,7 @@ class Section(NamedTuple):
     results: Sequence[MethodResult]
 
 
-def report_figure7(config: RunsConfig) -> None:
+def report_figure7(config: WorldsConfig) -> None:
     """Prints and writes `figure7.md`, `.csv` and `.png`.
 
     Raises:
@@ -54,7 +55,7 @@ def report_figure7(config: RunsConfig) -> None:
     _report(config, "Figure 7, offline test", [hrl_mg.OFFLINE])
 
 
-def report_figure8(config: RunsConfig) -> None:
+def report_figure8(config: WorldsConfig) -> None:
     """Prints and writes `figure8.md`, `.csv`, `figure8_long.png` and `figure8_short.png`.
 
     On a generated log there are `figure8_truth_long.png` and `figure8_truth_short.png` too: the same with the
@@ -66,15 +67,16 @@ def report_figure8(config: RunsConfig) -> None:
     _report(config, "Figure 8, online test", hrl_mg.ONLINE_TESTS)
 
 
-def _report(config: RunsConfig, figure: str, tests: Sequence[ComparedTest]) -> None:
+def _report(config: WorldsConfig, figure: str, tests: Sequence[ComparedTest]) -> None:
     # What there is.
     found = hrl_mg.comparable_runs(config, tests[0].same)
     methods = hrl_mg.SYSTEM.methods(found.runs)
-    read = [(test, hrl_mg.SYSTEM.read(methods, test)) for test in tests]
+    several = config.several_worlds
+    read = [(test, hrl_mg.read(methods, test, several)) for test in tests]
     sections = [section for test, collected in read if collected.results for section in _sections(test, collected)]
     # A section, and a picture, for each comparison.
     title = title_of(figure, found.runs)
-    lines = [markdown_text(hrl_mg.describe_problem(found.runs)), "", markdown_text(NOTES)] if sections else []
+    lines = [markdown_text(hrl_mg.describe_problem(found.runs)), "", *notes_on(several)] if sections else []
     for section in sections:
         order = [one.result for one in ranked(section.results, next(iter(section.metrics)))]
         panels = [
@@ -90,20 +92,21 @@ def _report(config: RunsConfig, figure: str, tests: Sequence[ComparedTest]) -> N
     # What is not in it.
     left_out = [line for test, one in read if one.results or test is hrl_mg.OFFLINE for line in one.left_out]
     warnings = [line for _, one in read for line in one.warnings]
-    pictures, missing = [section.picture for section in sections], hrl_mg.missing_methods(methods, config.report)
+    pictures, missing = [one.picture for one in sections], hrl_mg.missing_methods(methods, config.report, several)
     hrl_mg.SYSTEM.write(config, title, found, lines, Table(RANKING_HEADS, rows), pictures, left_out, warnings, missing)
 
 
 def _sections(test: ComparedTest, collected: Collected) -> list[Section]:
     results = [*collected.results, *collected.baselines]
     if test is hrl_mg.OFFLINE:
-        title = f"{results[0].values['map'].shape[1]:,} logged test sessions, ranked again"
+        number = "" if several_worlds(results) else f"{results[0].values['map'].shape[1]:,} "
+        title = f"{number}logged test sessions, ranked again"
         return [Section(title, "figure7.png", "the log", test.metrics, test.digits, results)]
     run = collected.results[0].runs[0]
     users, sections = hrl_mg.users_of(run, test), []
     for length in hrl_mg.LENGTHS:
-        number = run.settings.get(f"evaluation.{length}")
-        title = f"{length.capitalize()} sessions ({number} recommendations), users: {users}"
+        steps = run.settings.get(f"evaluation.{length}")
+        title = f"{length.capitalize()} sessions ({steps} recommendations), users: {users}"
         picture = f"figure8_{'truth_' if test is hrl_mg.ONLINE_TRUTH else ''}{length}.png"
         sections.append(Section(title, picture, users, hrl_mg.metrics_of(length), test.digits, results))
     return sections
@@ -117,5 +120,6 @@ def _section_lines(section: Section) -> list[str]:
     if by_seed := seeds_table(section.results, metric, section.digits):
         lines += ["", f"### Pairs by seed: {head}", "", *by_seed]
     if ratios := ratio_table(section.results, metric):
-        lines += ["", f"### {head} / popularity's, by seed", "", *ratios]
+        unit = "world" if several_worlds(section.results) else "seed"
+        lines += ["", f"### {head} / popularity's, by {unit}", "", *ratios]
     return lines

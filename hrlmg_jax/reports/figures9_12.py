@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,25 +11,30 @@ from typing import NamedTuple
 from harness.errors import UserError
 from harness.reports.method_results import MethodResult, MethodRuns
 from harness.reports.plots import Points, PointsPanel, plot_points
-from harness.reports.system_results import Collected, ComparedTest, Rerun, RunsConfig, grouped, most_runs, title_of
+from harness.reports.system_results import Collected, ComparedTest, Rerun, grouped, most_runs, title_of
 from harness.reports.tables import Cell, Table, markdown_list, markdown_table, markdown_text
 from harness.runs.composition import sweep_of
 from harness.runs.index import RunRecord, RunsFound, group_by_settings, label_of
+from hrlmg_jax.agent.goals import stage_lengths
 from hrlmg_jax.reports import results as hrl_mg
 from hrlmg_jax.reports.ranking import (
-    NOTES,
     RANKING_HEADS,
     baselines,
     describe_difference,
     interval_text,
+    notes_on,
     ranked,
     ranking_rows,
+    repetitions,
+    repetitions_heads,
+    unit_name,
     unit_of,
 )
+from hrlmg_jax.reports.worlds import WorldsConfig
 
 
 @dataclass(frozen=True)
-class SensitivityConfig(RunsConfig):
+class SensitivityConfig(WorldsConfig):
     """Which runs to compare, and `agent.name` of these (`conf/report/alpha.yaml`, `conf/report/goals.yaml`)."""
 
     agent: str
@@ -85,12 +91,12 @@ def report_parameter(config: SensitivityConfig, parameter: Parameter) -> None:
     lines, warnings, pictures = list[str](), list[str](), list[str]()
     rows: list[list[Cell]] = []
     for test in hrl_mg.ONLINE_TESTS:
-        collected = hrl_mg.SYSTEM.read(methods, test)
+        collected = hrl_mg.read(methods, test, config.several_worlds)
         if not (results := collected.results):
             continue
         users = hrl_mg.users_of(runs[0], test)
         lines += ["", f"## Users: {users}", "", *_value_table(results, parameter, test)]
-        lines += ["", *_best_values(results, parameter, test)]
+        lines += ["", *_best_values(results, parameter, test), *_stages(results, parameter)]
         for length in hrl_mg.LENGTHS:
             pictures.append(f"{config.report}_{'truth_' if test is hrl_mg.ONLINE_TRUTH else ''}{length}.png")
             horizontal = f"{parameter.symbol} ({length} sessions, users: {users}; {interval_text(results)})"
@@ -101,7 +107,8 @@ def report_parameter(config: SensitivityConfig, parameter: Parameter) -> None:
             rows += [[value, *row] for value, row in zip(values, ranking, strict=True)]
         left_out += collected.left_out
         warnings += collected.warnings
-    introduction = [markdown_text(hrl_mg.describe_problem(runs)), "", markdown_text(NOTES)] if pictures else []
+    notes = notes_on(config.several_worlds)
+    introduction = [markdown_text(hrl_mg.describe_problem(runs)), "", *notes] if pictures else []
     table, missing = Table([parameter.key, *RANKING_HEADS], rows), missing_values(methods, parameter, config)
     shown = RunsFound(runs, found.unreadable)
     hrl_mg.SYSTEM.write(config, title, shown, [*introduction, *lines], table, pictures, left_out, warnings, missing)
@@ -146,7 +153,15 @@ def compare(runs: Sequence[RunRecord], parameter: Parameter, agent: str, left_ou
 
 
 def missing_values(methods: Sequence[MethodRuns], parameter: Parameter, config: SensitivityConfig) -> list[Rerun]:
-    """Returns the values of the experiment, and seeds of them, that have no run."""
+    """Returns the values of the experiment, and seeds of them (in several worlds the first), that have no run."""
+    if config.several_worlds:
+        single = dataclasses.replace(config, several_worlds=False)
+        return [
+            one._replace(last=["seed=0"])
+            for world in hrl_mg.by_world(methods)
+            for one in missing_values(world, parameter, single)
+            if any(last.split("=")[1].split(",")[0] == "0" for last in one.last)
+        ]
     swept = sweep_of(config.report)
     runs = [run for method in methods for run in method.runs]
     reference = next((run for run in runs if run.settings["agent.name"] == config.agent), None)
@@ -167,9 +182,22 @@ def _value_table(results: Sequence[MethodResult], parameter: Parameter, test: Co
             f"{result.estimate(metric, unit_of(results)).text(test.digits)}{' *' if best[metric] is result else ''}"
             for metric in test.metrics
         ]
-        rows.append([_value(result, parameter), *cells, result.seeds_text])
-    table = markdown_table([parameter.symbol, *test.metrics.values(), "seeds"], rows)
+        rows.append([_value(result, parameter), *cells, *repetitions(result)])
+    table = markdown_table([parameter.symbol, *test.metrics.values(), *repetitions_heads(results)], rows)
     return [f"±: {interval_text(results)}.", "", *table]
+
+
+def _stages(results: Sequence[MethodResult], parameter: Parameter) -> list[str]:
+    """Returns Markdown that names the stages of windows which the number of goals does not divide."""
+    texts = []
+    for result in results if parameter is GOALS else ():
+        period, count = (int(result.runs[0].settings[key]) for key in (hrl_mg.PERIOD, hrl_mg.COUNT))
+        if period % count:
+            lengths = ", ".join(map(str, stage_lengths(period, count)))
+            texts.append(
+                f"M = {count}: stages of {lengths} steps; the last goal has what floor({period} / {count}) leaves"
+            )
+    return markdown_list(texts)
 
 
 def _best_values(results: Sequence[MethodResult], parameter: Parameter, test: ComparedTest) -> list[str]:
@@ -178,7 +206,8 @@ def _best_values(results: Sequence[MethodResult], parameter: Parameter, test: Co
     for metric, head in test.metrics.items():
         best, second, above = ranked(results, metric)[0]
         if second is not None and above is not None:
-            compared = describe_difference(above, test.digits, f" above {_value(second, parameter)}")
+            than = f" above {_value(second, parameter)}"
+            compared = describe_difference(above, test.digits, unit_name(results), than)
             texts.append(f"{head}: best at {_value(best, parameter)}, {compared}")
     symbol = parameter.symbol
     return [f"`*`: the best {symbol} of the column. The paper's is {parameter.best:g}.", "", *markdown_list(texts)]

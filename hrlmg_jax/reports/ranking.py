@@ -20,6 +20,7 @@ from harness.reports.results import p_text
 from harness.reports.system_results import Collected, preset
 from harness.reports.tables import Cell, markdown_list, markdown_table, markdown_text
 from hrlmg_jax.reports import results as hrl_mg
+from hrlmg_jax.reports.worlds import WorldResult, several_worlds
 
 PAPER_ORDER = ("dnn", "ddpg", "hrl", "hrl_mg")
 """In every figure of the paper, ascending (but for clicks online, where HRL is above HRL-MG)."""
@@ -43,7 +44,21 @@ NOTES = (
     "t-test on the same sessions, each a mean over seeds; it speaks of these networks and lists, and not of training "
     "again. Neither is corrected for the number of tests."
 )
-_NAMES: dict[Unit, str] = {EPISODES: "sessions", SEEDS: "seeds"}
+WORLD_NOTES = (
+    "A world is the unit: the mean over test sessions and seeds of each world, then means over worlds with 95 % "
+    "t-intervals. p: paired t-test over the same worlds, not corrected for the number of tests; methods that were not "
+    "tested in the same worlds are not compared."
+)
+
+
+def notes_on(worlds: bool) -> list[str]:
+    """Returns Markdown that says what intervals and tests are over: several worlds, or one."""
+    return [markdown_text(WORLD_NOTES if worlds else NOTES)]
+
+
+def unit_name(results: Sequence[MethodResult]) -> str:
+    """Returns what episodes of results are called."""
+    return "worlds" if several_worlds(results) else "sessions"
 
 
 def unit_of(results: Sequence[MethodResult]) -> Unit:
@@ -53,7 +68,19 @@ def unit_of(results: Sequence[MethodResult]) -> Unit:
 
 def interval_text(results: Sequence[MethodResult]) -> str:
     """Says what the intervals of a table, or picture, of these results are over."""
-    return f"95 % interval over {_NAMES[unit_of(results)]}"
+    return f"95 % interval over {'seeds' if unit_of(results) == SEEDS else unit_name(results)}"
+
+
+def repetitions_heads(results: Sequence[MethodResult]) -> list[str]:
+    """Returns the heads of `repetitions`."""
+    return ["worlds", "seeds in each"] if several_worlds(results) else ["seeds"]
+
+
+def repetitions(result: MethodResult) -> list[str]:
+    """Returns how many worlds a result is of, if of several, and how many seeds."""
+    if not isinstance(result, WorldResult):
+        return [result.seeds_text]
+    return [str(len(result.worlds)), f"{result.runs_per_split:.3g}" if result.runs else ""]
 
 
 class Ranked(NamedTuple):
@@ -79,17 +106,17 @@ def baselines(collected: Collected, metric: str) -> dict[str, float]:
     return {result.label: result.mean(metric) for result in results if result.name in hrl_mg.BASELINES}
 
 
-def describe_p(between: Difference) -> str:
+def describe_p(between: Difference, episodes: str = "sessions") -> str:
     """Returns `p = 0.02 (3 and 3 seeds)`: a p-value with what it is over; nothing where nothing can be tested."""
     if between.p_value is None:
         return ""
     counts = " and ".join(str(number) for number in between.numbers if number)
-    return f"{p_text(between.p_value)} ({f'{counts} seeds' if between.over_seeds else 'paired sessions'})"
+    return f"{p_text(between.p_value)} ({f'{counts} seeds' if between.over_seeds else f'paired {episodes}'})"
 
 
-def describe_difference(between: Difference, digits: int, than: str = "") -> str:
+def describe_difference(between: Difference, digits: int, episodes: str, than: str = "") -> str:
     """Returns a difference of means with its p-value, where there is one."""
-    return ", ".join(filter(None, [f"{between.mean:+.{digits}f}{than}", describe_p(between)]))
+    return ", ".join(filter(None, [f"{between.mean:+.{digits}f}{than}", describe_p(between, episodes)]))
 
 
 def ranking_table(results: Sequence[MethodResult], metrics: Mapping[str, str], digits: int) -> list[str]:
@@ -100,16 +127,19 @@ def ranking_table(results: Sequence[MethodResult], metrics: Mapping[str, str], d
         digits: After the decimal point.
     """
     first, head = next(iter(metrics.items()))
-    heads = ["method", *metrics.values(), "seeds", f"{head}: above the next", "p over seeds", "p over sessions"]
+    tests = ["p over worlds"] if several_worlds(results) else ["p over seeds", "p over sessions"]
+    heads = ["method", *metrics.values(), *repetitions_heads(results), f"{head}: above the next", *tests]
     over, rows = unit_of(results), []
     for result, _, above in ranked(results, first):
         estimates = [result.estimate(metric, over).text(digits) for metric in metrics]
         compared = ["", "", ""]
         if above is not None:
-            of_sessions = "" if above.paired_p_value is None else p_text(above.paired_p_value)
+            of_episodes = "" if above.paired_p_value is None else p_text(above.paired_p_value)
             of_seeds = describe_p(above) if above.over_seeds else ""
-            compared = [f"{above.mean:+.{digits}f}", of_seeds, of_sessions]
-        rows.append([result.label, *estimates, result.seeds_text, *compared])
+            compared = [f"{above.mean:+.{digits}f}", of_seeds, of_episodes]
+        if several_worlds(results):
+            del compared[1]
+        rows.append([result.label, *estimates, *repetitions(result), *compared])
     return [f"±: {interval_text(results)}.", "", *markdown_table(heads, rows)]
 
 
@@ -127,7 +157,7 @@ def order_table(results: Sequence[MethodResult], metrics: Mapping[str, str], dig
     rows = []
     for lower, higher in pairs:
         differences = [difference(of_name[higher], of_name[lower], metric) for metric in metrics]
-        cells = [describe_difference(between, digits) for between in differences]
+        cells = [describe_difference(between, digits, unit_name(results)) for between in differences]
         rows.append([_name_of(lower, higher), *cells])
     paper = " < ".join(hrl_mg.LABELS[name] for name in PAPER_ORDER)
     chosen = [result.label for result in of_name.values() if result.distinction]
@@ -171,24 +201,32 @@ def _name_of(lower: str, higher: str) -> str:
 
 
 def ratio_table(results: Sequence[MethodResult], metric: str) -> list[str]:
-    """Returns a Markdown table of each run's mean in units of popularity's, by seed; none without runs beside it."""
+    """Returns a Markdown table of means in units of popularity's, by seed or world; none without runs beside it."""
     all_ratios = {id(result): result.ratios(hrl_mg.POPULARITY, metric) for result in results}
     of_runs = [result for result in results if result.runs and not all(map(math.isnan, all_ratios[id(result)]))]
-    seeds = sorted({seed for result in of_runs for seed in result.seeds})
+    worlds = several_worlds(results)
+
+    def units(result: MethodResult) -> Sequence[int]:
+        return result.worlds if isinstance(result, WorldResult) else result.seeds
+
+    columns = sorted({unit for result in of_runs for unit in units(result)})
     rows = []
     for result in sorted(of_runs, key=lambda result: -result.mean(metric)):
         ratios = all_ratios[id(result)]
-        by_seed = dict(zip(result.seeds, ratios, strict=True))
-        cells = [f"{by_seed[seed]:.3f}" if seed in by_seed else "" for seed in seeds]
-        rows.append([result.label, *cells, f"{min(ratios):.3f}"])
-    return markdown_table(["method", *(f"seed {seed}" for seed in seeds), "least"], rows) if rows else []
+        by_unit = dict(zip(units(result), ratios, strict=True))
+        cells = [f"{by_unit[unit]:.3f}" if unit in by_unit else "" for unit in columns]
+        above = [f"{sum(ratio > 1 for ratio in ratios)} of {len(ratios)}"] if worlds else []
+        rows.append([result.label, *cells, f"{min(ratios):.3f}", *above])
+    heads = ["method", *(f"{'world' if worlds else 'seed'} {unit}" for unit in columns), "least"]
+    return markdown_table([*heads, *(["above 1 in"] if worlds else [])], rows) if rows else []
 
 
 RANKING_HEADS = (
-    *("users", "metric", "rank", "method", "agent", "seeds", "sessions", "mean"),
+    *("users", "metric", "rank", "method", "agent", "worlds", "seeds", "sessions", "mean"),
     *("low_over_seeds", "high_over_seeds", "low_over_sessions", "high_over_sessions"),
+    *("low_over_worlds", "high_over_worlds"),
     *("ratio_to_popularity", "least_ratio_to_popularity", "next_best", "above_next_best"),
-    *("welch_p_over_seeds", "welch_n", "welch_n_next_best", "paired_p_over_sessions"),
+    *("welch_p_over_seeds", "welch_n", "welch_n_next_best", "paired_p_over_sessions", "paired_p_over_worlds"),
 )
 """Of `ranking_rows`."""
 
@@ -198,11 +236,14 @@ def ranking_rows(results: Sequence[MethodResult], metrics: Sequence[str], users:
     rows = []
     for metric in metrics:
         for rank, (result, next_best, above) in enumerate(ranked(results, metric), 1):
-            row: list[Cell] = [users, metric, rank, result.label, result.name, " ".join(map(str, result.seeds))]
-            row += [result.values[metric].shape[1], result.mean(metric)]
+            worlds = result.worlds if isinstance(result, WorldResult) else ()
+            sessions = result.sessions if isinstance(result, WorldResult) else result.values[metric].shape[1]
+            row: list[Cell] = [users, metric, rank, result.label, result.name, " ".join(map(str, worlds))]
+            row += [" ".join(map(str, result.seeds)), sessions, result.mean(metric)]
             row += result.estimate(metric, SEEDS)[1:] if result.has_interval(metric, SEEDS) else (None, None)
-            row += [*result.estimate(metric, EPISODES)[1:], *_ratios(result, metric)]
-            rows.append([*row, *_comparison(next_best, above)])
+            over_episodes, none = result.estimate(metric, EPISODES)[1:], (None, None)
+            row += [*none, *over_episodes] if worlds else [*over_episodes, *none]
+            rows.append([*row, *_ratios(result, metric), *_comparison(next_best, above, bool(worlds))])
     return rows
 
 
@@ -212,8 +253,9 @@ def _ratios(result: MethodResult, metric: str) -> list[Cell]:
     return [sum(ratios) / len(ratios), min(ratios)] if known else [None, None]
 
 
-def _comparison(next_best: MethodResult | None, above: Difference | None) -> list[Cell]:
+def _comparison(next_best: MethodResult | None, above: Difference | None, worlds: bool) -> list[Cell]:
     if next_best is None or above is None:
-        return [None] * 6
+        return [None] * 7
     of_seeds: list[Cell] = [above.p_value, *above.numbers] if above.over_seeds else [None, None, None]
-    return [next_best.label, above.mean, *of_seeds, above.paired_p_value]
+    paired = [None, above.paired_p_value] if worlds else [above.paired_p_value, None]
+    return [next_best.label, above.mean, *of_seeds, *paired]

@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 
 from harness.reports.method_results import MethodRuns
-from harness.reports.system_results import ComparedTest, Rerun, RunsConfig, System, preset
+from harness.reports.system_results import Collected, ComparedTest, Rerun, System, preset
 from harness.reports.tables import kind_of
 from harness.runs.composition import is_configuration, sweep_of
 from harness.runs.index import RunRecord, RunsFound, Status
+from hrlmg_jax.reports.worlds import SAME_IN_ALL_WORLDS, WORLD, WorldsConfig, check_worlds, over_worlds
 from hrlmg_jax.sessions import BUILT_OTHERWISE
 
 POPULARITY = "popularity"
@@ -20,6 +21,7 @@ LABELS = {
     "count": "Popularity (count)",
     "dnn": "DNN",
     "ddpg": "DDPG",
+    "ddpg_critic": "DDPG (LCritic decides)",
     "hrl": "HRL",
     "hrl_mg": "HRL-MG",
     "hrl_mg_frozen": "HRL-MG (goals frozen)",
@@ -33,6 +35,7 @@ LABELS = {
     "ddpg_paper": "DDPG (paper)",
     "hrl_paper": "HRL (paper)",
     "hrl_mg_paper": "HRL-MG (paper)",
+    "hrl_mg_paper_updates": "HRL-MG (paper, Algorithm 2's updates)",
     "greedy_oracle": "Greedy oracle",
     "planner": "Planner",
 }
@@ -64,7 +67,7 @@ OFFLINE = ComparedTest(
     same=("evaluation.offline_sessions",),
 )
 _SAME_LOG = ("data.split", "data.train_days", "data.test_quantile", "data.order_proxy")
-COUNT, WEIGHT = "agent.goals.count", "agent.goals.intrinsic_weight"
+COUNT, WEIGHT, PERIOD = "agent.goals.count", "agent.goals.intrinsic_weight", "agent.goals.period"
 
 
 def metrics_of(length: str) -> dict[str, str]:
@@ -116,6 +119,7 @@ SYSTEM = System(
     metric="validation_reward",
     tested="long_reward",
     seedless=WITHOUT_SEED,
+    splits=(WORLD,),
     # They say where and how, not what. `train.evaluate_every` has an effect: the best actors are those of an
     # evaluation.
     without_effect=(
@@ -142,8 +146,8 @@ def hrl_mg_runs(folders: Sequence[str] | None) -> RunsFound:
     return RunsFound(runs, [*found.unreadable, *unclear])
 
 
-def comparable_runs(config: RunsConfig, same: Sequence[str]) -> RunsFound:
-    """Finds the runs of a report, which must be about one log, its split, its users and their simulator.
+def comparable_runs(config: WorldsConfig, same: Sequence[str]) -> RunsFound:
+    """Finds the runs of a report, which must be about one log (or several worlds), its split, users and simulator.
 
     Args:
         same: More settings, in dots, that must agree: those of the test.
@@ -154,25 +158,51 @@ def comparable_runs(config: RunsConfig, same: Sequence[str]) -> RunsFound:
     found = hrl_mg_runs(config.runs)
     keys = dict.fromkeys(key for run in found.runs for key in run.settings if key.startswith(("env.", "simulator.")))
     keys.pop("simulator.root", None)
-    return SYSTEM.comparable(config, found, [*_SAME_LOG, *keys, *same])
+    several = config.several_worlds
+    check_worlds([run for run in found.runs if config.data_name in (None, run.data_name)], several)
+    every = [*_SAME_LOG, *(SAME_IN_ALL_WORLDS if several else ()), *keys, *same]
+    return SYSTEM.comparable(config, found, every, worlds=(WORLD,) if several else ())
 
 
-def missing_methods(methods: Sequence[MethodRuns], report: str) -> list[Rerun]:
+def read(methods: Sequence[MethodRuns], test: ComparedTest, several_worlds: bool) -> Collected:
+    """Reads the results of a test, see `System.read`; of several worlds one value for each."""
+    collected = SYSTEM.read(methods, test)
+    return over_worlds(collected, [run for method in methods for run in method.runs]) if several_worlds else collected
+
+
+def missing_methods(methods: Sequence[MethodRuns], report: str, several_worlds: bool = False) -> list[Rerun]:
     """Returns the methods of a report's experiment, and seeds of them, that have no run.
 
-    Of methods on which the seed has no effect, the first seed is enough.
+    Of methods on which the seed has no effect, the first seed is enough; in each of several worlds it is of all.
 
     Args:
         methods: What there is; at least one run.
         report: Name of the report.
+        several_worlds: Whether every world has runs of its own.
     """
+    if several_worlds:
+        return [one for world in by_world(methods) for one in _missing_methods(world, report, 1)]
+    return _missing_methods(methods, report, None)
+
+
+def by_world(methods: Sequence[MethodRuns]) -> list[list[MethodRuns]]:
+    """Returns the methods with their runs in each world, worlds in order."""
+    worlds = sorted({run.settings[WORLD] for method in methods for run in method.runs})
+    parts = [
+        [one._replace(runs=[run for run in one.runs if run.settings[WORLD] == world]) for one in methods]
+        for world in worlds
+    ]
+    return [[one for one in part if one.runs] for part in parts]
+
+
+def _missing_methods(methods: Sequence[MethodRuns], report: str, seeds: int | None) -> list[Rerun]:
     swept = sweep_of(SYSTEM.experiment if report == "figure7" else report)
     furthest = max((run for method in methods for run in method.runs), key=lambda run: run.step)
     missing = []
     for name in swept["agent"]:
         method = preset(methods, name)
         runs = method.runs if method else []
-        if last := missing_seeds(runs, swept["seed"][:1] if name in WITHOUT_SEED else swept["seed"]):
+        if last := missing_seeds(runs, swept["seed"][: 1 if name in WITHOUT_SEED else seeds]):
             missing.append(Rerun(name, runs[0] if runs else furthest, [], last, like_reference=bool(runs)))
     return missing
 
@@ -189,9 +219,14 @@ def describe_problem(runs: Sequence[RunRecord]) -> str:
     run = next((run for run in runs if run.data), None)
     if run is None:
         return ""
+    worlds = sorted({int(one.settings[WORLD]) for one in runs if one.data and WORLD in one.settings})
+    if len(worlds) > 1:
+        log = f"{len(worlds)} worlds ({WORLD}={', '.join(map(str, worlds))})"
+    else:
+        log = f"checksum {str(run.data['checksum'])[:19]}..."
     return (
-        f"{run.data_name}{kind_of(run.data)}, checksum {str(run.data['checksum'])[:19]}..., split by "
-        f"{run.settings.get('data.split')}, simulator seed {run.settings.get('simulator.seed')}."
+        f"{run.data_name}{kind_of(run.data)}, {log}, split by {run.settings.get('data.split')}, simulator seed "
+        f"{run.settings.get('simulator.seed')}."
     )
 
 

@@ -27,6 +27,7 @@ from sim.files.event_readers import (
 from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, describe_sources, fingerprint
 from sim.files.rows import TimeFormat
 from sim.files.sources import Source, checksum
+from sim.generators.shop import ShopName
 from sim.tables.events import (
     CLICK,
     HASHED,
@@ -88,6 +89,7 @@ class LogConfig(FilesConfig):
     ] = "events"
     order_proxy: list[OrderProxy] = dataclasses.field(default_factory=list)
     skips_exclude: Excluded = "session"
+    shop: ShopName | None = None
 
     def __post_init__(self) -> None:
         """Checks settings against each other, and the reader's name."""
@@ -165,8 +167,13 @@ def load_log(config: LogConfig) -> EventLog:
 def _generated_log(config: LogConfig) -> EventLog:
     from sim.generators.funnel import generate_log
 
-    size = config.size or ""
-    log = generate_log(size=size, seed=config.seed, num_users=config.num_users, num_items=config.num_items)
+    log = generate_log(
+        size=config.size or "",
+        seed=config.seed,
+        shop=config.shop or "seen",
+        num_users=config.num_users,
+        num_items=config.num_items,
+    )
     return _prepared(dataclasses.replace(log, name=config.name), config)
 
 

@@ -53,6 +53,7 @@ def draw_item(key: jax.Array, step: jax.Array, recommended: jax.Array, num_items
     chex.assert_rank([step, recommended], [1, 2])
     chex.assert_equal_shape_prefix([step, recommended], 1)
     drawn = jax.random.randint(key, step.shape, 0, num_available(step, recommended, num_items))
-    # The k-th available item: step over every recommended item that is not larger, in ascending order.
-    ascending = jnp.sort(jnp.where(recommended >= 0, recommended, num_items), axis=-1)
-    return jax.lax.scan(lambda drawn, past: (jnp.where(past <= drawn, drawn + 1, drawn), None), drawn, ascending.T)[0]
+    # The k-th available item: step over every recommended item that has at most k available ones below it.
+    ascending = jnp.sort(jnp.where(recommended >= 0, recommended, 2 * num_items), axis=-1)
+    below = ascending - jnp.arange(recommended.shape[-1])
+    return drawn + jnp.sum(below <= drawn[:, None], -1, dtype=drawn.dtype)

@@ -6,9 +6,9 @@ which are then rotated at random.
 * Items e lie in 25 clusters; their click appeal bc and order appeal bo are standard normal with correlation 0.2, half
   of their variance shared by the cluster ("cheap but poor" items click well and sell badly). An item's popularity in
   the logs is exp(0.5 bc + 0.3 bo) rank^-0.7 with random ranks: a long tail.
-* A user has a lasting taste u (two clusters), which drives orders, and a passing curiosity v (another cluster; v0 at
-  the beginning of each session), which drives clicks; boredom h gathers what was shown; trust m in the shop grows with
-  clicks on items that fit the taste and falls with clicks on others, so that planning pays:
+* A user has a lasting taste u (two clusters), which drives orders, and a passing curiosity v (another cluster; v0 is
+  drawn for each session), which drives clicks; boredom h gathers what was shown; trust m in the shop grows with clicks
+  on items that fit the taste and falls with clicks on others, so that planning pays:
 
       click logit = kc + 4 v.e + 0.3 u.e + 0.4 bc - 1.5 max(h.e, 0) + 2.5 m
       order logit (given a click) = ko + 3 u.e + 0.8 bo + 2 m
@@ -16,9 +16,16 @@ which are then rotated at random.
       h <- 0.9 h + 0.1 e
       m <- clip(0.98 m + 0.25 click (u.e - 0.35 + 0.1 bo), -1, 1)
 
-* The shop that wrote the log shows the best of a few: 15 candidates drawn by popularity^0.5, one taken by a softmax of
-  1.5 (u + v).e. No item is shown twice in a session.
-* kc and ko are set on a sample of users so that the log has the click and order rates of the paper's Table 1.
+* The shop that wrote the log takes one of 15 candidates, by what it knows of the user, or explores; no item is shown
+  twice in a session (`sim.generators.shop`). It knows (`data.shop`)
+
+  - `seen`, the default: the direction of sum_k 0.9^k e over the items clicked so far, the last one first, in this
+    session and in earlier ones: all of it is in the log;
+  - `blind`: nothing;
+  - `reads_minds`: (u + v) / 2. What it shows is then evidence of interests that no later policy can read, so that
+    users learned from such a log pay several times too much.
+
+* kc is set on a sample of users, ko on the log, so that the log has the click and order rates of the paper's Table 1.
 
 Users come back over two days; taste and trust persist between sessions, curiosity and boredom start anew.
 """
@@ -29,7 +36,8 @@ import contextlib
 import dataclasses
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -40,19 +48,19 @@ import scipy.special
 
 from harness.errors import UserError
 from sim.envs.histories import Histories, HistoryTable
-from sim.envs.policy import Decision, Policy
+from sim.envs.policy import Decision
 from sim.envs.rollout import begin, play_on
-from sim.envs.session_env import SessionEnv, SessionObservation, SessionParams, SessionTrajectory
+from sim.envs.session_env import SessionEnv, SessionInfo, SessionObservation, SessionParams, SessionTrajectory
+from sim.generators.shop import SHOPS, Catalogue, ShopName, shop_policy, shown_probabilities
 from sim.tables.events import CLICK, EventLog, build_event_log
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 """Increment when the same settings would give a different log; cached logs then expire."""
 
 CLICK_RATE = 843_249 / 8_596_852  # Table 1, training day
 ORDER_RATE = 46_022 / 8_596_852
 DIMENSION = 50
 NUM_CLUSTERS = 25
-NUM_CANDIDATES = 15
 MIN_SESSION, MAX_SESSION = 20, 60
 DAY = 86_400
 FIRST_DAY = 17_754 * DAY  # 2018-08-11
@@ -61,6 +69,8 @@ _TRAIN_SESSIONS, _TEST_SESSIONS = 1.5, 0.65  # Poisson means beyond the first of
 _MAX_SESSIONS_PER_DAY = 5
 _USERS_PER_BATCH = 1024
 _PILOT_USERS = 2048
+_MEMORY = 0.9  # of a shop: what a click counts after another one
+_LOGGED, _PLAYED = 1, 2  # streams of random numbers: curiosity in the log's sessions, and in those played later
 
 
 @dataclass(frozen=True)
@@ -86,10 +96,10 @@ class FunnelParams:
         item: [I, 50] float32 item vectors e.
         click_appeal: [I] float32 bc.
         order_appeal: [I] float32 bo.
-        taste: [U, 50] float32 u.
-        curiosity: [U, 50] float32 v0.
-        trust: [U] float32 m at the beginning of the session.
-        length: [U] int32 steps after which trust changes no more, because the session has ended.
+        taste: [S, 50] float32 u of each session's user.
+        curiosity: [S, 50] float32 v0.
+        trust: [S] float32 m at the beginning of the session.
+        length: [S] int32 steps after which trust changes no more, because the session has ended.
         click_bias: float32 kc.
         order_bias: float32 ko.
     """
@@ -120,7 +130,7 @@ class FunnelUser:
 
 @dataclass(frozen=True)
 class FunnelModel:
-    """The truth as a feedback model; session `start` belongs to user `start`."""
+    """The truth as a feedback model."""
 
     def initial(self, params: FunnelParams, start: jax.Array) -> FunnelUser:
         """Returns a user at the beginning of a session."""
@@ -176,46 +186,93 @@ def _unit(vector: jax.Array) -> jax.Array:
     return vector / jnp.maximum(jnp.linalg.norm(vector, axis=-1, keepdims=True), 1e-12)
 
 
-def logging_policy() -> Policy:
-    """The shop that wrote the log. Its parameters are (item vectors [I, 50], cumulative popularity^0.5 [I])."""
+class Visits(NamedTuple):
+    """Sessions with the shop that writes the log: the truth, and clicks remembered [S, 50] when each begins."""
 
-    def act(
-        params: tuple[jax.Array, jax.Array],
-        carry: tuple[()],
-        observation: SessionObservation,
-        key: jax.Array,
-        explore: bool,
-    ) -> tuple[tuple[()], Decision]:
-        vectors, cumulative = params
-        draw_key, choice_key = jax.random.split(key)
-        batch = observation.step.shape[0]
-        drawn = jax.random.uniform(draw_key, (batch, NUM_CANDIDATES)) * cumulative[-1]
-        candidates = jnp.minimum(jnp.searchsorted(cumulative, drawn, side="right"), len(cumulative) - 1)
-        interest = observation.hidden.taste + observation.hidden.curiosity
-        logits = 1.5 * jnp.einsum("bd,bkd->bk", interest, vectors[candidates])
-        shown = jnp.any(candidates[:, :, None] == observation.recommended[:, None, :], -1)
-        logits = jnp.where(shown, -jnp.inf, logits) + jax.random.gumbel(choice_key, logits.shape)
-        chosen = jnp.take_along_axis(candidates, jnp.argmax(logits, -1)[:, None], 1)[:, 0].astype(jnp.int32)
-        # Where all candidates had been shown the impression is a repetition, which build_event_log leaves out.
-        return carry, Decision(chosen, jnp.zeros((batch,)))
-
-    return Policy(lambda params, batch_size: (), act)
+    users: FunnelParams
+    clicks: jax.Array
 
 
-def generate_log(*, size: str, seed: int, num_users: int | None = None, num_items: int | None = None) -> EventLog:
+@flax.struct.dataclass
+class Visitor:
+    """A user in the shop that writes the log: their hidden state, and the shop's sum_k 0.9^k e of their clicks [50]."""
+
+    user: FunnelUser
+    clicks: jax.Array
+
+
+@dataclass(frozen=True)
+class VisitorModel:
+    """The truth as a feedback model, together with what a shop can know of its users."""
+
+    truth: FunnelModel = FunnelModel()
+
+    def initial(self, params: Visits, start: jax.Array) -> Visitor:
+        """Returns a user at the beginning of a session."""
+        return Visitor(self.truth.initial(params.users, start), params.clicks[start])
+
+    def probabilities(self, params: Visits, hidden: Visitor, histories: Histories, item: jax.Array) -> jax.Array:
+        """Returns [3] the true probabilities."""
+        return self.truth.probabilities(params.users, hidden.user, histories, item)
+
+    def update(self, params: Visits, hidden: Visitor, item: jax.Array, feedback: jax.Array) -> Visitor:
+        """Returns the user after an answer; a click counts if the session goes on until then."""
+        counts = (feedback >= CLICK) & (hidden.user.step < hidden.user.length)
+        clicks = jnp.where(counts, _MEMORY * hidden.clicks + params.users.item[item], hidden.clicks)
+        return Visitor(self.truth.update(params.users, hidden.user, item, feedback), clicks)
+
+
+def interest_of(shop: ShopName, visitor: Visitor) -> jax.Array:
+    """Returns [..., 50] what a shop knows of its visitors' interests, of norm 1 or less; 0 for nothing."""
+    if shop == "reads_minds":
+        return 0.5 * (visitor.user.taste + visitor.user.curiosity)
+    return _unit(visitor.clicks) if shop == "seen" else jnp.zeros_like(visitor.clicks)
+
+
+@flax.struct.dataclass
+class Impressions(SessionTrajectory):
+    """A trajectory in the shop that writes the log; `interest` [T, B, 50] float32 is what the shop knew."""
+
+    interest: jax.Array
+
+
+@dataclass(frozen=True)
+class LoggingEnv(SessionEnv):
+    """The session simulator with the shop that writes the log.
+
+    Attributes:
+        shop: Which.
+    """
+
+    shop: ShopName = "seen"
+
+    def record(
+        self, observation: SessionObservation, decision: Decision, reward: jax.Array, info: SessionInfo
+    ) -> Impressions:
+        """Returns one step of a trajectory, and what the shop knew."""
+        interest = interest_of(self.shop, observation.hidden)
+        return Impressions(decision.action, info.feedback, reward, info.probabilities, interest)
+
+
+def generate_log(
+    *, size: str, seed: int, shop: ShopName = "seen", num_users: int | None = None, num_items: int | None = None
+) -> EventLog:
     """Generates a log of two days.
 
     Args:
         size: One of `SIZES`.
-        seed: Same settings and seed give the same log (up to rounding differences between processors).
+        seed: Same settings and seed give the same log (up to rounding differences between processors), and with
+            another shop the same items, users and visits.
+        shop: What the shop that writes the log knows of its users.
         num_users: Number of users; None: that of the size.
         num_items: Number of items, at least 100; None: that of the size.
 
     Raises:
-        UserError: The size is unknown, or the counts are too small.
+        UserError: The size or the shop is unknown, or the counts are too small.
     """
-    if size not in SIZES:
-        raise UserError(f"data.size is {size!r}", do=f"Choose one of: {', '.join(SIZES)}.")
+    for key, value, choices in (("size", size, [*SIZES]), ("shop", shop, [*SHOPS])):
+        if value not in choices:
+            raise UserError(f"data.{key} is {value!r}", do=f"Choose one of: {', '.join(choices)}.")
     users, items = num_users or SIZES[size].num_users, num_items or SIZES[size].num_items
     if users < 10 or items < 100:
         raise UserError(
@@ -225,14 +282,15 @@ def generate_log(*, size: str, seed: int, num_users: int | None = None, num_item
     # Draw items, users and their sessions; play these under the logging policy.
     with _on_cpu():
         generator = np.random.default_rng([GENERATOR_VERSION, seed])
-        params, cumulative = _draw_world(generator, users, items)
+        world = _draw_world(generator, users, items)
         schedule = _draw_sessions(generator, users)
-        params = _calibrated(params, cumulative, schedule, jax.random.key(seed))
-        columns = _play(params, cumulative, schedule, np.arange(users), jax.random.key(seed + 1))
+        calibration_key, key = jax.random.split(jax.random.key(seed))
+        world = _calibrated(world, shop, schedule, calibration_key)
+        columns = _play(world, shop, schedule, np.arange(users), key, True)
         columns, order_bias = _draw_orders(generator, columns)
 
     # The log.
-    text = f"{GENERATOR_VERSION}/{size}/{seed}/{users}/{items}"
+    text = f"{GENERATOR_VERSION}/{size}/{shop}/{seed}/{users}/{items}"
     log = build_event_log(
         name="synthetic_funnel",
         users=columns["users"],
@@ -241,13 +299,14 @@ def generate_log(*, size: str, seed: int, num_users: int | None = None, num_item
         feedback=columns["feedback"],
         sessions=columns["sessions"],
         probabilities=columns["probabilities"],
+        shown_probability=columns["shown_probability"],
         session_gap=0.0,
         checksum=f"sha256:{hashlib.sha256(text.encode()).hexdigest()}",
-        source=f"generated (size {size}, seed {seed}, {users:,} users, {items:,} items)",
+        source=f"generated (size {size}, shop {shop}, seed {seed}, {users:,} users, {items:,} items)",
         synthetic=True,
     )
-    biases = {"click_bias": float(params.click_bias), "order_bias": order_bias}
-    return dataclasses.replace(log, generator={"seed": seed, "users": users, "items": items, **biases})
+    biases = {"click_bias": float(world.params.click_bias), "order_bias": order_bias}
+    return dataclasses.replace(log, generator={"seed": seed, "users": users, "items": items, "shop": shop, **biases})
 
 
 def _on_cpu() -> contextlib.AbstractContextManager[Any]:
@@ -258,24 +317,33 @@ def _on_cpu() -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
 
 
-def truth_of_sessions(log: EventLog, users: np.ndarray) -> FunnelParams:
-    """Returns the truth behind a generated log, for sessions of given users who start with neutral trust.
+def truth_of_sessions(log: EventLog, rows: np.ndarray) -> FunnelParams:
+    """Returns the truth behind a generated log, for sessions that begin at rows of it.
+
+    Such a session is another day's: that of the row's user, with the same taste, a curiosity drawn for it and neutral
+    trust. Several that begin at one row differ in their curiosity; equal rows in equal order give equal sessions.
 
     Args:
         log: A log from `generate_log`; its items may have been renumbered since.
-        users: [S] int user of each session.
+        rows: [S] int rows.
     """
     assert log.generator is not None, "only a generated log has a truth"
     settings = log.generator
     generator = np.random.default_rng([GENERATOR_VERSION, settings["seed"]])
-    world, _ = _draw_world(generator, settings["users"], settings["items"])
-    user, item = np.asarray(log.user_ids)[users], np.asarray(log.item_ids)
+    world = _draw_world(generator, settings["users"], settings["items"])
+    params, user, item = world.params, np.asarray(log.user_ids)[log.user[rows]], np.asarray(log.item_ids)
+    # Which of the sessions that begin at the same row each is.
+    order = np.argsort(rows, kind="stable")
+    firsts = np.flatnonzero(np.diff(rows[order], prepend=-1))
+    number = np.empty(len(rows), np.int64)
+    number[order] = np.arange(len(rows)) - np.repeat(firsts, np.diff(np.append(firsts, len(rows))))
+    key = jax.random.fold_in(jax.random.key(settings["seed"]), _PLAYED)
     return FunnelParams(
-        item=world.item[item],
-        click_appeal=world.click_appeal[item],
-        order_appeal=world.order_appeal[item],
-        taste=world.taste[user],
-        curiosity=world.curiosity[user],
+        item=params.item[item],
+        click_appeal=params.click_appeal[item],
+        order_appeal=params.order_appeal[item],
+        taste=params.taste[user],
+        curiosity=_draw_curiosity(world.interests, key, jnp.asarray(rows), jnp.asarray(number)),
         trust=jnp.zeros((len(user),)),
         length=jnp.full((len(user),), np.iinfo(np.int32).max, jnp.int32),
         click_bias=jnp.float32(settings["click_bias"]),
@@ -283,8 +351,35 @@ def truth_of_sessions(log: EventLog, users: np.ndarray) -> FunnelParams:
     )
 
 
-def _draw_world(generator: np.random.Generator, users: int, items: int) -> tuple[FunnelParams, jax.Array]:
-    """Draws items and users; returns the truth (not yet calibrated) and the items' cumulative popularity^0.5."""
+class _Interests(NamedTuple):
+    """What curiosities are drawn from: centres [25, 50] of the clusters, and axes [50, 50] of the noise."""
+
+    centres: jax.Array
+    axes: jax.Array
+
+
+@jax.jit
+def _draw_curiosity(interests: _Interests, key: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
+    """Draws [S, 50] curiosities about one cluster each; equal numbers, [S] int each, give equal ones."""
+
+    def draw(first: jax.Array, second: jax.Array) -> jax.Array:
+        cluster_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, first), second))
+        centre = interests.centres[jax.random.randint(cluster_key, (), 0, NUM_CLUSTERS)]
+        return _unit(centre + 0.5 * _unit(jax.random.normal(noise_key, (DIMENSION,)) @ interests.axes))
+
+    return jax.vmap(draw)(first, second)
+
+
+class _World(NamedTuple):
+    """Items and users: the truth, with no curiosity yet; what curiosities are drawn from; the shop's catalogue."""
+
+    params: FunnelParams
+    interests: _Interests
+    catalogue: Catalogue
+
+
+def _draw_world(generator: np.random.Generator, users: int, items: int) -> _World:
+    """Draws items and users; the truth is not yet calibrated."""
     scale = np.arange(1, DIMENSION + 1) ** -0.5
     rotation = np.linalg.qr(generator.normal(size=(DIMENSION, DIMENSION)))[0]
 
@@ -301,10 +396,9 @@ def _draw_world(generator: np.random.Generator, users: int, items: int) -> tuple
     mixing = np.linalg.cholesky([[1.0, 0.2], [0.2, 1.0]])
     of_cluster, of_item = generator.normal(size=(NUM_CLUSTERS, 2)), generator.normal(size=(items, 2))
     click_appeal, order_appeal = ((of_cluster[cluster] + of_item) / np.sqrt(2) @ mixing.T).T
-    # Users: taste for two clusters, curiosity about one.
+    # Users: taste for two clusters.
     two = np.stack([generator.choice(NUM_CLUSTERS, 2, replace=False) for _ in range(users)])
     taste = unit(centres[two].sum(1) + 0.3 * unit(noise(users)))
-    curiosity = unit(centres[generator.integers(NUM_CLUSTERS, size=users)] + 0.5 * unit(noise(users)))
     # Popularity: a long tail.
     rank = generator.permutation(items) + 1.0
     popularity = np.exp(0.5 * click_appeal + 0.3 * order_appeal) * rank**-0.7
@@ -313,13 +407,17 @@ def _draw_world(generator: np.random.Generator, users: int, items: int) -> tuple
         click_appeal=jnp.asarray(click_appeal, jnp.float32),
         order_appeal=jnp.asarray(order_appeal, jnp.float32),
         taste=jnp.asarray(taste @ rotation, jnp.float32),
-        curiosity=jnp.asarray(curiosity @ rotation, jnp.float32),
+        curiosity=jnp.zeros((users, DIMENSION)),
         trust=jnp.zeros((users,)),
         length=jnp.full((users,), MAX_SESSION, jnp.int32),
         click_bias=jnp.float32(0),
         order_bias=jnp.float32(0),
     )
-    return params, jnp.asarray(np.cumsum(np.sqrt(popularity)), jnp.float32)
+    return _World(
+        params,
+        _Interests(jnp.asarray(centres @ rotation, jnp.float32), jnp.asarray(scale[:, None] * rotation, jnp.float32)),
+        Catalogue(params.item, jnp.asarray(np.cumsum(np.sqrt(popularity)), jnp.float32)),
+    )
 
 
 @dataclass(frozen=True)
@@ -345,16 +443,18 @@ def _draw_sessions(generator: np.random.Generator, users: int) -> _Schedule:
     return _Schedule(np.where(session < train + test, length, 0), start)
 
 
-def _calibrated(params: FunnelParams, cumulative: jax.Array, schedule: _Schedule, key: jax.Array) -> FunnelParams:
+def _calibrated(world: _World, shop: ShopName, schedule: _Schedule, key: jax.Array) -> _World:
     """Sets kc so that a log of the first users, with fixed random numbers, has the click rate of Table 1."""
     pilot = np.arange(min(_PILOT_USERS, len(schedule.length)))
 
+    def with_bias(click_bias: float) -> _World:
+        return world._replace(params=dataclasses.replace(world.params, click_bias=jnp.float32(click_bias)))
+
     def excess(click_bias: float) -> float:
-        world = dataclasses.replace(params, click_bias=jnp.float32(click_bias))
-        played = _play(world, cumulative, schedule, pilot, key)
+        played = _play(with_bias(click_bias), shop, schedule, pilot, key, False)
         return float(np.log(np.mean(1 - played["probabilities"][:, 0]) / CLICK_RATE))
 
-    return dataclasses.replace(params, click_bias=jnp.float32(scipy.optimize.brentq(excess, -5.0, -1.0, xtol=0.02)))
+    return with_bias(scipy.optimize.brentq(excess, -6.0, 0.0, xtol=0.02))
 
 
 def _draw_orders(generator: np.random.Generator, columns: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], float]:
@@ -378,50 +478,87 @@ def _draw_orders(generator: np.random.Generator, columns: dict[str, np.ndarray])
     return {**columns, "feedback": clicked.astype(np.int8) + ordered, "probabilities": probabilities}, order_bias
 
 
-@jax.jit
+@partial(jax.jit, static_argnums=0)
 def _play_sessions(
-    params: FunnelParams, cumulative: jax.Array, users: jax.Array, key: jax.Array
-) -> tuple[jax.Array, SessionTrajectory]:
-    """Plays one session with each user under the logging policy; returns their final trust and the trajectory."""
-    env = SessionEnv(FunnelModel(), MAX_SESSION, 1)
+    shop: ShopName, visits: Visits, catalogue: Catalogue, users: jax.Array, key: jax.Array
+) -> tuple[Visitor, Impressions]:
+    """Plays one session with each user; returns them afterwards, and what was played."""
+    env = LoggingEnv(VisitorModel(), MAX_SESSION, 1, shop=shop)
     nothing = jnp.zeros((1,), jnp.int32)  # the truth ignores histories
     table = HistoryTable(nothing, nothing, jnp.zeros((2,), jnp.int32), jnp.zeros((2,), jnp.int32), nothing, nothing)
-    world = SessionParams(table, jnp.zeros_like(params.length), None, params)
-    policy, shop = logging_policy(), (params.item, cumulative)
-    episodes = begin(env, world, policy, shop, users)
-    episodes, trajectory = play_on(env, world, policy, shop, episodes, key, True)
-    return episodes.state.hidden.trust, trajectory
+    env_params = SessionParams(table, jnp.zeros_like(visits.users.length), None, visits)
+    policy = shop_policy(partial(interest_of, shop))
+    episodes = begin(env, env_params, policy, catalogue, users)
+    episodes, played = play_on(env, env_params, policy, catalogue, episodes, key, True)
+    return episodes.state.hidden, played
 
 
 def _play(
-    params: FunnelParams, cumulative: jax.Array, schedule: _Schedule, users: np.ndarray, key: jax.Array
+    world: _World, shop: ShopName, schedule: _Schedule, users: np.ndarray, key: jax.Array, with_shown: bool
 ) -> dict[str, np.ndarray]:
-    """Plays all sessions of the users, in batches, and returns the columns of the log."""
+    """Plays all sessions of the users, in batches, and returns the columns of the log.
+
+    Args:
+        with_shown: Whether to compute the probabilities with which items were shown.
+    """
     columns: dict[str, list[np.ndarray]] = {}
-    size = min(_USERS_PER_BATCH, len(users))
+    size, everyone = min(_USERS_PER_BATCH, len(users)), jnp.arange(len(schedule.length))
     steps = np.arange(MAX_SESSION)
+    visits = Visits(world.params, jnp.zeros((len(everyone), DIMENSION)))
     for session in range(schedule.length.shape[1]):
+        # The session of this number: another curiosity; trust, and what the shop remembers, last.
         visiting = users[schedule.length[users, session] > 0]
-        params = dataclasses.replace(params, length=jnp.asarray(schedule.length[:, session], jnp.int32))
+        lengths = jnp.asarray(schedule.length[:, session], jnp.int32)
+        curiosity_key = jax.random.fold_in(key, _LOGGED)
+        curiosity = _draw_curiosity(world.interests, curiosity_key, everyone, jnp.full_like(everyone, session))
+        visits = visits._replace(users=dataclasses.replace(visits.users, length=lengths, curiosity=curiosity))
         for first in range(0, len(visiting), size):
             batch = visiting[first : first + size]
             padded = jnp.asarray(np.resize(batch, size), jnp.int32)
             batch_key = jax.random.fold_in(jax.random.fold_in(key, session), first)
-            trust, played = jax.device_get(_play_sessions(params, cumulative, padded, batch_key))
-            params = dataclasses.replace(params, trust=params.trust.at[batch].set(trust[: len(batch)]))
+            visitors, played = _play_sessions(shop, visits, world.catalogue, padded, batch_key)
+            trust = visits.users.trust.at[batch].set(visitors.user.trust[: len(batch)])
+            clicks = visits.clicks.at[batch].set(visitors.clicks[: len(batch)])
+            visits = Visits(dataclasses.replace(visits.users, trust=trust), clicks)
+            # Columns, up to the end of each session.
             kept = (steps[:, None] < schedule.length[batch, session]).T
             start = schedule.start[batch, session]
+            item, feedback, probabilities = (
+                np.moveaxis(np.asarray(array), 0, 1)[: len(batch)]
+                for array in (played.item, played.feedback, played.probabilities)
+            )
             batch_columns = {
                 "users": np.broadcast_to(batch[:, None], kept.shape),
-                "items": played.item.T[: len(batch)],
+                "items": item,
                 "times": start[:, None] + steps * SECONDS_PER_IMPRESSION,
-                "feedback": played.feedback.T[: len(batch)],
+                "feedback": feedback,
                 "sessions": np.broadcast_to(batch[:, None] * schedule.length.shape[1] + session, kept.shape),
-                "probabilities": played.probabilities.transpose(1, 0, 2)[: len(batch)],
+                "probabilities": probabilities,
             }
             for column, values in batch_columns.items():
                 columns.setdefault(column, []).append(values[kept])
+            if with_shown:
+                knew = np.moveaxis(np.asarray(played.interest), 0, 1)[: len(batch)]
+                chances = _shown_probabilities(world.catalogue, knew, item, kept)
+                columns.setdefault("shown_probability", []).append(chances)
     return {column: np.concatenate(values) for column, values in columns.items()}
+
+
+def _shown_probabilities(catalogue: Catalogue, knew: np.ndarray, item: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Returns the probabilities with which the kept impressions of B sessions were shown.
+
+    Args:
+        knew: [B, T, 50] what the shop knew.
+        item: [B, T] items.
+        kept: [B, T] bool.
+    """
+    # A shop learns by clicks, so that it mostly knew the same as a step before.
+    news = np.any(np.diff(knew, axis=1, prepend=np.nan) != 0, -1) & kept
+    known = np.cumsum(news).reshape(news.shape) - 1
+    earlier = np.tri(MAX_SESSION, k=-1, dtype=bool)  # [step, step before]
+    session, step = np.nonzero(kept)
+    shown = np.where(earlier[step], item[session], -1)
+    return shown_probabilities(catalogue, knew[news], known[kept], item[kept], shown)
 
 
 def best_log_loss(log: EventLog, rows: np.ndarray) -> float | None:

@@ -44,6 +44,7 @@ class EventLog:
         synthetic: Whether the log is generated.
         synthetic_skips: Whether skips were sampled from items without events of the user: the log has no impressions.
         probabilities: [n, 3] float32 true probabilities of skip, click and order of a generated log, or None.
+        shown_probability: [n] float32 probabilities with which a generated log's shop showed the items, or None.
         generator: Settings from which the generator can redraw its truth; None for a real log.
         order_proxy: What counts as an order in a log without orders, such as "is_like or is_follow"; empty if orders
             are real.
@@ -67,6 +68,7 @@ class EventLog:
     synthetic: bool
     synthetic_skips: bool
     probabilities: np.ndarray | None = None
+    shown_probability: np.ndarray | None = None
     generator: dict[str, Any] | None = None
     order_proxy: str = ""
     table_hash: str = ""
@@ -114,6 +116,7 @@ def build_event_log(
     synthetic: bool = False,
     synthetic_skips: bool = False,
     probabilities: np.ndarray | None = None,
+    shown_probability: np.ndarray | None = None,
     order_proxy: str = "",
 ) -> EventLog:
     """Builds the table from columns in any order.
@@ -134,6 +137,7 @@ def build_event_log(
         synthetic: See EventLog.
         synthetic_skips: See EventLog.
         probabilities: [R, 3] true probabilities, or None.
+        shown_probability: [R] probabilities with which the items were shown, or None.
         order_proxy: See EventLog.
 
     Raises:
@@ -182,6 +186,7 @@ def build_event_log(
         np.minimum.at(places, pair[answers >= least], place[answers >= least])
         return np.where(places == never, NEVER, places)[in_order]
 
+    rows = order[first]
     return EventLog(
         name=name,
         user=user[first].astype(np.int32),
@@ -199,9 +204,14 @@ def build_event_log(
         source=source,
         synthetic=synthetic,
         synthetic_skips=synthetic_skips,
-        probabilities=None if probabilities is None else np.asarray(probabilities, np.float32)[order][first],
+        probabilities=_float32(probabilities, rows),
+        shown_probability=_float32(shown_probability, rows),
         order_proxy=order_proxy,
     )
+
+
+def _float32(column: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if column is None else np.asarray(column, np.float32)[rows]
 
 
 def with_test_sessions(log: EventLog, is_test: np.ndarray) -> EventLog:
@@ -244,7 +254,10 @@ HASHED = (
 )
 """What tells a log from another (`sim.tables.table_hash`)."""
 
-_OF_ROWS = ("user", "session", "time", "item", "feedback", "shown_at", "clicked_at", "ordered_at", "probabilities")
+_OF_ROWS = (
+    *("user", "session", "time", "item", "feedback", "shown_at", "clicked_at", "ordered_at"),
+    *("probabilities", "shown_probability"),
+)
 """Columns with a value per row."""
 
 

@@ -225,4 +225,4 @@ def _with_skips(log: EventLog, host: np.ndarray, item: np.ndarray, is_after: np.
     }
     order = np.lexsort((both["shown_at"], both["session"]))
     merged: dict[str, Any] = {name: column[order] for name, column in both.items()}
-    return dataclasses.replace(log, **merged, synthetic_skips=True, probabilities=None)
+    return dataclasses.replace(log, **merged, synthetic_skips=True, probabilities=None, shown_probability=None)

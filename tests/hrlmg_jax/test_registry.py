@@ -1,15 +1,23 @@
 """Agents by name and by module, ours and a user's own."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from harness.errors import UserError
 from harness.extensions import load_module
 from harness.runs.composition import composed_values
 from harness.settings import read_settings
+from hrlmg_jax.agent import low_levels
+from hrlmg_jax.agent.hrl_mg import make_learner
+from hrlmg_jax.agent.low_levels import DdpgByCritic, DdpgLevel, DnnLevel
 from hrlmg_jax.registry import AGENTS, HRL_MG
 from hrlmg_jax.settings import RunConfig
+from sim.envs.session_env import SessionEnv
+from sim.generators.funnel import FunnelModel
 
-PRESETS = ["hrl_mg", "hrl", "hrl_mg_paper", "hrl_mg_memory_frozen", "ddpg", "ddpg_memory", "dnn"]
+OF_THE_PAPER = ["hrl_mg_paper_updates", "hrl_mg_paper"]
+PRESETS = ["hrl_mg", "hrl", "hrl_mg_paper", "hrl_mg_memory_frozen", "ddpg", "ddpg_critic", "ddpg_memory", "dnn"]
 
 
 @pytest.mark.parametrize("name", [*AGENTS, *PRESETS])
@@ -25,6 +33,38 @@ def test_any_other_name_is_of_an_agent_that_learns():
     config = read_settings(RunConfig, composed_values("train_hrl_mg", ["agent=ddpg", "agent.name=mine"]))
     assert type(config.agent) is load_module(HRL_MG, "agent.name", ()).Settings
     assert config.agent.result_name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("agent", "level", "learns"),
+    [
+        ("ddpg", DdpgLevel, "update_level"),
+        ("ddpg_critic", DdpgByCritic, "update_level"),
+        ("dnn", DnnLevel, "fit_rewards"),
+    ],
+)
+def test_who_decides_and_what_is_learned(agent, level, learns, monkeypatch):
+    config = read_settings(RunConfig, composed_values("train_hrl_mg", [f"agent={agent}"]))
+    env = SessionEnv(FunnelModel(), config.env.episode_length, config.env.history_length)
+    low = make_learner(config.agent, env, 6).policy.low
+    assert type(low) is level
+    assert low.config.gamma == (0 if agent == "dnn" else 0.95)
+    # DDPG whose critic decides learns as DDPG does: from discounted targets, its actor too.
+    called = []
+    for name in ("update_level", "fit_rewards"):
+        monkeypatch.setattr(low_levels, name, lambda *arguments, name=name: called.append(name))
+    low.update(None, None, SimpleNamespace(embedding=None))
+    assert called == [learns]
+    state = SimpleNamespace(params={"actor": "LActor", "critic": "LCritic"})
+    assert low.deciding(state) == ("LActor" if agent == "ddpg" else "LCritic")
+
+
+def test_one_preset_updates_as_often_as_algorithm_2():
+    often, seldom = (composed_values("train_hrl_mg", [f"agent={name}"])["agent"] for name in OF_THE_PAPER)
+    assert often["learner"].pop("sessions") == 1  # a training step is one recommendation and one update
+    recommendations = seldom["learner"].pop("sessions") * seldom["learner"].pop("warm_up_steps")
+    assert often["learner"].pop("warm_up_steps") == recommendations
+    assert often | {"name": ""} == seldom | {"name": ""}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from run_folders import make_run, make_session_run
 from harness.errors import UserError
 from harness.reports.command import hydra_arguments, make_report
 from harness.reports.method_results import EPISODES, SEEDS
-from harness.reports.system_results import Rerun, RunsConfig, preset
+from harness.reports.results import p_text
+from harness.reports.system_results import Rerun, preset
 from harness.runs.composition import composed_values, sweep_of
 from harness.runs.index import flattened
 from harness.runs.run_folder import RunFolder
@@ -41,6 +42,7 @@ from hrlmg_jax.reports.results import (
     hrl_mg_runs,
     missing_methods,
 )
+from hrlmg_jax.reports.worlds import WorldsConfig
 from hrlmg_jax.settings import RunConfig
 
 PNG = b"\x89PNG"
@@ -69,7 +71,7 @@ def results_in(folder, test=ONLINE):
     return SYSTEM.read(SYSTEM.methods(hrl_mg_runs([str(folder)]).runs), test)
 
 
-def report(make, folder, config=RunsConfig, name="figure8", data_name=None, **more):
+def report(make, folder, config=WorldsConfig, name="figure8", data_name=None, **more):
     make(config(name, [str(folder)], data_name, str(folder / "out"), **more))
     return (folder / "out" / f"{name}.md").read_text()
 
@@ -409,10 +411,10 @@ def test_missing_and_unfinished_runs_are_named_with_their_commands(tmp_path):
         own = agent("hrl_mg", seed=seed, **same, **{"train.steps": 40, "agent.goals.period": 4})
         make_session_run(tmp_path / f"a{seed}", [1, 2], own, checkpoint=40)
     make_session_run(tmp_path / "b", None, agent("hrl", seed=4, **same), checkpoint=4)
-    runs = comparable_runs(RunsConfig("figure8", [str(tmp_path)], None, ""), ONLINE.same)
+    runs = comparable_runs(WorldsConfig("figure8", [str(tmp_path)], None, ""), ONLINE.same)
     commands = SYSTEM.rerun_commands(missing_methods(SYSTEM.methods(runs.runs), "figure8"))
     start, tiny = "python -m hrlmg_jax.train", "data.size=tiny env.episode_length=20"
-    learning = "dnn,ddpg,hrl_mg_frozen,hrl_mg_alpha0,ddpg_paper,hrl_paper,hrl_mg_paper"
+    learning = "dnn,ddpg,ddpg_critic,hrl_mg_frozen,hrl_mg_alpha0,ddpg_paper,hrl_paper,hrl_mg_paper"
     assert commands == [
         f"{start} -m data=synthetic_funnel agent=random,popularity {tiny} train.steps=40 seed=0",
         f"{start} -m data=synthetic_funnel agent={learning} {tiny} train.steps=40 seed=0,1,2,3,4",
@@ -451,8 +453,8 @@ def test_only_unfinished_runs_make_a_list_of_what_to_do(tmp_path):
     assert csv_rows(tmp_path, "figure8") == []
 
 
-def alpha_of(folder, make=report_alpha, name="alpha", agent="hrl_mg"):
-    return report(make, folder, SensitivityConfig, name, agent=agent)
+def alpha_of(folder, make=report_alpha, name="alpha", agent="hrl_mg", **more):
+    return report(make, folder, SensitivityConfig, name, agent=agent, **more)
 
 
 def test_the_best_alpha_is_marked_and_tested(tmp_path):
@@ -516,9 +518,21 @@ def test_hrl_is_hrl_mg_with_one_goal(tmp_path):
         alpha_of(tmp_path, report_goals, "goals", "hrl_mg_paper")
 
 
-def figure6(folder, agents=("hrl", "hrl_mg"), variants=False):
+def test_the_remainder_of_a_window_is_named_beside_the_number_of_goals(tmp_path):
+    for count in (2, 3, 4, 5):
+        own = agent("hrl_mg", **{"agent.goals.count": count, "agent.goals.period": 10})
+        make_session_run(tmp_path / str(count), [count, 2], own)
+    text = alpha_of(tmp_path, report_goals, "goals")
+    named = [line for line in text.splitlines() if line.startswith("* M = ")]
+    assert named == [
+        f"* M = {count}: stages of {lengths} steps; the last goal has what floor(10 / {count}) leaves"
+        for count, lengths in ((3, "3, 3, 4"), (4, "2, 2, 2, 4"))
+    ]
+
+
+def figure6(folder, agents=("hrl", "hrl_mg"), variants=False, **more):
     chosen = None if agents is None else list(agents)
-    return report(report_figure6, folder, Figure6Config, "figure6", agents=chosen, variants=variants)
+    return report(report_figure6, folder, Figure6Config, "figure6", agents=chosen, variants=variants, **more)
 
 
 def test_training_curves_end_at_the_last_common_step(tmp_path):
@@ -652,3 +666,122 @@ def test_help_names_reports_and_keys(run_command_line):
     assert shown.returncode == 0, shown.stderr
     assert "python -m hrlmg_jax.report figure6" in shown.stdout
     assert "agent: hrl_mg" in shown.stdout
+
+
+def make_world(folder, world, methods, seeds=(0,), **more):
+    """Runs of methods (rewards by name, each seed 1 above the last) in a generated world."""
+    for name, rewards in methods.items():
+        for seed in seeds:
+            own = agent(name, seed=seed, **{"data.seed": world})
+            values = [value + seed for value in rewards]
+            make_session_run(folder / f"{name}-{world}-{seed}", values, own, checksum=f"sha256:{world}", **more)
+
+
+@pytest.fixture
+def worlds(tmp_path):
+    """Three worlds of two sessions: DDPG is 4, 3 and 9 above HRL, which has two seeds in world 7."""
+    make_world(tmp_path, 3, {"ddpg": [10, 14], "hrl": [7, 9]}, baselines={"popularity": [6, 6]})
+    make_world(tmp_path, 5, {"ddpg": [5, 7], "hrl": [2, 4]}, baselines={"popularity": [8, 8]})
+    make_world(tmp_path, 7, {"ddpg": [20, 20]}, baselines={"popularity": [10, 10]})
+    make_world(tmp_path, 7, {"hrl": [10, 11]}, seeds=(0, 1), baselines={"popularity": [10, 10]})
+    return tmp_path
+
+
+def test_runs_of_several_worlds_are_refused_unless_worlds_are_the_units(worlds):
+    with pytest.raises(
+        UserError, match=r"3 generated worlds \(data.seed=3 in .*data.seed=5 in .*\n.*several_worlds=true"
+    ):
+        figure8(worlds)
+    for make in (report_figure7, report_alpha, report_goals):
+        kind, more = (WorldsConfig, {}) if make is report_figure7 else (SensitivityConfig, {"agent": "hrl"})
+        with pytest.raises(UserError, match="several_worlds=true"):
+            report(make, worlds, kind, "figure7", **more)
+    with pytest.raises(UserError, match="several_worlds=true"):
+        figure6(worlds)
+
+
+def test_a_world_is_the_unit_of_intervals_and_tests(worlds):
+    text = figure8(worlds, several_worlds=True)
+    assert "3 worlds (data.seed=3, 5, 7)" in text
+    # Means of the worlds: DDPG 12, 6, 20, HRL 8, 3, 11 (its two seeds have 10.5 and 11.5), popularity 6, 8, 10.
+    means = {"DDPG": np.array([12, 6, 20.0]), "HRL": np.array([8, 3, 11.0]), "Popularity": np.array([6, 8, 10.0])}
+    rows = table_rows(text, "## Long sessions (300 recommendations), users: learned from the log")
+    for row, (label, below) in zip(rows, [("DDPG", "Popularity"), ("Popularity", "HRL"), ("HRL", None)], strict=True):
+        low, high = scipy.stats.t.interval(0.95, 2, np.mean(means[label]), scipy.stats.sem(means[label]))
+        assert row[:2] == [label, f"{np.mean(means[label]):.3f} ± {(high - low) / 2:.3f}"]
+        assert row[4] == "3"
+        if below:
+            p_value = scipy.stats.ttest_rel(means[label], means[below]).pvalue
+            assert row[6:] == [f"{np.mean(means[label] - means[below]):+.3f}", p_text(p_value)]
+    ratios = table_rows(text, "### reward / popularity's, by world")
+    assert ratios == [
+        ["DDPG", "2.000", "0.750", "2.000", "0.750", "2 of 3"],
+        ["HRL", "1.333", "0.375", "1.100", "0.375", "2 of 3"],
+    ]
+    (row,) = [row for row in csv_rows(worlds, "figure8") if (row["rank"], row["metric"]) == ("1", "long_reward")]
+    assert (row["worlds"], row["seeds"], row["sessions"], row["low_over_sessions"]) == ("3 5 7", "0", "6", "")
+    assert float(row["paired_p_over_worlds"]) == pytest.approx(
+        scipy.stats.ttest_rel(means["DDPG"], means["Popularity"]).pvalue
+    )
+    assert row["checksum"] == "sha256:3 sha256:5 sha256:7"
+    # DDPG, HRL and the others of the experiment, one seed in each world.
+    commands = [line for line in text.splitlines() if line.startswith("python")]
+    assert len(commands) == 3
+    assert all("data.seed=" in line and " seed=0" in line and "agent=random," in line for line in commands)
+    offline = report(report_figure7, worlds, name="figure7", several_worlds=True)
+    assert "95 % interval over worlds" in offline
+
+
+def test_methods_of_different_worlds_are_not_paired(worlds):
+    make_world(worlds, 9, {"ddpg": [30, 30]})
+    text = figure8(worlds, several_worlds=True)
+    rows = table_rows(text, "## Long sessions (300 recommendations), users: learned from the log")
+    assert [row[0] for row in rows] == ["DDPG", "HRL", "Popularity"]
+    assert [row[4] for row in rows] == ["4", "3", "4"]  # popularity was tested beside all
+    assert [row[7] for row in rows] == ["", "", ""]
+
+
+def test_worlds_that_differ_in_more_than_their_seed_are_refused(worlds):
+    own = agent("ddpg", **{"data.seed": 8, "data.shop": "blind"})
+    make_session_run(worlds / "blind", [1, 2], own, checksum="sha256:8")
+    with pytest.raises(UserError, match=r"data\.shop is blind in .* and seen in"):
+        figure8(worlds, several_worlds=True)
+
+
+def test_two_logs_of_one_world_are_refused(worlds):
+    make_session_run(worlds / "older", [1, 2], agent("dnn", **{"data.seed": 7}), checksum="sha256:older")
+    with pytest.raises(UserError, match="checksum"):
+        figure8(worlds, several_worlds=True)
+
+
+def test_a_real_log_is_no_world(tmp_path):
+    make_session_run(tmp_path / "a", [1, 2], agent("ddpg", **{"data.reader": "kuairand"}), name="kuairand")
+    with pytest.raises(UserError, match="several_worlds=true counts generated worlds, and kuairand is one log"):
+        figure8(tmp_path, several_worlds=True)
+
+
+def test_training_curves_and_sensitivity_over_worlds(tmp_path):
+    for world, step in ((1, 0), (2, 4)):
+        for name, values in (("hrl", [1, 2]), ("hrl_mg", [5, 6])):
+            for seed in (0, 1):
+                own = agent(name, seed=seed, **{"data.seed": world})
+                rows = rows_of([value + step + seed for value in values])
+                folder = tmp_path / f"{name}-{world}-{seed}"
+                make_session_run(
+                    folder, [values[1] + step + seed], own, rows, checksum=f"sha256:{world}", checkpoint=20
+                )
+    text = figure6(tmp_path, several_worlds=True)
+    # Worlds have 2.5 and 6.5 (HRL), 6.5 and 10.5, times ten.
+    rows = table_rows(text, "## After 20 training steps: reward, held-out users")
+    assert [row[:3] for row in rows] == [["HRL-MG", "85.000 ± 254.124", "2"], ["HRL", "45.000 ± 254.124", "2"]]
+    assert rows[0][4] == "+40.000"
+    goals = alpha_of(tmp_path, report_goals, "goals", several_worlds=True)
+    rows = table_rows(goals, "## Users: learned from the log")
+    assert [[row[0], row[1], *row[-2:]] for row in rows] == [
+        ["1", "4.500 ± 25.412", "2", "2"],
+        ["2", "8.500 ± 25.412 \\*", "2", "2"],
+    ]
+    assert "(paired worlds)" in goals
+    commands = [line for line in goals.splitlines() if line.startswith("python")]
+    assert len(commands) == 6  # M = 3, 4 and 5 in two worlds
+    assert all(line.endswith("seed=0") for line in commands)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hrlmg_jax.agent.goals import assign_benefit, intrinsic_reward, stage_of
+from hrlmg_jax.agent.goals import assign_benefit, intrinsic_reward, stage_lengths, stage_of
 
 BETAS = [0.0, 0.3, 0.5, 1.0]
 WINDOWS = [(period, goals) for period in range(1, 13) for goals in range(1, period + 1)]
@@ -50,6 +50,7 @@ def test_every_step_of_every_window_has_the_goal_of_its_stage(period: int, goals
     found = stage_of(jnp.arange(3 * period), period, goals)
     assert found.dtype == jnp.int32
     assert np.asarray(found).tolist() == 3 * stages(period, goals)
+    assert stage_lengths(period, goals) == np.bincount(stages(period, goals)).tolist()
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3)])

@@ -28,7 +28,7 @@ def env_params(users: Any) -> SessionParams:
 
 
 def true_users() -> tuple[FeedbackModel, Any]:
-    return FunnelModel(), truth_of_sessions(LOG, np.arange(SESSIONS))
+    return FunnelModel(), truth_of_sessions(LOG, LOG.session_starts()[:SESSIONS])
 
 
 def learned_users() -> tuple[FeedbackModel, Any]:

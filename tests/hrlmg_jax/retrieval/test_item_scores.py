@@ -11,7 +11,7 @@ import pytest
 
 import sim.envs.nearest_items
 from hrlmg_jax.agent.ddpg import LevelConfig, OptimizerConfig
-from hrlmg_jax.agent.low_levels import DnnLevel
+from hrlmg_jax.agent.low_levels import DdpgByCritic, DnnLevel
 from hrlmg_jax.agent.networks import ActorCritic, NetworkConfig
 from hrlmg_jax.agent.policy import ActingParams, OneLevelPolicy
 from hrlmg_jax.retrieval.index import ItemIndex
@@ -145,6 +145,11 @@ def dnn_policy(epsilon: float) -> OneLevelPolicy:
     return OneLevelPolicy(DnnLevel(NETWORKS, level), epsilon)
 
 
+def ddpg_policy(epsilon: float) -> OneLevelPolicy:
+    level = LevelConfig(OptimizerConfig(0.1, 0.1, 1.0), tau=0.1, gamma=0.9, bootstrap=True)
+    return OneLevelPolicy(DdpgByCritic(NETWORKS, level, 0.1, True), epsilon)
+
+
 NO_LOG = HistoryTable(*(jnp.zeros(1, jnp.int32) for _ in range(6)))
 
 
@@ -153,9 +158,10 @@ def acting_params(critic: Any) -> ActingParams:
     return ActingParams(critic, None, index, NO_LOG, jnp.arange(1.0, CATALOGUE + 1), jnp.bool_(False))
 
 
-def test_dnn_recommends_what_its_critic_values_most() -> None:
+@pytest.mark.parametrize("policy_of", [dnn_policy, ddpg_policy])
+def test_what_the_critic_values_most_is_recommended(policy_of: Any) -> None:
     params, observation = random_params(3), observe(3, 4)
-    policy = dnn_policy(0.5).as_policy()
+    policy = policy_of(0.5).as_policy()
     _, decision = policy.act(acting_params(params["critic"]), (), observation, jax.random.key(0), False)
     assert policy.rank is not None
     ranking = policy.rank(acting_params(params["critic"]), (), observation, 7, jnp.ones(CATALOGUE, bool))

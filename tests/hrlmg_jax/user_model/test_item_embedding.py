@@ -44,6 +44,9 @@ def make_log(rows: list[tuple]) -> EventLog:
     )
 
 
+FEEDBACK_OF = {0: lambda user: ORDER, 1: lambda user: CLICK if user % 2 else SKIP} | {
+    item: lambda user: SKIP for item in range(2, 6)
+}
 NUM_ITEMS, GROUPS = 40, 4
 
 
@@ -90,6 +93,29 @@ def test_items_that_share_sessions_are_near(grouped):
     # Users have all groups alike, so that nothing can be seen from what a user's sessions share.
     blind = embed_items(config(together="user"), grouped, all_rows(grouped), seed=0)
     assert (group[nearest(blind, NUM_ITEMS // GROUPS - 1)] == group[:, None]).mean() < 0.4
+
+
+def test_the_last_coordinate_is_the_appeal_where_that_has_a_weight():
+    # Item 0 is ordered by everyone, 1 clicked by half, the others skipped; all are shown 60 times.
+    rows = [(user, user, item, FEEDBACK_OF[item](user)) for user in range(60) for item in range(6)]
+    log = make_log(rows)
+    plain = embed_items(config(size=4), log, all_rows(log), seed=0)
+    vectors = embed_items(config(size=5, appeal_weight=0.5), log, all_rows(log), seed=0)
+    mean = (5 * 60 + 30) / 360
+    appeal = np.log((np.array([300, 30, 0, 0, 0, 0]) / mean + 50) / 110)
+    appeal = np.clip(appeal / appeal.std(), -2.5, 2.5)
+    expected = np.append(plain, 0.5 * appeal[:, None], axis=1)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    assert vectors[0, -1] > vectors[1, -1] > vectors[2, -1]
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
+
+
+def test_the_appeal_is_that_of_the_training_rows(grouped):
+    some = np.flatnonzero(grouped.session < 200)
+    changed = dataclasses.replace(grouped, feedback=np.where(grouped.session < 200, grouped.feedback, ORDER))
+    both = [embed_items(config(appeal_weight=0.5), log, some, seed=0) for log in (grouped, changed)]
+    np.testing.assert_array_equal(*both)
 
 
 def test_two_separate_circles_by_hand():

@@ -430,8 +430,8 @@ def test_diginetica_is_what_plain_python_reads_in_its_files(tmp_path, packing):
 def test_generated_logs(tmp_path, monkeypatch):
     from sim.generators import funnel
 
-    def generate_log(*, size, seed, num_users, num_items):
-        assert (size, seed, num_users, num_items) == ("tiny", 3, 20, 100)
+    def generate_log(*, size, seed, shop, num_users, num_items):
+        assert (size, seed, shop, num_users, num_items) == ("tiny", 3, "blind", 20, 100)
         rows = {"users": [1, 2], "items": [5, 6], "times": [0, DAY], "feedback": [0, 1]}
         columns = {name: np.array(column) for name, column in rows.items()}
         probabilities = np.full((2, 3), 1 / 3)
@@ -439,7 +439,7 @@ def test_generated_logs(tmp_path, monkeypatch):
         return build_event_log(name="?", **columns, **fixed, sessions=None, session_gap=0.0)
 
     monkeypatch.setattr(funnel, "generate_log", generate_log)
-    setting = config("synthetic_funnel", size="tiny", seed=3, num_users=20, num_items=100)
+    setting = config("synthetic_funnel", size="tiny", seed=3, shop="blind", num_users=20, num_items=100)
     log = load_log(setting)
     assert (log.name, log.synthetic, log.synthetic_skips) == ("synthetic_funnel", True, False)
     assert log.is_test.tolist() == [False, True]

@@ -9,20 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
-import scipy.stats
 
 from harness.errors import UserError
 from sim.envs.histories import Histories
-from sim.envs.session_env import SessionObservation
 from sim.generators import funnel
 from sim.generators.funnel import (
     FunnelModel,
     FunnelParams,
     best_log_loss,
     generate_log,
-    logging_policy,
     truth_of_sessions,
 )
+from sim.generators.shop import SHOPS, shown_probabilities
 from sim.tables.events import CLICK, ORDER, SKIP, EventLog, build_event_log, select_events
 
 TABLE_1 = {"click": 843_249 / 8_596_852, "order": 46_022 / 8_596_852}
@@ -154,11 +152,27 @@ def log() -> EventLog:
     return generate_log(size="tiny", seed=0)
 
 
+def first_rows_of_users(log: EventLog) -> np.ndarray:
+    return np.flatnonzero(np.diff(log.user, prepend=-1))
+
+
 def truth(log: EventLog) -> dict[str, np.ndarray]:
     """The truth of a session of each user of a log, in double precision."""
-    params = truth_of_sessions(log, np.arange(log.num_users))
+    params = truth_of_sessions(log, first_rows_of_users(log))
     arrays = {field.name: np.asarray(getattr(params, field.name)) for field in dataclasses.fields(params)}
     return {name: array.astype(np.float64) for name, array in arrays.items()}
+
+
+def logged_curiosity(log: EventLog) -> np.ndarray:
+    """[S, 50] the curiosity of each session of a log, in double precision."""
+    generator = np.random.default_rng([funnel.GENERATOR_VERSION, log.generator["seed"]])
+    world = funnel._draw_world(generator, log.generator["users"], log.generator["items"])
+    _, key = jax.random.split(jax.random.key(log.generator["seed"]))
+    user = log.user[log.session_starts()[:-1]]
+    of_user = np.arange(len(user)) - np.searchsorted(user, user)  # sessions of a user are numbered in their order
+    key = jax.random.fold_in(key, funnel._LOGGED)
+    drawn = funnel._draw_curiosity(world.interests, key, jnp.asarray(log.user_ids[user]), jnp.asarray(of_user))
+    return np.asarray(drawn, np.float64)
 
 
 def test_the_formulas_in_fifty_dimensions_equal_the_oracle(log):
@@ -182,13 +196,13 @@ def test_the_formulas_in_fifty_dimensions_equal_the_oracle(log):
 
 def test_a_whole_log_follows_the_formulas(log):
     # Replays every session from what was shown and clicked; trust lasts from session to session.
-    found = truth(log)
+    found, curiosity = truth(log), logged_curiosity(log)
     starts = log.session_starts()
     trust = np.zeros(log.num_users)
     expected = np.empty((log.num_events, 3))
     for first, end in itertools.pairwise(starts):
         user = log.user[first]
-        oracle = Oracle(found, found["taste"][user], found["curiosity"][user], trust[user])
+        oracle = Oracle(found, found["taste"][user], curiosity[log.session[first]], trust[user])
         for row in range(first, end):
             expected[row] = oracle.probabilities(log.item[row])
             oracle.answer(log.item[row], log.feedback[row] >= CLICK)
@@ -202,19 +216,41 @@ def test_the_truth_follows_items_and_users_that_are_numbered_anew(log):
     order = np.random.default_rng(0).permutation(part.num_items)  # as the catalogue is put in another order
     part = dataclasses.replace(part, item=np.argsort(order)[part.item].astype(np.int32), item_ids=part.item_ids[order])
     users = np.array([3, 0, 3])
-    found, full = truth_of_sessions(part, users), truth(log)
+    found, full = truth_of_sessions(part, first_rows_of_users(part)[users]), truth(log)
     for name in ("item", "click_appeal", "order_appeal"):
         np.testing.assert_array_equal(getattr(found, name), full[name][part.item_ids])
-    for name in ("taste", "curiosity"):
-        np.testing.assert_array_equal(getattr(found, name), full[name][part.user_ids[users]])
+    np.testing.assert_array_equal(found.taste, full["taste"][part.user_ids[users]])
     np.testing.assert_array_equal(found.trust, np.zeros(3))
     assert (float(found.click_bias), float(found.order_bias)) == (full["click_bias"], full["order_bias"])
 
 
+def test_every_session_has_a_curiosity_of_its_own(log):
+    logged = logged_curiosity(log)
+    starts = log.session_starts()[:-1]
+    rows = np.concatenate([starts, starts[:50], starts[:50]])
+    played = np.asarray(truth_of_sessions(log, rows).curiosity, np.float64)
+    everything = np.concatenate([logged, played])
+    np.testing.assert_allclose(np.linalg.norm(everything, axis=1), 1, atol=1e-5)
+    cosines = everything @ everything.T
+    assert np.abs(cosines[~np.eye(len(cosines), dtype=bool)]).max() < 0.999
+    # Two of one user are as far from each other as those of two users.
+    same_user = (log.user[starts][:, None] == log.user[starts]) & ~np.eye(len(starts), dtype=bool)
+    assert abs(cosines[: len(starts), : len(starts)][same_user].mean() - cosines.mean()) < 0.05
+    # A session that begins at a row is the same whichever others are played beside it.
+    np.testing.assert_array_equal(truth_of_sessions(log, starts[::-1]).curiosity[::-1], played[: len(starts)])
+
+
 def test_items_and_users_are_what_the_docstring_says():
     generator = np.random.default_rng(1)
-    params, cumulative = funnel._draw_world(generator, 300, 3_000)
-    for vectors in (params.item, params.taste, params.curiosity):
+    params, interests, (item, cumulative) = funnel._draw_world(generator, 300, 3_000)
+    np.testing.assert_array_equal(item, params.item)
+    numbers = jnp.arange(300)
+    curiosity = funnel._draw_curiosity(interests, jax.random.key(0), numbers, numbers)
+    # A curiosity is nearest to one centre, at a cosine of about 1 / sqrt(1.25) = 0.894, and every centre has its turn.
+    nearest = np.asarray(curiosity @ interests.centres.T)
+    assert 0.8 < nearest.max(1).mean() < 0.95
+    assert len(np.unique(nearest.argmax(1))) == 25
+    for vectors in (params.item, params.taste, curiosity):
         assert vectors.shape[1] == 50
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     # Half of the variance is shared by only 25 clusters, so that means vary by 0.14 and spreads by 0.07.
@@ -233,53 +269,67 @@ def test_items_and_users_are_what_the_docstring_says():
     np.testing.assert_allclose(rank, np.arange(1, 3_001), rtol=0.2)  # weights are differences of float32 sums
 
 
-def observation(taste, curiosity, shown, batch) -> SessionObservation:
-    """What the shop sees of `batch` users alike."""
-    user = MODEL.initial(make_params([[0.0, 0.0]], taste, curiosity), jnp.int32(0))
-    recommended = jnp.asarray([*shown, *[-1] * (5 - len(shown))], jnp.int32)
-    one = SessionObservation(
-        step=jnp.int32(len(shown)),
-        recommended=recommended,
-        last_item=recommended[len(shown) - 1],
-        histories=NO_HISTORIES,
-        candidates=None,
-        hidden=user,
-    )
-    return jax.tree.map(lambda array: jnp.broadcast_to(array, (batch, *array.shape)), one)
+def known_by_the_log(log: EventLog) -> np.ndarray:
+    """[n, 50] the direction of the items that a user clicked before each row, from the log's columns alone."""
+    vectors = truth(log)["item"]
+    known = np.zeros((log.num_events, 50))
+    for user in range(log.num_users):
+        total = np.zeros(50)
+        for row in np.flatnonzero(log.user == user):
+            known[row] = total / max(np.linalg.norm(total), 1e-12)
+            if log.feedback[row] >= CLICK:
+                total = 0.9 * total + vectors[log.item[row]]
+    return known
 
 
-shop_acts = jax.jit(logging_policy().act, static_argnums=4)
+def shown_before(log: EventLog) -> np.ndarray:
+    """[n, 60] the items shown before each row in its session, padded with -1."""
+    shown = np.full((log.num_events, 60), -1)
+    for first, end in itertools.pairwise(log.session_starts()):
+        for row in range(first, end):
+            shown[row, : row - first] = log.item[first:row]
+    return shown
 
 
-def test_the_shop_without_interests_draws_by_its_weights():
-    weight = np.array([1.0, 2.0, 0.0, 4.0, 1.0])
-    shop = jnp.zeros((5, 2)), jnp.asarray(np.cumsum(weight), jnp.float32)
-    seen = observation([1, 0], [0, 1], [], 20_000)
-    _, decision = shop_acts(shop, (), seen, jax.random.key(0), True)
-    assert decision.action.dtype == jnp.int32
-    counts = np.bincount(decision.action, minlength=5)
-    p = weight / weight.sum()
-    assert (np.abs(counts - 20_000 * p) <= 4.5 * np.sqrt(20_000 * p * (1 - p))).all()
+def test_what_the_seeing_shop_does_follows_from_the_log(log):
+    generator = np.random.default_rng([funnel.GENERATOR_VERSION, log.generator["seed"]])
+    catalogue = funnel._draw_world(generator, log.num_users, log.num_items).catalogue
+    everything = np.arange(log.num_events)
+    known = known_by_the_log(log).astype(np.float32)
+    expected = shown_probabilities(catalogue, known, everything, log.item, shown_before(log))
+    np.testing.assert_allclose(log.shown_probability, expected, rtol=1e-4)
+    # It does look: what it shows fits what it knows, better than all items do.
+    vectors = truth(log)["item"]
+    fit = np.sum(known * vectors[log.item], 1)[np.any(known != 0, 1)]
+    assert fit.mean() > (known @ vectors.mean(0)).mean() + 0.1
 
 
-def test_the_shop_shows_what_fits_by_a_softmax_over_fifteen_candidates():
-    # Two items of equal weight, interests (u + v).e of 1 and 0: k of 15 candidates are the first, k ~ B(15, 1/2).
-    shop = jnp.array([[1.0, 0.0], [0.0, 0.0]]), jnp.array([1.0, 2.0])
-    _, decision = shop_acts(shop, (), observation([0.6, 0.8], [0.4, 0], [], 20_000), jax.random.key(1), True)
-    k = np.arange(16)
-    p = (scipy.stats.binom.pmf(k, 15, 0.5) * k * math.e**1.5 / (k * math.e**1.5 + 15 - k)).sum()
-    first = (np.asarray(decision.action) == 0).mean()
-    assert abs(first - p) < 4.5 * math.sqrt(p * (1 - p) / 20_000)
+@pytest.mark.parametrize("shop", SHOPS)
+def test_inverse_propensity_weights_average_to_one(shop, log):
+    if shop != "seen":
+        log = generate_log(size="tiny", seed=2, shop=shop, num_users=60)
+    assert log.shown_probability.dtype == np.float32
+    p = log.shown_probability.astype(np.float64)
+    before = np.arange(log.num_events) - log.session_starts()[log.session]
+    left = log.num_items - before
+    assert (p >= 0.1 / left * 0.9999).all()
+    # Weighed so, what was shown stands for a uniform draw from what was left: all of it, or any half of the items.
+    weight = 1 / (left * p)
+    assert abs(weight.mean() - 1) < 4.5 * weight.std() / math.sqrt(len(p))
+    half = np.random.default_rng(0).random(log.num_items) < 0.5
+    gone = np.where(shown_before(log) >= 0, half[shown_before(log)], False).sum(1)
+    difference = weight * half[log.item] - (half.sum() - gone) / left
+    assert abs(difference.mean()) < 4.5 * difference.std() / math.sqrt(len(p))
 
 
-def test_the_shop_repeats_nothing_while_it_has_another_candidate():
-    weight = jnp.ones(5)
-    seen = observation([1, 0], [0, 1], [0, 3, 4], 20_000)
-    _, decision = shop_acts((jnp.zeros((5, 2)), jnp.cumsum(weight)), (), seen, jax.random.key(2), True)
-    counts = np.bincount(decision.action, minlength=5)
-    # All 15 candidates are among the three shown ones with probability (3 / 5)^15 = 0.0005: 9.4 of 20,000.
-    assert counts[[0, 3, 4]].sum() < 30
-    np.testing.assert_allclose(counts[[1, 2]], 10_000, atol=4.5 * math.sqrt(5_000) + 30)
+def test_shops_write_different_logs_of_one_world(log):
+    blind = generate_log(size="tiny", seed=0, shop="blind")
+    for name in ("user", "session", "time"):
+        np.testing.assert_array_equal(getattr(log, name), getattr(blind, name))
+    np.testing.assert_array_equal(truth(log)["taste"], truth(blind)["taste"])
+    assert not np.array_equal(log.item, blind.item)
+    assert log.checksum != blind.checksum
+    assert (log.generator["shop"], blind.generator["shop"]) == ("seen", "blind")
 
 
 def test_probabilities_sum_to_one_and_rates_are_those_of_table_1(log):
@@ -339,7 +389,17 @@ def test_both_days_are_alike(log):
 
 
 def same(one: EventLog, other: EventLog) -> bool:
-    arrays = ("user", "session", "time", "item", "feedback", "probabilities", "user_ids", "item_ids")
+    arrays = (
+        "user",
+        "session",
+        "time",
+        "item",
+        "feedback",
+        "probabilities",
+        "shown_probability",
+        "user_ids",
+        "item_ids",
+    )
     return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays)
 
 
@@ -400,6 +460,7 @@ def test_the_best_log_loss_by_hand():
     ("settings", "message"),
     [
         ({"size": "medium"}, "data.size is 'medium'"),
+        ({"size": "tiny", "shop": "sees"}, "data.shop is 'sees'"),
         ({"size": "tiny", "num_users": 9}, "data.num_users"),
         ({"size": "tiny", "num_items": 99}, "data.num_items"),
     ],

@@ -7,7 +7,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.reports.tables import kind_of
-from sim.tables.events import CLICK, ORDER, SKIP, EventLog, build_event_log, select_events
+from sim.tables.events import CLICK, ORDER, SKIP, EventLog, build_event_log, select_events, with_test_sessions
 
 GAP = 100.0
 
@@ -131,3 +131,26 @@ def test_a_log_equals_the_plain_construction(rows, with_sessions):
             strongest = max(other[3] for other in session if other[1] == item)
             expected.append((row[0], number, row[2], item, strongest))
     assert as_rows(build(rows, with_sessions)) == expected
+
+
+def test_the_probability_of_what_was_shown_follows_its_row():
+    random = np.random.default_rng(0)
+    users, items = random.integers(0, 5, 60), random.integers(0, 30, 60)
+    log = build_event_log(
+        name="log",
+        users=users,
+        items=items,
+        times=random.integers(0, 10_000, 60),
+        feedback=random.integers(0, 3, 60),
+        sessions=None,
+        session_gap=500.0,
+        checksum="none",
+        source="hand-made",
+        shown_probability=(items + 1) / 64,
+    )
+    part = select_events(log, log.item % 3 > 0)
+    split = with_test_sessions(part, random.random(part.num_sessions) < 0.5)
+    for one in (log, part, split):
+        assert one.shown_probability is not None
+        assert one.shown_probability.dtype == np.float32
+        np.testing.assert_array_equal(one.shown_probability, (one.item_ids[one.item] + 1) / 64)
