@@ -292,7 +292,8 @@ def read_arrays(path: Path, names: Sequence[str] | Callable[[str], bool] | None)
         UserError: The file is missing or damaged, or lacks an array.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here: of a damaged archive np.load leaves the file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             chosen = filter(names, arrays.files) if names is None or callable(names) else names
             return {name: arrays[name] for name in chosen}
     except FileNotFoundError:

@@ -27,7 +27,6 @@ from sim.files.event_readers import (
 from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, describe_sources, fingerprint
 from sim.files.rows import TimeFormat
 from sim.files.sources import Source, checksum
-from sim.generators.shop import ShopName
 from sim.tables.events import (
     CLICK,
     HASHED,
@@ -35,6 +34,7 @@ from sim.tables.events import (
     SKIP,
     EventLog,
     FeedbackName,
+    ShopName,
     build_event_log,
     select_events,
     with_test_sessions,

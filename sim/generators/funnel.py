@@ -51,8 +51,8 @@ from sim.envs.histories import Histories, HistoryTable
 from sim.envs.policy import Decision
 from sim.envs.rollout import begin, play_on
 from sim.envs.session_env import SessionEnv, SessionInfo, SessionObservation, SessionParams, SessionTrajectory
-from sim.generators.shop import SHOPS, Catalogue, ShopName, shop_policy, shown_probabilities
-from sim.tables.events import CLICK, EventLog, build_event_log
+from sim.generators.shop import Catalogue, shop_policy, shown_probabilities
+from sim.tables.events import CLICK, SHOPS, EventLog, ShopName, build_event_log
 
 GENERATOR_VERSION = 3
 """Increment when the same settings would give a different log; cached logs then expire."""

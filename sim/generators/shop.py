@@ -1,8 +1,9 @@
 """The shops that write a generated log: what they show, and with which probability it was shown.
 
 A shop looks at 15 candidates, drawn with replacement by popularity^0.5, and takes one that it has not shown in the
-session by a softmax of 3 i.e, where i, of norm 1 or less, is what it knows of the user's interests (`SHOPS`). One time
-in ten, and where it has shown all candidates, it shows an item drawn uniformly from those not shown yet.
+session by a softmax of 3 i.e, where i, of norm 1 or less, is what it knows of the user's interests
+(`sim.tables.events.SHOPS`). One time in ten, and where it has shown all candidates, it shows an item drawn uniformly
+from those not shown yet.
 
 The log keeps the probability of what was shown, over candidates and exploration. With p_j the chance that item j is a
 candidate, w_j = exp(3 i.e_j) (0 for items already shown) and K candidates, the softmax over them shows item i with
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,10 +28,6 @@ from sim.envs.available_items import draw_item
 from sim.envs.policy import Decision, Policy
 from sim.envs.session_env import SessionObservation
 
-ShopName = Literal["seen", "blind", "reads_minds"]
-SHOPS: tuple[ShopName, ...] = get_args(ShopName)
-"""What i is: the direction of the items that the user clicked, as the log shows them; nothing; (taste + curiosity) / 2,
-which no log shows."""
 NUM_CANDIDATES = 15
 EXPLORATION = 0.1
 SHARPNESS = 3.0

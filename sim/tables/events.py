@@ -14,6 +14,11 @@ SKIP, CLICK, ORDER = 0, 1, 2
 FeedbackName = Literal["skip", "click", "order"]
 FEEDBACK_NAMES: tuple[FeedbackName, ...] = get_args(FeedbackName)
 NUM_FEEDBACK = len(FEEDBACK_NAMES)
+
+ShopName = Literal["seen", "blind", "reads_minds"]
+SHOPS: tuple[ShopName, ...] = get_args(ShopName)
+"""Shops that write generated logs, by what they know of a user: the direction of the clicked items, as the log shows
+them; nothing; taste and curiosity, which no log shows (`sim.generators.shop`)."""
 NEVER = -1
 """Place of an answer that was not given."""
 

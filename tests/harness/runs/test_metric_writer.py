@@ -52,6 +52,7 @@ def test_undecodable_bytes_are_reported(tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
 def test_a_full_disk_is_one_clear_error(tmp_path):
     writer = MetricWriter(tmp_path / "metrics.jsonl", 0)
+    writer._file.close()
     writer._file = Path("/dev/full").open("a")  # noqa: SIM115
     with pytest.raises(UserError, match="No space left"):
         writer.write(1, {"reward": 0.5})

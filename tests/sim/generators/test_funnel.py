@@ -20,8 +20,8 @@ from sim.generators.funnel import (
     generate_log,
     truth_of_sessions,
 )
-from sim.generators.shop import SHOPS, shown_probabilities
-from sim.tables.events import CLICK, ORDER, SKIP, EventLog, build_event_log, select_events
+from sim.generators.shop import shown_probabilities
+from sim.tables.events import CLICK, ORDER, SHOPS, SKIP, EventLog, build_event_log, select_events
 
 TABLE_1 = {"click": 843_249 / 8_596_852, "order": 46_022 / 8_596_852}
 DAY_SECONDS = 24 * 60 * 60
