@@ -1,6 +1,7 @@
 """The learned user: its scores by hand, its predictions row by row, and that a fit is kept, continued and found."""
 
 import dataclasses
+import io
 import json
 import math
 import shutil
@@ -409,20 +410,20 @@ def test_a_finished_fit_that_was_killed_before_its_report_is_not_repeated(fit, t
     assert folder.metrics.read_text() == before
 
 
-def test_a_second_process_waits_for_the_first_and_takes_its_simulator(fit, no_fit, tmp_path, capfd):
+def test_a_second_process_waits_for_the_first_and_takes_its_simulator(fit, no_fit, tmp_path, monkeypatch):
     config, folder = fit.copied(tmp_path / "simulators")
     (folder.path / REPORT).rename(tmp_path / REPORT)
     found = []
+    said = io.StringIO()  # capfd may lose what a thread says while it is read
+    monkeypatch.setattr("sys.stderr", said)
     second = threading.Thread(target=lambda: found.append(obtain_simulator(config, fit.values, fit.data)))
     with folder.locked():
         second.start()
-        said = ""
         for _ in range(600):
-            said += capfd.readouterr().err
-            if "waiting for another process" in said:
+            if "waiting for another process" in said.getvalue():
                 break
             time.sleep(0.05)
-        assert "waiting for another process" in said
+        assert "waiting for another process" in said.getvalue()
         time.sleep(0.1)
         assert second.is_alive()
         (tmp_path / REPORT).rename(folder.path / REPORT)
