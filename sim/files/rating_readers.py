@@ -102,6 +102,7 @@ def _read_table(source: Source, layout: TableLayout, limits: SizeLimits) -> Colu
     users, items, ratings, times, lines = [], [], [], [], []
     time_format = layout.time_format
     unterminated, left_out = False, 0
+    # Chunk by chunk: leave out what is missing, then convert the rest.
     for every in read_rows(source, layout.names, limits, layout.text, _COLUMN_KEYS):
         named = [layout.user_column, layout.item_column, *([layout.rating_column] if layout.rating_column else [])]
         rows = every.known(named, layout.missing_values)
@@ -119,6 +120,7 @@ def _read_table(source: Source, layout: TableLayout, limits: SizeLimits) -> Colu
                 time_format = rows.time_format(layout.timestamp_column)
             times.append(rows.times(layout.timestamp_column, time_format))
         unterminated = rows.unterminated
+    # Join the chunks.
     if left_out:
         notice(f"{source}: {left_out:,} rows left out by data.missing_values and data.missing_ratings")
     timestamps = compact(pl.concat(times).to_numpy()) if times else None

@@ -211,6 +211,7 @@ class CarefulRecords:
             self._next += 1
             return _decode(lines[self._next - 1], blank=True)
 
+        # A record is a line, unless its parser asks for more.
         while self._next < len(lines) and self.problem is None:
             begin = self._next
             self._next += 1
