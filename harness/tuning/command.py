@@ -173,7 +173,7 @@ class Workers:
             self._end(trial, settings, TrialState.FAIL, None, reason)
         elif (result := self._objective.value(run.folder)) is None:
             raise UserError(
-                f"the run left no {self._objective.metric}",
+                f"the run recorded no {self._objective.metric}",
                 where=str(run.folder),
                 do="Let trials come to an evaluation: train.steps at least train.evaluate_every.",
             )

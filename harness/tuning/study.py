@@ -52,7 +52,7 @@ class StudyConfig:
         worker: Number of this command among several that share a study.
         value: Which evaluation of a trial counts.
         pruner: What ends trials early.
-        unpruned_trials: Trials that end before the first is pruned.
+        unpruned_trials: Complete trials before the first is pruned.
         unpruned_evaluations: Evaluations of each trial before it can be pruned.
         space: What varies, nested as the settings are.
     """

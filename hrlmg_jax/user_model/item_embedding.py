@@ -34,7 +34,7 @@ class EmbeddingConfig:
             raise UserError("simulator.embedding.*_weight are all 0", do="Give one of them a value.")
         if self.appeal_weight and self.size == 1:
             raise UserError(
-                "simulator.embedding.size is 1, which simulator.embedding.appeal_weight leaves no room",
+                "simulator.embedding.size is 1: the appeal (simulator.embedding.appeal_weight) leaves no room for directions",
                 do="Set the size to 2 at least, or the weight to 0.",
             )
 
@@ -59,6 +59,7 @@ def embed_items(config: EmbeddingConfig, log: EventLog, rows: np.ndarray, seed: 
         [J, E] float32 of unit norm. Items without training rows (that have a weight) get the mean direction; where the
         log supports fewer dimensions the rest are 0.
     """
+    # Which items share a session, and with which weight.
     weight = np.asarray([config.skip_weight, config.click_weight, config.order_weight])[log.feedback[rows]]
     if not weight.any():
         raise UserError(
@@ -71,6 +72,7 @@ def embed_items(config: EmbeddingConfig, log: EventLog, rows: np.ndarray, seed: 
     shape = (int(group.max()) + 1, len(items))
     together = scipy.sparse.csr_array((weight, (group, column)), shape=shape)
     scaled = _scaled(together)
+    # Singular vectors beyond the first, and the appeal.
     directions = config.size - bool(config.appeal_weight)
     rank = min(directions + 1, min(shape) - 1)
     if rank < 2:

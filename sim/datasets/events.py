@@ -130,6 +130,7 @@ class LogConfig(FilesConfig):
             feedback_column=self.feedback_column or None,
             session_column=self.session_column or None,
             text=self.text_format,
+            missing_values=self.missing_values,
             time_format=self.time_format,
             feedback_of_event=self.feedback_of_event,
             ignore_unknown=self.unknown_events == "ignore",

@@ -76,7 +76,6 @@ class DataConfig(FilesConfig):
     implicit_rating: Finite = 1.0
     rating_of_event: dict[str, Finite] = dataclasses.field(default_factory=dict)
     missing_ratings: list[Finite] = dataclasses.field(default_factory=list)
-    missing_values: list[str] = dataclasses.field(default_factory=list)
     duplicates: Duplicates = "error"
 
     def __post_init__(self) -> None:

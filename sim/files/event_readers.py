@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from harness.errors import UserError
+from sim.files.cache import notice
 from sim.files.rows import Rows, TimeFormat, id_array, integers_if_plain, join_ids, read_rows
 from sim.files.sources import SizeLimits, Source
 from sim.files.text_table import TextFormat
@@ -44,7 +45,7 @@ class EventColumns:
         items: [R] int32 index into `item_ids`.
         times: [R] int64 seconds since 1970.
         feedback: [R] int8, 0 skip, 1 click, 2 order.
-        sessions: [R] int32 session numbers, or None where the log has none.
+        sessions: [R] int32 session numbers, -1 where a row has none; or None where the log has none.
         user_ids: Original ids, ascending; integers where all are plain integers (or all end in ".0"), else strings.
         item_ids: The same for items.
     """
@@ -72,6 +73,8 @@ class EventLayout:
         time_format: Unused where a Parquet column holds dates or datetimes.
         feedback_of_event: Event name -> one of `FEEDBACK_CHOICES`.
         ignore_unknown: Whether events with other names are ignored; otherwise they are an error.
+        missing_values: Texts that mean that a user, item or event is not known, whose rows are left out, or a session,
+            whose rows are cut by pauses as an empty one's.
         feedback_of_file: File name pattern -> feedback of all rows; files that match none are ignored. Empty: all
             files are read, and without a feedback column all rows are clicks.
     """
@@ -86,6 +89,7 @@ class EventLayout:
     feedback_of_event: Mapping[str, str] = field(default_factory=dict)
     ignore_unknown: bool = False
     feedback_of_file: Mapping[str, str] = field(default_factory=dict)
+    missing_values: Sequence[str] = ()
 
     @property
     def names(self) -> list[str]:
@@ -130,7 +134,11 @@ def _as_columns(frames: list[pl.DataFrame], where: str) -> EventColumns:
 
     users, user_ids = index_of("user")
     items, item_ids = index_of("item")
-    sessions = index_of("session")[0] if "session" in frames[0].columns else None
+    sessions = None
+    if "session" in frames[0].columns:
+        sessions, session_ids = index_of("session")
+        if session_ids.dtype.kind == "U":
+            sessions = np.where(session_ids == "", -1, np.arange(len(session_ids)))[sessions].astype(np.int32)
     times, feedback = (pl.concat([frame[name] for frame in frames]).to_numpy() for name in ("time", "feedback"))
     return EventColumns(users, items, times, feedback, sessions, user_ids, item_ids)
 
@@ -152,13 +160,22 @@ def _index(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_tables(sources: Sequence[Source], layout: EventLayout, limits: SizeLimits) -> list[pl.DataFrame]:
     """Returns the events of all files, one frame per chunk."""
-    frames = []
+    frames, left_out = [], 0
     for source, feedback in _feedback_of_sources(sources, layout.feedback_of_file):
         time_format = layout.time_format
         for rows in read_rows(source, layout.names, limits, layout.text, _COLUMN_KEYS):
             if time_format == "auto":  # once per file
                 time_format = rows.time_format(layout.time_column)
-            frames.append(_events_of_rows(rows, layout, time_format, feedback))
+            named = [
+                layout.user_column,
+                layout.item_column,
+                *([layout.feedback_column] if layout.feedback_column else []),
+            ]
+            known = rows.known(named, layout.missing_values)
+            left_out += rows.frame.height - known.frame.height
+            frames.append(_events_of_rows(known, layout, time_format, feedback))
+    if left_out:
+        notice(f"{sources[0]}: {left_out:,} rows left out by data.missing_values")
     return frames
 
 
@@ -207,7 +224,8 @@ def _events_of_rows(
         "feedback": codes,
     }
     if layout.session_column is not None:
-        columns["session"] = rows.texts(layout.session_column)
+        sessions = rows.texts(layout.session_column)
+        columns["session"] = sessions.replace(list(layout.missing_values), "") if layout.missing_values else sessions
     return pl.DataFrame(columns).filter(pl.col("feedback") < FEEDBACK_CHOICES.index(IGNORE))
 
 

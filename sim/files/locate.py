@@ -43,6 +43,7 @@ class FilesConfig:
     column_names: list[str] = field(default_factory=list, kw_only=True)
     encoding: str | None = field(default=None, kw_only=True)
     comment: str | None = field(default=None, kw_only=True)
+    missing_values: list[str] = field(default_factory=list, kw_only=True)
 
     def check_files(self) -> None:
         """Checks these settings.

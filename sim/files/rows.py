@@ -112,9 +112,9 @@ class Rows:
         return dataclasses.replace(self, frame=self.frame.filter(kept), line_numbers=self.lines()[kept.to_numpy()])
 
     def known(self, columns: Sequence[str], missing: Sequence[str]) -> Rows:
-        """Returns the rows without a text of `missing` in any of the columns."""
+        """Returns the rows without a text of `missing` in any of the columns; -1.0 is -1, as it is among ids."""
         for column in columns if missing else ():
-            self = self.kept(~self.texts(column).is_in(list(missing)))
+            self = self.kept(~self.texts(column).str.replace(r"\.0+$", "").is_in(list(missing)))
         return self
 
     def refuse(self, column: str, bad: pl.Series, problem: str, do: str) -> None:
@@ -149,7 +149,7 @@ class Rows:
                 raise TypeError
             return values.cast(pl.String).fill_null("")
         except (pl.exceptions.PolarsError, TypeError):
-            binary = " that is no text" if values.dtype == pl.Binary else ""
+            binary = ", which is not text" if values.dtype == pl.Binary else ""
             raise UserError(
                 f"column {column!r} has type {values.dtype}{binary}",
                 where=str(self.source),
@@ -253,15 +253,15 @@ class Rows:
 
         do = "Expected YYYY-MM-DD HH:MM:SS (UTC, or with +HH:MM), or set data.time_format=seconds or milliseconds."
         parts = self.texts(column).str.extract_groups(_TEXT_TIME).struct.unnest()
-        self.refuse(column, parts["date"].is_null(), "is no time", do)
+        self.refuse(column, parts["date"].is_null(), "is not a time", do)
         clock = parts["clock"].fill_null("00:00") + parts["second"].fill_null(":00")
         moments = (parts["date"] + " " + clock).str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="ms")
-        self.refuse(column, moments.is_null(), "is no time", do)
+        self.refuse(column, moments.is_null(), "is not a time", do)
         hours, minutes = (parts[name].cast(pl.Int64).fill_null(0) for name in ("hours", "minutes"))
-        self.refuse(column, (hours > 23) | (minutes > 59), "is no time", do)
+        self.refuse(column, (hours > 23) | (minutes > 59), "is not a time", do)
         east = (hours * 60 + minutes) * 60
         seconds = moments.dt.epoch("s") - east.zip_with((parts["sign"] == "+").fill_null(True), -east)
-        self.refuse(column, ~seconds.is_between(0, _END_OF_TIME - 1), "is no time from 1970 to 9999", do)
+        self.refuse(column, ~seconds.is_between(0, _END_OF_TIME - 1), "is not a time from 1970 to 9999", do)
         return seconds
 
     def numeric_times(self, column: str, unit: str, otherwise: str = "") -> pl.Series:
@@ -278,9 +278,9 @@ class Rows:
         if numbers.null_count():
             numbers = numbers.fill_null(texts.cast(pl.Float64, strict=False).floor().cast(pl.Int64, strict=False))
         do = f"Expected {unit} since 1970. {otherwise or f'Correct or remove the {self.unit}.'}"
-        self.refuse(column, numbers.is_null(), f"is no time in {unit}", do)
+        self.refuse(column, numbers.is_null(), f"is not a time in {unit}", do)
         end = min(_END_OF_TIME * _PER_SECOND[unit], 2**63 - 1)
-        self.refuse(column, ~numbers.is_between(0, end - 1), "is no time from 1970 to 9999", do)
+        self.refuse(column, ~numbers.is_between(0, end - 1), "is not a time from 1970 to 9999", do)
         return numbers
 
     def codes(

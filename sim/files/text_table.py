@@ -432,7 +432,7 @@ class TextTable(LineParser["pl.DataFrame"]):
 def _split_fields(line: str, separator: str) -> list[str]:
     """Returns the fields of a line; raises BadLineError if it is wrongly quoted."""
     if separator == BLANKS:
-        return line.split()
+        return re.split(r"[ \t]+", line.strip(" \t"))
     if '"' not in line or len(separator) > 1:
         return line.split(separator)
     return _next_record(iter([line]), separator)

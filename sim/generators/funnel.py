@@ -6,7 +6,7 @@ which are then rotated at random.
 * Items e lie in 25 clusters; their click appeal bc and order appeal bo are standard normal with correlation 0.2, half
   of their variance shared by the cluster ("cheap but poor" items click well and sell badly). An item's popularity in
   the logs is exp(0.5 bc + 0.3 bo) rank^-0.7 with random ranks: a long tail.
-* A user has a lasting taste u (two clusters), which drives orders, and a passing curiosity v (another cluster; v0 is
+* A user has a lasting taste u (two clusters), which drives orders, and a passing curiosity v (a cluster; v0 is
   drawn for each session), which drives clicks; boredom h gathers what was shown; trust m in the shop grows with clicks
   on items that fit the taste and falls with clicks on others, so that planning pays:
 

@@ -90,8 +90,8 @@ def shown_probabilities(
         item: [n] int item shown.
         shown: [n, T] int items shown before in the session, padded with -1.
     """
-    cumulative = np.asarray(catalogue.cumulative, np.float64)
-    chance = np.diff(cumulative, prepend=0.0) / cumulative[-1]
+    cumulative = np.asarray(catalogue.cumulative)
+    chance = _chances(cumulative)
     weight = chance
     sample = np.arange(len(chance))
     if len(chance) > _EXACT_ITEMS:
@@ -110,6 +110,16 @@ def shown_probabilities(
         *(phi[known], interest[known], item, shown),
     )
     return found.astype(np.float32)
+
+
+def _chances(cumulative: np.ndarray) -> np.ndarray:
+    """Returns [I] float64 how often each item is drawn as a candidate, as `shop_policy` draws.
+
+    Its uniform float32 numbers are multiples of 2^-23, which is coarse beside the share of one item of many.
+    """
+    grid = np.arange(2**23, dtype=np.float32) / np.float32(2**23) * cumulative[-1]
+    drawn = np.minimum(np.searchsorted(cumulative, grid, side="right"), len(cumulative) - 1)
+    return np.bincount(drawn, minlength=len(cumulative)) / 2**23
 
 
 def _in_parts(function: Callable[..., jax.Array], number: int, *arrays: np.ndarray) -> np.ndarray:

@@ -135,8 +135,9 @@ def build_event_log(
         items: [R] item ids, integers or strings.
         times: [R] integer seconds since 1970.
         feedback: [R] 0 skip, 1 click, 2 order.
-        sessions: [R] session ids (the same id for two users means two sessions); None: cut by `session_gap`.
-        session_gap: Seconds without an event after which a new session begins (unused if `sessions` is given).
+        sessions: [R] session ids (the same id for two users means two sessions), where integers below 0 stand for
+            none; rows without one, and all if None, are cut by `session_gap`.
+        session_gap: Seconds without an event after which a new session begins.
         checksum: Checksum of the source.
         source: Where the columns came from.
         synthetic: See EventLog.
@@ -168,7 +169,7 @@ def build_event_log(
         begins = (np.diff(user, prepend=-1) != 0) | (np.diff(times, prepend=times[0]) > session_gap)
         session = np.cumsum(begins) - 1
     else:
-        distinct, group = np.unique(sessions, return_inverse=True)
+        distinct, group = np.unique(_sessions_for_all(sessions, user, times, session_gap), return_inverse=True)
         _, group = np.unique(user.astype(np.int64) * len(distinct) + group, return_inverse=True)
         first_time = np.full(group.max() + 1, np.iinfo(np.int64).max)
         np.minimum.at(first_time, group, times)
@@ -217,6 +218,18 @@ def build_event_log(
 
 def _float32(column: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
     return None if column is None else np.asarray(column, np.float32)[rows]
+
+
+def _sessions_for_all(sessions: np.ndarray, user: np.ndarray, times: np.ndarray, session_gap: float) -> np.ndarray:
+    """Returns the session ids [R]; rows without one get those of sessions cut where their user pauses."""
+    if sessions.dtype.kind not in "iu" or not (sessions < 0).any():
+        return sessions
+    rows = np.flatnonzero(sessions < 0)
+    rows = rows[np.lexsort((times[rows], user[rows]))]
+    begins = (np.diff(user[rows], prepend=-1) != 0) | (np.diff(times[rows], prepend=times[rows[0]]) > session_gap)
+    numbered = np.asarray(sessions, np.int64).copy()
+    numbered[rows] = max(int(sessions.max()), -1) + np.cumsum(begins)
+    return numbered
 
 
 def with_test_sessions(log: EventLog, is_test: np.ndarray) -> EventLog:

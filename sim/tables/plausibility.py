@@ -126,10 +126,11 @@ def _value_warnings(values: np.ndarray, counts: np.ndarray) -> list[str]:
     gaps = np.diff(values)
     usual = float(np.median(gaps))
     lowest, highest, total = values[0], values[-1], counts.sum()
+    # Below a scale, any gap is odd; above it, only a large one: 1, 2, 3, 5 may be weights of events.
     apart = [
         (value, count)
-        for value, count, gap in ((lowest, counts[0], gaps[0]), (highest, counts[-1], gaps[-1]))
-        if gap >= 1.9 * usual and gap >= 0.1 * (values[-2] - values[1])
+        for value, count, gap, least in ((lowest, counts[0], gaps[0], 1.9), (highest, counts[-1], gaps[-1], 4.0))
+        if gap >= least * usual and gap >= 0.1 * (values[-2] - values[1])
     ]
     if lowest == -1 and values[1] >= 0:
         apart = [(lowest, counts[0])]

@@ -1,4 +1,9 @@
-"""Skips for logs that record only clicks and orders, drawn by popularity from what was known at the time."""
+"""Skips for logs that record only clicks and orders, drawn by popularity in the training part.
+
+Those of test sessions so come from what was known before. Those of training sessions know how popular items were in the
+whole training part, later sessions and held-out users included: what was known at the very moment would leave the first
+sessions without candidates.
+"""
 
 from __future__ import annotations
 

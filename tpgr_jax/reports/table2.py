@@ -135,6 +135,7 @@ def report_table2(config: Table2Config) -> None:
     Raises:
         UserError: No runs, runs that cannot be compared, or files that cannot be read or written.
     """
+    # Read the runs.
     found = tpgr.comparable_runs(config)
     collected = collect(found.runs, config.budget)
     at_alphas = grouped(collected.results, lambda result: tpgr.alpha_of(result.runs[0]))
@@ -144,6 +145,7 @@ def report_table2(config: Table2Config) -> None:
         if at_alphas
         else []
     )
+    # A table for each alpha.
     if config.budget is not None:
         lines += ["", _describe_budget(collected.results, config.budget)] if at_alphas else []
         warnings += _stopped_early(collected.results, config.budget)
@@ -151,6 +153,7 @@ def report_table2(config: Table2Config) -> None:
     for alpha, results in sorted(at_alphas.items()):
         lines += ["", f"## alpha = {alpha:g}", "", *_alpha_table(results, config.budget), "", *_comparisons(results)]
         warnings += _of_other_users(results)
+    # The picture, and what is missing.
     if at_alphas:
         path = Path(config.out) / f"{config.report}.png"
         panels = [

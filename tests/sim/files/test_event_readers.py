@@ -90,7 +90,7 @@ def test_parquet_holds_the_same_rows(tmp_path):
     moments.write_parquet(tmp_path / "moments.parquet")
     assert as_rows(read(Source(tmp_path / "moments.parquet"))) == ROWS
     table.with_columns(pl.Series("time", [1000, None, 1002, 999])).write_parquet(tmp_path / "gap.parquet")
-    assert "row 2: time '' is no time in seconds" in message(Source(tmp_path / "gap.parquet"))
+    assert "row 2: time '' is not a time in seconds" in message(Source(tmp_path / "gap.parquet"))
     moments.with_columns(pl.lit(None, pl.Datetime).alias("time")).write_parquet(tmp_path / "gap.parquet")
     assert "row 1: time '' is empty" in message(Source(tmp_path / "gap.parquet"))
     table.with_columns(pl.concat_list("item")).write_parquet(tmp_path / "lists.parquet")
@@ -177,7 +177,7 @@ def test_ids_whose_digits_are_lost_are_refused(tmp_path, text, problem):
         (pl.Series([1.0, 2.0**24 + 2], dtype=pl.Float32), "row 2: item '16777218.0' is beyond 2^24"),
         (pl.Series([1.0, 2.0**53 + 2]), "is beyond 2^53, where Float64 merges ids"),
         (pl.Series([1.0, None]), "row 2: item '' is empty"),
-        (pl.Series([b"\xff\x00", b"a"]), "column 'item' has type Binary that is no text"),
+        (pl.Series([b"\xff\x00", b"a"]), "column 'item' has type Binary, which is not text"),
         (pl.Series([1, 2], dtype=pl.Duration("us")), "column 'item' has type Duration"),
     ],
 )
@@ -190,7 +190,7 @@ def test_parquet_columns_that_cannot_be_ids(tmp_path, ids, problem):
 def test_one_damaged_time_does_not_change_the_unit_of_the_others(tmp_path):
     seconds = "".join(f"{1454284742 + row},1,view,{row}\n" for row in range(5))
     log = f"time,user,event,item\n{seconds}1454284742000000000,1,view,9\n"
-    assert "line 7: time '1454284742000000000' is no time from 1970" in message(
+    assert "line 7: time '1454284742000000000' is not a time from 1970" in message(
         store(tmp_path, log), time_format="auto"
     )
 
@@ -198,6 +198,16 @@ def test_one_damaged_time_does_not_change_the_unit_of_the_others(tmp_path):
 def test_the_first_mistake_is_named_whatever_its_kind(tmp_path):
     text = TEXT + "soon,u1,view,3\n5,u1,view\n"
     assert "line 6: time 'soon'" in message(store(tmp_path, text))
+
+
+def test_what_is_missing_is_left_out_and_rows_without_a_session_say_so(tmp_path, capsys):
+    text = "time,user,event,item,s\n1,-1.0,view,20,a\n2,8,buy,30,\n3,8,view,20,NA\n4,9,NA,30,b\n5,9,buy,30,b\n"
+    columns = read(store(tmp_path, text), session_column="s", missing_values=["-1", "NA"])
+    assert as_rows(columns)[0][:4] == (8, 30, 2, 2)
+    assert columns.sessions.tolist()[:2] == [-1, -1]
+    assert len(columns.times) == 3
+    assert columns.sessions[2] >= 0
+    assert "2 rows left out by data.missing_values" in capsys.readouterr().err
 
 
 def test_sessions_may_be_the_users(tmp_path):
@@ -237,16 +247,16 @@ def test_files_without_header_that_tell_the_feedback_by_their_name(tmp_path):
         (TEXT + "5,,view,3\n", {}, "line 6: user '' is empty"),
         (TEXT + "5,u1,view,\n", {}, "line 6: item '' is empty"),
         (TEXT + f"5,{'u' * 300},view,3\n", {}, "line 6: user"),
-        (TEXT + "soon,u1,view,3\n", {}, "line 6: time 'soon' is no time in seconds"),
-        (TEXT + ",u1,view,3\n", {}, "line 6: time '' is no time in seconds"),
-        (TEXT + "nan,u1,view,3\n", {}, "line 6: time 'nan' is no time in seconds"),
-        (TEXT + "-5,u1,view,3\n", {}, "line 6: time '-5' is no time from 1970"),
+        (TEXT + "soon,u1,view,3\n", {}, "line 6: time 'soon' is not a time in seconds"),
+        (TEXT + ",u1,view,3\n", {}, "line 6: time '' is not a time in seconds"),
+        (TEXT + "nan,u1,view,3\n", {}, "line 6: time 'nan' is not a time in seconds"),
+        (TEXT + "-5,u1,view,3\n", {}, "line 6: time '-5' is not a time from 1970"),
         (TEXT + "1454284742999,u1,view,3\n", {}, "Set data.time_format=milliseconds"),
-        (TEXT, {"time_format": "text"}, "line 2: time '1000' is no time"),
+        (TEXT, {"time_format": "text"}, "line 2: time '1000' is not a time"),
         (
             "time,user,event,item\n2016-02-30 10:00:00,1,view,1\n",
             {"time_format": "text"},
-            "'2016-02-30 10:00:00' is no",
+            "'2016-02-30 10:00:00' is not",
         ),
         (
             "time,user,event,item\n2016-01-31 10,1,view,1\n",
@@ -363,10 +373,10 @@ def test_kuairand_files_are_merged_by_their_milliseconds(tmp_path):
         ("1649408078000,0,", "1649408078000,2,", "line 4: is_click '2' is not one of '0', '1'"),
         ("1649408078000,0,1,", "1649408078000,0,True,", "line 4: is_like 'True' is not one of '0', '1'"),
         ("1649408078000,0,1,", "1649408078000,0,,", "line 4: is_like '' is not one of '0', '1'"),
-        ("1649408078000", "", "line 4: time_ms '' is no time in milliseconds"),
-        ("1649408078000", "soon", "line 4: time_ms 'soon' is no time in milliseconds"),
-        ("1649408078000", "-1", "line 4: time_ms '-1' is no time from 1970 to 9999"),
-        ("1649408078000", "1649408078000000", "line 4: time_ms '1649408078000000' is no time from 1970 to 9999"),
+        ("1649408078000", "", "line 4: time_ms '' is not a time in milliseconds"),
+        ("1649408078000", "soon", "line 4: time_ms 'soon' is not a time in milliseconds"),
+        ("1649408078000", "-1", "line 4: time_ms '-1' is not a time from 1970 to 9999"),
+        ("1649408078000", "1649408078000000", "line 4: time_ms '1649408078000000' is not a time from 1970 to 9999"),
         ("3,5,", "3,,", "line 4: video_id '' is empty"),
         ("12,5,", ",5,", "line 5: user_id '' is empty"),
         (",1,0,0\n", ",1,0\n", "line 5: 18 fields instead of 19"),

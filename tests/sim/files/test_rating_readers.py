@@ -548,6 +548,8 @@ def test_columns_separated_by_runs_of_blanks(tmp_path):
     text = "user  item\trating\n  1 10   5\n2   20 \t3.5  \n"
     layout = TableLayout(text=TextFormat(BLANKS))
     assert as_rows(read_ratings("table", [store(tmp_path, text)], layout=layout)) == [(1, 10, 5.0), (2, 20, 3.5)]
+    odd = store(tmp_path, "user item rating\n1 a\u00a0b 5\n2 'q\" 4\n")
+    assert as_rows(read_ratings("table", [odd], layout=layout)) == [(1, "a\u00a0b", 5.0), (2, "'q\"", 4.0)]
     text += "3 10\n"
     assert "line 4: 2 fields instead of 3" in message("table", store(tmp_path, text), layout=layout)
 

@@ -154,3 +154,23 @@ def test_the_probability_of_what_was_shown_follows_its_row():
         assert one.shown_probability is not None
         assert one.shown_probability.dtype == np.float32
         np.testing.assert_array_equal(one.shown_probability, (one.item_ids[one.item] + 1) / 64)
+
+
+def test_rows_without_a_session_are_cut_where_the_user_pauses():
+    times = np.array([0, 10, 5_000, 20, 30, 40])
+    log = build_event_log(
+        name="some",
+        users=np.array([1, 1, 1, 1, 2, 2]),
+        items=np.arange(6),
+        times=times,
+        feedback=np.ones(6, int),
+        sessions=np.array([-1, 7, -1, -1, -1, 7]),
+        session_gap=1800.0,
+        checksum="sha256:0",
+        source="some.csv",
+    )
+    of_time = dict(zip(zip(log.user.tolist(), log.time.tolist(), strict=True), log.session.tolist(), strict=True))
+    assert len(set(of_time.values())) == 5
+    assert of_time[0, 0] == of_time[0, 20] != of_time[0, 5_000]  # user 1
+    assert of_time[0, 10] not in (of_time[0, 0], of_time[0, 5_000])
+    assert of_time[1, 30] != of_time[1, 40]

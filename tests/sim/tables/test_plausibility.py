@@ -51,6 +51,7 @@ def test_ordinary_tables_say_nothing():
     assert rating_warnings(ratings(STARS / 2), 1.5) == []
     words = np.array([f"u{n // 20:03}" for n in range(1000)])
     assert rating_warnings(ratings(STARS, users=words), 3.0) == []
+    assert rating_warnings(ratings(np.tile([1, 2, 3, 5, 1], 200)), 1.5) == []  # weights of events
     dense = np.clip(np.round(np.random.default_rng(0).normal(0, 5, 1000), 2), -10, 10)
     assert rating_warnings(ratings(dense), 0.0) == []
     assert log_warnings(log()) == []
