@@ -34,7 +34,7 @@ class EmbeddingConfig:
             raise UserError("simulator.embedding.*_weight are all 0", do="Give one of them a value.")
         if self.appeal_weight and self.size == 1:
             raise UserError(
-                "simulator.embedding.size is 1: the appeal (simulator.embedding.appeal_weight) leaves no room for directions",
+                "simulator.embedding.size is 1: simulator.embedding.appeal_weight leaves no room for directions",
                 do="Set the size to 2 at least, or the weight to 0.",
             )
 
