@@ -26,6 +26,7 @@ from hrlmg_jax.evaluation.collapse import CollapseWatch, collapse_at_the_end
 from hrlmg_jax.evaluation.evaluate_run import Comparison, references
 from hrlmg_jax.evaluation.online import make_validation
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
+from hrlmg_jax.methods import Method
 from hrlmg_jax.problem import Problem, load_data, make_problem, origin_of
 from hrlmg_jax.registry import build_method
 from hrlmg_jax.sessions import describe_log, refuse_old_log, row_labels
@@ -101,6 +102,10 @@ def _train_in_folders(
         states = run_training(seed_runs, config.train, labels, config.logger, phases, begin)
     if not config.evaluation.final:
         return
+    if config.data.for_use:
+        for folder in folders:
+            _end_untested(config, method, problem, folder)
+        return
     # Test the best networks beside the baselines, draw the curves, warn of a collapse.
     comparison = Comparison(config, problem)
     for config, folder, state in zip(configs, folders, states, strict=True):
@@ -112,6 +117,13 @@ def _train_in_folders(
             if warning := collapse_at_the_end(rows):
                 print(f"WARNING: {warning}", file=sys.stderr)
         print(f"run folder: {folder.path}")
+
+
+def _end_untested(config: RunConfig, method: Method, problem: Problem, folder: RunFolder) -> None:
+    print(f"{config.agent.name}: learned from the whole log, which leaves nothing to test (data.split=none)")
+    if method.agent is not None:
+        _plot(config, problem, folder, read_rows(folder.metrics), {})
+    print(f"run folder: {folder.path}")
 
 
 def _validation(
