@@ -20,6 +20,7 @@ from harness.runs.seeds import Run, name_folders
 from harness.runs.tracking import check_logger
 from harness.settings import read_settings
 from harness.training.command import opened_runs, start_or_resume, with_absolute_places
+from harness.training.from_python import call_module
 from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from hrlmg_jax.evaluation.collapse import CollapseWatch, collapse_at_the_end
@@ -35,6 +36,7 @@ from sim.tables.plausibility import log_warnings
 
 _TRUTH_NOTE = "; the generator's own users answer"
 register_run_folder_resolver()  # conf/train_hrl_mg.yaml needs it while Hydra composes
+call_module(__name__, "hrlmg_jax.from_python:train")
 
 
 @hydra_command("train_hrl_mg")

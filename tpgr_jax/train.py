@@ -23,6 +23,7 @@ from harness.runs.tracking import check_logger
 from harness.settings import read_settings
 from harness.training.budgets import SELECTION
 from harness.training.command import opened_runs, start_or_resume, with_absolute_places
+from harness.training.from_python import call_module
 from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from sim.tables.plausibility import rating_warnings
@@ -32,13 +33,15 @@ from tpgr_jax.methods import Method
 from tpgr_jax.problem import Problem, make_problem, origin_of
 from tpgr_jax.settings import RunConfig, devices_of, make_method
 
+PER_SEED = ("tree.seed",)  # may differ between seeds that train together
 register_run_folder_resolver()  # conf/train.yaml needs it while Hydra composes
+call_module(__name__, "tpgr_jax.from_python:train")
 
 
 @hydra_command("train")
 def main(composed: DictConfig) -> None:
     """Trains, or continues, a run and ends with its evaluation."""
-    start_or_resume(composed, "tpgr_jax.train", train, per_seed=("tree.seed",))
+    start_or_resume(composed, "tpgr_jax.train", train, PER_SEED)
 
 
 def train(runs: list[Run], resume: bool, phases: Phases) -> None:
