@@ -48,11 +48,15 @@ class BudgetsConfig:
 
     With `evaluations`, so many states of a run may count within each budget, one after every equal part of it: a choice
     among more states is a better one, so that methods are compared with equally many. None: `evaluate_every` decides.
+
+    With `seconds_per_step`, every training step counts so many seconds, whatever the clock says: measured once where
+    nothing else runs, it makes a reading at a number of seconds independent of what else this machine does.
     """
 
     episodes: Count | None = None
     seconds: Positive | None = None
     evaluations: Count | None = None
+    seconds_per_step: Positive | None = None
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""
@@ -66,6 +70,10 @@ class BudgetsConfig:
     def limits(self) -> dict[str, float]:
         """The budgets that are given, by name; the names are those of the columns of metrics.jsonl."""
         return {name: limit for name in ("episodes", "seconds") if (limit := getattr(self, name)) is not None}
+
+    def seconds_of(self, length: int, measured: float) -> float:
+        """Returns the seconds that count for a chunk of `length` steps that took `measured` seconds."""
+        return measured if self.seconds_per_step is None else length * self.seconds_per_step
 
     def exceeded(self, costs: Costs) -> list[str]:
         """Returns the budgets that are smaller than the costs."""

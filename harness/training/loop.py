@@ -169,7 +169,7 @@ def run_training(
                     states, stacked = _train_chunk(agent.train_step, agent.partition, states, shared, per_seed, length)
                     metrics = [means(of_run) for of_run in jax.device_get(stacked)]
                 chunk_seconds = agreed_seconds(time.monotonic() - started)
-                spent = spent.after(chunk_seconds, length)
+                spent = spent.after(budgets.seconds_of(length, chunk_seconds), length)
                 step += length
                 _check_finite(seed_runs, metrics, step, checkpoints)
 

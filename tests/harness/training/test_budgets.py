@@ -192,6 +192,13 @@ def test_fitting_does_not_share_the_processor_with_compilation_where_seconds_cou
     assert [thread is threading.main_thread() for thread in threads] == [True, False]
 
 
+def test_seconds_measured_elsewhere_count_in_place_of_the_clock(tmp_path, monkeypatch):
+    slow_machine = _Clock(monkeypatch).agent(lambda step: 100.0 * step)
+    rows = _train(tmp_path / "run", agent=slow_machine, seconds=2.0, seconds_per_step=0.25)
+    assert [(row["step"], row["seconds"]) for row in rows] == [(2, 0.5), (4, 1.0), (6, 1.5), (8, 2.0)]
+    assert rows[-1]["episodes_per_second"] == 8 / 800
+
+
 def test_the_last_state_within_a_budget_is_evaluated_though_chunks_vary(tmp_path, monkeypatch):
     seconds = {2: 1.0, 4: 3.0, 6: 1.0, 8: 1.0, 10: 1.0, 12: 1.0}
     rows = _train(tmp_path / "run", agent=_Clock(monkeypatch).agent(seconds.get), seconds=7.5, evaluations=1)
