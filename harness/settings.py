@@ -55,6 +55,7 @@ Positive = Annotated[Finite, Field(gt=0)]
 NotNegative = Annotated[Finite, Field(ge=0)]
 Share = Annotated[Finite, Field(ge=0, le=1)]
 ProperShare = Annotated[Finite, Field(gt=0, lt=1)]
+ShareBelowOne = Annotated[Finite, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)

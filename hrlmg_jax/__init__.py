@@ -30,9 +30,18 @@ Main functions and modules:
     hrlmg_jax.evaluation             online and offline test, and who takes part in them
 """
 
+import importlib
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 try:
     __version__ = version("tpgr-jax")
 except PackageNotFoundError:  # a checkout that was not installed
     __version__ = "not installed"
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what `hrlmg_jax.train(...)` needs when it is asked for, which takes seconds."""
+    if name == "train":
+        return importlib.import_module("hrlmg_jax.train")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from harness.command import hydra_command, run_command
 from harness.compilation_cache import keep_compiled_programs
+from harness.errors import UserError
 from harness.settings import read_settings
 from harness.training.stored_run import StoredRunConfig
 from hrlmg_jax.evaluation.evaluate_run import Comparison
@@ -43,6 +44,12 @@ def evaluate(settings: EvaluateConfig) -> None:
     folder, values = settings.folder, settings.read_values()
     refuse_old_log(folder)
     config = read_settings(RunConfig, values)
+    if config.data.for_use:
+        raise UserError(
+            "the run learned from the whole log (data.split=none), so there is nothing to test it with",
+            where=str(folder.path),
+            do="Train with data.split=day or quantile to measure it.",
+        )
     settings.check_began(folder.path / FILE, "simulator")
     data = load_data(config.fit(), config.longest_session)
     origin_of(data).check(folder)

@@ -20,12 +20,14 @@ from harness.runs.seeds import Run, name_folders
 from harness.runs.tracking import check_logger
 from harness.settings import read_settings
 from harness.training.command import opened_runs, start_or_resume, with_absolute_places
+from harness.training.from_python import call_module
 from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from hrlmg_jax.evaluation.collapse import CollapseWatch, collapse_at_the_end
 from hrlmg_jax.evaluation.evaluate_run import Comparison, references
 from hrlmg_jax.evaluation.online import make_validation
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
+from hrlmg_jax.methods import Method
 from hrlmg_jax.problem import Problem, load_data, make_problem, origin_of
 from hrlmg_jax.registry import build_method
 from hrlmg_jax.sessions import describe_log, refuse_old_log, row_labels
@@ -34,6 +36,7 @@ from sim.tables.plausibility import log_warnings
 
 _TRUTH_NOTE = "; the generator's own users answer"
 register_run_folder_resolver()  # conf/train_hrl_mg.yaml needs it while Hydra composes
+call_module(__name__, "hrlmg_jax.from_python:train")
 
 
 @hydra_command("train_hrl_mg")
@@ -101,6 +104,10 @@ def _train_in_folders(
         states = run_training(seed_runs, config.train, labels, config.logger, phases, begin)
     if not config.evaluation.final:
         return
+    if config.data.for_use:
+        for folder in folders:
+            _end_untested(config, method, problem, folder)
+        return
     # Test the best networks beside the baselines, draw the curves, warn of a collapse.
     comparison = Comparison(config, problem)
     for config, folder, state in zip(configs, folders, states, strict=True):
@@ -112,6 +119,13 @@ def _train_in_folders(
             if warning := collapse_at_the_end(rows):
                 print(f"WARNING: {warning}", file=sys.stderr)
         print(f"run folder: {folder.path}")
+
+
+def _end_untested(config: RunConfig, method: Method, problem: Problem, folder: RunFolder) -> None:
+    print(f"{config.agent.name}: learned from the whole log, which leaves nothing to test (data.split=none)")
+    if method.agent is not None:
+        _plot(config, problem, folder, read_rows(folder.metrics), {})
+    print(f"run folder: {folder.path}")
 
 
 def _validation(

@@ -28,9 +28,18 @@ Main functions and modules:
     tpgr_jax.agents, baselines          TPGR and TPGR+, and the methods of the comparison
 """
 
+import importlib
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 try:
     __version__ = version("tpgr-jax")
 except PackageNotFoundError:  # a checkout that was not installed
     __version__ = "not installed"
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what `tpgr_jax.train(...)` needs when it is asked for, which takes seconds."""
+    if name == "train":
+        return importlib.import_module("tpgr_jax.train")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

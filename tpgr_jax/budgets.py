@@ -10,7 +10,7 @@ from harness.errors import UserError
 from harness.runs.checkpoint import Checkpoints
 from harness.runs.metric_writer import read_rows
 from harness.runs.run_folder import RunFolder
-from harness.training.budgets import counted_step
+from harness.training.budgets import candidate_rows, counted_step
 from sim.evaluation.protocol import Evaluation
 from tpgr_jax.evaluation import USERS_PER_BATCH, evaluate_method, write_evaluation
 from tpgr_jax.methods import Method
@@ -46,7 +46,7 @@ def evaluate_budgets(
     """
     written = []
     for budget, limit in config.train.budgets.limits.items():
-        step, state, spent = 0, None, {"episodes": 0, "seconds": 0.0, "reached": limit}
+        step, state, spent = 0, None, {"episodes": 0, "seconds": 0.0, "reached": limit, "candidates": 0}
         if method.agent is not None:
             step, state, spent = _counted_state(config, method, folder, budget, limit)
         own = (method.name, f"{method.name}_sampled")
@@ -61,10 +61,13 @@ def evaluate_budgets(
 def _counted_state(
     config: RunConfig, method: Method, folder: RunFolder, budget: str, limit: float
 ) -> tuple[int, Any, dict[str, float]]:
-    """Returns step and state that count within a budget, what the state has cost, and how far training went."""
+    """Returns step and state that count within a budget, what the state has cost, and how far training went.
+
+    Of how many states it was chosen is among the numbers.
+    """
     assert method.agent is not None
     rows = read_rows(folder.metrics)
-    step = counted_step(rows, budget, limit)
+    step = counted_step(rows, budget, config.train.budgets)
     if step is None:
         raise UserError(
             f"no state was evaluated within {limit:g} {budget}",
@@ -75,4 +78,6 @@ def _counted_state(
     with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
         _, state, _ = checkpoints.restore(like, step)
     row = next(row for row in rows if row["step"] == step)
-    return step, state, {"episodes": row["episodes"], "seconds": row["seconds"], "reached": rows[-1][budget]}
+    candidates = len(candidate_rows(rows, budget, config.train.budgets))
+    spent = {"episodes": row["episodes"], "seconds": row["seconds"], "reached": rows[-1][budget]}
+    return step, state, {**spent, "candidates": candidates}

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from harness.command import hydra_command, run_command
 from harness.compilation_cache import keep_compiled_programs
 from harness.devices import DevicesConfig, cores_as_devices
+from harness.errors import UserError
 from harness.runs.run_folder import RunFolder
 from harness.settings import Count, CountOrZero, read_settings
 from harness.training.stored_run import StoredRunConfig
@@ -52,6 +53,12 @@ def evaluate(settings: EvaluateConfig) -> None:
         settings.check_began(tree_path(folder), "tree")
     problem = make_problem(config.data, config.env)
     origin_of(problem).check(folder)
+    if problem.for_use:
+        raise UserError(
+            "the run learned from all users (data.test_fraction=0), so there is nobody to test it with",
+            where=str(folder.path),
+            do="Train with data.test_fraction=0.2 to measure it.",
+        )
     with devices_of(replace(config, devices=devices), problem.data.num_items):
         _evaluate_checkpoint(settings, config, problem, folder)
 

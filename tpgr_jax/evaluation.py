@@ -19,6 +19,7 @@ from tpgr_jax.methods import Method
 from tpgr_jax.problem import Problem, describe_data
 
 METRICS = ("reward", "precision", "recall", "f1")
+REFERENCES = ("random", "popularity", "best_fixed_list")
 USERS_PER_BATCH = 4096
 
 Evaluate = Callable[[Any], Evaluation]

@@ -28,7 +28,8 @@ class Problem:
     Attributes:
         data: All ratings.
         train_users: [n] indices, ascending.
-        test_users: [m] indices, ascending; with data.validation, training users held out in their place.
+        test_users: [m] indices, ascending; with data.validation, training users held out in their place; empty with
+            data.test_fraction=0.
         num_relevant: [U] relevant items of each user.
         env: The simulator.
         env_params: Its tables; `reset` draws training users.
@@ -49,6 +50,11 @@ class Problem:
     data_settings: DataConfig
     env_settings: EnvSettings
     selection_users: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @property
+    def for_use(self) -> bool:
+        """Whether everybody trains, so that nobody is left to test."""
+        return not len(self.test_users)
 
     @property
     def training_ratings(self) -> tuple[RatingData, np.ndarray, np.ndarray]:

@@ -23,23 +23,25 @@ from harness.runs.tracking import check_logger
 from harness.settings import read_settings
 from harness.training.budgets import SELECTION
 from harness.training.command import opened_runs, start_or_resume, with_absolute_places
+from harness.training.from_python import call_module
 from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
-from sim.evaluation.protocol import Evaluation
 from sim.tables.plausibility import rating_warnings
 from tpgr_jax.budgets import evaluate_budgets
-from tpgr_jax.evaluation import by_name, evaluate_method, format_table, make_evaluate, write_evaluation
+from tpgr_jax.evaluation import REFERENCES, by_name, evaluate_method, format_table, make_evaluate, write_evaluation
 from tpgr_jax.methods import Method
 from tpgr_jax.problem import Problem, make_problem, origin_of
 from tpgr_jax.settings import RunConfig, devices_of, make_method
 
+PER_SEED = ("tree.seed",)  # may differ between seeds that train together
 register_run_folder_resolver()  # conf/train.yaml needs it while Hydra composes
+call_module(__name__, "tpgr_jax.from_python:train")
 
 
 @hydra_command("train")
 def main(composed: DictConfig) -> None:
     """Trains, or continues, a run and ends with its evaluation."""
-    start_or_resume(composed, "tpgr_jax.train", train, per_seed=("tree.seed",))
+    start_or_resume(composed, "tpgr_jax.train", train, PER_SEED)
 
 
 def train(runs: list[Run], resume: bool, phases: Phases) -> None:
@@ -86,6 +88,9 @@ def _train_in_folders(
         begin()
         states = [None] * len(methods)
     for config, method, folder, state in zip(configs, methods, folders, states, strict=True):
+        if problem.for_use:
+            _end_untested(problem, method, config.seed, folder)
+            continue
         with phases.phase("final evaluation"):
             policies = evaluate_method(problem, method, state, config.seed)
         print(format_table(policies, problem))
@@ -93,8 +98,17 @@ def _train_in_folders(
         with phases.phase("final evaluation"):
             evaluate_budgets(config, problem, method, folder, policies)
         if method.agent is not None:
-            _plot(problem, config.seed, folder, policies)
+            references = {name: means(by_name(policies[name]))["reward"] for name in REFERENCES}
+            _plot(problem, config.seed, folder, method.name, references)
         print(f"run folder: {folder.path}")
+
+
+def _end_untested(problem: Problem, method: Method, seed: int, folder: RunFolder) -> None:
+    everybody = len(problem.train_users) + len(problem.selection_users)
+    print(f"{method.name}: learned from all {everybody:,} users, which leaves nobody to test (data.test_fraction=0)")
+    if method.agent is not None:
+        _plot(problem, seed, folder, method.name, {})
+    print(f"run folder: {folder.path}")
 
 
 def _seed_runs(
@@ -110,7 +124,7 @@ def _seed_runs(
 
 def _test(problem: Problem, method: Method, seed: int) -> Callable[[Any], dict[str, float]]:
     """Returns `state -> mean metrics` of the greedy policy on the test users and on those who choose, if any."""
-    greedy = {"test_": make_evaluate(problem, method, seed, explore=False)}
+    greedy = {} if problem.for_use else {"test_": make_evaluate(problem, method, seed, explore=False)}
     if len(problem.selection_users):
         choosing = replace(problem, test_users=problem.selection_users)
         greedy[SELECTION] = make_evaluate(choosing, method, seed, explore=False)
@@ -152,12 +166,9 @@ def _announce(problem: Problem, method: Method, folders: list[RunFolder]) -> Non
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def _plot(problem: Problem, seed: int, folder: RunFolder, policies: dict[str, Evaluation]) -> None:
+def _plot(problem: Problem, seed: int, folder: RunFolder, method: str, references: dict[str, float]) -> None:
     kind = " (SYNTHETIC)" if problem.data.synthetic else ""
-    references = {
-        name: means(by_name(policies[name]))["reward"] for name in ("random", "popularity", "best_fixed_list")
-    }
-    title = f"{next(iter(policies))} on {problem.data.name}{kind}, {problem.env_settings.description}, seed {seed}"
+    title = f"{method} on {problem.data.name}{kind}, {problem.env_settings.description}, seed {seed}"
     rewards = [
         Curve("reward", "training episodes (sampled)", {"alpha": 0.5}),
         Curve("test_reward", "test users (greedy)", {"marker": "."}),

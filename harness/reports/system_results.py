@@ -187,7 +187,10 @@ class System:
         Raises:
             UserError: No runs, or runs whose results cannot be mixed.
         """
-        runs = [run for run in found.runs if config.data_name in (None, run.data_name)]
+        named = [run for run in found.runs if config.data_name in (None, run.data_name)]
+        runs = [run for run in named if run.status is not Status.UNTESTED]
+        untested = [f"{run.folder.path}: {run.status}" for run in named if run not in runs]
+        found = RunsFound(runs, [*found.unreadable, *untested])
         if not runs:
             experiment = config.report if is_configuration("experiment", config.report) else self.experiment
             unreadable = f" ({found.unreadable[0]})" if found.unreadable else ""
@@ -197,7 +200,7 @@ class System:
                 do=f"Make them, for instance with: python -m {self.train} -m +experiment={experiment}",
             )
         check_comparable([run for run in runs if run.data], same, unless, worlds)
-        return RunsFound(runs, found.unreadable)
+        return found
 
     def label(self, run: RunRecord) -> str:
         """Returns the name of a run's method as tables write it."""

@@ -24,6 +24,7 @@ class Status(enum.StrEnum):
     """How far a run got."""
 
     FINISHED = "finished"
+    UNTESTED = "learned from everything, nothing to test with"
     RUNNING = "running"
     INTERRUPTED = "interrupted"
     NO_CHECKPOINT = "no checkpoint yet"
@@ -282,16 +283,25 @@ def _read_run(folder: RunFolder, result: str) -> RunRecord | None:
     if not isinstance(data, dict) or (data and not {"name", "checksum", "synthetic"} <= data.keys()):
         raise UserError("its files do not describe the data", where=str(folder.path))
     step = newest_checkpoint(folder)
-    status = _status(folder, evaluated, record, step)
+    status = _status(folder, values, evaluated, record, step)
     return RunRecord(folder, values, data, status, step, _seeds_together(folder))
 
 
-def _status(folder: RunFolder, evaluated: bool, record: Mapping[str, Any], step: int) -> Status:
+def _status(
+    folder: RunFolder, values: Mapping[str, Any], evaluated: bool, record: Mapping[str, Any], step: int
+) -> Status:
     if folder.is_locked():
         return Status.RUNNING
+    if _for_use(values["data"]) and "seconds" in record and step in (0, values["train"]["steps"]):
+        return Status.UNTESTED
     if evaluated and step <= record.get("newest_checkpoint", record.get("step", step)):
         return Status.FINISHED
     return Status.INTERRUPTED if step else Status.NO_CHECKPOINT
+
+
+def _for_use(data: Mapping[str, Any]) -> bool:
+    everybody = data.get("test_fraction") == 0 and data.get("fold") is None
+    return everybody or data.get("split") == "none"
 
 
 def _seeds_together(folder: RunFolder) -> int:

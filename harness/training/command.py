@@ -56,8 +56,19 @@ def start_or_resume(
         SystemExit: Training was interrupted and its state saved (exit code 128 + signal).
         UserError: Raised by `train`, or for a setting that a resumed run cannot change.
     """
+    own = Path(str(HydraConfig.get().runtime.output_dir if composed.resume is None else composed.resume))
+    start_in(own, composed, command, train, per_seed)
+
+
+def start_in(
+    own: Path,
+    composed: DictConfig,
+    command: str,
+    train: Callable[[list[Run], bool, Phases], None],
+    per_seed: Sequence[str] = (),
+) -> None:
+    """Does what `start_or_resume` does, in a folder of one's own choice."""
     resume = composed.resume is not None
-    own = Path(str(composed.resume) if resume else HydraConfig.get().runtime.output_dir)
     with discard_if_empty(own):
         keep_compiled_programs()
         devices = read_settings(DevicesConfig, composed.devices, "devices")

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from tqdm import tqdm
@@ -29,7 +29,7 @@ from harness.runs.tracking import FILES, LoggerConfig, tracking
 from harness.settings import Count
 from harness.sharding import num_shards, on_every_device
 from harness.training.agent import Agent
-from harness.training.budgets import BudgetsConfig, counted_step
+from harness.training.budgets import BudgetsConfig, Costs, Spent, counted_steps
 from harness.training.parallel_seeds import SeedRun, call_for_each, split_worlds
 
 
@@ -56,13 +56,6 @@ class ScheduleConfig:
     def next_length(self, step: int) -> int:
         """Returns the steps of the chunk that begins after `step`; it ends at a log point, even of a resumed run."""
         return min(self.log_every - step % self.log_every, self.steps - step)
-
-
-class Cost(NamedTuple):
-    """Seconds of training so far, and those of the last chunk."""
-
-    seconds: float
-    chunk_seconds: float
 
 
 DIVERGED = "training diverged"
@@ -116,6 +109,11 @@ def run_training(
     and of training, all runs together (without evaluation and checkpoints). `episodes_per_second` counts the episodes
     of one run in that time.
 
+    Training steps are compiled ahead of that time, also in a resumed run. How long the next chunk takes is not known: a
+    state is evaluated if that chunk, as slow as the slowest so far, would exceed a budget, and training goes on until
+    not even the fastest would fit. So the last state within a budget is evaluated, unless the chunk after it is slower
+    than all before; then the evaluation before it is the last that may count.
+
     Args:
         seed_runs: The runs, one per seed.
         schedule: When to log, evaluate and checkpoint. Training ends early when all runs are finished, or when every
@@ -145,7 +143,7 @@ def run_training(
     with JointCheckpoints(folders, schedule.max_to_keep, bool(budgets.limits)) as checkpoints:
         # Initialise or restore.
         with phases.phase("start"):
-            states, step, cost = _first_states(seed_runs, checkpoints, schedule, (shared, per_seed))
+            states, step, spent = _first_states(seed_runs, checkpoints, schedule, (shared, per_seed))
         history = [_rows_until(step, run) for run in seed_runs]
         with (
             ExitStack() as files,
@@ -156,34 +154,42 @@ def run_training(
             writers = [files.enter_context(MetricWriter(run.folder.metrics, step, labels)) for run in writing]
             logs = [files.enter_context(tracking(logger, run.folder, labels)) for run in writing]
             begin()
-            exhausted = budgets.exhausted(_next_costs(schedule, agent, step, cost))
-            finished = _finished(seed_runs, states) or _all_spent(budgets, exhausted)
+            all_spent = budgets.spent(_next_costs(schedule, agent, step, spent.seconds, spent.fastest))
+            finished = _finished(seed_runs, states) or all_spent
+            compiled = schedule.next_length(step)
             while step < schedule.steps and not finished:
                 # Train one chunk.
-                length = schedule.next_length(step)
+                length, before = schedule.next_length(step), _costs(agent, step, spent.seconds if step else 0.0)
+                if length != compiled:
+                    with phases.phase("start"):
+                        _compile(agent, states, (shared, per_seed), length)
+                    compiled = length
                 started = time.monotonic()
                 with phases.phase("training"):
                     states, stacked = _train_chunk(agent.train_step, agent.partition, states, shared, per_seed, length)
                     metrics = [means(of_run) for of_run in jax.device_get(stacked)]
                 chunk_seconds = agreed_seconds(time.monotonic() - started)
-                cost = Cost(cost.seconds + chunk_seconds, chunk_seconds)
+                spent = spent.after(budgets.seconds_of(length, chunk_seconds), length)
                 step += length
                 _check_finite(seed_runs, metrics, step, checkpoints)
 
                 # Evaluate.
-                progress = {
-                    "episodes": math.floor(step * agent.episodes_per_step),
-                    "seconds": cost.seconds,
-                    "episodes_per_second": length * agent.episodes_per_step / chunk_seconds,
-                }
-                rows = [{**progress, **of_run} for of_run in metrics]
-                exhausted = budgets.exhausted(_next_costs(schedule, agent, step, cost))
-                ending = any(progress[name] <= budgets.limits[name] for name in exhausted)
-                evaluate = step % schedule.evaluate_every == 0 or step == schedule.steps or ending
+                costs = _costs(agent, step, spent.seconds)
+                at_fastest, at_slowest = (
+                    _next_costs(schedule, agent, step, spent.seconds, pace) for pace in (spent.fastest, spent.slowest)
+                )
+                speed = {"episodes_per_second": length * agent.episodes_per_step / chunk_seconds}
+                rows = [{**costs, **speed, **of_run} for of_run in metrics]
+                evaluate = (
+                    step == schedule.steps
+                    or (budgets.evaluations is None and step % schedule.evaluate_every == 0)
+                    or budgets.evaluation_due(before, costs)
+                    or budgets.may_be_last(costs, at_slowest)
+                )
                 if evaluate:
                     with phases.phase("evaluation"):
                         states = _evaluated(seed_runs, states, rows)
-                finished = (evaluate and _finished(seed_runs, states)) or _all_spent(budgets, exhausted)
+                finished = (evaluate and _finished(seed_runs, states)) or budgets.spent(at_fastest)
 
                 # Log.
                 for writer, log, row in zip(writers, logs, rows, strict=False):
@@ -200,18 +206,18 @@ def run_training(
                 counts = bool(budgets.limits) and evaluate  # the state may come to count within a budget
                 if step % schedule.checkpoint_every == 0 or at_end or asked_to_stop or counts:
                     with phases.phase("checkpoints"):
-                        checkpoints.save(step, states, cost._asdict(), _counted(budgets, history))
+                        checkpoints.save(step, states, spent._asdict(), counted_steps(history, budgets))
                 if asked_to_stop:
                     checkpoints.wait()
                     raise Interruption(asked_to_stop, step)
         checkpoints.wait()
-        checkpoints.keep_newest(_counted(budgets, history))
+        checkpoints.keep_newest(counted_steps(history, budgets, ended=True))
     return states
 
 
 def _first_states(
     seed_runs: Sequence[SeedRun], checkpoints: JointCheckpoints, schedule: ScheduleConfig, worlds: tuple[Any, Any]
-) -> tuple[list[Any], int, Cost]:
+) -> tuple[list[Any], int, Spent]:
     """Returns the initial or restored states, the steps already done and what these took."""
     agent = seed_runs[0].agent
     initialise = jax.jit(agent.init)
@@ -220,16 +226,20 @@ def _first_states(
     if checkpoints.steps:
         step, states, loop = checkpoints.restore(states)
         print(f"resuming after step {step} of {schedule.steps}", file=sys.stderr)
-        return states, step, Cost(loop["seconds"], loop.get("chunk_seconds", 0.0))
+        if step < schedule.steps:
+            _compile(agent, states, worlds, schedule.next_length(step))
+        return states, step, Spent(loop["seconds"], loop.get("fastest", 0.0), loop.get("slowest", 0.0))
     checkpoints.start_over()
     if any(run.folder.metrics.exists() for run in seed_runs):
         print("no checkpoint yet: starting from the beginning", file=sys.stderr)
-    length = schedule.next_length(0)
-    with _compiling_meanwhile(agent.train_step, agent.partition, states, *worlds, length):
+    compile_first_chunk = partial(_compile, agent, states, worlds, schedule.next_length(0))
+    if schedule.budgets.seconds is not None:
+        compile_first_chunk()  # alongside, it would slow down what counts
+    with _meanwhile(compile_first_chunk) if schedule.budgets.seconds is None else nullcontext():
         started = time.monotonic()
         states = [run.agent.pretrain(state) for run, state in zip(seed_runs, states, strict=True)]
         seconds = agreed_seconds(time.monotonic() - started)
-    return _placed(states, agent.partition), 0, Cost(seconds, 0.0)
+    return _placed(states, agent.partition), 0, Spent(seconds)
 
 
 def _rows_until(step: int, run: SeedRun) -> list[dict[str, Any]]:
@@ -237,35 +247,35 @@ def _rows_until(step: int, run: SeedRun) -> list[dict[str, Any]]:
     return [row for row in rows if row["step"] <= step]
 
 
-def _next_costs(schedule: ScheduleConfig, agent: Agent, step: int, cost: Cost) -> dict[str, float]:
-    """Returns episodes and seconds after the next chunk, if it takes as long as the last one."""
-    episodes = math.floor((step + schedule.next_length(step)) * agent.episodes_per_step)
-    return {"episodes": episodes, "seconds": cost.seconds + cost.chunk_seconds}
+def _costs(agent: Agent, step: int, seconds: float) -> Costs:
+    """Returns what budgets limit, by name."""
+    return {"episodes": math.floor(step * agent.episodes_per_step), "seconds": seconds}
 
 
-def _all_spent(budgets: BudgetsConfig, exhausted: Sequence[str]) -> bool:
-    return bool(budgets.limits) and len(exhausted) == len(budgets.limits)
+def _next_costs(schedule: ScheduleConfig, agent: Agent, step: int, seconds: float, step_seconds: float) -> Costs:
+    """Returns the costs after the next chunk, if each of its steps takes `step_seconds`."""
+    length = schedule.next_length(step)
+    return _costs(agent, step + length, seconds + length * step_seconds)
 
 
-def _counted(budgets: BudgetsConfig, history: Sequence[Sequence[dict[str, Any]]]) -> set[int]:
-    """Returns the steps of all states that count within a budget."""
-    steps = [counted_step(rows, name, limit) for name, limit in budgets.limits.items() for rows in history]
-    return {step for step in steps if step is not None}
+def _compile(agent: Agent, states: list[Any], worlds: tuple[Any, Any], length: int) -> None:
+    """Compiles a chunk, so that its first call need not."""
+    _train_chunk.lower(agent.train_step, agent.partition, states, *worlds, length).compile()
 
 
 @contextmanager
-def _compiling_meanwhile(*arguments: Any) -> Iterator[None]:
-    """Compiles the first chunk in a thread while the block runs on the host, so that the first call need not wait."""
+def _meanwhile(task: Callable[[], None]) -> Iterator[None]:
+    """Runs a task in a thread while the block runs on the host, and waits for it."""
     mesh = jax.sharding.get_mesh()
 
-    def compile_chunk() -> None:
+    def run() -> None:
         with nullcontext() if mesh.empty else jax.set_mesh(mesh):  # a thread does not inherit the mesh
-            _train_chunk.lower(*arguments).compile()
+            task()
 
     with ThreadPoolExecutor(1) as pool:
-        compiling = pool.submit(compile_chunk)
+        running = pool.submit(run)
         yield
-        compiling.exception()  # waits; an error is raised again by the call itself
+        running.exception()  # waits; an error of compilation is raised again by the first call
 
 
 def _evaluated(seed_runs: Sequence[SeedRun], states: Sequence[Any], rows: Sequence[dict[str, float]]) -> list[Any]:

@@ -10,6 +10,7 @@ from functools import partial
 import jax
 import numpy as np
 
+from harness.errors import UserError
 from harness.reports.results import Metrics
 from hrlmg_jax.evaluation.collapse import share_of_items_used, share_of_items_used_at_a_step
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
@@ -62,8 +63,13 @@ def session_rows(data: SessionData, part: str, number: int) -> np.ndarray:
     """Returns [number] rows of the log at which a part's sessions begin, spread evenly over the part.
 
     Where the part has fewer sessions, several begin at the same row: the same user with other luck.
+
+    Raises:
+        UserError: The part is empty.
     """
     rows = data.first_rows(part)
+    if not len(rows):
+        raise UserError(f"{data.log.name} has no {part} sessions", where="data.split", do="Split it: day or quantile.")
     return rows[np.linspace(0, len(rows) - 1, number).round().astype(int)]
 
 

@@ -23,19 +23,23 @@ from sim.tables.events import CLICK, FEEDBACK_NAMES, NUM_FEEDBACK, ORDER
 _CALIBRATION_BINS = 15
 _SIMULATED_SESSIONS = 1024
 _SHOWN = FEEDBACK_NAMES[CLICK:]
+PARTS = {"held_out": "held-out users", "test": "test part"}
+"""What the simulator has not seen, as it is called in reports; a log that is not split has no test part."""
 
 
 def report_on(model: LearnedFeedback, params: FeedbackParams, data: SessionData, history_length: int) -> dict[str, Any]:
     """Returns how well the simulator predicts what it has not seen: held-out users, and the test part.
 
     Returns:
-        `data`, and under "held_out" and "test": see `score`.
+        `data`, and under those of `PARTS` that the log has: see `score`.
     """
     log = data.log
     base = np.bincount(log.feedback[data.rows("train")], minlength=NUM_FEEDBACK) / len(data.rows("train"))
     parts: dict[str, Any] = {"data": describe_log(data)}
-    for part in ("held_out", "test"):
+    for part in PARTS:
         rows = data.rows(part)
+        if not len(rows):
+            continue
         predicted = predict(model, params, data, rows, history_length)
         parts[part] = score(predicted, log.feedback[rows], base, best_log_loss(log, rows))
         for name, rate in simulated_rates(model, params, data, part, history_length).items():
@@ -127,15 +131,15 @@ def calibration(chance: np.ndarray, happened: np.ndarray) -> dict[str, Any]:
 
 def format_report(report: dict[str, Any]) -> str:
     """Returns the report as a table for people."""
-    data = report["data"]
+    data, parts = report["data"], [part for part in PARTS if part in report]
     lines = [
         f"simulator of {data['name']}{kind_of(data)}: {data['events']:,} events, {data['users']:,} users, "
         f"{data['catalogue']:,} items",
-        f"{'':<28}{'held-out users':>16}{'test part':>16}",
+        " " * 28 + "".join(PARTS[part].rjust(16) for part in parts),
     ]
 
     def line(label: str, group: str | None, key: str, form: str) -> None:
-        values = [(report[part] if group is None else report[part][group])[key] for part in ("held_out", "test")]
+        values = [(report[part] if group is None else report[part][group])[key] for part in parts]
         cells = ["-" if value is None else format(value, form) for value in values]
         lines.append(f"{label:<28}" + "".join(cell.rjust(16) for cell in cells))
 

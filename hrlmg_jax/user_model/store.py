@@ -25,7 +25,7 @@ from hrlmg_jax.sessions import SessionData, describe_log
 from hrlmg_jax.user_model.fit import FitConfig, SimulatorConfig, fit_feedback
 from hrlmg_jax.user_model.item_embedding import embed_items
 from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackParams, LearnedFeedback
-from hrlmg_jax.user_model.quality import _SHOWN, report_on
+from hrlmg_jax.user_model.quality import _SHOWN, PARTS, report_on
 
 FILE = "simulator.npz"
 REPORT = "simulator.json"
@@ -101,7 +101,9 @@ def _fit_in_folder(config: FitConfig, values: dict[str, Any], data: SessionData,
     report = report_on(model, params, data, config.env.history_length)
     flat = {f"network/{key}": np.asarray(value) for key, value in _flat(params.network).items()}
     write_arrays(folder.path / FILE, {"embedding": embedding, "item_ids": np.asarray(data.log.item_ids), **flat})
-    curves = {f"{name}, {part}": report[part][name]["reliability"] for part in ("held_out", "test") for name in _SHOWN}
+    curves = {
+        f"{name}, {part}": report[part][name]["reliability"] for part in PARTS if part in report for name in _SHOWN
+    }
     title = f"simulator of {data.log.name}{kind_of(report['data'])}"
     plot_reliability(folder.path / "simulator.png", curves, title)
     # Last, because its presence says that the simulator is complete.

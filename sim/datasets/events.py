@@ -74,7 +74,7 @@ class LogConfig(FilesConfig):
     min_session_events: Count
     skips_per_event: NotNegative
     skip_popularity_power: NotNegative
-    split: Literal["day", "quantile"]
+    split: Literal["day", "quantile", "none"]
     train_days: Count | None
     test_quantile: ProperShare
     size: str | None
@@ -90,6 +90,11 @@ class LogConfig(FilesConfig):
     order_proxy: list[OrderProxy] = dataclasses.field(default_factory=list)
     skips_exclude: Excluded = "session"
     shop: ShopName | None = None
+
+    @property
+    def for_use(self) -> bool:
+        """Whether all sessions are for training, so that there is nothing to test with."""
+        return self.split == "none"
 
     def __post_init__(self) -> None:
         """Checks settings against each other, and the reader's name."""
@@ -210,7 +215,7 @@ def _prepared(log: EventLog, config: LogConfig) -> EventLog:
     log = with_test_sessions(log, _test_sessions(log, config))
     by_day = config.split == "day"
     do = "Set data.split=quantile to split within days." if by_day else "Set another data.test_quantile."
-    _check_parts(log, f"data.split={config.split} leaves", do)
+    _check_parts(log, config, f"data.split={config.split} leaves", do)
     # Filters.
     if by_day and config.train_days is not None:
         day = _start_times(log) // _SECONDS_PER_DAY
@@ -221,7 +226,7 @@ def _prepared(log: EventLog, config: LogConfig) -> EventLog:
     if config.min_session_events > 1:
         log = select_events(log, np.bincount(log.session)[log.session] >= config.min_session_events)
     filters = "data.min_item_events and data.min_session_events"
-    _check_parts(log, f"{filters} leave", f"Lower {filters}.")
+    _check_parts(log, config, f"{filters} leave", f"Lower {filters}.")
     # Skips.
     if config.skips_per_event > 0 and not (log.feedback[~log.in_test_part()] == SKIP).any():
         log = add_sampled_skips(
@@ -243,18 +248,20 @@ def _test_sessions(log: EventLog, config: LogConfig) -> np.ndarray:
     """Returns [S] bool, which sessions are for testing; the others are for training.
 
     With `split: day`, test sessions start on the last day (UTC) on which any session starts; with `split: quantile`,
-    after the `test_quantile` quantile of all start times.
+    after the `test_quantile` quantile of all start times; with `split: none`, there are none.
     """
     starts = _start_times(log)
+    if config.for_use:
+        return np.zeros(len(starts), bool)
     if config.split == "day":
         day = starts // _SECONDS_PER_DAY
         return np.asarray(day == day.max())
     return np.asarray(starts > np.quantile(starts, config.test_quantile))
 
 
-def _check_parts(log: EventLog, what: str, do: str) -> None:
-    """Raises UserError if there are no training sessions or no test sessions; `what` says why."""
-    if log.is_test.all() or not log.is_test.any():
+def _check_parts(log: EventLog, config: LogConfig, what: str, do: str) -> None:
+    """Raises UserError if there are no training sessions, or none for testing in a split log; `what` says why."""
+    if log.is_test.all() or not (log.is_test.any() or config.for_use):
         part = "training" if log.is_test.all() else "test"
         raise UserError(f"{what} no {part} sessions", where=log.name, do=do)
 
@@ -263,17 +270,16 @@ def log_statistics(log: EventLog) -> dict[str, Any]:
     """Returns the statistics of the paper's Table 1 and more, as JSON values.
 
     Returns:
-        name, users, items, parts ("train" and "test", see `_part_statistics`), checksum, source, synthetic,
-        synthetic_skips and order_proxy.
+        name, users, items, parts ("train" and, if there is one, "test"; see `_part_statistics`), checksum, source,
+        synthetic, synthetic_skips and order_proxy.
     """
+    in_test_part = log.in_test_part()
+    rows_of_parts = {"train": ~in_test_part, "test": in_test_part}
     return {
         "name": log.name,
         "users": log.num_users,
         "items": log.num_items,
-        "parts": {
-            "train": _part_statistics(log, ~log.in_test_part()),
-            "test": _part_statistics(log, log.in_test_part()),
-        },
+        "parts": {part: _part_statistics(log, rows) for part, rows in rows_of_parts.items() if rows.any()},
         "checksum": log.checksum,
         "source": log.source,
         "synthetic": log.synthetic,

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from harness.extensions import SETTINGS, ByModule, load_module
-from harness.settings import Count, CountOrZero, Finite, Otherwise, ProperShare
+from harness.settings import Count, CountOrZero, Finite, Otherwise, ShareBelowOne
 from sim.files.cache import cached, notice
 from sim.files.download import DownloadError, check_address, check_checksum, download
 from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, describe_sources, fingerprint
@@ -46,7 +46,7 @@ class DataConfig(FilesConfig):
     rating_min: Finite | None
     rating_max: Finite | None
     split_seed: CountOrZero
-    test_fraction: ProperShare
+    test_fraction: ShareBelowOne
     url: str | None
     checksum: str | None
     expected_users: Count | None
@@ -114,12 +114,21 @@ class DataConfig(FilesConfig):
     def split(self, num_users: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the training users and the test users among users 0 to U - 1 (`sim.tables.split`).
 
+        A `test_fraction` of 0 makes everybody a training user, for runs that are to be used rather than measured.
+
         Raises:
             UserError: One side would be empty.
         """
+        if self.for_use:
+            return np.arange(num_users), np.arange(0)
         if self.fold is None:
             return split_users(num_users, self.test_fraction, self.split_seed)
         return fold_users(num_users, self.folds, self.fold, self.split_seed)
+
+    @property
+    def for_use(self) -> bool:
+        """Whether everybody is a training user, so that nobody is left to test."""
+        return self.fold is None and self.test_fraction == 0
 
     @property
     def described_split(self) -> dict[str, Any]:

@@ -473,3 +473,15 @@ def test_a_users_own_agent_is_tested_through_the_command(simulators, tmp_path, r
     assert "toy: nothing to train" in finished.stderr
     policies = json.loads((tmp_path / "run" / "online.json").read_text())["policies"]
     assert {"toy", "random", "popularity", "best_rate"} <= policies.keys()
+
+
+def test_whole_log_can_be_learned_from_and_nothing_is_tested(run_command_line, simulators, tmp_path):
+    learned = run_command_line(TRAIN, *SMALL, "data.split=none", "hydra.run.dir=run")
+    assert learned.returncode == 0, learned.stderr
+    assert "learned from the whole log" in learned.stdout
+    folder = tmp_path / "run"
+    assert not [*folder.glob("online*"), *folder.glob("offline*")]
+    assert json.loads((folder / "run.json").read_text())["data"]["test_sessions"] == 0
+    assert_one_message(run_command_line(EVALUATE, "run=run"), "learned from the whole log", "data.split")
+    listed = run_command_line("hrlmg_jax.report", "runs", "runs=[run]")
+    assert "learned from everything" in listed.stdout

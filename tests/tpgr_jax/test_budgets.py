@@ -1,6 +1,7 @@
 """Equal budgets on real command lines: one run has a reading at episodes and at seconds."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -48,6 +49,7 @@ def test_a_run_is_read_at_each_budget(run):
     assert at_seconds["budget"]["selected"]
     assert set(checkpoint_steps(run)) >= {2, 4}
     # The reading is that of the test users at that step.
+    assert [at["budget"]["candidates"] for at in (at_episodes, at_seconds)] == [1, 2]
     assert at_episodes["policies"]["tpgr"]["reward"] == pytest.approx(rows[0]["test_reward"], rel=1e-6)
     assert set(at_episodes["policies"]) == {"tpgr", "tpgr_sampled", "random", "popularity", "best_fixed_list"}
 
@@ -90,15 +92,16 @@ def test_a_method_without_training_has_the_same_reading_at_every_budget(run_comm
         assert read_json(tmp_path / "run" / f"eval_at_{name}.json")["budget"]["seconds"] == 0
 
 
-def _with_reading(folder, rewards, episodes=1000, seconds=60.0, limit=600.0, reached=None):
+def _with_reading(folder, rewards, episodes=1000, seconds=60.0, limit=600.0, reached=None, candidates=20):
     budgets = {"train.steps": 10**6, "train.log_every": 5, "train.budgets.seconds": limit}
+    budgets["train.budgets.evaluations"] = 20
     make_run(folder, [0.0] * len(rewards), {"agent.name": folder.name, **budgets})
     arrays = _arrays(folder / "eval.npz")
     for scale, metric in ((1, "reward"), (10, "precision"), (100, "recall"), (1000, "f1")):
         arrays[metric] = np.array(rewards, float) / scale
     write_arrays(folder / "eval_at_seconds.npz", arrays)
     about = {"name": "seconds", "limit": limit, "selected": True, "episodes": episodes, "seconds": seconds}
-    about["reached"] = reached or limit
+    about |= {"reached": reached or limit, "candidates": candidates}
     write_json(folder / "eval_at_seconds.json", {**json.loads((folder / "eval.json").read_text()), "budget": about})
 
 
@@ -109,23 +112,25 @@ def _report(folder, budget):
 
 def test_table2_reads_runs_at_a_budget(tmp_path):
     _with_reading(tmp_path / "tpgr", [1, 2, 3, 4])
-    _with_reading(tmp_path / "dqn_r", [3, 3, 3, 4], episodes=500, reached=90.0)
+    _with_reading(tmp_path / "dqn_r", [3, 3, 3, 4], episodes=500, reached=90.0, candidates=4)
     make_run(tmp_path / "ddpg_r", [9, 9, 9, 9], {"agent.name": "ddpg_r"})  # has no reading
     text = _report(tmp_path, "seconds")
     assert "at 600 seconds of training: of its states within that, the best on selection users" in text
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
     assert "2.5000" in lines["TPGR"]
-    assert lines["TPGR"].rstrip("| ").endswith("| 1,000 | 60")
+    assert lines["TPGR"].rstrip("| ").endswith("| 1,000 | 60 | 20")
     assert "3.2500" in lines["DQN-R"]
     assert "DDPG-R" not in lines
     assert "has no result in eval_at_seconds.npz" in text
     assert "dqn_r stopped at 90 of 600 seconds" in text
+    assert re.search(r"dqn_r chose among 4 states, .*tpgr among 20: a choice among more is a better one", text)
     (missing,) = [line for line in text.splitlines() if line.startswith("python") and "ddpg_knn_all" in line]
     for word in (
         "train.steps=1000000",
         "train.log_every=5",
         "train.budgets.episodes=null",
         "train.budgets.seconds=600",
+        "train.budgets.evaluations=20",
     ):
         assert word in missing
 

@@ -41,8 +41,8 @@ _NOTES = (
 
 _NEARLY = 0.9  # of a budget: the last chunk of a run may not fit
 
-_SPENT = ("episodes", "seconds")
-"""What the training of a state costs: columns, and keys of a reading."""
+_SPENT = {"episodes": "episodes", "seconds": "seconds", "candidates": "chosen among states"}
+"""What the training of a state costs: keys of a reading, and columns."""
 
 
 class Star(NamedTuple):
@@ -122,7 +122,8 @@ def missing_runs(runs: Sequence[RunRecord], budget: str | None = None) -> list[R
 def _budgets_like(runs: Sequence[RunRecord], budget: str, name: str) -> list[str]:
     """Returns the overrides that give a method the budgets of the runs at hand."""
     run = next((run for run in runs if run.settings.get(f"train.budgets.{budget}")), runs[0])
-    keys = ("train.steps", "train.log_every", "train.budgets.episodes", "train.budgets.seconds")
+    budgets = [f"train.budgets.{key}" for key in ("episodes", "seconds", "evaluations")]
+    keys = ("train.steps", "train.log_every", *budgets)
     values = {key: run.settings.get(key) for key in keys}
     if name in tpgr.BY_SECONDS_ONLY:
         values["train.budgets.episodes"] = None
@@ -149,6 +150,7 @@ def report_table2(config: Table2Config) -> None:
     if config.budget is not None:
         lines += ["", _describe_budget(collected.results, config.budget)] if at_alphas else []
         warnings += _stopped_early(collected.results, config.budget)
+        warnings += _unequal_choices(collected.results, config.budget)
         config = replace(config, report=f"table2_{config.budget}")
     for alpha, results in sorted(at_alphas.items()):
         lines += ["", f"## alpha = {alpha:g}", "", *_alpha_table(results, config.budget), "", *_comparisons(results)]
@@ -180,6 +182,7 @@ class Reading(NamedTuple):
         episodes: That the state cost.
         seconds: Likewise.
         reached: How many episodes, or seconds, training came to in all.
+        candidates: Among how many states it was chosen; 0: nothing was trained, or an earlier commit did not record it.
     """
 
     name: str
@@ -188,6 +191,7 @@ class Reading(NamedTuple):
     episodes: float
     seconds: float
     reached: float
+    candidates: int = 0
 
 
 def reading(run: RunRecord, budget: str) -> Reading:
@@ -250,7 +254,7 @@ def _alpha_table(results: Sequence[MethodResult], budget: str | None) -> list[st
         ]
         rows = [[*row, cell] for row, cell in zip(rows, over_seeds, strict=True)]
     if budget is not None:
-        heads += _SPENT
+        heads += _SPENT.values()
         rows = [[*row, *_spent(one, budget)] for row, (one, *_) in zip(rows, shown, strict=True)]
     return markdown_table(heads, rows)
 
@@ -260,6 +264,19 @@ def _spent(result: MethodResult, budget: str) -> list[str]:
     readings = [reading(run, budget) for run in result.runs]
     means = [np.mean([getattr(one, name) for one in readings]) if readings else 0.0 for name in _SPENT]
     return [f"{mean:,.0f}" for mean in means] if any(means) else [""] * len(_SPENT)
+
+
+def _unequal_choices(results: Sequence[MethodResult], budget: str) -> list[str]:
+    """Says so if some methods could choose among more states than others."""
+    readings = [(reading(run, budget).candidates, run) for result in results for run in result.runs]
+    numbers = sorted(((number, str(run.folder.path)) for number, run in readings if number))
+    if not numbers or numbers[0][0] >= _NEARLY * numbers[-1][0]:
+        return []
+    (fewest, first), *_, (most, last) = numbers
+    return [
+        f"{first} chose among {fewest} states, {last} among {most}: a choice among more is a better one; train with "
+        "train.budgets.evaluations=20"
+    ]
 
 
 def _starred(result: MethodResult, results: Sequence[MethodResult]) -> list[str]:

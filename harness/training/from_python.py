@@ -1,0 +1,111 @@
+"""Training called from Python rather than from a shell: the same configuration and code, keyword arguments for keys."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from harness.command import CONFIGURATION, describe_error
+from harness.errors import UserError
+from harness.phases import Phases
+from harness.runs.composition import composed_values, override_value
+from harness.runs.seeds import Run
+from harness.training.command import start_in
+
+_ADDED = ("experiment", "ablation")  # groups that the command line adds with a plus
+
+
+def call_module(name: str, function: str) -> None:
+    """Lets a command's module be called: `package.train(...)` calls `package.from_python.train(...)`.
+
+    Python binds the name of a submodule in its package, so that a function could not keep it once the command's module
+    is imported.
+
+    Args:
+        name: The command's module, as in `package.train`.
+        function: Module and name of the function, as in `package.from_python:train`.
+    """
+
+    class CallableModule(ModuleType):
+        """A module that can be called."""
+
+        def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+            where, _, what = function.partition(":")
+            return getattr(importlib.import_module(where), what)(*arguments, **keywords)
+
+    sys.modules[name].__class__ = CallableModule
+
+
+def overrides_of(settings: Mapping[str, Any]) -> list[str]:
+    """Returns the overrides that keyword arguments stand for.
+
+    A mapping sets the keys of a group (`train={"steps": 100}` is `train.steps=100`), dots are allowed
+    (`{"train.steps": 100}`), and a text in place of a group chooses one (`tree="kmeans"`, `experiment="movielens"`).
+    """
+    overrides = []
+    for key, value in _flat(settings):
+        group = Path(CONFIGURATION, *key.split(".")).is_dir()
+        overrides.append(f"{'+' if key in _ADDED else ''}{key}={value if group else override_value(value)}")
+    return sorted(overrides, key=lambda override: "." in override.partition("=")[0])  # groups first
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def run_folder(folder: str | os.PathLike[str] | None) -> Path:
+    """Returns the folder that was chosen, or outputs/DAY/TIME, as with the command."""
+    now = datetime.datetime.now()
+    return Path("outputs", f"{now:%Y-%m-%d}", f"{now:%H-%M-%S-%f}") if folder is None else Path(folder)
+
+
+def train_in(
+    folder: Path,
+    configuration: str,
+    command: str,
+    train: Callable[[list[Run], bool, Phases], None],
+    overrides: Sequence[str],
+    per_seed: Sequence[str] = (),
+) -> Path:
+    """Trains as the command does with these overrides; returns the run folder.
+
+    Args:
+        folder: The run folder.
+        configuration: NAME of `conf/NAME.yaml`.
+        command: The command's module, for messages.
+        train: See `harness.training.command.start_or_resume`, also for `per_seed`.
+
+    Raises:
+        UserError: A mistake in the settings, the data or the folder.
+        KeyboardInterrupt: Ctrl-C; the state is saved if training had begun.
+    """
+    with _mistakes_are_user_errors():
+        composed = OmegaConf.create({**composed_values(configuration, overrides), "resume": None})
+    try:
+        start_in(folder, composed, command, train, per_seed)
+    except SystemExit as stopped:  # its message has been printed
+        raise KeyboardInterrupt from stopped
+    return folder
+
+
+@contextmanager
+def _mistakes_are_user_errors() -> Iterator[None]:
+    try:
+        yield
+    except HydraException as error:
+        described = describe_error(error)
+        raise UserError(described[0] if described else str(error)) from None
