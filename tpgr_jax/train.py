@@ -31,7 +31,15 @@ from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from sim.tables.plausibility import rating_warnings
 from tpgr_jax.budgets import evaluate_budgets
-from tpgr_jax.evaluation import REFERENCES, by_name, evaluate_method, format_table, make_evaluate, write_evaluation
+from tpgr_jax.evaluation import (
+    REFERENCES,
+    by_name,
+    evaluate_method,
+    format_table,
+    make_evaluate,
+    print_lists,
+    write_evaluation,
+)
 from tpgr_jax.methods import Method
 from tpgr_jax.problem import Problem, make_problem, origin_of
 from tpgr_jax.settings import RunConfig, devices_of, earlier_run_of, make_method
@@ -105,7 +113,8 @@ def _train_in_folders(
         with phases.phase("final evaluation"):
             policies = evaluate_method(problem, method, state, config.seed)
         print(format_table(policies, problem))
-        write_evaluation(folder, problem, config.seed, 0 if state is None else int(state.step), policies)
+        step = 0 if state is None else int(state.step)
+        print_lists(write_evaluation(folder, problem, config.seed, step, policies))
         with phases.phase("final evaluation"):
             evaluate_budgets(config, problem, method, folder, policies)
         if method.agent is not None:
