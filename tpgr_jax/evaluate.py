@@ -15,7 +15,7 @@ from harness.runs.run_folder import RunFolder
 from harness.settings import Count, CountOrZero, read_settings
 from harness.training.stored_run import StoredRunConfig
 from tpgr_jax.budgets import evaluate_budgets
-from tpgr_jax.evaluation import USERS_PER_BATCH, evaluate_method, format_table, write_evaluation
+from tpgr_jax.evaluation import USERS_PER_BATCH, evaluate_method, format_table, print_lists, write_evaluation
 from tpgr_jax.problem import Problem, make_problem, origin_of
 from tpgr_jax.settings import RunConfig, devices_of, make_method
 from tpgr_jax.tree.item_vectors import tree_path
@@ -71,7 +71,7 @@ def _evaluate_checkpoint(settings: EvaluateConfig, config: RunConfig, problem: P
     print(f"{method.name}, nothing trained" if state is None else f"checkpoint of step {step} of {folder.path}")
     print(format_table(policies, problem))
     name = f"eval{suffix}"
-    write_evaluation(folder, problem, config.seed, step, policies, name)
+    print_lists(write_evaluation(folder, problem, config.seed, step, policies, name))
     written = [name]
     if settings.checkpoint is None:
         written += evaluate_budgets(config, problem, method, folder, policies, users_per_batch)

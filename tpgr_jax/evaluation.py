@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from harness.reports.results import Metrics, format_means, format_ratio, write_r
 from harness.runs.run_folder import RunFolder
 from sim.envs.fixed_policies import fixed_list_policy, random_policy, rank_items
 from sim.envs.policy import Policy
+from sim.evaluation.list_metrics import Catalogue, format_lists, list_metrics, sameness_warning
 from sim.evaluation.protocol import Evaluation, evaluate_policy, make_episode_batch
 from tpgr_jax.methods import Method
 from tpgr_jax.problem import Problem, describe_data
@@ -98,12 +100,15 @@ def write_evaluation(
     policies: dict[str, Evaluation],
     name: str = "eval",
     budget: dict[str, Any] | None = None,
-) -> None:
+) -> dict[str, dict[str, Any]]:
     """Writes means (`NAME.json`) and per-user arrays (`NAME.npz`), from which anyone can recompute them.
 
     Args:
         budget: What the state's training might cost, and what it did.
         policies: By name; the run's own method comes first.
+
+    Returns:
+        What the lists of each policy are like.
     """
     data, settings = problem.data, problem.data_settings
     method = next(iter(policies))
@@ -126,10 +131,28 @@ def write_evaluation(
     for policy, evaluation in policies.items():
         prefix = "" if policy == method else f"{policy}_"
         arrays[f"{prefix}items"] = np.asarray(data.item_ids[evaluation.items])
-    header = {"data": describe_data(problem), "protocol": protocol, "step": step}
+    lists = describe_lists(problem, policies)
+    header = {"data": describe_data(problem), "protocol": protocol, "step": step, "lists": lists}
     header |= {} if budget is None else {"budget": budget}
     results = {policy: by_name(evaluation) for policy, evaluation in policies.items()}
     write_results(folder, name, header, results, "users", arrays)
+    return lists
+
+
+def describe_lists(problem: Problem, policies: dict[str, Evaluation]) -> dict[str, dict[str, Any]]:
+    """Returns what the lists of each policy are like (`sim.evaluation.list_metrics`)."""
+    data = problem.data
+    catalogue = Catalogue(data.matrix(data.rating_values, problem.train_users).T.tocsr())
+    activity = np.diff(data.indptr)[problem.test_users]
+    return {name: list_metrics(one.items, one.rewards, activity, catalogue) for name, one in policies.items()}
+
+
+def print_lists(lists: dict[str, dict[str, Any]]) -> None:
+    """Prints the same as a table, and warns where the method, the first of the policies, does not personalise."""
+    print("\n".join(format_lists(lists)))
+    method, metrics = next(iter(lists.items()))
+    if method not in REFERENCES and (warning := sameness_warning(metrics)):
+        print(f"WARNING: {method}: {warning}", file=sys.stderr)
 
 
 def format_table(policies: dict[str, Evaluation], problem: Problem) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from harness.training.agent import Agent, NamedSettings
 from sim.envs.policy import Policy
+from tpgr_jax.earlier_run import EarlierRun
 from tpgr_jax.tree.item_tree import ItemTree
 
 
@@ -40,11 +41,13 @@ class RunContext:
         seed: Of the run.
         episodes_per_step: B, episodes that a training step plays.
         tree: Returns the run's item tree.
+        earlier: The run whose parameters training starts from (`init_from`); None: it starts anew.
     """
 
     seed: int
     episodes_per_step: int
     tree: Callable[[], ItemTree]
+    earlier: EarlierRun | None = None
 
 
 class Method(NamedTuple):

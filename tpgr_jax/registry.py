@@ -39,6 +39,9 @@ AGENTS = {
 _OBSERVED: dict[str, tuple[str, ...]] = {"popularity": ("recommended",), "tpgr_plus": ()}  # the latter checks itself
 """Fields of an observation that agents read; those without an entry read all of `Observation`."""
 
+_CARRIED_OVER = ("tpgr", "dqn_r")
+"""Agents that can start from an earlier run: their parameters belong to single items, or to none."""
+
 ANY_AGENT = ByModule("agent", AgentSettings, ("build",), AGENTS)
 """For the annotation of a field that holds an agent's settings."""
 
@@ -51,6 +54,13 @@ def build_method(problem: Problem, settings: AgentSettings, run: RunContext) -> 
     """
     if settings.module is None:
         _check_observation(problem, settings.name)
+        if run.earlier is not None and settings.name not in _CARRIED_OVER:
+            raise UserError(
+                f"agent={settings.name} learns from vectors that are computed from all ratings: parameters that were "
+                "learned from others mean nothing to it",
+                where="init_from",
+                do=f"Set init_from=null, or choose agent={' or '.join(_CARRIED_OVER)}.",
+            )
     method: Method = ANY_AGENT.module_of(settings).build(problem, settings, run)
     return method
 

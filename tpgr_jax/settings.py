@@ -16,6 +16,7 @@ from harness.training.loop import ScheduleConfig
 from harness.tuning.study import StudyConfig
 from sim.datasets.ratings import AnyDataConfig
 from sim.envs.simulator import ANY_SIMULATOR, EnvSettings
+from tpgr_jax.earlier_run import EarlierRun, read_earlier_run
 from tpgr_jax.methods import AgentSettings, Method, RunContext
 from tpgr_jax.problem import Problem
 from tpgr_jax.registry import ANY_AGENT, build_method
@@ -43,6 +44,7 @@ class RunConfig(SeedsConfig):
     train: TrainConfig
     devices: DevicesConfig = AUTOMATIC
     logger: LoggerConfig = FILES
+    init_from: str | None = None
 
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""
@@ -66,11 +68,26 @@ def devices_of(config: RunConfig, num_items: int) -> AbstractContextManager[None
     return device_mesh(config.devices, batch, "train.episodes_per_step", config.agent.node_shards, small)
 
 
-def make_method(config: RunConfig, problem: Problem, folder: RunFolder) -> Method:
+def make_method(config: RunConfig, problem: Problem, folder: RunFolder, earlier: EarlierRun | None = None) -> Method:
     """Builds the method that a run asks for; agents on a tree keep it in the run's folder.
+
+    Args:
+        earlier: The run whose parameters training starts from; needed only where training begins.
 
     Raises:
         UserError: Settings that do not fit the data, or a damaged tree.
     """
-    tree = partial(stored_item_tree, config.tree, problem.data, problem.train_users, folder)
-    return build_method(problem, config.agent, RunContext(config.seed, config.train.episodes_per_step, tree))
+    grown = None if earlier is None else earlier.grown_tree
+    tree = partial(stored_item_tree, config.tree, problem.data, problem.train_users, folder, grown)
+    return build_method(problem, config.agent, RunContext(config.seed, config.train.episodes_per_step, tree, earlier))
+
+
+def earlier_run_of(config: RunConfig, problem: Problem) -> EarlierRun | None:
+    """Returns the run whose parameters training starts from (`init_from`), matched with the data; None without one.
+
+    Raises:
+        UserError: No run folder, another agent's, or the two have no items in common.
+    """
+    if config.init_from is None:
+        return None
+    return read_earlier_run(config.init_from, config.agent.name, config.tree.depth, problem.data, problem.train_users)

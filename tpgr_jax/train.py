@@ -14,9 +14,12 @@ from omegaconf import DictConfig
 from harness.command import hydra_command, run_command
 from harness.devices import describe_devices
 from harness.phases import Phases
+from harness.processes import is_first_process
 from harness.reports.plots import Curve, Panel, plot_curves
 from harness.reports.results import means
+from harness.runs.index import newest_checkpoint
 from harness.runs.metric_writer import read_rows
+from harness.runs.provenance import add_to_record
 from harness.runs.run_folder import RunFolder, register_run_folder_resolver
 from harness.runs.seeds import Run, name_folders
 from harness.runs.tracking import check_logger
@@ -28,10 +31,18 @@ from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from sim.tables.plausibility import rating_warnings
 from tpgr_jax.budgets import evaluate_budgets
-from tpgr_jax.evaluation import REFERENCES, by_name, evaluate_method, format_table, make_evaluate, write_evaluation
+from tpgr_jax.evaluation import (
+    REFERENCES,
+    by_name,
+    evaluate_method,
+    format_table,
+    make_evaluate,
+    print_lists,
+    write_evaluation,
+)
 from tpgr_jax.methods import Method
 from tpgr_jax.problem import Problem, make_problem, origin_of
-from tpgr_jax.settings import RunConfig, devices_of, make_method
+from tpgr_jax.settings import RunConfig, devices_of, earlier_run_of, make_method
 
 PER_SEED = ("tree.seed",)  # may differ between seeds that train together
 register_run_folder_resolver()  # conf/train.yaml needs it while Hydra composes
@@ -78,8 +89,16 @@ def _train_in_folders(
     begin: Callable[[], None],
 ) -> None:
     with phases.phase("method"):
-        methods = [make_method(config, problem, folder) for config, folder in zip(configs, folders, strict=True)]
+        # Only where training begins: later, the earlier run may be gone.
+        earlier = None if all(newest_checkpoint(folder) for folder in folders) else earlier_run_of(configs[0], problem)
+        methods = [
+            make_method(config, problem, folder, earlier) for config, folder in zip(configs, folders, strict=True)
+        ]
     _announce(problem, methods[0], folders)
+    if earlier is not None:
+        print(earlier.description, file=sys.stderr)
+        for folder in folders if is_first_process() else []:
+            add_to_record(folder, {"init_from": earlier.record})
     seed_runs = _seed_runs(configs, problem, methods, folders)
     if seed_runs:
         labels = {"data": problem.data.name, "synthetic": problem.data.synthetic}
@@ -94,7 +113,8 @@ def _train_in_folders(
         with phases.phase("final evaluation"):
             policies = evaluate_method(problem, method, state, config.seed)
         print(format_table(policies, problem))
-        write_evaluation(folder, problem, config.seed, 0 if state is None else int(state.step), policies)
+        step = 0 if state is None else int(state.step)
+        print_lists(write_evaluation(folder, problem, config.seed, step, policies))
         with phases.phase("final evaluation"):
             evaluate_budgets(config, problem, method, folder, policies)
         if method.agent is not None:
@@ -146,10 +166,12 @@ def _with_found_data(values: dict[str, Any], config: RunConfig, problem: Problem
             "rating_min": None,
             "rating_max": None,
         }
-    tree = values["tree"]
-    if tree.get("path") is not None:
-        tree = {**tree, "path": str(Path(tree["path"]).expanduser().absolute())}
-    return {**values, "data": data, "tree": tree}
+    tree = {**values["tree"], "path": _absolute(values["tree"].get("path"))}
+    return {**values, "data": data, "tree": tree, "init_from": _absolute(values.get("init_from"))}
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser().absolute())
 
 
 def _announce(problem: Problem, method: Method, folders: list[RunFolder]) -> None:

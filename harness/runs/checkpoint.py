@@ -113,6 +113,24 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             self.delete_after(found)
         return found, state, loop
 
+    def restore_arrays(self) -> tuple[int, Any]:
+        """Restores the newest readable checkpoint as it was saved, whatever configuration it belongs to.
+
+        Returns:
+            The step, and nested dictionaries of arrays by the names of the state's fields; random keys as raw data.
+
+        Raises:
+            UserError: There is no checkpoint, or none can be read.
+        """
+        newest = self.steps[-1:]  # of `restore`'s message if there is none
+        one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+        def like(stored: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(stored.shape, stored.dtype, sharding=one_device)
+
+        step, state, _ = self.restore(jax.tree.map(like, self._stored(newest[0])) if newest else None)
+        return step, state
+
     def delete_after(self, step: int) -> None:
         """Removes later checkpoints (unless read only); Orbax would refuse to save at or before their steps."""
         self.delete([saved for saved in self.steps if saved > step])
@@ -127,8 +145,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         assert self._manager is not None
         plain = _plain(like)
         # Earlier versions gave other names to some fields.
-        stored = ocp.StandardCheckpointHandler().metadata(self._folder / str(step) / "state").tree
-        target = as_stored(jax.tree.map(ocp.utils.to_shape_dtype_struct, plain), stored)
+        target = as_stored(jax.tree.map(ocp.utils.to_shape_dtype_struct, plain), self._stored(step))
         restored = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target), loop=ocp.args.JsonRestore())
         )
@@ -139,6 +156,10 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
                     f"holds {got.dtype}{got.shape} where this configuration has {wanted.dtype}{wanted.shape}"
                 )
         return _with_keys(state, like), restored["loop"]
+
+    def _stored(self, step: int) -> Any:
+        """Returns what a checkpoint holds: shapes and types of the state's arrays."""
+        return ocp.StandardCheckpointHandler().metadata(self._folder / str(step) / "state").tree
 
     @contextmanager
     def _reported(self) -> Iterator[None]:

@@ -124,6 +124,11 @@ def record_resumption(folder: RunFolder, record: dict[str, Any]) -> None:
     write_json(folder.provenance, {**record, "resumed": history})
 
 
+def add_to_record(folder: RunFolder, facts: dict[str, Any]) -> None:
+    """Adds facts to the run's record."""
+    write_json(folder.provenance, {**read_json(folder.provenance), **facts})
+
+
 def record_seconds(folder: RunFolder, seconds: dict[str, float]) -> None:
     """Adds the seconds per phase (`harness.phases`) to the newest process in the run's record."""
     record = read_json(folder.provenance)

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from harness.reports.results import Metrics, format_means, format_ratio, write_results
 from harness.reports.tables import kind_of
@@ -17,8 +18,10 @@ from hrlmg_jax.evaluation.offline import CUTOFFS, LoggedSessions, OfflineTest, g
 from hrlmg_jax.evaluation.online import OnlineTest, play_online, session_rows
 from hrlmg_jax.evaluation.policies import BASELINES, RANDOM, EvaluationPolicy, baselines
 from hrlmg_jax.problem import Problem
-from hrlmg_jax.sessions import describe_log
+from hrlmg_jax.sessions import SessionData, describe_log
 from hrlmg_jax.settings import RunConfig
+from sim.evaluation.list_metrics import Catalogue, format_lists, list_metrics
+from sim.tables.events import CLICK
 
 _NO_FEEDBACK = -1
 
@@ -127,10 +130,24 @@ def _write_played(
         "decision": "greedy",
         "decision_of": {RANDOM: "sample"},
     }
-    header = {**header, "protocol": protocol, "distinct_items": distinct}
     rows = session_rows(problem.data, "test", config.evaluation.sessions)
+    lists = _describe_lists(problem.data, rows, online)
+    print("\n".join(format_lists(lists)))
+    header = {**header, "protocol": protocol, "distinct_items": distinct, "lists": lists}
     write_results(folder, name, header, played, "sessions", _arrays(config, problem, rows, header["step"], online))
     return played
+
+
+def _describe_lists(data: SessionData, rows: np.ndarray, online: Mapping[str, OnlineTest]) -> dict[str, dict[str, Any]]:
+    """Returns what was recommended in long sessions that begin at rows of the log; items are known by their clicks."""
+    log, training = data.log, data.rows("train")
+    sessions, session = np.unique(log.session[training], return_inverse=True)
+    clicked = log.feedback[training] >= CLICK
+    place = log.item[training][clicked], session[clicked]
+    shape = data.num_items, len(sessions)
+    catalogue = Catalogue(csr_array((np.ones(len(place[0]), np.float32), place), shape))
+    activity = np.bincount(log.user[training], minlength=log.num_users)[log.user[rows]]
+    return {name: list_metrics(test.items, test.reward, activity, catalogue) for name, test in online.items()}
 
 
 def _write_ranked(

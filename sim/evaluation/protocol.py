@@ -27,10 +27,12 @@ class Evaluation:
 
     Attributes:
         items: [U, T] int32 item indices in the order recommended.
+        rewards: [U, T] float32 what they earned.
         metrics: Per-user metrics.
     """
 
     items: np.ndarray
+    rewards: np.ndarray
     metrics: UserMetrics
 
 
@@ -99,7 +101,7 @@ def evaluate_policy(
         users_per_batch: Users per batch, which bounds memory. The last batch is padded.
     """
     items, rewards, hits = play_all(episode_batch, env_params, policy_params, users, key, users_per_batch)
-    return Evaluation(items, user_metrics(rewards, hits, num_relevant[users]))
+    return Evaluation(items, rewards, user_metrics(rewards, hits, num_relevant[users]))
 
 
 def play_all(

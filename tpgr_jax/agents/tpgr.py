@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from tpgr_jax.agents.encoder_pretraining import pretrain_encoder
 from tpgr_jax.agents.reinforce import LearnerConfig, LearnerState, Reinforce, World
 from tpgr_jax.agents.tree_ops import make_tree_tables
 from tpgr_jax.agents.tree_policy import PolicyConfig, PolicyParams, make_tree_policy
+from tpgr_jax.earlier_run import EarlierRun
 from tpgr_jax.methods import AgentSettings, Method, RunContext
 from tpgr_jax.networks.encoder import pretrained
 from tpgr_jax.problem import Problem
@@ -63,6 +65,8 @@ def build(problem: Problem, settings: Settings, run: RunContext) -> Method:
     learner, world = make_learner(problem, settings, tree, run.episodes_per_step)
 
     def pretrain(state: LearnerState) -> LearnerState:
+        if run.earlier is not None:
+            return dataclasses.replace(state, params=_carried_over(run.earlier, tree, state.params))
         return dataclasses.replace(state, params=_pretrained(problem, settings.policy, learner, state.params, run.seed))
 
     return Method(
@@ -80,6 +84,18 @@ def build(problem: Problem, settings: Settings, run: RunContext) -> Method:
         True,
         f"tree: depth {tree.depth}, {tree.num_children} children, {tree.num_internal:,} policy networks",
     )
+
+
+def _carried_over(earlier: EarlierRun, tree: ItemTree, network: Any) -> Any:
+    """Replaces freshly drawn parameters by an earlier run's: all, or without the heads where the tree is another."""
+    if earlier.keeps_places(tree):
+        return earlier.carry_over(network)
+    print(
+        f"warning: the tree of {earlier.folder.path} has no room for the new items, or another shape: the tree was "
+        "built anew, and only the encoder's parameters are carried over (tree.spare keeps leaves free)",
+        file=sys.stderr,
+    )
+    return earlier.carry_over(network, [name for name in network if name.startswith("heads_")])
 
 
 def _pretrained(problem: Problem, settings: PolicyConfig, learner: Reinforce, network: Any, seed: int) -> Any:

@@ -244,6 +244,8 @@ def replay_method(
     """
 
     def pretrain(state: ReplayState) -> ReplayState:
+        if run.earlier is not None:
+            return learner.with_params(state, run.earlier.carry_over(state.params))
         return learner.with_params(state, pretrained(state.params, problem, config, run.seed))
 
     row = jax.eval_shape(learner.init, jax.random.key(0)).replay.bytes_per_row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -23,20 +24,22 @@ def smallest_branching(num_items: int, depth: int) -> int:
     return branching
 
 
-def build_tree(num_items: int, depth: int, cluster: Clustering) -> ItemTree:
+def build_tree(num_items: int, depth: int, cluster: Clustering, spare: float = 0.0) -> ItemTree:
     """Divides the items again and again until one is left (section "Balanced Hierarchical Clustering").
 
     Args:
         num_items: I >= 1.
         depth: Depth asked for; a small catalogue may need less (e.g. two items never need more than one level).
         cluster: `(items, c) -> parts`: divides item indices into min(len(items), c) balanced parts.
+        spare: Share of the number of items for which there are to be free leaves, at least; they are spread evenly.
 
     Raises:
         UserError: The padded tree does not fit into 32-bit indices.
     """
-    branching = smallest_branching(num_items, depth)
+    wanted = math.ceil(num_items * (1 + spare))
+    branching = smallest_branching(wanted, depth)
     reached = 1
-    while branching**reached < num_items:
+    while branching**reached < wanted:
         reached += 1
     if branching**reached > MAX_LEAF_SLOTS:
         raise UserError(f"{num_items:,} items at tree.depth={depth} need too many leaf slots", do="Use another depth.")

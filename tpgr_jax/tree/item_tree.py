@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.runs.run_folder import read_arrays
-from harness.settings import Count, Seed
+from harness.settings import Count, NotNegative, Seed
 
 NO_CHILD = -1
 MAX_DEPTH = 32
@@ -36,6 +36,7 @@ class TreeConfig:
     vector_epochs: Count
     seed: Seed
     path: str | None = None
+    spare: NotNegative = 0.0
 
 
 @dataclass(frozen=True)

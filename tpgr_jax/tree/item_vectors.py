@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,23 +42,32 @@ def build_item_tree(config: TreeConfig, data: RatingData, users: np.ndarray) -> 
     if config.path is not None:
         return read_own_tree(Path(config.path).expanduser(), data.item_ids)
     vectors = None if config.clustering == "random" else item_vectors(config, data, users)
-    return build_tree(data.num_items, config.depth, make_clustering(config.clustering, vectors, config.seed))
+    return build_tree(
+        data.num_items, config.depth, make_clustering(config.clustering, vectors, config.seed), config.spare
+    )
 
 
-def stored_item_tree(config: TreeConfig, data: RatingData, users: np.ndarray, folder: RunFolder) -> ItemTree:
+def stored_item_tree(
+    config: TreeConfig,
+    data: RatingData,
+    users: np.ndarray,
+    folder: RunFolder,
+    grown: Callable[[], ItemTree | None] | None = None,
+) -> ItemTree:
     """Takes the tree from the run folder, or builds (or reads the user's own) and saves it there.
 
     Args:
         config: Which tree.
         data: Ratings.
         users: [n] training users, ascending.
+        grown: Returns an earlier run's tree with the present items, which is taken in place of a new one; or None.
 
     Raises:
         UserError: The saved tree is damaged or of another catalogue.
     """
     path = tree_path(folder)
     if not path.exists():
-        tree = build_item_tree(config, data, users)
+        tree = (None if config.path or grown is None else grown()) or build_item_tree(config, data, users)
         write_atomically(path, tree.save)
         return tree
     tree = load_tree(path)
