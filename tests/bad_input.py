@@ -32,7 +32,8 @@ from harness.runs.composition import composed_values
 from harness.runs.index import flattened
 from harness.settings import read_settings
 from hrlmg_jax import settings as hrlmg_settings
-from sim.files.event_readers import EventLayout, read_events
+from sim.files.event_layout import EventLayout
+from sim.files.event_readers import read_events
 from sim.files.rating_readers import read_ratings
 from sim.files.rows import TableLayout
 from sim.files.sources import SizeLimits, Source

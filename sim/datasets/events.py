@@ -16,11 +16,10 @@ from harness.errors import UserError
 from harness.settings import Count, NotNegative, Otherwise, ProperShare
 from sim.datasets.ratings import spread
 from sim.files.cache import cached
+from sim.files.event_layout import EventLayout, FeedbackChoice
 from sim.files.event_readers import (
     EVENT_PARSER_VERSION,
     EVENT_READERS,
-    EventLayout,
-    FeedbackChoice,
     OrderProxy,
     read_events,
 )

@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from harness.errors import UserError
-from sim.files.event_readers import EventColumns, EventLayout, read_events
+from sim.files.event_layout import EventLayout
+from sim.files.event_readers import EventColumns, read_events
 from sim.files.sources import SizeLimits, Source
 from sim.files.text_table import TextFormat
 
