@@ -134,6 +134,7 @@ def describe_log(data: SessionData) -> dict[str, Any]:
         "synthetic": log.synthetic,
         "synthetic_skips": log.synthetic_skips,
         "order_proxy": log.order_proxy,
+        "feedback_proxy": log.feedback_proxy,
         "checksum": log.checksum,
         "table": log.table_hash,
         "users": log.num_users,
@@ -152,4 +153,5 @@ def row_labels(log: EventLog) -> dict[str, Any]:
         "synthetic": log.synthetic,
         "synthetic_skips": log.synthetic_skips,
         "order_proxy": log.order_proxy,
+        "feedback_proxy": log.feedback_proxy,
     }

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from harness.extensions import SETTINGS, ByModule, load_module
-from harness.settings import Count, CountOrZero, Finite, Otherwise, ShareBelowOne
+from harness.settings import PAIRS, Count, CountOrZero, Finite, Otherwise, ShareBelowOne
 from sim.files.cache import cached, notice
 from sim.files.download import DownloadError, check_address, check_checksum, download
 from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, describe_sources, fingerprint
@@ -74,7 +74,7 @@ class DataConfig(FilesConfig):
     module: str | None = None
     time_format: TimeFormat = "auto"
     implicit_rating: Finite = 1.0
-    rating_of_event: dict[str, Finite] = dataclasses.field(default_factory=dict)
+    rating_of_event: Annotated[dict[str, Finite], PAIRS] = dataclasses.field(default_factory=dict)
     missing_ratings: list[Finite] = dataclasses.field(default_factory=list)
     duplicates: Duplicates = "error"
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 IGNORE = "ignore"
 FeedbackChoice = Literal["skip", "click", "order", "ignore"]
+Answer = Literal["click", "order"]
 FEEDBACK_CHOICES = (*FEEDBACK_NAMES, IGNORE)
 _NO, _YES = ("0", "0.0", "no", "n", "false", "f"), ("1", "1.0", "yes", "y", "true", "t")
 _LINE = "\0line"  # no column of a file is called so
@@ -71,7 +72,7 @@ class EventLayout:
     feedback_of_file: Mapping[str, str] = field(default_factory=dict)
     missing_values: Sequence[str] = ()
     flag_columns: Mapping[str, str] = field(default_factory=dict)
-    least_rating: Mapping[str, float] = field(default_factory=dict)
+    least_rating: Mapping[Answer, float] = field(default_factory=dict)
     item_separator: str | None = None
     answer_separator: str | None = None
     propensity_column: str | None = None

@@ -61,12 +61,13 @@ def rating_warnings(data: RatingData, relevant_above: float) -> list[str]:
 
 
 def log_warnings(log: EventLog) -> list[str]:
-    """Returns what is unlikely about a log, a sentence each."""
+    """Returns what was done to a log as it was read, and what is unlikely about it, a sentence each."""
     starts = log.session_starts()
     lengths = np.diff(starts)
     sessions_of_user = np.bincount(log.user[starts[:-1]], minlength=log.num_users)
     share = float((log.feedback >= CLICK).mean())
     warnings = [
+        *log.notes,
         *_id_warnings("user", log.user_ids),
         *_id_warnings("item", log.item_ids),
         *_owner_warning("sessions", log.user_ids, sessions_of_user),
