@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,10 +11,13 @@ from typing import Any
 import numpy as np
 
 from harness.errors import UserError
+from harness.reports.tables import kind_of
 from harness.runs.run_folder import RunFolder, read_json
 from sim.datasets.events import LogConfig, load_log
 from sim.envs.histories import HistoryTable, make_history_table
 from sim.tables.events import CLICK, ORDER, EventLog
+from sim.tables.plausibility import log_warnings
+from sim.tables.summary import aligned, log_summary, summary_rows
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,15 @@ def _training_items_first(log: EventLog, held_out: np.ndarray) -> tuple[EventLog
     number = np.empty(log.num_items, np.int32)
     number[order] = np.arange(log.num_items, dtype=np.int32)
     return dataclasses.replace(log, item=number[log.item], item_ids=log.item_ids[order]), int(known.sum())
+
+
+def say_what_was_understood(data: SessionData) -> None:
+    """Prints what was read, and what about it is unlikely, on stderr: before anything long begins."""
+    log = data.log
+    name = f"{log.name}{kind_of(describe_log(data))}"
+    print(aligned([("data set", name), *summary_rows(log_summary(log))]), file=sys.stderr)
+    for warning in log_warnings(log):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 BUILT_OTHERWISE = (

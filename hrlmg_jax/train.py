@@ -30,9 +30,8 @@ from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.methods import Method
 from hrlmg_jax.problem import Problem, load_data, make_problem, origin_of
 from hrlmg_jax.registry import build_method
-from hrlmg_jax.sessions import describe_log, refuse_old_log, row_labels
+from hrlmg_jax.sessions import describe_log, refuse_old_log, row_labels, say_what_was_understood
 from hrlmg_jax.settings import RunConfig
-from sim.tables.plausibility import log_warnings
 
 _TRUTH_NOTE = "; the generator's own users answer"
 register_run_folder_resolver()  # conf/train_hrl_mg.yaml needs it while Hydra composes
@@ -63,6 +62,7 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
     check_logger(configs[0].logger)
     with phases.phase("data"):
         data = load_data(configs[0].fit(), configs[0].longest_session)
+    say_what_was_understood(data)
     if not resume:
         runs = [Run({**run.values, "data": with_absolute_places(run.values["data"])}, run.folder) for run in runs]
     with opened_runs(runs, resume, configs[0].train, origin_of(data), phases) as begin:
@@ -150,8 +150,6 @@ def _announce(problem: Problem, description: str, folders: list[RunFolder]) -> N
         f"{description}; device: {describe_devices()}; {name_folders(folders)}",
         file=sys.stderr,
     )
-    for warning in log_warnings(problem.data.log):
-        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _plot(
