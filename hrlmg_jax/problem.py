@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from hrlmg_jax.user_model.store import FILE, Simulator, load_simulator, obtain_s
 from sim.envs.session_env import TRUTH, FeedbackModel, SessionConfig, SessionEnv, SessionParams
 from sim.generators.funnel import FunnelModel, truth_of_sessions
 
+_SESSION_LENGTHS = (("env", "episode_length"), ("evaluation", "short"), ("evaluation", "long"))
 POPULARITY, BEST_RATE, COUNT = "popularity", "best_rate", "count"
 """Fixed lists: by total reward in the log, by reward per impression, by impressions."""
 
@@ -78,14 +80,41 @@ def load_data(config: FitConfig, longest_session: int = 0) -> SessionData:
             where="env.users=truth",
             do="Let learned users answer (env.users=learned), or take data=synthetic_funnel.",
         )
+    check_catalogue(data, longest_session)
+    return data
+
+
+def check_catalogue(data: SessionData, longest_session: int) -> None:
+    """Raises UserError unless the catalogue suffices for a session without repeats of so many recommendations."""
     if data.num_items < longest_session:
         raise UserError(
             f"{data.log.name} has {data.num_items} items to recommend, a session recommends {longest_session} "
             "different ones",
             where=data.log.source,
-            do=f"Set env.episode_length and evaluation.long (and .short) to at most {data.num_items}.",
+            do=f"Set env.episode_length and evaluation.long (and .short) to half of that, at most {data.num_items}.",
         )
-    return data
+
+
+def shortened_sessions(values: dict[str, Any], num_items: int, given: Collection[str]) -> tuple[dict[str, Any], str]:
+    """Returns a run's settings with sessions that a small catalogue has room for, and what was changed, for a message.
+
+    If a session recommended most of the catalogue, all methods would recommend the same: it gets at most half of it.
+
+    Args:
+        values: The settings.
+        num_items: I, size of the catalogue.
+        given: Keys that the user has set, which are kept.
+    """
+    most = num_items // 2
+    changes = {
+        f"{group}.{key}": most
+        for group, key in _SESSION_LENGTHS
+        if values[group][key] > most and f"{group}.{key}" not in given
+    }
+    for name in changes:
+        group, _, key = name.partition(".")
+        values = {**values, group: {**values[group], key: most}}
+    return values, ", ".join(f"{name}={value}" for name, value in changes.items())
 
 
 def make_problem(

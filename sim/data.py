@@ -64,7 +64,7 @@ def describe_log(result: dict[str, Any]) -> str:
         warning += " (its SKIPS are SAMPLED, not recorded: click and order rates are settings, not facts)"
     if result["order_proxy"]:
         warning += f" (its ORDERS are a PROXY: {result['order_proxy']})"
-    if result.get("feedback_proxy"):
+    if result["feedback_proxy"]:
         warning += f" (its answers are RATINGS: {result['feedback_proxy']})"
     counts = ("samples", "items", "users", "sessions", "clicks", "orders")
     rows = [

@@ -156,7 +156,8 @@ def _with_found_data(values: dict[str, Any], config: RunConfig, problem: Problem
 
 def _say_what_was_understood(problem: Problem) -> None:
     known = problem.data, problem.data_settings.relevant_above, problem.reward_of_code > 0
-    print(aligned([("data set", problem.data.name), *summary_rows(rating_summary(*known))]), file=sys.stderr)
+    name = f"{problem.data.name}{' (SYNTHETIC)' if problem.data.synthetic else ''}"
+    print(aligned([("data set", name), *summary_rows(rating_summary(*known))]), file=sys.stderr)
     for warning in rating_warnings(*known):
         print(f"warning: {warning}", file=sys.stderr)
 
