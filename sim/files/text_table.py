@@ -35,6 +35,7 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 BLANKS = "blanks"
 """The separator of columns that are separated by one or more blanks or tabs."""
 _SEPARATORS = (",", "\t", ";", "|", "::", " ")
+_WIDE = 4  # a table with so many times more columns than are wanted is read in part
 _SEPARATOR_OF_ENDING = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 
 
@@ -294,12 +295,20 @@ def check_field_count(parts: Sequence[str], count: int) -> None:
         raise BadLineError(f"{len(parts)} field{'s' if len(parts) != 1 else ''} instead of {count}")
 
 
-def read_csv(data: bytes, separator: str, schema: dict[str, Any]) -> Any:
-    """Reads lines without a header with Polars; returns None if Polars refuses them."""
+def read_csv(data: bytes, separator: str, schema: dict[str, Any], columns: list[int] | None = None) -> Any:
+    """Reads lines without a header with Polars; returns None if Polars refuses them.
+
+    Args:
+        data: Lines.
+        separator: One character.
+        schema: Types of all columns by name.
+        columns: Ascending numbers of those to read; None: all. Too few or too many fields are then not noticed.
+    """
     import polars as pl
 
+    settings: dict[str, Any] = {"has_header": False, "schema": schema, "quote_char": None}
     try:
-        return pl.read_csv(data, separator=separator, has_header=False, schema=schema, quote_char=None)
+        return pl.read_csv(data, separator=separator, columns=columns, **settings)
     except (pl.exceptions.PolarsError, ValueError):
         return None
 
@@ -382,10 +391,21 @@ class TextTable(LineParser["pl.DataFrame"]):
         lines = data.count(b"\n")
         if data.count(separator.encode()) != (self.num_columns - 1) * lines or not _is_utf8(data):
             return None
-        table = read_csv(data, separator, {str(index): pl.String for index in range(self.num_columns)})
+        # Of a wide table, only the wanted columns, and the last one: a line that lacks fields has none there.
+        wide = self.num_columns >= _WIDE * (len(self.names) + 1)
+        read = sorted({*self.column_indices, self.num_columns - 1}) if wide else None
+        table = read_csv(data, separator, {str(index): pl.String for index in range(self.num_columns)}, read)
         if table is None or table.height != lines:
             return None
+        if wide and table[str(self.num_columns - 1)].null_count() and not self._is_even(data, separator):
+            return None
         return self._frame([table[str(index)] for index in self.column_indices])
+
+    def _is_even(self, data: bytes, separator: str) -> bool:
+        """Returns whether all lines have as many fields as there are columns."""
+        signs = np.frombuffer(data, np.uint8)
+        before = np.searchsorted(np.flatnonzero(signs == ord(separator)), np.flatnonzero(signs == ord("\n")))
+        return bool((np.diff(before, prepend=0) == self.num_columns - 1).all())
 
     def parse_line(self, line: str) -> list[Any]:
         """See LineParser."""
