@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.errors import UserError
+from harness.runs.composition import unlike_composed
 from harness.runs.provenance import Origin
 from harness.runs.run_folder import RunFolder
 from hrlmg_jax.sessions import SessionData, describe_log, load_sessions
@@ -95,26 +95,19 @@ def check_catalogue(data: SessionData, longest_session: int) -> None:
         )
 
 
-def shortened_sessions(values: dict[str, Any], num_items: int, given: Collection[str]) -> tuple[dict[str, Any], str]:
-    """Returns a run's settings with sessions that a small catalogue has room for, and what was changed, for a message.
+def shortened_sessions(values: dict[str, Any], num_items: int) -> dict[str, int]:
+    """Returns the lengths of sessions, by dotted key, for which a small catalogue has no room by default, as it has.
 
     If a session recommended most of the catalogue, all methods would recommend the same: it gets at most half of it.
 
     Args:
-        values: The settings.
+        values: A run's settings; lengths that are not the default are the user's, and kept.
         num_items: I, size of the catalogue.
-        given: Keys that the user has set, which are kept.
     """
+    lengths = {f"{group}.{key}": values[group][key] for group, key in _SESSION_LENGTHS}
+    chosen = unlike_composed("train_hrl_mg", [], lengths)
     most = num_items // 2
-    changes = {
-        f"{group}.{key}": most
-        for group, key in _SESSION_LENGTHS
-        if values[group][key] > most and f"{group}.{key}" not in given
-    }
-    for name in changes:
-        group, _, key = name.partition(".")
-        values = {**values, group: {**values[group], key: most}}
-    return values, ", ".join(f"{name}={value}" for name, value in changes.items())
+    return {key: most for key, length in lengths.items() if length > most and key not in chosen}
 
 
 def make_problem(

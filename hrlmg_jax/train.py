@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from harness.command import hydra_command, run_command
@@ -66,7 +65,7 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
         data = load_data(configs[0].fit())
     say_what_was_understood(data)
     if not resume:
-        runs = [Run(_fitted_to(data, run.values), run.folder) for run in runs]
+        runs = _fitted_to(data, runs)
         configs = [read_settings(RunConfig, run.values) for run in runs]
     check_catalogue(data, configs[0].longest_session)
     with opened_runs(runs, resume, configs[0].train, origin_of(data), phases) as begin:
@@ -79,13 +78,24 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
             _train_in_folders(configs, runs, problems[0], phases, begin)
 
 
-def _fitted_to(data: SessionData, values: dict[str, Any]) -> dict[str, Any]:
-    """Returns a new run's settings with absolute places and, in a small catalogue, shorter sessions."""
-    given = [override.partition("=")[0] for override in HydraConfig.get().overrides.task]
-    values, changed = shortened_sessions(values, data.num_items, given)
-    if changed:
-        print(f"notice: {changed}, half of the {data.num_items} items to recommend", file=sys.stderr)
-    return {**values, "data": with_absolute_places(values["data"])}
+def _fitted_to(data: SessionData, runs: list[Run]) -> list[Run]:
+    """Returns new runs with absolute places and, in a small catalogue, shorter sessions."""
+    shortened = shortened_sessions(runs[0].values, data.num_items)
+    if shortened:
+        changes = ", ".join(f"{key}={value}" for key, value in shortened.items())
+        print(f"notice: {changes}, half of the {data.num_items} items that can be recommended", file=sys.stderr)
+    return [
+        Run(_with_settings(run.values, shortened, data=with_absolute_places(run.values["data"])), run.folder)
+        for run in runs
+    ]
+
+
+def _with_settings(values: dict[str, Any], settings: dict[str, Any], **groups: Any) -> dict[str, Any]:
+    values = {**values, **groups}
+    for dotted, value in settings.items():
+        group, _, key = dotted.partition(".")
+        values[group] = {**values[group], key: value}
+    return values
 
 
 def _spread_over_devices(config: RunConfig) -> tuple[int, str]:
