@@ -84,17 +84,14 @@ def _fitted_to(data: SessionData, runs: list[Run]) -> list[Run]:
     if shortened:
         changes = ", ".join(f"{key}={value}" for key, value in shortened.items())
         print(f"notice: {changes}, half of the {data.num_items} items that can be recommended", file=sys.stderr)
-    return [
-        Run(_with_settings(run.values, shortened, data=with_absolute_places(run.values["data"])), run.folder)
-        for run in runs
-    ]
+    return [Run(_with_settings(run.values, shortened), run.folder) for run in runs]
 
 
-def _with_settings(values: dict[str, Any], settings: dict[str, Any], **groups: Any) -> dict[str, Any]:
-    values = {**values, **groups}
-    for dotted, value in settings.items():
+def _with_settings(values: dict[str, Any], lengths: dict[str, int]) -> dict[str, Any]:
+    values = {**values, "data": with_absolute_places(values["data"])}
+    for dotted, length in lengths.items():
         group, _, key = dotted.partition(".")
-        values[group] = {**values[group], key: value}
+        values[group] = {**values[group], key: length}
     return values
 
 
