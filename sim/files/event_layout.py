@@ -142,7 +142,7 @@ def with_counts(error: UnknownEventError, tables: Iterable[Rows], layout: EventL
             counts.update(dict(unknown.iter_rows()))
     except UserError:
         pass  # what is wrong further down is said once the names are known
-    often = counts.most_common(_MOST_NAMES)
+    often = sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:_MOST_NAMES]
     more = f" and {len(counts) - len(often):,} more" if len(counts) > len(often) else ""
     where = f" among the first {looked_at:,} rows" if looked_at > _MOST_ROWS_COUNTED else ""
     named = ", ".join(f"{shorten(name)} ({count:,})" for name, count in often)
