@@ -8,6 +8,7 @@ nothing else. The tests run the same with fewer cases.
 import argparse
 import codecs
 import copy
+import dataclasses
 import datetime
 import functools
 import gzip
@@ -236,6 +237,52 @@ def _parse_events(files: Files, time_of: Callable[[str], int]) -> list[Row]:
     return _with_ids(rows)
 
 
+_FLAG = dict.fromkeys(("0", "0.0", "no", "n", "false", "f"), False) | dict.fromkeys(
+    ("1", "1.0", "yes", "y", "true", "t"), True
+)
+
+
+def _parse_flags(files: Files) -> list[Row]:
+    (data,) = files.values()
+    rows: list[Row] = []
+    for user, item, time, click, order, chance in _columns(data, ",", ["user", "item", "time", "tap", "buy", "p"]):
+        ids = (_name(user, len(user.encode())), _name(item, len(item.encode())))
+        flags = _FLAG.get(click.lower()), _FLAG.get(order.lower())
+        if None in flags or not 0 <= _seconds(time) < 253_402_300_800 or not 0 < _decimal(chance) <= 1:
+            raise ValueError("flag, time or propensity")
+        rows.append((*ids, _seconds(time), 2 if flags[1] else int(bool(flags[0])), _decimal(chance)))
+    return _with_ids(rows)
+
+
+def _with_header(files: Files, header: str) -> Files:
+    """Returns files without a first line of names with one, which names all fields of their first record."""
+    (name, data), *others = files.items()
+    text = _text(data)
+    names = header.split("\t")
+    more = len(_records(data, "\t")[0]) - len(names)
+    if more < 0:
+        raise ValueError("too few fields")
+    line = "\t".join([*names, *(f"\1{number}" for number in range(more))])
+    return {name: f"{line}\n{text}\n".encode(), **dict(others)}
+
+
+def _parse_packed(files: Files) -> list[Row]:
+    (data,) = files.values()
+    rows: list[Row] = []
+    for user, time, shown in _columns(data, "\t", ["user", "time", "shown"]):
+        for packed in filter(None, shown.split(" ")):
+            item, separator, answer = packed.rpartition("-")
+            if not separator or answer not in ("0", "1", "0.0", "1.0"):
+                raise ValueError("answer")
+            ids = (_name(user, len(user.encode())), _name(item, len(item.encode())))
+            if not 0 <= _seconds(time) < 253_402_300_800:
+                raise ValueError("time")
+            rows.append((*ids, _seconds(time), int(answer[0])))
+    if not rows:
+        raise ValueError("no events")
+    return _with_ids(rows)
+
+
 def _seconds(text: str) -> int:
     return int(_decimal(text) // 1)
 
@@ -333,16 +380,17 @@ def _check_rating_table(columns: Any, rows: list[Row], source: Source) -> None:
     assert sorted(table) == sorted((user, item, float(rating)) for user, item, rating, *_ in rows)
 
 
-def _log(reader: str, time_format: str = "seconds") -> Callable[[list[Source]], list[Row]]:
-    layout = EventLayout(
-        "user", "item", "time", "event", text=TextFormat(","), time_format=time_format, feedback_of_event=_EVENTS
-    )
+def _log(reader: str, time_format: str = "seconds", **changes: Any) -> Callable[[list[Source]], list[Row]]:
+    told: dict[str, Any] = {"feedback_column": "event", "feedback_of_event": _EVENTS, "text": TextFormat(",")}
+    layout = EventLayout(**{"user_column": "user", "item_column": "item", "time_column": "time", **told, **changes})
+    layout = dataclasses.replace(layout, time_format=time_format)
 
     def read(sources: list[Source]) -> list[Row]:
         columns = read_events(reader, sources, layout, SizeLimits(), _ORDER_FLAGS)
         ids = (columns.user_ids[columns.users], columns.item_ids[columns.items])
         rows: list[Any] = [map(str, array.tolist()) for array in ids]
         rows += [columns.times.tolist(), columns.feedback.tolist()]
+        rows += [] if columns.shown_probability is None else [columns.shown_probability.tolist()]
         return list(zip(*rows, strict=True))
 
     return read
@@ -398,6 +446,19 @@ def _event_table(times: st.SearchStrategy[str]) -> Callable[[st.DrawFn], Files]:
         return {"log.csv": _file(["time,user,event,item", *map(",".join, rows)])}
 
     return sound
+
+
+def _flags(draw: st.DrawFn) -> Files:
+    flag = st.sampled_from(["0", "1", "Yes", "no", "TRUE", "1.0"])
+    row = st.tuples(_clock.map(str), _words, flag, _words, flag, st.sampled_from(["0.5", "1", "1e-3"]))
+    return {"log.csv": _file(["time,user,tap,item,buy,p", *map(",".join, draw(st.lists(row, min_size=1, max_size=8)))])}
+
+
+def _packed(draw: st.DrawFn) -> Files:
+    shown = st.lists(st.sampled_from(["N1-0", "N2-1", "a-b-1", "7-0"]), max_size=4).map(" ".join)
+    row = st.tuples(_small.map(str), _words, _clock.map(str), shown, st.just("N1-1"))
+    rows = [*draw(st.lists(row, max_size=6)), ("9", "u1", "5", "N1-0 7-1", "")]
+    return {"behaviors.tsv": _file(["\t".join(row) for row in rows])}
 
 
 def _diginetica(draw: st.DrawFn) -> Files:
@@ -469,6 +530,28 @@ LAYOUTS = {
         _log("events_table", "text"),
         lambda files: _parse_events(files, _moment),
         ",",
+    ),
+    "events, flags and propensities": Layout(
+        _flags,
+        _log(
+            "events_table", feedback_column=None, flag_columns={"tap": "click", "buy": "order"}, propensity_column="p"
+        ),
+        _parse_flags,
+        ",",
+    ),
+    "events, packed": Layout(
+        _packed,
+        _log(
+            "events_table",
+            text=TextFormat("\t", ["number", "user", "time", "shown"]),
+            item_column="shown",
+            feedback_column=None,
+            feedback_of_event={"0": "skip", "1": "click"},
+            item_separator=" ",
+            answer_separator="-",
+        ),
+        lambda files: _parse_packed(_with_header(files, "number\tuser\ttime\tshown")),
+        "\t",
     ),
     "diginetica": Layout(
         _diginetica, _log("diginetica"), lambda files: [row[:4] for row in _parse_diginetica(files)], ";"

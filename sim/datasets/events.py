@@ -282,6 +282,9 @@ def _prepared(log: EventLog, config: LogConfig) -> EventLog:
     _check_parts(log, config, f"{filters} leave", f"Lower {filters}.")
     # Skips.
     if _lacks_skips(log, config):
+        if config.propensity_column is not None:
+            note = "data.propensity_column is left out: skips are sampled, and nobody was shown these"
+            log = dataclasses.replace(log, notes=[*log.notes, note])
         log = add_sampled_skips(
             log,
             per_event=config.skips_per_event,
