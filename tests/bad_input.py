@@ -875,7 +875,7 @@ def _possible(built: Any, key: str, wrong: Any) -> bool:
     hint = typing.get_type_hints(type(owner))[last]
     kinds = typing.get_args(hint) or (hint,)
     if wrong is None:
-        return type(None) in kinds
+        return type(None) in kinds or getattr(owner, last) == {}  # no pairs
     if isinstance(wrong, str):
         return last == "name" and str in kinds
     if isinstance(wrong, float | int):
