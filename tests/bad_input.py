@@ -792,7 +792,9 @@ _WRONG: dict[type, list[Any]] = {
     type(None): [[1], _GROUP],
 }
 # Words that mean something to whoever chose them, places, and numbers that may be any.
-_FREE = re.compile(r"data\.(name|path|root|cache|files|obtain|archive|member|.*_column|column_names)|simulator\.root")
+_FREE = re.compile(
+    r"data\.(name|path|root|cache|files|obtain|archive|member|.*_column|column_names|missing_values)|simulator\.root"
+)
 _FREE_NUMBERS = ("data.relevant_above", "data.rating_min", "data.rating_max")
 
 
