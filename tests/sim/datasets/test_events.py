@@ -169,8 +169,12 @@ def test_long_sessions_are_cut_after_the_split_and_before_anything_else(tmp_path
     dropped = load_log(own(tmp_path, rows, max_session=20, long_sessions="drop"))
     assert "bot" not in dropped.user_ids.tolist()
     # Sampled skips count: nine for every click.
-    clicks = load_log(own(tmp_path, [row for row in rows if row[3] == "click"], max_session=100))
-    assert np.bincount(clicks.session).max() <= 100
+    clicks = [("bot", item, item, "click") for item in range(30)]
+    clicks += [
+        (user, 30 + (17 * user + item) % 400, 1000 * user, "click") for user in range(1, 100) for item in range(9)
+    ]
+    assert np.bincount(load_log(own(tmp_path, clicks, max_session=None)).session).max() == 300
+    assert np.bincount(load_log(own(tmp_path, clicks, max_session=100)).session).max() == 100
     assert config("events_csv", path="log.csv").max_session == 1000
 
 
