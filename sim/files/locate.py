@@ -21,7 +21,8 @@ from typing import Any
 from harness.errors import UserError
 from harness.folders import CACHE_VARIABLE, ROOT_VARIABLE, named_folder
 from harness.settings import CountOrZero, Positive
-from sim.files.sources import SizeLimits, Source, find_members, is_archive, natural_order
+from sim.files.packing import find_members, is_archive
+from sim.files.sources import SizeLimits, Source, natural_order
 from sim.files.text_table import BLANKS, TextFormat
 
 

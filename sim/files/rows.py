@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from harness.errors import UserError
+from sim.files.delimited import TextTable
+from sim.files.packing import is_parquet
 from sim.files.parquet import read_parquet_columns
-from sim.files.sources import SizeLimits, Source, is_parquet, shorten
+from sim.files.sources import SizeLimits, Source, shorten
 from sim.files.text_table import (
     MAX_ID_CHARACTERS,
     BadLineError,
     TextFormat,
-    TextTable,
     compact,
     parse_file,
     parse_number,

@@ -21,12 +21,13 @@ import zstandard
 
 from harness.errors import UserError
 from sim.files import rating_readers as readers
-from sim.files import sources
+from sim.files import packing, sources
 from sim.files.chunks import read_chunks
+from sim.files.delimited import TextTable
 from sim.files.rating_readers import read_ratings
 from sim.files.rows import TableLayout
 from sim.files.sources import SizeLimits, Source
-from sim.files.text_table import BLANKS, Columns, TextFormat, TextTable
+from sim.files.text_table import BLANKS, Columns, TextFormat
 
 HEADER = "userId,movieId,rating,timestamp\n"
 LINES = {
@@ -506,12 +507,12 @@ def test_a_member_named_exactly_comes_before_the_pattern(tmp_path, name):
     with zipfile.ZipFile(path, "w") as archive:
         for member in (name, "data 1.csv", "__MACOSX/._data 1.csv", ".DS_Store"):
             archive.writestr(member, LINES["table"])
-    assert sources.find_members(path, name) == [name]
-    assert sources.find_members(path, "data 1*") == ["data 1.csv"]
+    assert packing.find_members(path, name) == [name]
+    assert packing.find_members(path, "data 1*") == ["data 1.csv"]
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("[Content_Types].xml", "")
     with pytest.raises(UserError, match="is an Excel workbook"):
-        sources.find_members(path, "*")
+        packing.find_members(path, "*")
 
 
 def test_unsafe_members_of_a_tar_are_refused(tmp_path):
