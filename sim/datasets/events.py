@@ -24,9 +24,9 @@ from sim.files.event_readers import (
     OrderProxy,
     read_events,
 )
-from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, describe_sources, fingerprint
+from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, fingerprint
 from sim.files.rows import TimeFormat
-from sim.files.sources import Source, checksum
+from sim.files.sources import Source, checksum, describe_sources
 from sim.tables.events import (
     CLICK,
     HASHED,

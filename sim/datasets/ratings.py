@@ -16,10 +16,10 @@ from harness.extensions import SETTINGS, ByModule, load_module
 from harness.settings import Count, CountOrZero, Finite, Otherwise, ShareBelowOne
 from sim.files.cache import cached, notice
 from sim.files.download import DownloadError, check_address, check_checksum, download
-from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, describe_sources, fingerprint
+from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, fingerprint
 from sim.files.rating_readers import PARSER_VERSION, READERS, read_ratings
 from sim.files.rows import TableLayout, TimeFormat
-from sim.files.sources import Source, checksum
+from sim.files.sources import Source, checksum, describe_sources
 from sim.tables.ratings import HASHED, Duplicates, RatingData, build_rating_data
 from sim.tables.split import fold_users, split_users
 from sim.tables.table_hash import hashed

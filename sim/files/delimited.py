@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +15,33 @@ if TYPE_CHECKING:
     import polars as pl
 
 _SEPARATORS = (",", "\t", ";", "|", "::", " ")
+_TYPED = re.compile(r"(.+):(token|float)(_seq)?")
 _SEPARATOR_OF_ENDING = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 
 
 class TextTable(LineParser["pl.DataFrame"]):
     """A table with named columns: by its first line, or as given for a file without a header."""
 
-    def __init__(self, source: Source, names: Sequence[str], text: TextFormat) -> None:
-        """Stores the columns to read and how the table is written."""
-        self.names = names
+    def __init__(
+        self,
+        source: Source,
+        names: Sequence[str],
+        text: TextFormat,
+        given: Collection[str] = (),
+        num_columns: int = 0,
+    ) -> None:
+        """Stores what to read.
+
+        Args:
+            source: The file.
+            names: The columns to read.
+            text: How the table is written.
+            given: Columns that the file may lack.
+            num_columns: Of a file without a header: the number of its columns; 0: what the first line has.
+        """
+        self.names = list(names)
+        self.given = given
+        self.expected_columns = num_columns
         self.given_header = text.header
         self.comment = text.comment
         self.separator = text.separator or ""
@@ -42,16 +60,26 @@ class TextTable(LineParser["pl.DataFrame"]):
         self.separator = self.separator or self._separator_of(line)
         first = self._split(line)
         self.num_columns = len(first)
-        if len(first) < len(self.given_header):
-            check_field_count(first, len(self.given_header))
-        header = self.given_header or first
+        if self.given_header:
+            self._check_first_row(first)
+        header = list(self.given_header) or names_in_header(first)
+        self.names = [name for name in self.names if name in header or name not in self.given]
         for name in self.names:
             if header.count(name) != 1:
                 problem = "no column" if name not in header else "more than one column"
                 hint = "" if len(header) > 1 else "; data.separator sets another separator"
                 raise BadLineError(f"the header has {problem} {name!r}{hint}")
         self.column_indices = [header.index(name) for name in self.names]
+        if not self.given_header:
+            _refuse_sequences([first[index] for index in self.column_indices])
         return not self.given_header
+
+    def _check_first_row(self, row: list[str]) -> None:
+        """Raises BadLineError if a file without a header has too few columns, or others than the files before."""
+        if len(row) < len(self.given_header):
+            check_field_count(row, len(self.given_header))
+        if self.expected_columns and len(row) != self.expected_columns:
+            raise BadLineError(f"{len(row)} fields, where the files before have {self.expected_columns}")
 
     def _separator_of(self, line: str) -> str:
         """Returns the only separator with which the first line holds the columns; otherwise that of the ending.
@@ -77,7 +105,8 @@ class TextTable(LineParser["pl.DataFrame"]):
             return False
         if self.given_header:
             return len(parts) >= max(2, len(self.given_header))
-        return len(parts) > 1 and all(parts.count(name) == 1 for name in self.names)
+        header = names_in_header(parts)
+        return len(parts) > 1 and all(header.count(name) == 1 for name in self.names if name not in self.given)
 
     def parse_chunk(self, data: bytes) -> pl.DataFrame | None:
         """See LineParser; values are as written, empty ones empty strings."""
@@ -141,6 +170,18 @@ class TextTable(LineParser["pl.DataFrame"]):
 
     def _split(self, line: str) -> list[str]:
         return _split_fields(line, self.separator)
+
+
+def names_in_header(fields: list[str]) -> list[str]:
+    """Returns the names of columns; those of RecBole's atomic files stand before their types (`user_id:token`)."""
+    typed = [_TYPED.fullmatch(name) for name in fields]
+    return [match[1] for match in typed if match] if all(typed) else fields
+
+
+def _refuse_sequences(fields: list[str]) -> None:
+    for name in fields:
+        if (match := _TYPED.fullmatch(name)) and match[3]:
+            raise BadLineError(f"the column {match[1]!r} holds sequences ({match[2]}{match[3]}), which cannot be read")
 
 
 def _split_fields(line: str, separator: str) -> list[str]:

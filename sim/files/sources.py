@@ -74,6 +74,12 @@ class Source:
         return name[: len(name) - len(ending)]
 
 
+def describe_sources(sources: Sequence[Source]) -> str:
+    """Returns the files as text for messages."""
+    more = f" and {len(sources) - 1:,} more" if len(sources) > 1 else ""
+    return f"{sources[0]}{more}"
+
+
 def check_file(path: Path) -> None:
     """Raises UserError unless `path` is an existing, regular, non-empty file."""
     try:

@@ -59,19 +59,21 @@ class Columns:
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How a table is written as text; unused for Parquet files.
+    """How a table is written; only `nested` matters for Parquet files.
 
     Attributes:
         separator: One character, "::", or `BLANKS`; None: what the first line or the file's ending tells.
         header: Names of the first columns of a file without a header; empty if it has one.
         encoding: Such as "latin-1"; None: UTF-8, or UTF-16 if the file begins with its mark.
         comment: Lines that begin with this are left out; None: none are.
+        nested: Name of the list of objects that are the rows; None: the only one that holds what the row does not.
     """
 
     separator: str | None = None
     header: Sequence[str] = ()
     encoding: str | None = None
     comment: str | None = None
+    nested: str | None = None
 
 
 class BadLineError(ValueError):
@@ -88,6 +90,7 @@ class LineParser(abc.ABC, Generic[Part]):
     expected = ""
     comment: str | None = None
     timestamp_is_last = True
+    max_line_bytes = MAX_LINE_BYTES
 
     def read_header(self, line: str) -> bool:
         """Checks the first line of the file; returns whether it is a header."""
@@ -124,7 +127,7 @@ def parse_file(
     """Yields the chunks of lines below the header, each with its parsed columns."""
     nothing = True
     carry = b""
-    for chunk in _with_last(read_chunks(source, limits, encoding=encoding)):
+    for chunk in _with_last(read_chunks(source, limits, encoding=encoding, max_line_bytes=parser.max_line_bytes)):
         if carry:
             first_line = chunk.first_line - carry.count(b"\n")
             chunk = dataclasses.replace(chunk, data=carry + chunk.data, first_line=first_line)
