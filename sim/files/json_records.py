@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.sources import Source, shorten
+from sim.files.sources import DAMAGED, Source, shorten
 from sim.files.text_table import BadLineError
 
 MAX_OBJECT_BYTES = 1 << 26
@@ -32,11 +32,14 @@ def is_json(beginning: bytes) -> bool:
 
 
 def has_lines(beginning: bytes) -> bool:
-    """Returns whether the first line is an object of its own."""
-    try:
-        return isinstance(decode(beginning.partition(b"\n")[0].decode()), dict)
-    except (BadLineError, UnicodeDecodeError):
-        return False
+    """Returns whether the first line or, if that one is damaged, the second is an object of its own."""
+    for line in beginning.split(b"\n", 2)[:2]:
+        try:
+            if line.startswith(b"{") and isinstance(decode(line.decode()), dict):
+                return True
+        except (BadLineError, UnicodeDecodeError):
+            continue
+    return False
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -51,7 +54,8 @@ def _float(text: str) -> str:
     """Returns the text of a number that is no integer: its shortest form, if a float can hold it exactly."""
     number = float(text)
     if abs(number) < _EXACT:
-        return np.format_float_positional(number, trim="-")
+        short = str(int(number)) if number.is_integer() else repr(number)
+        return np.format_float_positional(number, trim="-") if "e" in short or short == "0" else short
     return re.sub("[eE][+]?(?=[0-9])", "e+", text)  # so that it is recognised among ids
 
 
@@ -146,12 +150,10 @@ class _Text:
             except RecursionError:
                 raise self.error("not JSON that can be read (objects in objects, too deep)") from None
 
-    def error(
-        self, problem: str, line: int | None = None, do: str = "Correct the file, or get a fresh copy."
-    ) -> UserError:
+    def error(self, problem: str, line: int | None = None) -> UserError:
         """Returns an error that shows the text at the place."""
         shown = shorten(self._part[self.at :])
-        return UserError(f"line {line or self.line:,}: {problem}: {shown}", where=str(self._source), do=do)
+        return UserError(f"line {line or self.line:,}: {problem}: {shown}", where=str(self._source), do=DAMAGED)
 
     def _count(self) -> None:
         self.line += self._part.count("\n", self._counted, self.at)
@@ -169,8 +171,7 @@ class _Text:
                 self._part += self._decoder.decode(block, final=self._ended)
             except UnicodeDecodeError as error:
                 line = self.line + self._part.count("\n") + block.count(b"\n", 0, error.start)
+                what = f"line {line:,}: byte {block[error.start : error.start + 1]!r} is not valid UTF-8"
                 do = "If the file is written in another encoding, set it, as in data.encoding=latin-1."
-                raise self.error(
-                    f"is not valid UTF-8 (byte {block[error.start : error.start + 1]!r})", line, do
-                ) from None
+                raise UserError(what, where=str(self._source), do=do) from None
         return len(self._part) > before

@@ -17,6 +17,8 @@ from sim.files.text_table import BadLineError
 if TYPE_CHECKING:
     import polars as pl
 
+NO_OBJECT = 'a row is no object with names and values, as in {"user": 1}'
+
 
 def fields_of(records: Sequence[Any]) -> Fields:
     """Returns what some records hold together."""
@@ -61,7 +63,7 @@ def rows_of(record: Any, plan: Plan) -> list[list[str]]:
         BadLineError: It is no object, or a column holds something else than a value.
     """
     if not isinstance(record, dict):
-        raise BadLineError('not an object with names and values, as in {"user": 1}')
+        raise BadLineError(NO_OBJECT)
     values = [_text(record, way) for way in plan.row.values()]
     if plan.nested is None:
         return [values]

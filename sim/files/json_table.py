@@ -18,7 +18,7 @@ import numpy as np
 
 from harness.errors import UserError
 from sim.files.json_records import MAX_OBJECT_BYTES, decode, scan
-from sim.files.json_rows import JsonPart, collect, expected, fields_of, rows_of
+from sim.files.json_rows import NO_OBJECT, JsonPart, collect, expected, fields_of, rows_of
 from sim.files.nested_fields import Fields, Path, Plan, at, pick_columns
 from sim.files.sources import Source
 from sim.files.text_table import BadLineError, LineParser, is_utf8
@@ -52,7 +52,7 @@ class JsonLines(LineParser[JsonPart]):
 
         plain_keys = all(map(_PLAIN_NAME.fullmatch, self._keys))
         escaped = b"\\u" in data and (not plain_keys or _ESCAPED_LETTER.search(data))
-        if b"\r" in data or escaped or _INEXACT.search(data) or not is_utf8(data):
+        if b"\r" in data or escaped or not is_utf8(data):
             return None
         try:
             objects = pl.read_ndjson(data, schema=self._schema)
@@ -61,8 +61,8 @@ class JsonLines(LineParser[JsonPart]):
             frame, counts = pick_columns(objects, self.plan)
         except (pl.exceptions.PolarsError, ValueError):
             return None
-        # Objects and lists have been turned into text.
-        if any(frame[name].str.contains(r"^[\[{]").any() for name in frame.columns):
+        # Objects and lists have been turned into text, halves of characters into NUL, and large floats into integers.
+        if _any_text(frame, r"^[\[{]|\x00") or (_any_text(frame, r"^-?[0-9]{16,}$") and _INEXACT.search(data)):
             return None
         return JsonPart(frame.fill_null(""), None if counts is None else counts.to_numpy())
 
@@ -81,6 +81,10 @@ class JsonLines(LineParser[JsonPart]):
     def collect(self, rows: list[list[Any]]) -> JsonPart:
         """See LineParser."""
         return collect(rows, self.plan)
+
+
+def _any_text(frame: pl.DataFrame, pattern: str) -> bool:
+    return any(frame[name].str.contains(pattern).any() for name in frame.columns)
 
 
 def _schema(ways: list[Path], entry_ways: list[Path], nested: Path | None) -> dict[str, Any]:
@@ -161,6 +165,8 @@ def read_values(blocks: Iterator[bytes], source: Source, plan_of: Callable[[Fiel
     sample = list(itertools.islice(records, _SAMPLED))
     if not sample:
         raise UserError("holds no rows", where=str(source), do="Get a complete copy of the file.")
+    if not isinstance(sample[0][1], dict):
+        raise UserError(f"line 1: {NO_OBJECT}", where=str(source), do="Write an object per row.")
     plan = plan_of(fields_of([record for _, record in sample]))
     on_one_line = len(sample) > 1 and sample[0][0] == sample[1][0]
     unit, position, problem = ("row" if on_one_line else "line"), 0, None

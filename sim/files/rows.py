@@ -140,7 +140,7 @@ class Rows:
 
         values = self.frame[column]
         if values.dtype == pl.String:
-            return values
+            return values.fill_null("")
         try:
             if values.dtype.is_nested() or values.dtype in (pl.Duration, pl.Object):
                 raise TypeError
