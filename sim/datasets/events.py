@@ -112,7 +112,7 @@ class LogConfig(FilesConfig):
 
     def _check_table(self) -> None:
         if not self.path and not self.files and not self.archive:
-            do = "Set it to a .csv, .tsv or .parquet file, as in data.path=events.csv."
+            do = "Set it to a file, a pattern or a list of these, as in data.path=events.csv."
             raise bad_setting("path", "is not set", do)
         self.check_named_columns("user_column", "item_column", "time_column")
         if len({self.item_column, self.time_column, self.feedback_column, self.user_column}) < 4:

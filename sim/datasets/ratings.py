@@ -138,7 +138,7 @@ class DataConfig(FilesConfig):
 
     def _check_table(self) -> None:
         if not self.path:
-            do = "Set it to a .csv, .tsv or .parquet file, as in data.path=ratings.csv."
+            do = "Set it to a file, a pattern or a list of these, as in data.path=ratings.csv."
             raise bad_setting("path", "is not set", do)
         self.check_named_columns("user_column", "item_column")
         names = self.table_layout().names

@@ -33,7 +33,8 @@ def is_json(beginning: bytes) -> bool:
 
 def has_lines(beginning: bytes) -> bool:
     """Returns whether the first line or, if that one is damaged, the second is an object of its own."""
-    for line in beginning.split(b"\n", 2)[:2]:
+    lines = beginning.split(b"\n", 2)[:2] if beginning.startswith(b"{") else []
+    for line in lines:
         try:
             if line.startswith(b"{") and isinstance(decode(line.decode()), dict):
                 return True
@@ -142,10 +143,10 @@ class _Text:
                 value, self.at = _DECODER.raw_decode(self._part, self.at)
                 return value
             except json.JSONDecodeError as error:
+                line = self.line + self._part.count("\n", self.at, error.pos)
                 # It may go on in the next block.
                 if len(self._part) - self.at < MAX_OBJECT_BYTES and self._more():
                     continue
-                line = self.line + self._part.count("\n", self.at, error.pos)
                 raise self.error(f"not JSON ({error.msg})", line) from None
             except RecursionError:
                 raise self.error("not JSON that can be read (objects in objects, too deep)") from None

@@ -19,15 +19,19 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from harness.errors import UserError
 from harness.folders import CACHE_VARIABLE, ROOT_VARIABLE, named_folder
-from harness.settings import CountOrZero, Positive
+from harness.settings import CountOrZero, Otherwise, Positive
 from sim.files.packing import find_members, is_archive
 from sim.files.parquet import parquet_files
 from sim.files.sources import SizeLimits, Source, natural_order
 from sim.files.text_table import BLANKS, TextFormat
+
+Paths = Annotated[
+    str | list[str] | None, Otherwise("Write a path, a pattern such as data.path=FOLDER/*.csv, or a list of these.")
+]
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class FilesConfig:
     files: list[str]
     archive: str | None
     member: str | None
-    path: str | list[str] | None
+    path: Paths
     separator: str | None
     seed: CountOrZero
     column_names: list[str] = field(default_factory=list, kw_only=True)

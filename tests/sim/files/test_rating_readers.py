@@ -20,8 +20,8 @@ import pytest
 import zstandard
 
 from harness.errors import UserError
-from sim.files import rating_readers as readers
 from sim.files import packing, sources
+from sim.files import rating_readers as readers
 from sim.files.chunks import read_chunks
 from sim.files.delimited import TextTable
 from sim.files.rating_readers import read_ratings
