@@ -1,5 +1,6 @@
 """Several files that are one table, folders of Parquet files, columns of Parquet files, and RecBole's atomic files."""
 
+import functools
 import uuid
 import zipfile
 from pathlib import Path
@@ -21,6 +22,13 @@ from sim.files.sources import SizeLimits, Source
 from sim.files.text_table import TextFormat
 
 CSV = "user,item,rating\n"
+
+
+@pytest.fixture(autouse=True)
+def untried(monkeypatch, request):
+    """Reads Parquet files without the trial in another process, which takes half a second."""
+    if "damaged" not in request.node.name:
+        monkeypatch.setattr("sim.files.tables.try_parquet", lambda *_: None)
 
 
 def store(path: Path, text: str | bytes = f"{CSV}1,10,3\n") -> Source:
@@ -55,8 +63,13 @@ def named(path: object, data: str = "ratings_file", **changes) -> list[Path]:
     """Returns the files that `data.path` names."""
     kind = DataConfig if data == "ratings_file" else LogConfig
     paths = [str(one) for one in path] if isinstance(path, list) else str(path)
-    values = {**composed_values("data_statistics", [f"data={data}"])["data"], "path": paths, **changes}
+    values = {**_composed(data), "path": paths, **changes}
     return [source.path for source in read_settings(kind, values).stored_sources()]
+
+
+@functools.cache
+def _composed(data: str) -> dict:
+    return composed_values("data_statistics", [f"data={data}"])["data"]
 
 
 def message(read, *arguments, **changes) -> str:
