@@ -802,8 +802,10 @@ _WRONG: dict[type, list[Any]] = {
     type(None): [[1], _GROUP],
 }
 # Words that mean something to whoever chose them, places, and numbers that may be any.
-_FREE = re.compile(r"data\.(name|path|root|cache|files|obtain|archive|member|.*_column|column_names)|simulator\.root")
-_FREE_NUMBERS = ("data.relevant_above", "data.rating_min", "data.rating_max")
+_FREE = re.compile(
+    r"data\.(name|path|root|cache|files|obtain|archive|member|missing_values|.*_column|column_names)|simulator\.root"
+)
+_FREE_NUMBERS = ("data.relevant_above", "data.implicit_rating", "data.rating_min", "data.rating_max")
 
 
 class Settings(NamedTuple):
