@@ -1,7 +1,7 @@
 """Tables in JSON: arrays of objects, or an object per line; fields within objects, and lists of objects, as columns.
 
-Lines are parsed by Polars, and carefully (`sim.files.text_table`) wherever that might alter a value: where a wanted key
-may occur twice, where an object or a list stands for a value, and where a float cannot hold a number.
+Polars parses lines; they are read carefully (`sim.files.text_table`) wherever it might alter a value: where a wanted
+key may occur twice, where an object or a list stands for a value, and where a float cannot hold a number.
 """
 
 from __future__ import annotations
