@@ -203,8 +203,8 @@ def test_the_fast_path_is_taken(tmp_path, reader, monkeypatch):
     def refuse(*_):
         raise AssertionError("careful path taken")
 
-    for module in ("text_table", "netflix"):
-        monkeypatch.setattr(f"sim.files.{module}.CarefulRecords", refuse)
+    for module in ("sim.files.text_table", "sim.files.netflix"):
+        monkeypatch.setattr(f"{module}.CarefulRecords", refuse)
     found = read_ratings(reader, [store(tmp_path, LINES[reader])])
     assert found.users.tolist() == [1, 2]
     assert found.items.tolist() == [10, 20]
@@ -215,8 +215,8 @@ def test_chunks_join_without_loss_and_lines_keep_their_numbers(tmp_path, reader,
     body = LINES[reader].splitlines(keepends=True)
     head = body[:1] if reader in ("movielens_csv", "table") else []
     text = "".join(head + body[len(head) :] * 50)
-    for module in ("text_table", "netflix"):
-        monkeypatch.setattr(f"sim.files.{module}.read_chunks", lambda *source, **_: read_chunks(*source[:2], 37))
+    for module in ("sim.files.text_table", "sim.files.netflix"):
+        monkeypatch.setattr(f"{module}.read_chunks", lambda *source, **_: read_chunks(*source[:2], 37))
     assert len(read_ratings(reader, [store(tmp_path, text)]).users) == 100
     bad = store(tmp_path, text + "oops\n")
     assert f"line {text.count(chr(10)) + 1}: " in message(reader, bad)
