@@ -23,9 +23,9 @@ from sim.files.event_readers import (
     OrderProxy,
     read_events,
 )
-from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, describe_sources, fingerprint
+from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, fingerprint
 from sim.files.rows import TimeFormat
-from sim.files.sources import Source, checksum
+from sim.files.sources import Source, checksum, describe_sources
 from sim.tables.events import (
     CLICK,
     HASHED,
@@ -121,7 +121,7 @@ class LogConfig(FilesConfig):
 
     def _check_table(self) -> None:
         if not self.path and not self.files and not self.archive:
-            do = "Set it to a .csv, .tsv or .parquet file, as in data.path=events.csv."
+            do = "Set it to a file, a pattern or a list of these, as in data.path=events.csv."
             raise bad_setting("path", "is not set", do)
         self.check_named_columns("user_column", "item_column", "time_column")
         named = (self.item_column, self.time_column, self.feedback_column, self.user_column, self.propensity_column)

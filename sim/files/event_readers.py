@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -15,8 +16,9 @@ import numpy as np
 from harness.errors import UserError
 from sim.files.cache import notice
 from sim.files.event_layout import EventLayout, UnknownEventError, answers_of_flags, events_of_rows, with_counts
-from sim.files.rows import Rows, id_array, join_ids, read_rows
+from sim.files.rows import Rows, id_array, join_ids
 from sim.files.sources import SizeLimits, Source
+from sim.files.tables import read_tables
 from sim.files.text_table import TextFormat
 from sim.tables.events import CLICK, ORDER, SKIP
 
@@ -124,34 +126,34 @@ def _index(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
 def _read_tables(sources: Sequence[Source], layout: EventLayout, limits: SizeLimits) -> list[pl.DataFrame]:
     """Returns the events of all files, one frame per chunk."""
     frames, left_out = [], 0
-    chosen = _feedback_of_sources(sources, layout.feedback_of_file)
+    feedback_of = _feedback_of_sources(sources, layout.feedback_of_file)
 
-    def rows_of(source: Source) -> Iterator[Rows]:
-        return read_rows(source, layout.names, limits, layout.text, _COLUMN_KEYS)
+    def tables() -> Iterator[Rows]:
+        # Files of one kind are one table; other kinds may have other columns.
+        for _, group in itertools.groupby(feedback_of, key=feedback_of.get):
+            yield from read_tables(list(group), layout.names, limits, layout.text, _COLUMN_KEYS)
 
-    for source, feedback in chosen:
-        time_format = layout.time_format
-        for rows in rows_of(source):
-            if time_format == "auto":  # once per file
-                time_format = rows.time_format(layout.time_column)
-            known = rows.known(layout.known_columns, layout.missing_values)
-            left_out += rows.frame.height - known.frame.height
-            try:
-                frames.append(events_of_rows(known, layout, time_format, feedback))
-            except UnknownEventError as error:
-                tables = (rows for source, _ in chosen for rows in rows_of(source))
-                raise with_counts(error, tables, layout) from None
+    source, time_format = None, layout.time_format
+    for rows in tables():
+        if rows.source != source:  # each file may have its own unit of time
+            source, time_format = rows.source, layout.time_format
+        if time_format == "auto":
+            time_format = rows.time_format(layout.time_column)
+        known = rows.known(layout.known_columns, layout.missing_values)
+        left_out += rows.frame.height - known.frame.height
+        try:
+            frames.append(events_of_rows(known, layout, time_format, feedback_of[rows.source]))
+        except UnknownEventError as error:
+            raise with_counts(error, tables(), layout) from None
     if left_out:
         notice(f"{sources[0]}: {left_out:,} rows left out by data.missing_values")
     return frames
 
 
-def _feedback_of_sources(
-    sources: Sequence[Source], feedback_of_file: Mapping[str, str]
-) -> list[tuple[Source, str | None]]:
+def _feedback_of_sources(sources: Sequence[Source], feedback_of_file: Mapping[str, str]) -> dict[Source, str | None]:
     """Returns the files to read, each with the feedback that its name determines (None if it does not)."""
     if not feedback_of_file:
-        return [(source, None) for source in sources]
+        return dict.fromkeys(sources)
     names = [source.name for source in sources]
     for pattern in feedback_of_file:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
@@ -160,14 +162,14 @@ def _feedback_of_sources(
                 where=str(sources[0].path.parent),
                 do="Store that file too, or remove the pattern.",
             )
-    chosen: list[tuple[Source, str | None]] = []
+    chosen: dict[Source, str | None] = {}
     for source, name in zip(sources, names, strict=True):
         patterns = [pattern for pattern in feedback_of_file if fnmatch.fnmatchcase(name, pattern)]
         if len(patterns) > 1:
             what = f"two patterns of data.feedback_of_file match it: {', '.join(map(repr, patterns))}"
             raise UserError(what, where=str(source), do="Make them exclude each other.")
         if patterns:
-            chosen.append((source, feedback_of_file[patterns[0]]))
+            chosen[source] = feedback_of_file[patterns[0]]
     return chosen
 
 
@@ -199,7 +201,7 @@ def _read_diginetica(sources: Sequence[Source], limits: SizeLimits) -> list[pl.D
             )
 
     def rows_of(name: str) -> Iterator[Rows]:
-        return read_rows(of_name[name], _DIGINETICA_FILES[name], limits, TextFormat(";"))
+        return read_tables([of_name[name]], _DIGINETICA_FILES[name], limits, TextFormat(";"))
 
     # What was clicked in a query, or bought in a session.
     clicked, bought = (
@@ -256,16 +258,15 @@ def _read_kuairand(sources: Sequence[Source], order_proxy: Sequence[str], limits
     feedback_of_flag = {"is_click": CLICK, **dict.fromkeys(order_proxy, ORDER)}
     columns = ["user_id", "video_id", "time_ms", *feedback_of_flag]
     frames = []
-    for source in sources:
-        for rows in read_rows(source, columns, limits, TextFormat(",")):
-            do = "Expected 0 or 1: get a fresh copy of the file."
-            events = {
-                "user": rows.ids("user_id"),
-                "item": rows.ids("video_id"),
-                "time": rows.numeric_times("time_ms", "milliseconds"),
-            }
-            feedback = answers_of_flags(rows, feedback_of_flag, *_FLAGS, do)
-            frames.append(pl.DataFrame(events).with_columns(feedback=feedback))
+    for rows in read_tables(sources, columns, limits, TextFormat(",")):
+        do = "Expected 0 or 1: get a fresh copy of the file."
+        events = {
+            "user": rows.ids("user_id"),
+            "item": rows.ids("video_id"),
+            "time": rows.numeric_times("time_ms", "milliseconds"),
+        }
+        feedback = answers_of_flags(rows, feedback_of_flag, *_FLAGS, do)
+        frames.append(pl.DataFrame(events).with_columns(feedback=feedback))
     # The files overlap in time, and seconds do not tell which of two quickly skipped videos came first.
     shown = pl.concat(frames).sort("time", maintain_order=True)
     frames.clear()

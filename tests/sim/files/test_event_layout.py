@@ -110,7 +110,7 @@ def test_of_a_wide_table_the_same_rows_are_read_as_of_a_narrow_one(tmp_path, mon
         read_in_part.append(columns)
         return read_csv(data, separator, schema, columns)
 
-    monkeypatch.setattr("sim.files.text_table.read_csv", spy)
+    monkeypatch.setattr("sim.files.delimited.read_csv", spy)
     names = [*(f"a{number}" for number in range(30)), "user", "item", "time", "event", *(f"z{n}" for n in range(30))]
     filled = {"user": "u", "event": "view", "z29": last}
 

@@ -140,7 +140,7 @@ def test_ids_whose_digits_are_lost_are_refused(tmp_path, text, problem):
         (pl.Series([1.0, 2.0**24 + 2], dtype=pl.Float32), "row 2: item '16777218.0' is beyond 2^24"),
         (pl.Series([1.0, 2.0**53 + 2]), "is beyond 2^53, where Float64 merges ids"),
         (pl.Series([1.0, None]), "row 2: item '' is empty"),
-        (pl.Series([b"\xff\x00", b"a"]), "column 'item' has type Binary, which is not text"),
+        (pl.Series([b"\xff\x00", b"a"]), "column 'item' has type Binary, which is neither text nor UUIDs"),
         (pl.Series([1, 2], dtype=pl.Duration("us")), "column 'item' has type Duration"),
     ],
 )
