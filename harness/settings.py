@@ -27,7 +27,7 @@ _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=
 _ALL_KEYS = "See --cfg job for all keys and their values."
 _ADVICE = {
     "list_type": "Write a list like [32,16], or [] for an empty one.",
-    "dict_type": "Write pairs like {view: click, buy: order}, or {} for none.",
+    "dict_type": 'Write pairs like {view: click, buy: order}, or ["page.view=click","buy=order"] for any names.',
     "dataclass_type": _ALL_KEYS,
 }
 
@@ -46,6 +46,20 @@ def _real(value: Any) -> Any:
     return value
 
 
+def _pairs(value: Any) -> Any:
+    """Returns the mapping that a list of texts NAME=VALUE stands for; None is the empty one."""
+    if isinstance(value, dict) and any(name is None or isinstance(name, bool) for name in value):
+        raise PydanticCustomError("unquoted", "YAML reads a name as true, false or null: write Yes, No, ... in quotes.")
+    if not isinstance(value, list):
+        return {} if value is None else value
+    if not all(isinstance(text, str) and "=" in text for text in value):
+        raise PydanticKnownError("dict_type")
+    return {name: kind for name, _, kind in (text.rpartition("=") for text in value)}
+
+
+PAIRS = BeforeValidator(_pairs)
+"""For the annotation of a mapping whose names may be any text: Hydra's override grammar takes only plain words as keys,
+and dots as groups, but any text in a list."""
 Integer = Annotated[int, BeforeValidator(_integer)]
 Finite = Annotated[float, BeforeValidator(_real)]  # no infinity and no NaN, as in all settings
 Count = Annotated[Integer, Field(ge=1)]

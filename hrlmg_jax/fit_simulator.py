@@ -12,6 +12,7 @@ from harness.runs.run_folder import plain_config
 from harness.settings import read_settings
 from harness.training.loop import Interruption
 from hrlmg_jax.problem import load_data
+from hrlmg_jax.sessions import say_what_was_understood
 from hrlmg_jax.user_model.fit import FitConfig
 from hrlmg_jax.user_model.quality import format_report
 from hrlmg_jax.user_model.store import obtain_simulator, simulator_folder
@@ -23,6 +24,7 @@ def main(composed: DictConfig) -> None:
     keep_compiled_programs()
     config = read_settings(FitConfig, composed)
     data = load_data(config)
+    say_what_was_understood(data)
     folder = simulator_folder(config, data)
     try:
         simulator = obtain_simulator(config, plain_config(composed), data)

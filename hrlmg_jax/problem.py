@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.errors import UserError
+from harness.runs.composition import unlike_composed
 from harness.runs.provenance import Origin
 from harness.runs.run_folder import RunFolder
 from hrlmg_jax.sessions import SessionData, describe_log, load_sessions
@@ -18,6 +19,7 @@ from hrlmg_jax.user_model.store import FILE, Simulator, load_simulator, obtain_s
 from sim.envs.session_env import TRUTH, FeedbackModel, SessionConfig, SessionEnv, SessionParams
 from sim.generators.funnel import FunnelModel, truth_of_sessions
 
+_SESSION_LENGTHS = (("env", "episode_length"), ("evaluation", "short"), ("evaluation", "long"))
 POPULARITY, BEST_RATE, COUNT = "popularity", "best_rate", "count"
 """Fixed lists: by total reward in the log, by reward per impression, by impressions."""
 
@@ -78,14 +80,34 @@ def load_data(config: FitConfig, longest_session: int = 0) -> SessionData:
             where="env.users=truth",
             do="Let learned users answer (env.users=learned), or take data=synthetic_funnel.",
         )
+    check_catalogue(data, longest_session)
+    return data
+
+
+def check_catalogue(data: SessionData, longest_session: int) -> None:
+    """Raises UserError unless the catalogue suffices for a session without repeats of so many recommendations."""
     if data.num_items < longest_session:
         raise UserError(
             f"{data.log.name} has {data.num_items} items to recommend, a session recommends {longest_session} "
             "different ones",
             where=data.log.source,
-            do=f"Set env.episode_length and evaluation.long (and .short) to at most {data.num_items}.",
+            do=f"Set env.episode_length and evaluation.long (and .short) to half of that, at most {data.num_items}.",
         )
-    return data
+
+
+def shortened_sessions(values: dict[str, Any], num_items: int) -> dict[str, int]:
+    """Returns the lengths of sessions, by dotted key, for which a small catalogue has no room by default, as it has.
+
+    If a session recommended most of the catalogue, all methods would recommend the same: it gets at most half of it.
+
+    Args:
+        values: A run's settings; lengths that are not the default are the user's, and kept.
+        num_items: I, size of the catalogue.
+    """
+    lengths = {f"{group}.{key}": values[group][key] for group, key in _SESSION_LENGTHS}
+    chosen = unlike_composed("train_hrl_mg", [], lengths)
+    most = num_items // 2
+    return {key: most for key, length in lengths.items() if length > most and key not in chosen}
 
 
 def make_problem(

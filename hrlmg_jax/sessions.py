@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,10 +11,13 @@ from typing import Any
 import numpy as np
 
 from harness.errors import UserError
+from harness.reports.tables import kind_of
 from harness.runs.run_folder import RunFolder, read_json
 from sim.datasets.events import LogConfig, load_log
 from sim.envs.histories import HistoryTable, make_history_table
 from sim.tables.events import CLICK, ORDER, EventLog
+from sim.tables.plausibility import log_warnings
+from sim.tables.summary import aligned, log_summary, summary_rows
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,15 @@ def _training_items_first(log: EventLog, held_out: np.ndarray) -> tuple[EventLog
     return dataclasses.replace(log, item=number[log.item], item_ids=log.item_ids[order]), int(known.sum())
 
 
+def say_what_was_understood(data: SessionData) -> None:
+    """Prints what was read, and what about it is unlikely, on stderr: before anything long begins."""
+    log = data.log
+    name = f"{log.name}{kind_of(describe_log(data))}"
+    print(aligned([("data set", name), *summary_rows(log_summary(log))]), file=sys.stderr)
+    for warning in log_warnings(log):
+        print(f"warning: {warning}", file=sys.stderr)
+
+
 BUILT_OTHERWISE = (
     "its log was built otherwise (sampled skips and histories knew the future), so only commit 5e63f8e can evaluate it"
 )
@@ -134,6 +147,7 @@ def describe_log(data: SessionData) -> dict[str, Any]:
         "synthetic": log.synthetic,
         "synthetic_skips": log.synthetic_skips,
         "order_proxy": log.order_proxy,
+        "feedback_proxy": log.feedback_proxy,
         "checksum": log.checksum,
         "table": log.table_hash,
         "users": log.num_users,
@@ -152,4 +166,5 @@ def row_labels(log: EventLog) -> dict[str, Any]:
         "synthetic": log.synthetic,
         "synthetic_skips": log.synthetic_skips,
         "order_proxy": log.order_proxy,
+        "feedback_proxy": log.feedback_proxy,
     }

@@ -28,11 +28,11 @@ from hrlmg_jax.evaluation.evaluate_run import Comparison, references
 from hrlmg_jax.evaluation.online import make_validation
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.methods import Method
-from hrlmg_jax.problem import Problem, load_data, make_problem, origin_of
+from hrlmg_jax.problem import Problem, check_catalogue, load_data, make_problem, origin_of, shortened_sessions
 from hrlmg_jax.registry import build_method
-from hrlmg_jax.sessions import describe_log, refuse_old_log, row_labels
+from hrlmg_jax.sessions import SessionData, describe_log, refuse_old_log, row_labels, say_what_was_understood
 from hrlmg_jax.settings import RunConfig
-from sim.tables.plausibility import log_warnings
+from hrlmg_jax.user_model.quality import weakness
 
 _TRUTH_NOTE = "; the generator's own users answer"
 register_run_folder_resolver()  # conf/train_hrl_mg.yaml needs it while Hydra composes
@@ -62,9 +62,12 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
     configs = [read_settings(RunConfig, run.values) for run in runs]
     check_logger(configs[0].logger)
     with phases.phase("data"):
-        data = load_data(configs[0].fit(), configs[0].longest_session)
+        data = load_data(configs[0].fit())
+    say_what_was_understood(data)
     if not resume:
-        runs = [Run({**run.values, "data": with_absolute_places(run.values["data"])}, run.folder) for run in runs]
+        runs = _fitted_to(data, runs)
+        configs = [read_settings(RunConfig, run.values) for run in runs]
+    check_catalogue(data, configs[0].longest_session)
     with opened_runs(runs, resume, configs[0].train, origin_of(data), phases) as begin:
         with phases.phase("simulator"):
             problems = [
@@ -73,6 +76,23 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
             ]
         with device_mesh(configs[0].devices, *_spread_over_devices(configs[0])):
             _train_in_folders(configs, runs, problems[0], phases, begin)
+
+
+def _fitted_to(data: SessionData, runs: list[Run]) -> list[Run]:
+    """Returns new runs with absolute places and, in a small catalogue, shorter sessions."""
+    shortened = shortened_sessions(runs[0].values, data.num_items)
+    if shortened:
+        changes = ", ".join(f"{key}={value}" for key, value in shortened.items())
+        print(f"notice: {changes}, half of the {data.num_items} items that can be recommended", file=sys.stderr)
+    return [Run(_with_settings(run.values, shortened), run.folder) for run in runs]
+
+
+def _with_settings(values: dict[str, Any], lengths: dict[str, int]) -> dict[str, Any]:
+    values = {**values, "data": with_absolute_places(values["data"])}
+    for dotted, length in lengths.items():
+        group, _, key = dotted.partition(".")
+        values[group] = {**values[group], key: length}
+    return values
 
 
 def _spread_over_devices(config: RunConfig) -> tuple[int, str]:
@@ -150,7 +170,7 @@ def _announce(problem: Problem, description: str, folders: list[RunFolder]) -> N
         f"{description}; device: {describe_devices()}; {name_folders(folders)}",
         file=sys.stderr,
     )
-    for warning in log_warnings(problem.data.log):
+    for warning in weakness(problem.simulator.report):
         print(f"warning: {warning}", file=sys.stderr)
 
 

@@ -8,31 +8,35 @@ nothing else. The tests run the same with fewer cases.
 import argparse
 import codecs
 import copy
+import dataclasses
 import datetime
 import functools
 import gzip
 import io
 import itertools
+import json
 import math
 import re
 import tempfile
 import typing
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
+import plain_json
 
 from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.runs.index import flattened
 from harness.settings import read_settings
 from hrlmg_jax import settings as hrlmg_settings
-from sim.files.event_readers import EventLayout, read_events
+from sim.files.event_layout import EventLayout
+from sim.files.event_readers import read_events
 from sim.files.rating_readers import read_ratings
 from sim.files.rows import TableLayout
 from sim.files.sources import SizeLimits, Source
@@ -59,12 +63,14 @@ class Layout(NamedTuple):
         read: What the program makes of them, as rows.
         parse: The independent parser; raises ValueError for what has to be refused.
         separator: Between the fields of a line.
+        more_damage: Ways to damage the files of this layout alone.
     """
 
     sound: Callable[[st.DrawFn], Files]
     read: Callable[[list[Source]], list[Row]]
     parse: Callable[[Files], list[Row]]
     separator: str
+    more_damage: tuple[Callable[[st.DrawFn, bytes, str], bytes], ...] = ()
 
 
 # The independent parser
@@ -172,6 +178,11 @@ def _with_ids(rows: list[Row]) -> list[Row]:
 def _columns(data: bytes, separator: str, names: list[str]) -> list[list[str]]:
     """Returns the wanted fields of every record below the header."""
     header, *rows = _records(data, separator)
+    kinds = [name.rpartition(":") for name in header]
+    if all(name and "\n" not in name and re.fullmatch("(token|float)(_seq)?", kind) for name, _, kind in kinds):
+        if any(name in names and kind.endswith("_seq") for name, _, kind in kinds):
+            raise ValueError("a column of sequences")
+        header = [name for name, _, _ in kinds]
     if not rows or any(header.count(name) != 1 for name in names) or any(len(row) != len(header) for row in rows):
         raise ValueError("header, or number of fields")
     return [[row[header.index(name)] for name in names] for row in rows]
@@ -221,15 +232,92 @@ def _parse_table(files: Files, separator: str, names: list[str]) -> list[Row]:
     return _with_ids(rows)
 
 
-def _parse_events(files: Files, time_of: Callable[[str], int]) -> list[Row]:
+def _parse_json_ratings(files: Files) -> list[Row]:
     (data,) = files.values()
+    found = plain_json.records(_text(data))
+    rows: list[Row] = []
+    for record in found:
+        user, item, rating = (plain_json.field(record, name, found) for name in ("who.id", "what", "stars"))
+        rows.append((_name(user, len(user.encode())), _name(item, len(item.encode())), _decimal(rating)))
+    if any("\0" in text for row in rows for text in row[:2]):
+        raise ValueError("NUL")
+    return _with_ids(rows)
+
+
+def _parse_sessions(files: Files) -> list[Row]:
+    (data,) = files.values()
+    found = plain_json.records(_text(data))
+    names = ["session", "aid", "ts", "type"]
+    outer = [name for name in names if any(key == name for one in found for key, _ in one)]
+    for record in found:  # also those without events
+        _ = [plain_json.field(record, name, []) for name in outer]
+    records = []
+    for record, entry in plain_json.entries(found, names):
+        records.append([plain_json.field(record if name in outer else entry, name, []) for name in names])
+    return _events(records, _milliseconds)
+
+
+def _parse_events(files: Files, time_of: Callable[[str], int]) -> list[Row]:
+    columns = [_columns(data, ",", ["user", "item", "time", "event"]) for data in files.values()]
+    return _events(itertools.chain.from_iterable(columns), time_of)
+
+
+def _events(records: Iterable[list[str]], time_of: Callable[[str], int]) -> list[Row]:
     rows = []
-    for user, item, time, event in _columns(data, ",", ["user", "item", "time", "event"]):
+    for user, item, time, event in records:
+        if "\0" in user + item:
+            raise ValueError("NUL")
         row = (_name(user, len(user.encode())), _name(item, len(item.encode())), time_of(time), _EVENTS.get(event))
         if not 0 <= row[2] < 253_402_300_800 or row[3] is None:
             raise ValueError("time or event")
         if row[3] != "ignore":
             rows.append((*row[:3], _CODES[row[3]]))
+    if not rows:
+        raise ValueError("no events")
+    return _with_ids(rows)
+
+
+_FLAG = dict.fromkeys(("0", "0.0", "no", "n", "false", "f"), False) | dict.fromkeys(
+    ("1", "1.0", "yes", "y", "true", "t"), True
+)
+
+
+def _parse_flags(files: Files) -> list[Row]:
+    (data,) = files.values()
+    rows: list[Row] = []
+    for user, item, time, click, order, chance in _columns(data, ",", ["user", "item", "time", "tap", "buy", "p"]):
+        ids = (_name(user, len(user.encode())), _name(item, len(item.encode())))
+        flags = _FLAG.get(click.lower()), _FLAG.get(order.lower())
+        if None in flags or not 0 <= _seconds(time) < 253_402_300_800 or not 0 < _decimal(chance) <= 1:
+            raise ValueError("flag, time or propensity")
+        rows.append((*ids, _seconds(time), 2 if flags[1] else int(bool(flags[0])), _decimal(chance)))
+    return _with_ids(rows)
+
+
+def _with_header(files: Files, header: str) -> Files:
+    """Returns files without a first line of names with one, which names all fields of their first record."""
+    (name, data), *others = files.items()
+    text = _text(data)
+    names = header.split("\t")
+    more = len(_records(data, "\t")[0]) - len(names)
+    if more < 0:
+        raise ValueError("too few fields")
+    line = "\t".join([*names, *(f"\1{number}" for number in range(more))])
+    return {name: f"{line}\n{text}\n".encode(), **dict(others)}
+
+
+def _parse_packed(files: Files) -> list[Row]:
+    (data,) = files.values()
+    rows: list[Row] = []
+    for user, time, shown in _columns(data, "\t", ["user", "time", "shown"]):
+        for packed in filter(None, shown.split(" ")):
+            item, separator, answer = packed.rpartition("-")
+            if not separator or answer not in ("0", "1", "0.0", "1.0"):
+                raise ValueError("answer")
+            ids = (_name(user, len(user.encode())), _name(item, len(item.encode())))
+            if not 0 <= _seconds(time) < 253_402_300_800:
+                raise ValueError("time")
+            rows.append((*ids, _seconds(time), int(answer[0])))
     if not rows:
         raise ValueError("no events")
     return _with_ids(rows)
@@ -332,16 +420,17 @@ def _check_rating_table(columns: Any, rows: list[Row], source: Source) -> None:
     assert sorted(table) == sorted((user, item, float(rating)) for user, item, rating, *_ in rows)
 
 
-def _log(reader: str, time_format: str = "seconds") -> Callable[[list[Source]], list[Row]]:
-    layout = EventLayout(
-        "user", "item", "time", "event", text=TextFormat(","), time_format=time_format, feedback_of_event=_EVENTS
-    )
+def _log(reader: str, time_format: str = "seconds", **changes: Any) -> Callable[[list[Source]], list[Row]]:
+    told: dict[str, Any] = {"feedback_column": "event", "feedback_of_event": _EVENTS, "text": TextFormat(",")}
+    layout = EventLayout(**{"user_column": "user", "item_column": "item", "time_column": "time", **told, **changes})
+    layout = dataclasses.replace(layout, time_format=time_format)
 
     def read(sources: list[Source]) -> list[Row]:
         columns = read_events(reader, sources, layout, SizeLimits(), _ORDER_FLAGS)
         ids = (columns.user_ids[columns.users], columns.item_ids[columns.items])
         rows: list[Any] = [map(str, array.tolist()) for array in ids]
         rows += [columns.times.tolist(), columns.feedback.tolist()]
+        rows += [] if columns.shown_probability is None else [columns.shown_probability.tolist()]
         return list(zip(*rows, strict=True))
 
     return read
@@ -384,7 +473,7 @@ def _netflix(draw: st.DrawFn) -> Files:
 def _table(separator: str, header: list[str]) -> Callable[[st.DrawFn], Files]:
     def sound(draw: st.DrawFn) -> Files:
         column = {"who": _words, "what": _words, "stars": _stars, "when": _clock.map(str), "note": _words}
-        row = st.tuples(*(column[name] for name in header))
+        row = st.tuples(*(column[name.partition(":")[0]] for name in header))
         rows = draw(st.lists(row, min_size=1, max_size=8, unique_by=lambda r: (r[0], r[1])))
         return {"table.csv": _file([separator.join(header), *(separator.join(row) for row in rows)])}
 
@@ -397,6 +486,52 @@ def _event_table(times: st.SearchStrategy[str]) -> Callable[[st.DrawFn], Files]:
         return {"log.csv": _file(["time,user,event,item", *map(",".join, rows)])}
 
     return sound
+
+
+def _flags(draw: st.DrawFn) -> Files:
+    flag = st.sampled_from(["0", "1", "Yes", "no", "TRUE", "1.0"])
+    row = st.tuples(_clock.map(str), _words, flag, _words, flag, st.sampled_from(["0.5", "1", "1e-3"]))
+    return {"log.csv": _file(["time,user,tap,item,buy,p", *map(",".join, draw(st.lists(row, min_size=1, max_size=8)))])}
+
+
+def _packed(draw: st.DrawFn) -> Files:
+    shown = st.lists(st.sampled_from(["N1-0", "N2-1", "a-b-1", "7-0"]), max_size=4).map(" ".join)
+    row = st.tuples(_small.map(str), _words, _clock.map(str), shown, st.just("N1-1"))
+    rows = [*draw(st.lists(row, max_size=6)), ("9", "u1", "5", "N1-0 7-1", "")]
+    return {"behaviors.tsv": _file(["\t".join(row) for row in rows])}
+
+
+def _json_ratings(draw: st.DrawFn) -> Files:
+    value = st.one_of(_words, _small, st.sampled_from([2**53 + 1, 2**70, 7.0]))
+    stars = st.one_of(_stars, _stars.map(float), _small.map(lambda number: number % 5 + 1))
+    row = st.tuples(value, value, stars, st.sampled_from([{}, {"text": 'a "who": 1'}, {"what.not": [{"id": 1}]}]))
+    rows = draw(st.lists(row, min_size=1, max_size=6, unique_by=lambda r: (str(r[0]), str(r[1]))))
+    return _written(draw, [{"who": {"id": who}, "what": what, "stars": n, **more} for who, what, n, more in rows])
+
+
+def _sessions(draw: st.DrawFn) -> Files:
+    event = st.tuples(_small, _clock.map(lambda time: time * 1000), st.sampled_from([*_EVENTS]))
+    sizes = draw(st.lists(st.integers(0, 3), min_size=1, max_size=4))
+    records = []
+    for number, size in enumerate(sizes):
+        events = [dict(zip(("aid", "ts", "type"), draw(event), strict=True)) for _ in range(size)]
+        records.append({"session": draw(st.one_of(_words, st.just(number))), "events": events})
+    return _written(draw, records)
+
+
+def _written(draw: st.DrawFn, records: list[dict[str, Any]]) -> Files:
+    """Writes objects as lines (mostly), an array, or one behind another."""
+    form = draw(st.sampled_from(["lines", "lines", "array", "indented array", "indented"]))
+    indent = 1 if "indented" in form else None
+    if "array" in form:
+        return {"data.txt": json.dumps(records, indent=indent, ensure_ascii=False).encode()}
+    return {"data.txt": _file([json.dumps(record, indent=indent, ensure_ascii=False) for record in records])}
+
+
+def _two_tables(draw: st.DrawFn) -> Files:
+    first, second = (_event_table(_clock.map(str))(draw) for _ in range(2))
+    (swapped,) = second.values()
+    return {**first, "log2.csv": swapped.replace(b"user,event,item", b"item,event,user")}
 
 
 def _diginetica(draw: st.DrawFn) -> Files:
@@ -452,6 +587,34 @@ LAYOUTS = {
         lambda files: _parse_table(files, ";", ["who", "what", "stars"]),
         ";",
     ),
+    "table, typed names": Layout(
+        _table("\t", ["who:token", "what:token", "stars:float", "when:float", "note:token_seq"]),
+        _ratings("table", TableLayout("who", "what", "stars", "when", TextFormat("\t"), "seconds")),
+        lambda files: _parse_table(files, "\t", ["who", "what", "stars", "when"]),
+        "\t",
+    ),
+    "table, json": Layout(
+        _json_ratings,
+        _ratings("table", TableLayout("who.id", "what", "stars")),
+        _parse_json_ratings,
+        ",",
+        (plain_json.change_value,) * 6,
+    ),
+    "events, json of sessions": Layout(
+        _sessions,
+        _log(
+            "events_table",
+            "milliseconds",
+            user_column="session",
+            item_column="aid",
+            time_column="ts",
+            feedback_column="type",
+        ),
+        _parse_sessions,
+        ",",
+        (plain_json.change_value,) * 6,
+    ),
+    "events, two files": Layout(_two_tables, _log("events_table"), lambda files: _parse_events(files, _seconds), ","),
     "events, seconds": Layout(
         _event_table(_clock.map(str)), _log("events_table"), lambda files: _parse_events(files, _seconds), ","
     ),
@@ -468,6 +631,28 @@ LAYOUTS = {
         _log("events_table", "text"),
         lambda files: _parse_events(files, _moment),
         ",",
+    ),
+    "events, flags and propensities": Layout(
+        _flags,
+        _log(
+            "events_table", feedback_column=None, flag_columns={"tap": "click", "buy": "order"}, propensity_column="p"
+        ),
+        _parse_flags,
+        ",",
+    ),
+    "events, packed": Layout(
+        _packed,
+        _log(
+            "events_table",
+            text=TextFormat("\t", ["number", "user", "time", "shown"]),
+            item_column="shown",
+            feedback_column=None,
+            feedback_of_event={"0": "skip", "1": "click"},
+            item_separator=" ",
+            answer_separator="-",
+        ),
+        lambda files: _parse_packed(_with_header(files, "number\tuser\ttime\tshown")),
+        "\t",
     ),
     "diginetica": Layout(
         _diginetica, _log("diginetica"), lambda files: [row[:4] for row in _parse_diginetica(files)], ";"
@@ -596,7 +781,7 @@ def damaged(draw: st.DrawFn, layout: Layout) -> tuple[Files, str, Any]:
     packing = draw(st.sampled_from(["plain", "plain", "plain", "gzip", "zip"]))
     in_package = packing != "plain" and draw(st.booleans())
     for _ in range(0 if in_package else draw(st.integers(1, 2))):
-        files[name] = draw(st.sampled_from(_DAMAGE))(draw, files[name], layout.separator)
+        files[name] = draw(st.sampled_from(_DAMAGE + layout.more_damage))(draw, files[name], layout.separator)
     where = (draw(st.floats(0, 1, exclude_max=True)), draw(st.integers(-1, 255))) if in_package else None
     return {name: files.pop(name), **files}, packing, where
 
@@ -708,8 +893,10 @@ _WRONG: dict[type, list[Any]] = {
     type(None): [[1], _GROUP],
 }
 # Words that mean something to whoever chose them, places, and numbers that may be any.
-_FREE = re.compile(r"data\.(name|path|root|cache|files|obtain|archive|member|.*_column|column_names)|simulator\.root")
-_FREE_NUMBERS = ("data.relevant_above", "data.rating_min", "data.rating_max")
+_FREE = re.compile(
+    r"data\.(name|path|root|cache|files|obtain|archive|member|missing_values|.*_column|column_names)|simulator\.root"
+)
+_FREE_NUMBERS = ("data.relevant_above", "data.implicit_rating", "data.rating_min", "data.rating_max")
 
 
 class Settings(NamedTuple):
@@ -791,7 +978,7 @@ def _possible(built: Any, key: str, wrong: Any) -> bool:
     hint = typing.get_type_hints(type(owner))[last]
     kinds = typing.get_args(hint) or (hint,)
     if wrong is None:
-        return type(None) in kinds
+        return type(None) in kinds or getattr(owner, last) == {}  # no pairs
     if isinstance(wrong, str):
         return last == "name" and str in kinds
     if isinstance(wrong, float | int):

@@ -30,6 +30,7 @@ from harness.training.from_python import call_module
 from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from sim.tables.plausibility import rating_warnings
+from sim.tables.summary import aligned, rating_summary, summary_rows
 from tpgr_jax.budgets import evaluate_budgets
 from tpgr_jax.evaluation import (
     REFERENCES,
@@ -71,6 +72,7 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
     check_logger(config.logger)
     with phases.phase("data"):
         problem = make_problem(config.data, config.env)
+    _say_what_was_understood(problem)
     if not resume:
         runs = [Run(_with_found_data(run.values, config, problem), run.folder) for run in runs]
     configs = [read_settings(RunConfig, run.values) for run in runs]
@@ -174,6 +176,14 @@ def _absolute(path: str | None) -> str | None:
     return None if path is None else str(Path(path).expanduser().absolute())
 
 
+def _say_what_was_understood(problem: Problem) -> None:
+    known = problem.data, problem.data_settings.relevant_above, problem.reward_of_code > 0
+    name = f"{problem.data.name}{' (SYNTHETIC)' if problem.data.synthetic else ''}"
+    print(aligned([("data set", name), *summary_rows(rating_summary(*known))]), file=sys.stderr)
+    for warning in rating_warnings(*known):
+        print(f"warning: {warning}", file=sys.stderr)
+
+
 def _announce(problem: Problem, method: Method, folders: list[RunFolder]) -> None:
     data = problem.data
     kind = " (SYNTHETIC)" if data.synthetic else ""
@@ -184,8 +194,6 @@ def _announce(problem: Problem, method: Method, folders: list[RunFolder]) -> Non
         f"{method.description}; device: {describe_devices()}; {name_folders(folders)}",
         file=sys.stderr,
     )
-    for warning in rating_warnings(data, problem.data_settings.relevant_above):
-        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _plot(problem: Problem, seed: int, folder: RunFolder, method: str, references: dict[str, float]) -> None:

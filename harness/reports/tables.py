@@ -56,16 +56,18 @@ def _csv_cell(cell: Cell) -> Cell:
 
 
 def kind_of(data: Mapping[str, Any]) -> str:
-    """Returns what must be said beside a log's name: that it, its skips or its orders are not real.
+    """Returns what must be said beside a log's name: that it, its skips, its orders or its answers are not real.
 
     Args:
-        data: `synthetic`, `synthetic_skips` and `order_proxy`, as in the files of a run; what is missing is not so.
+        data: `synthetic`, `synthetic_skips`, `order_proxy` and `feedback_proxy`, as in the files of a run; what is
+            missing is not so.
     """
-    proxy = data.get("order_proxy")
+    proxy, ratings = data.get("order_proxy"), data.get("feedback_proxy")
     facts = {
         "SYNTHETIC": data.get("synthetic"),
         "SAMPLED SKIPS": data.get("synthetic_skips"),
         f"ORDERS ARE A PROXY: {proxy}": proxy,
+        f"RATINGS STAND IN FOR ANSWERS: {ratings}": ratings,
     }
     kinds = [word for word, so in facts.items() if so]
     return f" ({', '.join(kinds)})" if kinds else ""

@@ -186,6 +186,7 @@ def _arrays(
         "step": np.asarray(step),
         "synthetic": np.asarray(log.synthetic),
         "order_proxy": np.asarray(log.order_proxy),
+        "feedback_proxy": np.asarray(log.feedback_proxy),
     }
     for policy, test in tests.items():
         prefix = "" if policy == config.agent.result_name else f"{policy}_"

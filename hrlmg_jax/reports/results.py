@@ -109,7 +109,8 @@ SYSTEM = System(
     result="online.json",
     belongs=_belongs,
     types={"agent.name": (str,), "seed": (int,)},
-    data_facts={"name": "data"} | {key: key for key in ("synthetic", "synthetic_skips", "order_proxy", "checksum")},
+    data_facts={"name": "data"}
+    | {key: key for key in ("synthetic", "synthetic_skips", "order_proxy", "feedback_proxy", "checksum")},
     labels=LABELS,
     name_of=method_name,
     columns={

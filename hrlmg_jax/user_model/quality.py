@@ -22,6 +22,8 @@ from sim.tables.events import CLICK, FEEDBACK_NAMES, NUM_FEEDBACK, ORDER
 
 _CALIBRATION_BINS = 15
 _SIMULATED_SESSIONS = 1024
+LEAST_GAIN = 0.01
+"""Share of the base rate's log-loss that a useful model saves."""
 _SHOWN = FEEDBACK_NAMES[CLICK:]
 PARTS = {"held_out": "held-out users", "test": "test part"}
 """What the simulator has not seen, as it is called in reports; a log that is not split has no test part."""
@@ -154,4 +156,27 @@ def format_report(report: dict[str, Any]) -> str:
         line("  rate in the log", name, "rate", ".3%")
         line("  rate predicted", name, "predicted_rate", ".3%")
         line("  rate in simulation", name, "simulated_rate", ".3%")
-    return "\n".join(lines)
+    return "\n".join([*lines, *remarks(report)])
+
+
+def remarks(report: dict[str, Any]) -> list[str]:
+    """Returns what the figures of a report mean where they are bad or absent, a sentence each."""
+    said = weakness(report)
+    if report["held_out"]["best_log_loss"] is None:
+        said.append("the truth is known of generated logs alone: here, its log-loss and the gap to it stay empty")
+    if any(report[part][name]["auc"] is None for part in ("held_out", "test") for name in _SHOWN):
+        said.append("an AUC is empty where all answers of a part are alike")
+    return said
+
+
+def weakness(report: dict[str, Any]) -> list[str]:
+    """Returns a sentence if the model predicts held-out users hardly better than constant rates do."""
+    gain = 1 - report["held_out"]["log_loss"] / report["held_out"]["base_log_loss"]
+    if gain >= LEAST_GAIN:
+        return []
+    better = "no better" if gain <= 0 else f"only {gain:.1%} better"
+    return [
+        f"the learned users predict the answers of held-out users {better} than the rates of skips, clicks and orders "
+        "alone do: what trains on them learns little of taste (a longer log, another data.session_gap or a check of "
+        "data.feedback_of_event may help)"
+    ]

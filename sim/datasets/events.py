@@ -13,20 +13,19 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from harness.errors import UserError
-from harness.settings import Count, NotNegative, Otherwise, ProperShare
+from harness.settings import PAIRS, Count, Finite, NotNegative, Otherwise, ProperShare
 from sim.datasets.ratings import spread
 from sim.files.cache import cached
+from sim.files.event_layout import Answer, EventLayout, FeedbackChoice, described_ratings
 from sim.files.event_readers import (
     EVENT_PARSER_VERSION,
     EVENT_READERS,
-    EventLayout,
-    FeedbackChoice,
     OrderProxy,
     read_events,
 )
-from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, describe_sources, fingerprint
+from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, fingerprint
 from sim.files.rows import TimeFormat
-from sim.files.sources import Source, checksum
+from sim.files.sources import Source, checksum, describe_sources
 from sim.tables.events import (
     CLICK,
     HASHED,
@@ -39,6 +38,7 @@ from sim.tables.events import (
     select_events,
     with_test_sessions,
 )
+from sim.tables.session_length import LongSessions, limit_sessions
 from sim.tables.skip_sampling import SKIP_SAMPLER_VERSION, Excluded, add_sampled_skips
 from sim.tables.table_hash import hashed
 
@@ -46,7 +46,7 @@ SYNTHETIC_FUNNEL = "synthetic_funnel"
 _SECONDS_PER_DAY = 86_400
 _NOT_OF_THE_LOG = ("root", "cache", "max_unpacked_gib", "obtain")
 """Settings that do not change the log built from given files."""
-LOG_VERSION = 2
+LOG_VERSION = 3
 """Increment when the same files and settings would give another log; cached logs then expire."""
 
 
@@ -66,7 +66,7 @@ class LogConfig(FilesConfig):
     feedback_column: str | None
     session_column: str | None
     time_format: TimeFormat
-    feedback_of_event: dict[str, FeedbackChoice]
+    feedback_of_event: Annotated[dict[str, FeedbackChoice], PAIRS]
     unknown_events: Literal["error", "ignore"]
     feedback_of_file: dict[str, FeedbackName]
     session_gap: NotNegative
@@ -84,12 +84,21 @@ class LogConfig(FilesConfig):
         Literal["events"],
         Otherwise(
             "This learns from logs of recommendations: choose data=synthetic_funnel, events_csv, retailrocket, rees46, "
-            "yoochoose, jdata, diginetica or kuairand."
+            "yoochoose, jdata, diginetica or kuairand; or ratings as answers: data=ratings_as_events, "
+            "movielens_1m_as_events or movielens_latest_small_as_events."
         ),
     ] = "events"
     order_proxy: list[OrderProxy] = dataclasses.field(default_factory=list)
     skips_exclude: Excluded = "session"
     shop: ShopName | None = None
+    events: Annotated[dict[str, FeedbackChoice], PAIRS] = dataclasses.field(default_factory=dict)
+    event_columns: Annotated[dict[str, FeedbackChoice], PAIRS] = dataclasses.field(default_factory=dict)
+    least_rating: dict[Answer, Finite] = dataclasses.field(default_factory=dict)
+    item_separator: str | None = None
+    answer_separator: str | None = None
+    propensity_column: str | None = None
+    max_session: Count | None = None
+    long_sessions: LongSessions = "split"
 
     @property
     def for_use(self) -> bool:
@@ -112,22 +121,53 @@ class LogConfig(FilesConfig):
 
     def _check_table(self) -> None:
         if not self.path and not self.files and not self.archive:
-            do = "Set it to a .csv, .tsv or .parquet file, as in data.path=events.csv."
+            do = "Set it to a file, a pattern or a list of these, as in data.path=events.csv."
             raise bad_setting("path", "is not set", do)
         self.check_named_columns("user_column", "item_column", "time_column")
-        if len({self.item_column, self.time_column, self.feedback_column, self.user_column}) < 4:
+        named = (self.item_column, self.time_column, self.feedback_column, self.user_column, self.propensity_column)
+        columns = [name for name in (*named, *self.event_columns) if name]
+        if len(set(columns)) < len(columns):
             raise bad_setting("item_column", "one column has two roles", "Name different columns.")
-        if self.session_column in (self.item_column, self.time_column, self.feedback_column) and self.session_column:
+        if self.session_column and self.session_column in columns and self.session_column != self.user_column:
             raise bad_setting("session_column", "one column has two roles", "Name different columns.")
-        if self.feedback_column and not self.feedback_of_event:
+        self._check_answers()
+
+    def _check_answers(self) -> None:
+        """Checks that one thing tells the answers."""
+        told_by = {
+            "feedback_column": self.feedback_column,
+            "event_columns": self.event_columns,
+            "answer_separator": self.answer_separator,
+            "feedback_of_file": self.feedback_of_file,
+        }
+        first, *others = [key for key, value in told_by.items() if value] or [""]
+        if others:
+            do = f"Both tell the answers: set one of them to null, as in data.{first}=null."
+            raise bad_setting(others[0], f"and data.{first} exclude each other", do)
+        if self.feedback_column and not self.least_rating and not {**self.feedback_of_event, **self.events}:
             do = "Say what its events mean, as in +data.feedback_of_event.view=click."
             raise bad_setting("feedback_of_event", "is empty, but data.feedback_column is set", do)
-        if self.feedback_column and self.feedback_of_file:
-            do = "Set one of them to null or {}."
-            raise bad_setting("feedback_of_file", "and data.feedback_column exclude each other", do)
+        # Ratings.
+        if self.least_rating and not self.feedback_column:
+            do = "Set data.feedback_column to the column of ratings."
+            raise bad_setting("least_rating", "is set without a column of ratings", do)
+        click, order = self.least_rating.get("click"), self.least_rating.get("order")
+        if click is not None and order is not None and order <= click:
+            problem = f"an order takes {order:g}, no more than a click ({click:g})"
+            raise bad_setting("least_rating", problem, "Set data.least_rating.order above data.least_rating.click.")
+        # Several items in a row.
+        if self.item_separator == "":
+            raise bad_setting("item_separator", "is empty", "Set it, as in 'data.item_separator=\" \"', or to null.")
+        if self.answer_separator and self.item_separator is None:
+            do = "Set data.item_separator to what stands between the items of a row."
+            raise bad_setting("answer_separator", "is set without data.item_separator", do)
+        if self.propensity_column and self.item_separator is not None:
+            do = "Set data.propensity_column=null, or write a row for each item."
+            raise bad_setting("propensity_column", "tells nothing of the single items of a row", do)
 
     def event_layout(self) -> EventLayout:
         """Returns the layout of a generic table."""
+        names: dict[str, FeedbackChoice] = {"0": "skip", "1": "click"} if self.answer_separator else {}
         return EventLayout(
             user_column=self.user_column or "",
             item_column=self.item_column or "",
@@ -137,9 +177,14 @@ class LogConfig(FilesConfig):
             text=self.text_format,
             missing_values=self.missing_values,
             time_format=self.time_format,
-            feedback_of_event=self.feedback_of_event,
+            feedback_of_event=names | self.feedback_of_event | self.events,
             ignore_unknown=self.unknown_events == "ignore",
             feedback_of_file=self.feedback_of_file,
+            flag_columns=self.event_columns,
+            least_rating=self.least_rating,
+            item_separator=self.item_separator,
+            answer_separator=self.answer_separator or None,
+            propensity_column=self.propensity_column or None,
         )
 
 
@@ -184,7 +229,8 @@ def _generated_log(config: LogConfig) -> EventLog:
 
 
 def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
-    columns = read_events(config.reader, sources, config.event_layout(), config.limits, config.order_proxy)
+    layout = config.event_layout()
+    columns = read_events(config.reader, sources, layout, config.limits, config.order_proxy)
     origin = describe_sources(sources)
     check_count(config.name, origin, "events", len(columns.items), config.expected_events)
     log = build_event_log(
@@ -197,7 +243,9 @@ def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
         session_gap=config.session_gap,
         checksum=checksum(list(dict.fromkeys(source.path for source in sources))),
         source=origin,
+        shown_probability=columns.shown_probability,
         order_proxy=" or ".join(dict.fromkeys(config.order_proxy)),
+        feedback_proxy=described_ratings(layout),
     )
     user_ids, item_ids = columns.user_ids[log.user_ids], columns.item_ids[log.item_ids]
     return _prepared(dataclasses.replace(log, user_ids=user_ids, item_ids=item_ids), config)
@@ -216,6 +264,11 @@ def _prepared(log: EventLog, config: LogConfig) -> EventLog:
     by_day = config.split == "day"
     do = "Set data.split=quantile to split within days." if by_day else "Set another data.test_quantile."
     _check_parts(log, config, f"data.split={config.split} leaves", do)
+    if config.max_session is not None:
+        # Sampled skips make a session longer, by so much on average.
+        longest = config.max_session / (1 + config.skips_per_event) if _lacks_skips(log, config) else config.max_session
+        log = limit_sessions(log, max(1, int(longest)), config.long_sessions)
+        _check_parts(log, config, "data.long_sessions=drop leaves", "Set data.long_sessions=split.")
     # Filters.
     if by_day and config.train_days is not None:
         day = _start_times(log) // _SECONDS_PER_DAY
@@ -228,7 +281,10 @@ def _prepared(log: EventLog, config: LogConfig) -> EventLog:
     filters = "data.min_item_events and data.min_session_events"
     _check_parts(log, config, f"{filters} leave", f"Lower {filters}.")
     # Skips.
-    if config.skips_per_event > 0 and not (log.feedback[~log.in_test_part()] == SKIP).any():
+    if _lacks_skips(log, config):
+        if config.propensity_column is not None:
+            note = "data.propensity_column is left out: skips are sampled, and nobody was shown these"
+            log = dataclasses.replace(log, notes=[*log.notes, note])
         log = add_sampled_skips(
             log,
             per_event=config.skips_per_event,
@@ -237,6 +293,11 @@ def _prepared(log: EventLog, config: LogConfig) -> EventLog:
             exclude=config.skips_exclude,
         )
     return hashed(log, HASHED)
+
+
+def _lacks_skips(log: EventLog, config: LogConfig) -> bool:
+    """Returns whether skips are to be sampled: the training part records none."""
+    return config.skips_per_event > 0 and not (log.feedback[~log.in_test_part()] == SKIP).any()
 
 
 def _start_times(log: EventLog) -> np.ndarray:
@@ -271,7 +332,7 @@ def log_statistics(log: EventLog) -> dict[str, Any]:
 
     Returns:
         name, users, items, parts ("train" and, if there is one, "test"; see `_part_statistics`), checksum, source,
-        synthetic, synthetic_skips and order_proxy.
+        synthetic, synthetic_skips, order_proxy and feedback_proxy.
     """
     in_test_part = log.in_test_part()
     rows_of_parts = {"train": ~in_test_part, "test": in_test_part}
@@ -285,6 +346,7 @@ def log_statistics(log: EventLog) -> dict[str, Any]:
         "synthetic": log.synthetic,
         "synthetic_skips": log.synthetic_skips,
         "order_proxy": log.order_proxy,
+        "feedback_proxy": log.feedback_proxy,
     }
 
 

@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from harness.extensions import SETTINGS, ByModule, load_module
-from harness.settings import Count, CountOrZero, Finite, Otherwise, ShareBelowOne
+from harness.settings import PAIRS, Count, CountOrZero, Finite, Otherwise, ShareBelowOne
 from sim.files.cache import cached, notice
 from sim.files.download import DownloadError, check_address, check_checksum, download
-from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, describe_sources, fingerprint
+from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, fingerprint
 from sim.files.rating_readers import PARSER_VERSION, READERS, read_ratings
 from sim.files.rows import TableLayout, TimeFormat
-from sim.files.sources import Source, checksum
+from sim.files.sources import Source, checksum, describe_sources
 from sim.tables.ratings import HASHED, Duplicates, RatingData, build_rating_data
 from sim.tables.split import fold_users, split_users
 from sim.tables.table_hash import hashed
@@ -74,7 +74,7 @@ class DataConfig(FilesConfig):
     module: str | None = None
     time_format: TimeFormat = "auto"
     implicit_rating: Finite = 1.0
-    rating_of_event: dict[str, Finite] = dataclasses.field(default_factory=dict)
+    rating_of_event: Annotated[dict[str, Finite], PAIRS] = dataclasses.field(default_factory=dict)
     missing_ratings: list[Finite] = dataclasses.field(default_factory=list)
     duplicates: Duplicates = "error"
 
@@ -138,7 +138,7 @@ class DataConfig(FilesConfig):
 
     def _check_table(self) -> None:
         if not self.path:
-            do = "Set it to a .csv, .tsv or .parquet file, as in data.path=ratings.csv."
+            do = "Set it to a file, a pattern or a list of these, as in data.path=ratings.csv."
             raise bad_setting("path", "is not set", do)
         self.check_named_columns("user_column", "item_column")
         names = self.table_layout().names

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.errors import UserError
-from sim.files.sources import DAMAGED, SizeLimits, Source, read_blocks
+from sim.files.packing import read_blocks
+from sim.files.sources import DAMAGED, SizeLimits, Source
 
 CHUNK_BYTES = 1 << 25
 MAX_LINE_BYTES = 1 << 20
@@ -33,8 +34,26 @@ class Chunk:
     numbers: Sequence[int] | None = None
 
 
+def read_text(
+    source: Source, limits: SizeLimits, encoding: str | None = None, block_bytes: int = CHUNK_BYTES
+) -> Iterator[bytes]:
+    """Yields the text of a source in UTF-8, without a byte order mark.
+
+    Text in UTF-8 passes as it is, so that a wrong byte is reported with its line.
+
+    Raises:
+        UserError: See `read_blocks`; or the text is not in this encoding.
+    """
+    return _in_utf8(read_blocks(source, limits, block_bytes), encoding, str(source))
+
+
 def read_chunks(
-    source: Source, limits: SizeLimits, chunk_bytes: int = CHUNK_BYTES, encoding: str | None = None
+    source: Source,
+    limits: SizeLimits,
+    chunk_bytes: int = CHUNK_BYTES,
+    encoding: str | None = None,
+    *,
+    max_line_bytes: int = MAX_LINE_BYTES,
 ) -> Iterator[Chunk]:
     """Yields the text of a source in order, as chunks of whole lines; memory is bounded by the chunk size.
 
@@ -43,19 +62,21 @@ def read_chunks(
         limits: Limits on the size of unpacked files.
         chunk_bytes: Approximate bytes per chunk.
         encoding: Of the text; None: UTF-8, or UTF-16 if the file begins with its mark.
+        max_line_bytes: Maximum length of a line.
 
     Raises:
         UserError: The file is missing, empty, a directory, unreadable, damaged, unsafe (see `read_blocks`), not in
-            this encoding, or has a line of more than 1 MiB.
+            this encoding, or has a longer line.
     """
     line, carry, seen = 1, b"", False
-    for block in _in_utf8(read_blocks(source, limits, chunk_bytes), encoding, str(source)):
+    for block in read_text(source, limits, encoding, chunk_bytes):
         text = carry + block
         cut = _end_of_last_text_line(text)
         carry, text = text[cut:], text[:cut]
-        if len(carry) > MAX_LINE_BYTES:
+        if len(carry) > max_line_bytes:
             number = line + text.count(b"\n")
-            raise UserError(f"line {number:,} goes on for more than 1 MiB", where=str(source), do=DAMAGED)
+            what = f"line {number:,} goes on for more than {max_line_bytes >> 20} MiB"
+            raise UserError(what, where=str(source), do=DAMAGED)
         if text:
             chunk = Chunk(_normalise(text), line)
             yield chunk
@@ -81,10 +102,6 @@ def _end_of_last_text_line(text: bytes) -> int:
 
 
 def _in_utf8(blocks: Iterator[bytes], encoding: str | None, where: str) -> Iterator[bytes]:
-    """Yields the blocks of a text in UTF-8, without a byte order mark.
-
-    Text in UTF-8 passes as it is, so that a wrong byte is reported with its line.
-    """
     first = next(blocks, b"")
     mark = next((mark for mark in _MARKS if first.startswith(mark)), b"")
     found = _MARKS.get(mark) or encoding or "utf-8"

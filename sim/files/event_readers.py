@@ -6,32 +6,33 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from harness.errors import UserError
 from sim.files.cache import notice
-from sim.files.rows import Rows, TimeFormat, id_array, integers_if_plain, join_ids, read_rows
+from sim.files.event_layout import EventLayout, UnknownEventError, answers_of_flags, events_of_rows, with_counts
+from sim.files.rows import Rows, id_array, join_ids
 from sim.files.sources import SizeLimits, Source
+from sim.files.tables import read_tables
 from sim.files.text_table import TextFormat
-from sim.tables.events import CLICK, FEEDBACK_NAMES, ORDER, SKIP
+from sim.tables.events import CLICK, ORDER, SKIP
 
 if TYPE_CHECKING:
     import polars as pl
 
-EVENT_PARSER_VERSION = 2
+EVENT_PARSER_VERSION = 3
 """Increment when the same files would be parsed differently; cached logs then expire."""
 
 EVENT_READERS = ("events_table", "diginetica", "kuairand")
-IGNORE = "ignore"
-FeedbackChoice = Literal["skip", "click", "order", "ignore"]
-FEEDBACK_CHOICES = (*FEEDBACK_NAMES, IGNORE)
 OrderProxy = Literal["is_like", "is_follow", "is_comment", "is_forward", "long_view", "is_profile_enter"]
 """Columns of KuaiRand that may count as orders: 0 or 1, and stronger than a click (dislikes are excluded)."""
 _COLUMN_KEYS = "data.user_column, data.item_column, data.time_column, data.feedback_column and data.session_column"
+_FLAGS = (("0",), ("1",))
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class EventColumns:
         sessions: [R] int32 session numbers, -1 where a row has none; or None where the log has none.
         user_ids: Original ids, ascending; integers where all are plain integers (or all end in ".0"), else strings.
         item_ids: The same for items.
+        shown_probability: [R] float64 probabilities with which the items were shown, or None.
     """
 
     users: np.ndarray
@@ -57,45 +59,7 @@ class EventColumns:
     sessions: np.ndarray | None
     user_ids: np.ndarray
     item_ids: np.ndarray
-
-
-@dataclass(frozen=True)
-class EventLayout:
-    """The layout of a table of events.
-
-    Attributes:
-        user_column: Name of the column of user ids.
-        item_column: Name of the column of item ids.
-        time_column: Name of the column of times.
-        feedback_column: Name of the column of event names; None if the file determines the feedback, or all are clicks.
-        session_column: Name of the column of sessions, or None.
-        text: How the files are written, if they are text.
-        time_format: Unused where a Parquet column holds dates or datetimes.
-        feedback_of_event: Event name -> one of `FEEDBACK_CHOICES`.
-        ignore_unknown: Whether events with other names are ignored; otherwise they are an error.
-        missing_values: Texts that mean that a user, item or event is not known, whose rows are left out, or a session,
-            whose rows are cut by pauses as an empty one's.
-        feedback_of_file: File name pattern -> feedback of all rows; files that match none are ignored. Empty: all
-            files are read, and without a feedback column all rows are clicks.
-    """
-
-    user_column: str
-    item_column: str
-    time_column: str
-    feedback_column: str | None = None
-    session_column: str | None = None
-    text: TextFormat = field(default_factory=TextFormat)
-    time_format: TimeFormat = "seconds"
-    feedback_of_event: Mapping[str, str] = field(default_factory=dict)
-    ignore_unknown: bool = False
-    feedback_of_file: Mapping[str, str] = field(default_factory=dict)
-    missing_values: Sequence[str] = ()
-
-    @property
-    def names(self) -> list[str]:
-        """The columns to read; one with two roles is listed once."""
-        named = (self.user_column, self.item_column, self.time_column, self.feedback_column, self.session_column)
-        return list(dict.fromkeys(name for name in named if name is not None))
+    shown_probability: np.ndarray | None = None
 
 
 def read_events(
@@ -139,8 +103,9 @@ def _as_columns(frames: list[pl.DataFrame], where: str) -> EventColumns:
         sessions, session_ids = index_of("session")
         if session_ids.dtype.kind == "U":
             sessions = np.where(session_ids == "", -1, np.arange(len(session_ids)))[sessions].astype(np.int32)
-    times, feedback = (pl.concat([frame[name] for frame in frames]).to_numpy() for name in ("time", "feedback"))
-    return EventColumns(users, items, times, feedback, sessions, user_ids, item_ids)
+    others = [name for name in ("time", "feedback", "shown_probability") if name in frames[0].columns]
+    times, feedback, *probability = (pl.concat([frame[name] for frame in frames]).to_numpy() for name in others)
+    return EventColumns(users, items, times, feedback, sessions, user_ids, item_ids, *probability)
 
 
 def _index(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -161,30 +126,34 @@ def _index(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
 def _read_tables(sources: Sequence[Source], layout: EventLayout, limits: SizeLimits) -> list[pl.DataFrame]:
     """Returns the events of all files, one frame per chunk."""
     frames, left_out = [], 0
-    for source, feedback in _feedback_of_sources(sources, layout.feedback_of_file):
-        time_format = layout.time_format
-        for rows in read_rows(source, layout.names, limits, layout.text, _COLUMN_KEYS):
-            if time_format == "auto":  # once per file
-                time_format = rows.time_format(layout.time_column)
-            named = [
-                layout.user_column,
-                layout.item_column,
-                *([layout.feedback_column] if layout.feedback_column else []),
-            ]
-            known = rows.known(named, layout.missing_values)
-            left_out += rows.frame.height - known.frame.height
-            frames.append(_events_of_rows(known, layout, time_format, feedback))
+    feedback_of = _feedback_of_sources(sources, layout.feedback_of_file)
+
+    def tables() -> Iterator[Rows]:
+        # Files of one kind are one table; other kinds may have other columns.
+        for _, group in itertools.groupby(feedback_of, key=feedback_of.get):
+            yield from read_tables(list(group), layout.names, limits, layout.text, _COLUMN_KEYS)
+
+    source, time_format = None, layout.time_format
+    for rows in tables():
+        if rows.source != source:  # each file may have its own unit of time
+            source, time_format = rows.source, layout.time_format
+        if time_format == "auto":
+            time_format = rows.time_format(layout.time_column)
+        known = rows.known(layout.known_columns, layout.missing_values)
+        left_out += rows.frame.height - known.frame.height
+        try:
+            frames.append(events_of_rows(known, layout, time_format, feedback_of[rows.source]))
+        except UnknownEventError as error:
+            raise with_counts(error, tables(), layout) from None
     if left_out:
         notice(f"{sources[0]}: {left_out:,} rows left out by data.missing_values")
     return frames
 
 
-def _feedback_of_sources(
-    sources: Sequence[Source], feedback_of_file: Mapping[str, str]
-) -> list[tuple[Source, str | None]]:
+def _feedback_of_sources(sources: Sequence[Source], feedback_of_file: Mapping[str, str]) -> dict[Source, str | None]:
     """Returns the files to read, each with the feedback that its name determines (None if it does not)."""
     if not feedback_of_file:
-        return [(source, None) for source in sources]
+        return dict.fromkeys(sources)
     names = [source.name for source in sources]
     for pattern in feedback_of_file:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
@@ -193,40 +162,15 @@ def _feedback_of_sources(
                 where=str(sources[0].path.parent),
                 do="Store that file too, or remove the pattern.",
             )
-    chosen: list[tuple[Source, str | None]] = []
+    chosen: dict[Source, str | None] = {}
     for source, name in zip(sources, names, strict=True):
         patterns = [pattern for pattern in feedback_of_file if fnmatch.fnmatchcase(name, pattern)]
         if len(patterns) > 1:
             what = f"two patterns of data.feedback_of_file match it: {', '.join(map(repr, patterns))}"
             raise UserError(what, where=str(source), do="Make them exclude each other.")
         if patterns:
-            chosen.append((source, feedback_of_file[patterns[0]]))
+            chosen[source] = feedback_of_file[patterns[0]]
     return chosen
-
-
-def _events_of_rows(
-    rows: Rows, layout: EventLayout, time_format: TimeFormat, feedback_of_file: str | None
-) -> pl.DataFrame:
-    """Returns the events of some rows, without ignored ones."""
-    import polars as pl
-
-    if layout.feedback_column is not None:
-        do = "Set its feedback, as in +data.feedback_of_event.NAME=click, or data.unknown_events=ignore."
-        code_of_event = {name: FEEDBACK_CHOICES.index(kind) for name, kind in layout.feedback_of_event.items()}
-        codes = rows.codes(layout.feedback_column, code_of_event, do, ignore_unknown=layout.ignore_unknown)
-    else:
-        code = FEEDBACK_NAMES.index(feedback_of_file or FEEDBACK_NAMES[CLICK])
-        codes = pl.repeat(code, rows.frame.height, dtype=pl.Int8, eager=True)
-    columns = {
-        "user": integers_if_plain(rows.ids(layout.user_column)),
-        "item": integers_if_plain(rows.ids(layout.item_column)),
-        "time": rows.times(layout.time_column, time_format),
-        "feedback": codes,
-    }
-    if layout.session_column is not None:
-        sessions = rows.texts(layout.session_column)
-        columns["session"] = sessions.replace(list(layout.missing_values), "") if layout.missing_values else sessions
-    return pl.DataFrame(columns).filter(pl.col("feedback") < FEEDBACK_CHOICES.index(IGNORE))
 
 
 # Diginetica (CIKM Cup 2016, track 2): queries with the items shown, clicks on them, and purchases by session
@@ -257,7 +201,7 @@ def _read_diginetica(sources: Sequence[Source], limits: SizeLimits) -> list[pl.D
             )
 
     def rows_of(name: str) -> Iterator[Rows]:
-        return read_rows(of_name[name], _DIGINETICA_FILES[name], limits, TextFormat(";"))
+        return read_tables([of_name[name]], _DIGINETICA_FILES[name], limits, TextFormat(";"))
 
     # What was clicked in a query, or bought in a session.
     clicked, bought = (
@@ -314,16 +258,15 @@ def _read_kuairand(sources: Sequence[Source], order_proxy: Sequence[str], limits
     feedback_of_flag = {"is_click": CLICK, **dict.fromkeys(order_proxy, ORDER)}
     columns = ["user_id", "video_id", "time_ms", *feedback_of_flag]
     frames = []
-    for source in sources:
-        for rows in read_rows(source, columns, limits, TextFormat(",")):
-            do = "Expected 0 or 1: get a fresh copy of the file."
-            answers = [rows.codes(flag, {"0": SKIP, "1": code}, do) for flag, code in feedback_of_flag.items()]
-            events = {
-                "user": rows.ids("user_id"),
-                "item": rows.ids("video_id"),
-                "time": rows.numeric_times("time_ms", "milliseconds"),
-            }
-            frames.append(pl.DataFrame(events).with_columns(feedback=pl.max_horizontal(answers)))
+    for rows in read_tables(sources, columns, limits, TextFormat(",")):
+        do = "Expected 0 or 1: get a fresh copy of the file."
+        events = {
+            "user": rows.ids("user_id"),
+            "item": rows.ids("video_id"),
+            "time": rows.numeric_times("time_ms", "milliseconds"),
+        }
+        feedback = answers_of_flags(rows, feedback_of_flag, *_FLAGS, do)
+        frames.append(pl.DataFrame(events).with_columns(feedback=feedback))
     # The files overlap in time, and seconds do not tell which of two quickly skipped videos came first.
     shown = pl.concat(frames).sort("time", maintain_order=True)
     frames.clear()

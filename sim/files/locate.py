@@ -3,26 +3,35 @@
 Files are searched in this order, and the first match is used (`data.root` is the folder; if null, that of the
 environment variable TPGR_JAX_DATA; if unset, the user's cache folder):
 
-1. only `data.path`, if it is set;
+1. only `data.path`, if it is set: a file, a pattern, or a list of these;
 2. each entry of `data.files` in order, as written and with `.gz`; `*` matches any characters and several files;
 3. the archive `data.archive` with its member `data.member`;
 4. only if `data.root` itself is set: the bare names of `data.files` in the root (the data set's own folder).
+
+Several files are in natural order; a folder stands for its Parquet files.
 """
 
 from __future__ import annotations
 
 import codecs
+import glob
 import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from harness.errors import UserError
 from harness.folders import CACHE_VARIABLE, ROOT_VARIABLE, named_folder
-from harness.settings import CountOrZero, Positive
-from sim.files.sources import SizeLimits, Source, find_members, is_archive, natural_order
+from harness.settings import CountOrZero, Otherwise, Positive
+from sim.files.packing import find_members, is_archive
+from sim.files.parquet import parquet_files
+from sim.files.sources import SizeLimits, Source, natural_order
 from sim.files.text_table import BLANKS, TextFormat
+
+Paths = Annotated[
+    str | list[str] | None, Otherwise("Write a path, a pattern such as data.path=FOLDER/*.csv, or a list of these.")
+]
 
 
 @dataclass(frozen=True)
@@ -37,12 +46,13 @@ class FilesConfig:
     files: list[str]
     archive: str | None
     member: str | None
-    path: str | None
+    path: Paths
     separator: str | None
     seed: CountOrZero
     column_names: list[str] = field(default_factory=list, kw_only=True)
     encoding: str | None = field(default=None, kw_only=True)
     comment: str | None = field(default=None, kw_only=True)
+    nested: str | None = field(default=None, kw_only=True)
     missing_values: list[str] = field(default_factory=list, kw_only=True)
 
     def check_files(self) -> None:
@@ -69,7 +79,7 @@ class FilesConfig:
     def text_format(self) -> TextFormat:
         """How the files are written, if they are text."""
         separator = "\t" if self.separator == "tab" else self.separator or None
-        return TextFormat(separator, self.column_names, self.encoding, self.comment)
+        return TextFormat(separator, self.column_names, self.encoding, self.comment, self.nested or None)
 
     @property
     def limits(self) -> SizeLimits:
@@ -110,7 +120,9 @@ class FilesConfig:
             UserError: `data.path` does not exist, or an archive is damaged.
         """
         if self.path:
-            return [self._named_source(Path(self.path).expanduser())]
+            entries = [self.path] if isinstance(self.path, str) else self.path
+            named = (source for entry in entries for path in _named_paths(entry) for source in self._stored_in(path))
+            return list(dict.fromkeys(named))
         root, archive = self.root_folder, self.archive_path
         for entry in self.files:
             if sources := _matches(root, entry):
@@ -132,14 +144,15 @@ class FilesConfig:
         searched = [f"{entry}[.gz]" for entry in self.files] + ([self.archive] if self.archive else [])
         return f"no files of this data set under {self.root_folder} (looked for {', '.join(searched)})"
 
-    def _named_source(self, path: Path) -> Source:
-        if not is_archive(path):
-            return Source(path)
+    def _stored_in(self, path: Path) -> list[Source]:
+        """Returns the files of a folder, the members of an archive, or the file itself."""
+        if path.is_dir() or not is_archive(path):
+            return _files_at(path)
         members = find_members(path, self.member or "*")
-        if len(members) > 1:
-            do = "Set data.member to the one to read."
+        if len(members) > 1 and not self.member:
+            do = "Set data.member to the one to read, or to a pattern for several."
             raise UserError(f"holds {len(members)} files: {', '.join(members[:5])}", where=str(path), do=do)
-        return Source(path, members[0])
+        return [Source(path, member) for member in members]
 
 
 STORE_THEM = f"Store its files there, or set data.root or {ROOT_VARIABLE} to the folder that holds them."
@@ -162,12 +175,6 @@ def fingerprint(source: Source) -> list[Any]:
     return [str(source.path.resolve()), source.member, *changed]
 
 
-def describe_sources(sources: list[Source]) -> str:
-    """Returns the files as text for messages."""
-    more = f" and {len(sources) - 1:,} more" if len(sources) > 1 else ""
-    return f"{sources[0]}{more}"
-
-
 def check_count(name: str, source: str, what: str, count: int, expected: int | None) -> None:
     """Checks a count of a table against that of the data set.
 
@@ -183,17 +190,42 @@ def check_count(name: str, source: str, what: str, count: int, expected: int | N
 
 
 def _matches(root: Path, entry: str) -> list[Source]:
-    """Returns the existing files that match an entry of `data.files`; of a file and its gzip, only the file."""
+    """Returns the existing files that match an entry of `data.files`."""
     if "*" in entry:
-        paths = {*root.glob(entry), *root.glob(f"{entry}.gz")}
-        twice = {path for path in paths if path.suffix == ".gz" and path.with_suffix("") in paths}
-        return [Source(path) for path in sorted(paths - twice, key=_reading_order)]
+        paths = _without_twins([*root.glob(entry), *root.glob(f"{entry}.gz")])
+        return [source for path in paths for source in _files_at(path)]
     for name in (entry, f"{entry}.gz"):
-        # A folder or a dangling link with this name is reported when it is read, not ignored here.
+        # A dangling link with this name is reported when it is read, not ignored here.
         if os.path.lexists(root / name):
-            return [Source(root / name)]
+            return _files_at(root / name)
     return []
 
 
+def _named_paths(entry: str) -> list[Path]:
+    """Returns the paths that an entry of `data.path` names: a path, or a pattern.
+
+    Raises:
+        UserError: Nothing matches the pattern.
+    """
+    path = Path(entry).expanduser()
+    if os.path.lexists(path) or not glob.has_magic(entry):
+        return [path]
+    paths = _without_twins([Path(found) for found in glob.glob(str(path), recursive=True)])
+    if not paths:
+        raise UserError("no file matches this pattern", where=str(path), do="Check data.path.")
+    return paths
+
+
+def _files_at(path: Path) -> list[Source]:
+    return [Source(file) for file in parquet_files(path)] if path.is_dir() else [Source(path)]
+
+
+def _without_twins(paths: Collection[Path]) -> list[Path]:
+    """Returns paths in natural order; of a file and its gzip, only the file."""
+    every = set(paths)
+    twins = {path for path in every if path.suffix == ".gz" and path.with_suffix("") in every}
+    return sorted(every - twins, key=_reading_order)
+
+
 def _reading_order(path: Path) -> tuple[tuple[tuple[int, str], ...], Path]:
-    return natural_order(path.name.removesuffix(".gz")), path
+    return natural_order(str(path).removesuffix(".gz")), path

@@ -1,26 +1,71 @@
-"""Parquet tables of ratings and events."""
+"""Parquet tables of ratings and events: files, and folders of files as Spark and Hive write them."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import numpy as np
 
 from harness.errors import UserError
-from sim.files.sources import check_file
+from sim.files.nested_fields import Fields, Plan, pick_columns
+from sim.files.packing import is_parquet
+from sim.files.sources import Source, check_file, natural_order, unreadable
 
 if TYPE_CHECKING:
     import polars as pl
 
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+_ENDINGS = (".parquet", ".parq", ".pq")
 
-def read_parquet_columns(path: Path, names: Sequence[str], keys: str) -> pl.DataFrame:
-    """Reads columns of a Parquet file.
+
+def parquet_files(folder: Path) -> list[Path]:
+    """Returns the Parquet files of a folder and its folders, in natural order.
+
+    Names that begin with a point or an underscore do not count (`_SUCCESS`, `_metadata`, `.part-0.crc`).
+
+    Raises:
+        UserError: There are none, or there are other files beside them.
+    """
+    try:
+        below = [path for path in folder.rglob("*") if path.is_file()]
+    except OSError as error:
+        raise unreadable(error, str(folder)) from None
+    files = [path for path in below if not any(part[0] in "._" for part in path.relative_to(folder).parts)]
+    files.sort(key=lambda path: natural_order(str(path.relative_to(folder))))
+    others = [path for path in files if not path.name.endswith(_ENDINGS) and not _holds_parquet(path)]
+    if others or not files:
+        shown = ", ".join(str(path.relative_to(folder)) for path in others[:5]) or "nothing"
+        beside = " beside Parquet files" if len(others) < len(files) else ", and no Parquet files"
+        do = "Name the files themselves, or a pattern such as data.path=FOLDER/*.csv."
+        raise UserError(f"is a folder that holds {shown}{beside}", where=str(folder), do=do)
+    return files
+
+
+def _holds_parquet(path: Path) -> bool:
+    return path.stat().st_size > 0 and is_parquet(Source(path))
+
+
+def partition_values(path: Path) -> dict[str, str]:
+    """Returns the columns that the folders of a path name, as in `date=2024-01-01/part-0.parquet`."""
+    pairs = (part.partition("=") for part in path.parent.parts if "=" in part)
+    return {unquote(name): "" if value == _NO_VALUE else unquote(value) for name, _, value in pairs if name}
+
+
+def read_parquet_columns(path: Path, plan_of: Callable[[Fields], Plan]) -> tuple[pl.DataFrame, np.ndarray | None]:
+    """Reads columns of a Parquet file that has been tried (`try_parquet`).
 
     Args:
-        names: Names of the columns, without repetitions.
-        keys: The settings that name them, for messages.
+        path: The file.
+        plan_of: Finds the columns.
+
+    Returns:
+        The columns, and the number in the file of each row, from 1, if a row became several.
 
     Raises:
         UserError: The file is missing, empty or damaged, or lacks a column.
@@ -28,41 +73,63 @@ def read_parquet_columns(path: Path, names: Sequence[str], keys: str) -> pl.Data
     import polars as pl
 
     check_file(path)
-    where = str(path)
-    _try_parquet(path, names)
     try:
-        schema = pl.read_parquet_schema(path)
-        for name in names:
-            if name not in schema:
-                problem = f"has no column {name!r}; its columns are {', '.join(map(repr, schema))}"
-                raise UserError(problem, where=where, do=f"Set {keys}.")
-        return pl.read_parquet(path, columns=list(names), glob=False)
+        plan = plan_of(_fields(pl.read_parquet_schema(path)))
+        ways = [*plan.row.values(), *([plan.nested] if plan.nested else [])]
+        columns = list(dict.fromkeys(way[0] for way in ways))
+        frame, counts = pick_columns(pl.read_parquet(path, columns=columns, glob=False), plan)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise _bad_parquet(where, error) from None
+        raise _bad_parquet(str(path), error) from None
+    return frame, None if counts is None else np.repeat(np.arange(1, len(counts) + 1), counts.to_numpy())
+
+
+def _fields(types: Mapping[str, Any]) -> Fields:
+    """Returns what rows of these types hold."""
+    import polars as pl
+
+    found = Fields()
+    for name, kind in types.items():
+        in_list = isinstance(kind, pl.List)
+        inner = kind.inner if in_list else kind
+        if isinstance(inner, pl.Struct):
+            inside = _fields({field.name: field.dtype for field in inner.fields})
+            found.fields[name] = Fields(inside.fields, in_list)
+        else:
+            found.fields[name] = Fields()
+    return found
 
 
 _PARQUET_TRIAL = """
-import sys
+import json, sys
 import polars
-path, *names = sys.argv[1:]
-schema = polars.read_parquet_schema(path)
-polars.read_parquet(path, columns=[name for name in names if name in schema], glob=False)
+paths, names = json.load(sys.stdin)
+for number, path in enumerate(paths):
+    print(number, flush=True)
+    schema = polars.read_parquet_schema(path)
+    wanted = lambda name: any(name == other or other.startswith(name + ".") for other in names)
+    columns = [name for name in schema if wanted(name) or schema[name].is_nested()]
+    polars.read_parquet(path, columns=columns, glob=False)
 """
 
 
-def _try_parquet(path: Path, names: Sequence[str]) -> None:
-    """Reads a Parquet file in another process first: on a damaged file the library may abort the process.
+def try_parquet(paths: Sequence[Path], names: Sequence[str]) -> None:
+    """Reads Parquet files in another process first: on a damaged file the library may abort the process.
 
     Raises:
-        UserError: That process failed.
+        UserError: A file is missing or empty, or that process failed.
     """
-    trial = [sys.executable, "-c", _PARQUET_TRIAL, str(path), *names]
-    finished = subprocess.run(trial, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    for path in paths:
+        check_file(path)
+    trial = [sys.executable, "-c", _PARQUET_TRIAL]
+    given = json.dumps([[str(path) for path in paths], list(names)]).encode()
+    finished = subprocess.run(trial, input=given, capture_output=True, check=False)
     if finished.returncode:
         last = finished.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
         kind, _, reason = last.partition(": ")
         known = kind.startswith("polars.exceptions.") and not kind.endswith("PanicException")
-        raise _bad_parquet(str(path), reason if known else "the library that reads it gave up")
+        number = finished.stdout.split()[-1:]
+        bad = paths[int(number[0])] if number else paths[0]
+        raise _bad_parquet(str(bad), reason if known else "the library that reads it gave up")
 
 
 def _bad_parquet(where: str, error: Exception | str) -> UserError:

@@ -1,4 +1,4 @@
-"""Reads a data set of ratings: the MovieLens layouts, Netflix, and any CSV, TSV or Parquet table."""
+"""Reads a data set of ratings: the MovieLens layouts, Netflix, and tables of any kind."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 from harness.errors import UserError
 from sim.files.cache import notice
 from sim.files.netflix import read_netflix
-from sim.files.rows import Rows, TableLayout, id_array, integers_if_plain, join_ids, read_rows
-from sim.files.sources import SizeLimits, Source
+from sim.files.rows import Rows, TableLayout, id_array, integers_if_plain, join_ids
+from sim.files.sources import SizeLimits, Source, describe_sources
+from sim.files.tables import read_tables
 from sim.files.text_table import (
     BadLineError,
     Columns,
@@ -41,7 +42,7 @@ def read_ratings(
 
     Args:
         reader: One of `READERS`.
-        sources: The files in a fixed order. Only "netflix" takes more than one.
+        sources: The files in a fixed order. Only "netflix" and "table" take more than one.
         layout: Columns of a generic table; unused by the other readers.
         limits: Limits on the size of unpacked files.
 
@@ -55,14 +56,13 @@ def read_ratings(
     limits = limits or SizeLimits()
     if reader == "netflix":
         return read_netflix(sources, limits)
+    if reader == "table":
+        return _read_table(sources, layout or TableLayout(), limits)
+    if reader not in _DELIMITED:
+        raise UserError(f"unknown reader {reader!r}", where="data.reader", do=f"Choose one of: {', '.join(READERS)}.")
     if len(sources) != 1:
         raise UserError(f"{len(sources)} files match, where one is expected", where=f"reader {reader}")
-    if reader in _DELIMITED:
-        return _read_lines(sources[0], _DELIMITED[reader], limits)
-    layout = layout or TableLayout()
-    if reader != "table":
-        raise UserError(f"unknown reader {reader!r}", where="data.reader", do=f"Choose one of: {', '.join(READERS)}.")
-    return _read_table(sources[0], layout, limits)
+    return _read_lines(sources[0], _DELIMITED[reader], limits)
 
 
 def _read_lines(source: Source, parser: LineParser[list[np.ndarray]], limits: SizeLimits) -> Columns:
@@ -95,15 +95,14 @@ def _check_last_timestamp(timestamps: np.ndarray, source: Source) -> None:
         )
 
 
-def _read_table(source: Source, layout: TableLayout, limits: SizeLimits) -> Columns:
-    """Reads a CSV, TSV or Parquet table."""
+def _read_table(sources: Sequence[Source], layout: TableLayout, limits: SizeLimits) -> Columns:
+    """Reads a table of one file or several."""
     import polars as pl
 
-    users, items, ratings, times, lines = [], [], [], [], []
-    time_format = layout.time_format
-    unterminated, left_out = False, 0
+    users, items, ratings, times, lines = [], [], [], list[pl.Series](), []
+    source, time_format, earlier, left_out = None, layout.time_format, 0, 0
     # Chunk by chunk: leave out what is missing, then convert the rest.
-    for every in read_rows(source, layout.names, limits, layout.text, _COLUMN_KEYS):
+    for every in read_tables(sources, layout.names, limits, layout.text, _COLUMN_KEYS):
         named = [layout.user_column, layout.item_column, *([layout.rating_column] if layout.rating_column else [])]
         rows = every.known(named, layout.missing_values)
         rating = _ratings(rows, layout)
@@ -115,23 +114,24 @@ def _read_table(source: Source, layout: TableLayout, limits: SizeLimits) -> Colu
         items.append(integers_if_plain(rows.ids(layout.item_column)))
         ratings.append(rating)
         lines.append(rows.lines())
+        if rows.source != source:  # each file may have its own unit of time
+            source, time_format, earlier = rows.source, layout.time_format, len(times)
         if layout.timestamp_column is not None:
             if time_format == "auto":
                 time_format = rows.time_format(layout.timestamp_column)
             times.append(rows.times(layout.timestamp_column, time_format))
-        unterminated = rows.unterminated
+            if rows.unterminated:
+                _check_last_timestamp(pl.concat(times[earlier:]).to_numpy(), rows.source)
     # Join the chunks.
+    where = describe_sources(sources)
     if left_out:
-        notice(f"{source}: {left_out:,} rows left out by data.missing_values and data.missing_ratings")
-    timestamps = compact(pl.concat(times).to_numpy()) if times else None
-    if unterminated and timestamps is not None:
-        _check_last_timestamp(timestamps, source)
+        notice(f"{where}: {left_out:,} rows left out by data.missing_values and data.missing_ratings")
     return Columns(
-        users=id_array(join_ids(users, "user", str(source))),
-        items=id_array(join_ids(items, "item", str(source))),
+        users=id_array(join_ids(users, "user", where)),
+        items=id_array(join_ids(items, "item", where)),
         ratings=pl.concat(ratings).to_numpy(),
-        timestamps=timestamps,
-        lines=np.concatenate(lines),
+        timestamps=compact(pl.concat(times).to_numpy()) if times else None,
+        lines=np.concatenate(lines) if len(sources) == 1 else None,
     )
 
 

@@ -1,29 +1,26 @@
-"""Rows of a table as text, from CSV, TSV or Parquet, and their conversion to ids, numbers, times and codes.
+"""Rows of a table, and their conversion to ids, numbers, times and codes.
 
-`sim.files.text_table` and `sim.files.parquet` provide the columns chunk by chunk; here whole columns are converted, and
-the first value that cannot be right is reported with its line. Ratings and events are read through this alone.
+`sim.files.tables` provides the columns chunk by chunk; here whole columns are converted, and the first value that
+cannot be right is reported with its line. Ratings and events are read through this alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.parquet import read_parquet_columns
-from sim.files.sources import SizeLimits, Source, is_parquet, shorten
+from sim.files.sources import Source, shorten
 from sim.files.text_table import (
     MAX_ID_CHARACTERS,
     BadLineError,
     TextFormat,
-    TextTable,
     compact,
-    parse_file,
     parse_number,
 )
 
@@ -143,18 +140,23 @@ class Rows:
 
         values = self.frame[column]
         if values.dtype == pl.String:
-            return values
+            return values.fill_null("")
         try:
             if values.dtype.is_nested() or values.dtype in (pl.Duration, pl.Object):
                 raise TypeError
-            return values.cast(pl.String).fill_null("")
+            texts = values.cast(pl.String).fill_null("")
+            if values.dtype != pl.Binary or not texts.str.contains(r"[\x00-\x1f\x7f]").any():
+                return texts
         except (pl.exceptions.PolarsError, TypeError):
-            binary = ", which is not text" if values.dtype == pl.Binary else ""
-            raise UserError(
-                f"column {column!r} has type {values.dtype}{binary}",
-                where=str(self.source),
-                do="Expected numbers, strings or times: convert the column.",
-            ) from None
+            pass
+        if values.dtype == pl.Binary and values.bin.size().eq(16).all():
+            return _uuid_texts(values)
+        reason = {pl.Binary: ", which is neither text nor UUIDs", pl.Duration: ", which is no time of a calendar"}
+        raise UserError(
+            f"column {column!r} has type {values.dtype}{reason.get(values.dtype.base_type(), '')}",
+            where=str(self.source),
+            do="Expected numbers, strings or times: convert the column.",
+        )
 
     def ids(self, column: str) -> pl.Series:
         """Returns a column of ids as strings, after checking them.
@@ -303,32 +305,17 @@ class Rows:
         return texts.replace_strict(texts_known, codes, default=None, return_dtype=dtype or pl.Int8)
 
 
+def _uuid_texts(values: pl.Series) -> pl.Series:
+    """Returns 16 bytes each as the text of a UUID; missing ones as empty texts."""
+    import polars as pl
+
+    digits = values.bin.encode("hex")
+    places = ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))
+    parts = [digits.str.slice(place, length) for place, length in places]
+    return pl.select(pl.concat_str(parts, separator="-")).to_series().fill_null("").rename(values.name)
+
+
 _LOST_DIGITS = "Digits of such ids are lost, and different ids become one: export the column as integers or as text."
-
-
-def read_rows(
-    source: Source,
-    names: Sequence[str],
-    limits: SizeLimits,
-    text: TextFormat,
-    keys: str = "",
-) -> Iterator[Rows]:
-    """Yields columns of a table, chunk by chunk; of a text file as strings, exactly as written.
-
-    Args:
-        names: Names of the columns to read, without repetitions.
-        limits: Limits on the size of unpacked files.
-        text: How the file is written, if it is text.
-        keys: The settings that name the columns, for messages.
-
-    Raises:
-        UserError: The file is missing, empty, damaged, lacks a column, or has a malformed line.
-    """
-    if is_parquet(source):
-        yield Rows(read_parquet_columns(source.path, names, keys), source, 1, unit="row")
-        return
-    for chunk, frame in parse_file(source, TextTable(source, names, text), limits, text.encoding):
-        yield Rows(frame, source, chunk.first_line, chunk.numbers, unterminated=chunk.unterminated)
 
 
 def integers_if_plain(column: pl.Series) -> pl.Series:

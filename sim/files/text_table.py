@@ -10,12 +10,10 @@ breaks.
 from __future__ import annotations
 
 import abc
-import csv
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -25,7 +23,7 @@ from sim.files.chunks import MAX_LINE_BYTES, Chunk, read_chunks
 from sim.files.sources import SizeLimits, Source, shorten
 
 if TYPE_CHECKING:
-    import polars as pl
+    pass
 
 
 MAX_ID_CHARACTERS = 256
@@ -34,8 +32,6 @@ _INTEGER = re.compile(r"-?[0-9]{1,30}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 BLANKS = "blanks"
 """The separator of columns that are separated by one or more blanks or tabs."""
-_SEPARATORS = (",", "\t", ";", "|", "::", " ")
-_SEPARATOR_OF_ENDING = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 
 
 Part = TypeVar("Part")
@@ -63,19 +59,21 @@ class Columns:
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How a table is written as text; unused for Parquet files.
+    """How a table is written; only `nested` matters for Parquet files.
 
     Attributes:
         separator: One character, "::", or `BLANKS`; None: what the first line or the file's ending tells.
         header: Names of the first columns of a file without a header; empty if it has one.
         encoding: Such as "latin-1"; None: UTF-8, or UTF-16 if the file begins with its mark.
         comment: Lines that begin with this are left out; None: none are.
+        nested: Name of the list of objects that are the rows; None: the only one that holds what the row does not.
     """
 
     separator: str | None = None
     header: Sequence[str] = ()
     encoding: str | None = None
     comment: str | None = None
+    nested: str | None = None
 
 
 class BadLineError(ValueError):
@@ -92,6 +90,7 @@ class LineParser(abc.ABC, Generic[Part]):
     expected = ""
     comment: str | None = None
     timestamp_is_last = True
+    max_line_bytes = MAX_LINE_BYTES
 
     def read_header(self, line: str) -> bool:
         """Checks the first line of the file; returns whether it is a header."""
@@ -128,7 +127,7 @@ def parse_file(
     """Yields the chunks of lines below the header, each with its parsed columns."""
     nothing = True
     carry = b""
-    for chunk in _with_last(read_chunks(source, limits, encoding=encoding)):
+    for chunk in _with_last(read_chunks(source, limits, encoding=encoding, max_line_bytes=parser.max_line_bytes)):
         if carry:
             first_line = chunk.first_line - carry.count(b"\n")
             chunk = dataclasses.replace(chunk, data=carry + chunk.data, first_line=first_line)
@@ -294,160 +293,26 @@ def check_field_count(parts: Sequence[str], count: int) -> None:
         raise BadLineError(f"{len(parts)} field{'s' if len(parts) != 1 else ''} instead of {count}")
 
 
-def read_csv(data: bytes, separator: str, schema: dict[str, Any]) -> Any:
-    """Reads lines without a header with Polars; returns None if Polars refuses them."""
+def read_csv(data: bytes, separator: str, schema: dict[str, Any], columns: list[int] | None = None) -> Any:
+    """Reads lines without a header with Polars; returns None if Polars refuses them.
+
+    Args:
+        data: Lines.
+        separator: One character.
+        schema: Types of all columns by name.
+        columns: Ascending numbers of those to read; None: all. Too few or too many fields are then not noticed.
+    """
     import polars as pl
 
+    settings: dict[str, Any] = {"has_header": False, "schema": schema, "quote_char": None}
     try:
-        return pl.read_csv(data, separator=separator, has_header=False, schema=schema, quote_char=None)
+        return pl.read_csv(data, separator=separator, columns=columns, **settings)
     except (pl.exceptions.PolarsError, ValueError):
         return None
 
 
-class TextTable(LineParser["pl.DataFrame"]):
-    """A table with named columns: by its first line, or as given for a file without a header."""
-
-    def __init__(self, source: Source, names: Sequence[str], text: TextFormat) -> None:
-        """Stores the columns to read and how the table is written."""
-        self.names = names
-        self.given_header = text.header
-        self.comment = text.comment
-        self.separator = text.separator or ""
-        self.ending = PurePosixPath(source.name).suffix.lower()
-        self.num_columns = 0
-        self.column_indices: list[int] = []
-
-    @property
-    def expected(self) -> str:  # type: ignore[override]
-        """The columns, for messages."""
-        separated = f", separated by {self.separator!r}" if self.separator else ""
-        return f"the columns {', '.join(self.given_header or self.names)}{separated}"
-
-    def read_header(self, line: str) -> bool:
-        """Locates the columns to read; raises BadLineError if one is missing."""
-        self.separator = self.separator or self._separator_of(line)
-        first = self._split(line)
-        self.num_columns = len(first)
-        if len(first) < len(self.given_header):
-            check_field_count(first, len(self.given_header))
-        header = self.given_header or first
-        for name in self.names:
-            if header.count(name) != 1:
-                problem = "no column" if name not in header else "more than one column"
-                hint = "" if len(header) > 1 else "; data.separator sets another separator"
-                raise BadLineError(f"the header has {problem} {name!r}{hint}")
-        self.column_indices = [header.index(name) for name in self.names]
-        return not self.given_header
-
-    def _separator_of(self, line: str) -> str:
-        """Returns the only separator with which the first line holds the columns; otherwise that of the ending.
-
-        Raises:
-            BadLineError: Neither tells it.
-        """
-        fitting = [separator for separator in _SEPARATORS if self._fits(line, separator)]
-        if len(fitting) == 1:
-            return fitting[0]
-        usual = _SEPARATOR_OF_ENDING.get(self.ending)
-        if usual is None:
-            raise BadLineError(
-                f"neither this line nor the ending {self.ending!r} tells how the columns are separated; set the names "
-                f"of the columns, or data.separator to a single character, 'tab', '::' or '{BLANKS}'"
-            )
-        return usual
-
-    def _fits(self, line: str, separator: str) -> bool:
-        try:
-            parts = _split_fields(line, separator)
-        except BadLineError:
-            return False
-        if self.given_header:
-            return len(parts) >= max(2, len(self.given_header))
-        return len(parts) > 1 and all(parts.count(name) == 1 for name in self.names)
-
-    def parse_chunk(self, data: bytes) -> pl.DataFrame | None:
-        """See LineParser; values are as written, empty ones empty strings."""
-        import polars as pl
-
-        unusual = b'"' in data or b"\0" in data or b"\r" in data or data.startswith(b"\xef\xbb\xbf")
-        if unusual or (self.comment and f"\n{self.comment}".encode() in b"\n" + data):
-            return None
-        separator = self.separator
-        if len(separator) > 1:
-            if separator == BLANKS:
-                data = re.sub(rb"(?m)^\t|\t$", b"", re.sub(rb"[ \t]+", b"\t", data))
-            elif b"\t" in data:
-                return None
-            data, separator = data.replace(separator.encode(), b"\t"), "\t"
-        lines = data.count(b"\n")
-        if data.count(separator.encode()) != (self.num_columns - 1) * lines or not _is_utf8(data):
-            return None
-        table = read_csv(data, separator, {str(index): pl.String for index in range(self.num_columns)})
-        if table is None or table.height != lines:
-            return None
-        return self._frame([table[str(index)] for index in self.column_indices])
-
-    def parse_line(self, line: str) -> list[Any]:
-        """See LineParser."""
-        return self._wanted(self._split(line))
-
-    def parse_record(self, line: str, next_line: Callable[[], str]) -> list[Any]:
-        """See LineParser."""
-        if '"' not in line or len(self.separator) > 1:
-            return self.parse_line(line)
-        taken = [line]
-
-        def lines() -> Iterator[str]:
-            yield from (f"{text}\n" for text in list(taken))
-            while True:
-                taken.append(next_line())
-                yield f"{taken[-1]}\n"
-
-        try:
-            return self._wanted(_next_record(lines(), self.separator))
-        except BadLineError:
-            # A quote within quotes is usually doubled, but may follow a backslash.
-            if not any('\\"' in text for text in taken):
-                raise
-            return self._wanted(_next_record(lines(), self.separator, escape="\\"))
-
-    def _wanted(self, parts: list[str]) -> list[Any]:
-        check_field_count(parts, self.num_columns)
-        return [parts[index] for index in self.column_indices]
-
-    def collect(self, rows: list[list[Any]]) -> pl.DataFrame:
-        """See LineParser."""
-        return self._frame(list(zip(*rows, strict=True)))
-
-    def _frame(self, columns: Sequence[Any]) -> pl.DataFrame:
-        import polars as pl
-
-        texts = dict(zip(self.names, columns, strict=True))
-        return pl.DataFrame(texts, schema=dict.fromkeys(self.names, pl.String)).fill_null("")
-
-    def _split(self, line: str) -> list[str]:
-        return _split_fields(line, self.separator)
-
-
-def _split_fields(line: str, separator: str) -> list[str]:
-    """Returns the fields of a line; raises BadLineError if it is wrongly quoted."""
-    if separator == BLANKS:
-        return re.split(r"[ \t]+", line.strip(" \t"))
-    if '"' not in line or len(separator) > 1:
-        return line.split(separator)
-    return _next_record(iter([line]), separator)
-
-
-def _next_record(lines: Iterator[str], separator: str, escape: str | None = None) -> list[str]:
-    """Returns the fields of the next record; quotes within quotes are doubled, or follow `escape`."""
-    reader = csv.reader(lines, delimiter=separator, strict=True, doublequote=escape is None, escapechar=escape)
-    try:
-        return next(reader)
-    except csv.Error as error:
-        raise BadLineError(f"wrongly quoted ({error})") from None
-
-
-def _is_utf8(data: bytes) -> bool:
+def is_utf8(data: bytes) -> bool:
+    """Returns whether bytes are text in UTF-8."""
     try:
         return data.isascii() or bool(data.decode("utf-8"))
     except UnicodeDecodeError:

@@ -49,10 +49,14 @@ class EventLog:
         synthetic: Whether the log is generated.
         synthetic_skips: Whether skips were sampled from items without events of the user: the log has no impressions.
         probabilities: [n, 3] float32 true probabilities of skip, click and order of a generated log, or None.
-        shown_probability: [n] float32 probabilities with which a generated log's shop showed the items, or None.
+        shown_probability: [n] float32 probabilities with which the items were shown (by a generated log's shop, or as
+            the log says), or None.
         generator: Settings from which the generator can redraw its truth; None for a real log.
         order_proxy: What counts as an order in a log without orders, such as "is_like or is_follow"; empty if orders
             are real.
+        feedback_proxy: Which ratings stand in for which answers, such as "skip below 4, click from 4"; empty if the
+            answers are real.
+        notes: What was done to the log as it was read, a sentence each.
         table_hash: See `sim.tables.table_hash`; empty until the table is complete.
     """
 
@@ -76,6 +80,8 @@ class EventLog:
     shown_probability: np.ndarray | None = None
     generator: dict[str, Any] | None = None
     order_proxy: str = ""
+    feedback_proxy: str = ""
+    notes: list[str] = dataclasses.field(default_factory=list)
     table_hash: str = ""
 
     @property
@@ -123,6 +129,7 @@ def build_event_log(
     probabilities: np.ndarray | None = None,
     shown_probability: np.ndarray | None = None,
     order_proxy: str = "",
+    feedback_proxy: str = "",
 ) -> EventLog:
     """Builds the table from columns in any order.
 
@@ -145,6 +152,7 @@ def build_event_log(
         probabilities: [R, 3] true probabilities, or None.
         shown_probability: [R] probabilities with which the items were shown, or None.
         order_proxy: See EventLog.
+        feedback_proxy: See EventLog.
 
     Raises:
         UserError: There are no rows, or the columns differ in length.
@@ -213,6 +221,7 @@ def build_event_log(
         probabilities=_float32(probabilities, rows),
         shown_probability=_float32(shown_probability, rows),
         order_proxy=order_proxy,
+        feedback_proxy=feedback_proxy,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from sim.tables.events import CLICK, EventLog
 from sim.tables.ratings import RatingData
+from sim.tables.summary import above_the_middle
 
 LOWEST_SHARE, HIGHEST_SHARE = 0.05, 0.95
 """Shares of relevant ratings and of clicks outside of these are named."""
@@ -35,12 +36,13 @@ _PLACEHOLDERS = (
 )
 
 
-def rating_warnings(data: RatingData, relevant_above: float) -> list[str]:
+def rating_warnings(data: RatingData, relevant_above: float, positive: np.ndarray | None = None) -> list[str]:
     """Returns what is unlikely about ratings, a sentence each.
 
     Args:
         data: The ratings.
         relevant_above: Ratings above it count as hits.
+        positive: [V + 1] bool, which rating codes have a positive reward; None: `above_the_middle`.
     """
     counts = np.bincount(data.codes, minlength=len(data.rating_values))[1:]
     values = np.asarray(data.rating_values[1:])
@@ -57,16 +59,24 @@ def rating_warnings(data: RatingData, relevant_above: float) -> list[str]:
             f"{share:.1%} of the ratings are above data.relevant_above={relevant_above:g} (the scale is "
             f"{data.rating_min:g} to {data.rating_max:g}): set it so that a hit means something"
         )
+    positive = above_the_middle(data) if positive is None else positive
+    share = float(counts[positive[1:]].sum() / counts.sum())
+    if data.num_ratings >= _FEWEST_ROWS and len(values) > 1 and not LOWEST_SHARE <= share <= HIGHEST_SHARE:
+        warnings.append(
+            f"{share:.1%} of the ratings have a positive reward (the scale is {data.rating_min:g} to "
+            f"{data.rating_max:g}): set data.rating_min and data.rating_max to its ends, or another env.reward_scale"
+        )
     return warnings
 
 
 def log_warnings(log: EventLog) -> list[str]:
-    """Returns what is unlikely about a log, a sentence each."""
+    """Returns what was done to a log as it was read, and what is unlikely about it, a sentence each."""
     starts = log.session_starts()
     lengths = np.diff(starts)
     sessions_of_user = np.bincount(log.user[starts[:-1]], minlength=log.num_users)
     share = float((log.feedback >= CLICK).mean())
     warnings = [
+        *log.notes,
         *_id_warnings("user", log.user_ids),
         *_id_warnings("item", log.item_ids),
         *_owner_warning("sessions", log.user_ids, sessions_of_user),
@@ -83,6 +93,8 @@ def log_warnings(log: EventLog) -> list[str]:
             f"{share:.1%} of the events are clicks or orders: check data.feedback_of_event; skips are sampled only for "
             "logs that hold none"
         )
+    if share < LOWEST_SHARE:
+        warnings.append(f"{share:.1%} of the events are clicks or orders: check data.feedback_of_event")
     return warnings
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from harness.errors import UserError
 from harness.settings import (
+    PAIRS,
     ByName,
     Count,
     Finite,
@@ -232,3 +233,36 @@ def test_names_may_be_added_after_settings_have_been_read(monkeypatch):
         read_settings(Trip, plane)
     monkeypatch.setitem(VEHICLES, "plane", Plane)
     assert read_settings(Trip, plane).closed == Plane("plane", 2)
+
+
+@dataclass(frozen=True)
+class Named:
+    weights: Annotated[dict[str, Finite], PAIRS]
+
+
+@pytest.mark.parametrize(
+    ("written", "weights"),
+    [
+        ({"view": 1, "buy": 5}, {"view": 1.0, "buy": 5.0}),
+        (["page.view=1", "Add to cart=2", "a=b=3"], {"page.view": 1.0, "Add to cart": 2.0, "a=b": 3.0}),
+        (None, {}),
+        ([], {}),
+    ],
+)
+def test_pairs_are_a_mapping_or_a_list_of_texts(written, weights):
+    assert read_settings(Named, {"weights": written}).weights == weights
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (["view"], r'weights is \[\'view\'\]\n  .*\["page\.view=click"'),
+        ([1], "weights is"),
+        (["view=often"], r"weights\.view is 'often'"),
+        ({True: 1}, r"write Yes, No, \.\.\. in quotes"),
+        (5, "weights is 5"),
+    ],
+)
+def test_wrong_pairs_are_named(written, message):
+    with pytest.raises(UserError, match=message):
+        read_settings(Named, {"weights": written})

@@ -377,6 +377,33 @@ def test_own_log_with_sampled_skips(run_command_line, tmp_path):
 
 
 @pytest.mark.long
+def test_ratings_stand_in_for_answers_and_a_small_catalogue_shortens_sessions(run_command_line, tmp_path):
+    generator = np.random.default_rng(0)
+    lines = ["user,item,rating,timestamp"]
+    for user in range(60):
+        for session in range(3):
+            for place, item in enumerate(generator.choice(40, 8, replace=False)):
+                lines.append(f"{user},{item},{generator.integers(1, 6)},{session * 100_000 + 60 * place + user}")
+    (tmp_path / "ratings.csv").write_text("\n".join(lines))
+    lengths = ("data.size", "env.episode_length", "evaluation.long", "evaluation.short")
+    arguments = [argument for argument in SMALL if not argument.startswith(lengths)]
+    source = ["data=ratings_as_events", "data.path=ratings.csv", "hydra.run.dir=run"]
+    finished = run_command_line(TRAIN, *arguments, *source)
+    assert finished.returncode == 0, finished.stderr
+    assert "notice: env.episode_length=20, evaluation.short=20, evaluation.long=20, half of the 40" in finished.stderr
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["env"]["episode_length"] == 20
+    # What was understood comes before the learned users are fitted.
+    summary, _, later = finished.stderr.partition("fitting the user-feedback simulator")
+    assert "answers           skip" in summary
+    assert later
+    proxy = "skip below 4, click from 4, order from 5"
+    assert finished.stdout.count(f"(RATINGS STAND IN FOR ANSWERS: {proxy})") == 2  # online, offline
+    for name in ("online.json", "offline.json", "run.json"):
+        assert json.loads((tmp_path / "run" / name).read_text())["data"]["feedback_proxy"] == proxy
+    assert all(row["feedback_proxy"] == proxy for row in metrics_without_times(tmp_path / "run"))
+
+
+@pytest.mark.long
 def test_everything_made_from_kuairand_says_that_its_orders_are_a_proxy(run_command_line, tmp_path):
     write_files(tmp_path / "KuaiRand-1K" / "data", kuairand_files(0, "1k", users=40))
     finished = run_command_line(TRAIN, *SMALL, "data=kuairand", f"data.root={tmp_path}", "hydra.run.dir=run")

@@ -66,12 +66,14 @@ def test_a_log_for_people(run, tmp_path):
 
 
 def test_a_log_for_programs(run, tmp_path):
-    (tmp_path / "log.csv").write_text(LOG.replace("skip", "click"))
-    done = run("data=events_csv", f"data.path={tmp_path / 'log.csv'}", "data.split=day", "json=true")
+    (tmp_path / "log.csv").write_text(LOG.replace("skip", "page.view").replace("order", "Bought it!"))
+    named = 'data.events=["page.view=click","Bought it!=order"]'
+    done = run("data=events_csv", f"data.path={tmp_path / 'log.csv'}", "data.split=day", "json=true", named)
     assert (done.returncode, done.stderr) == (0, OLD)
     found = json.loads(done.stdout)
     assert (found["users"], found["items"], found["synthetic"], found["synthetic_skips"]) == (2, 3, False, True)
-    assert found["parts"]["train"]["clicks"] == 3
+    assert (found["parts"]["train"]["clicks"], found["parts"]["train"]["orders"]) == (3, 1)
+    assert (found["summary"]["users"], found["summary"]["timestamps"]) == (2, [0, 90010])
     assert found["parts"]["test"]["samples"] == 3  # b can be shown one more item
 
 
@@ -99,15 +101,21 @@ def test_sampled_skips_generated_logs_and_proxies_are_said_loudly():
     for part in parts.values():
         part |= {"click_rate": 0.1, "order_rate": 0.1, "timestamps": [0, 1]}
         part["events_per_session"] = {"mean": 1.0, "median": 1.0, "min": 1, "max": 1}
-    found = {"name": "log", "users": 1, "items": 1, "parts": parts, "checksum": "", "source": ""}
-    said = describe_log({**found, "synthetic": True, "synthetic_skips": True, "order_proxy": "is_like"})
+    summary = {"users": 1, "items": 1, "events": 2, "sessions": 2, "share_test": 0.5, "median_session": 1}
+    summary |= {"shares": {"skip": 1.0}, "repeats": 0.0, "timestamps": [0, 1]}
+    found = {"name": "log", "users": 1, "items": 1, "parts": parts, "checksum": "", "source": "", "summary": summary}
+    proxies = {"order_proxy": "is_like", "feedback_proxy": "skip below 4, click from 4"}
+    said = describe_log({**found, "synthetic": True, "synthetic_skips": True, **proxies})
     assert "GENERATED" in said
     assert "SKIPS are SAMPLED" in said
     assert "ORDERS are a PROXY: is_like" in said
-    said = describe_log({**found, "synthetic": False, "synthetic_skips": False, "order_proxy": ""})
+    assert "its answers are RATINGS: skip below 4, click from 4" in said
+    none = {"order_proxy": "", "feedback_proxy": ""}
+    said = describe_log({**found, "synthetic": False, "synthetic_skips": False, **none})
     assert "GENERATED" not in said
     assert "SAMPLED" not in said
     assert "PROXY" not in said
+    assert "RATINGS" not in said
 
 
 @pytest.mark.parametrize(

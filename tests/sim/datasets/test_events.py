@@ -90,7 +90,8 @@ def assert_same(one: EventLog, other: EventLog) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_configuration_file_is_valid(name):
-    assert config(name, **({"path": "log.csv"} if name == "events_csv" else {})).name == name
+    own = name in ("events_csv", "ratings_as_events")
+    assert config(name, **({"path": "log.csv"} if own else {})).name == name
 
 
 def test_ratings_in_place_of_a_log_give_one_message():
@@ -151,6 +152,77 @@ def test_filters(tmp_path):
         load_log(own(tmp_path, rows, min_item_events=2, min_session_events=2))
     with pytest.raises(UserError, match="no events are left"):
         load_log(own(tmp_path, rows, min_item_events=9))
+
+
+def test_long_sessions_are_cut_after_the_split_and_before_anything_else(tmp_path):
+    rows = [("bot", item, item, "click") for item in range(50)]
+    pair = ((1, "skip"), (2, "click"))
+    rows += [(user, item, 1000 * user + item, event) for user in range(1, 9) for item, event in pair]
+    whole = load_log(own(tmp_path, rows, max_session=None))
+    assert np.bincount(whole.session).max() == 50
+    cut = load_log(own(tmp_path, rows, max_session=20))
+    assert np.bincount(cut.session).tolist() == [*([2] * 6), 17, 17, 16, 2, 2]
+    assert cut.is_test.sum() == whole.is_test.sum()  # what is tested does not depend on the limit
+    assert "user bot (50)" in cut.notes[0]
+    assert cut.table_hash != whole.table_hash
+    assert load_log(own(tmp_path, rows, max_session=20)).notes == cut.notes  # from the cache
+    dropped = load_log(own(tmp_path, rows, max_session=20, long_sessions="drop"))
+    assert "bot" not in dropped.user_ids.tolist()
+    # Sampled skips count: nine for every click.
+    clicks = [("bot", item, item, "click") for item in range(30)]
+    clicks += [
+        (user, 30 + (17 * user + item) % 400, 1000 * user, "click") for user in range(1, 100) for item in range(9)
+    ]
+    assert np.bincount(load_log(own(tmp_path, clicks, max_session=None)).session).max() == 300
+    assert np.bincount(load_log(own(tmp_path, clicks, max_session=100)).session).max() == 100
+    assert config("events_csv", path="log.csv").max_session == 1000
+
+
+RATINGS = "user,item,rating,timestamp\n" + "".join(
+    f"{user},{item},{rating},{1_000_000 * user + 60 * item}\n"
+    for user in range(10)
+    for item, rating in enumerate([0.5, 3.5, 4, 4.5, 5])
+)
+
+
+def test_ratings_as_a_log(tmp_path):
+    path = write(tmp_path / "ratings.csv", RATINGS)
+    log = load_log(config("ratings_as_events", path=str(path)))
+    assert log.feedback.tolist() == [0, 0, 1, 1, 2] * 10
+    assert (log.num_sessions, log.synthetic_skips) == (10, False)
+    assert log.feedback_proxy == "skip below 4, click from 4, order from 5"
+    assert log_statistics(log)["feedback_proxy"] == log.feedback_proxy
+    lower = load_log(config("ratings_as_events", path=str(path), least_rating={"click": 3.5}))
+    assert lower.feedback.tolist() == [0, 1, 1, 1, 1] * 10
+    assert lower.feedback_proxy == "skip below 3.5, click from 3.5"
+
+
+@pytest.mark.parametrize(
+    ("name", "separator"), [("movielens_latest_small_as_events", ","), ("movielens_1m_as_events", "::")]
+)
+def test_movielens_as_a_log(tmp_path, name, separator):
+    header = "userId,movieId,rating,timestamp\n" if separator == "," else ""
+    folder, ending = ("ml-latest-small", "csv") if header else ("ml-1m", "dat")
+    rows = RATINGS.split("\n", 1)[1].replace(",", separator)
+    write(tmp_path / "data" / folder / f"ratings.{ending}.gz", header + rows)
+    assert load_log(config(name, expected_events=50)).feedback.tolist() == [0, 0, 1, 1, 2] * 10
+    with pytest.raises(UserError, match=f"where {name} has"):
+        load_log(config(name))
+
+
+def test_propensities_stay_beside_their_items(tmp_path):
+    pairs = [(user, item) for user in range(10) for item in (2, 1, 3)]
+    lines = [f"{user},{item},{1000 * user + item},{1 / (user + item + 1)}\n" for user, item in pairs]
+    path = write(tmp_path / "log.csv", "user,item,time,p\n" + "".join(lines))
+    columns = {"feedback_column": None, "propensity_column": "p", "skips_per_event": 0.0}
+    log = load_log(config("events_csv", path=str(path), min_item_events=8, **columns))
+    user, item = log.user_ids[log.user], log.item_ids[log.item]
+    np.testing.assert_allclose(log.shown_probability, 1 / (user + item + 1), rtol=1e-6)
+    assert log.notes == []
+    # Nobody was shown sampled skips.
+    sampled = load_log(config("events_csv", path=str(path), **{**columns, "skips_per_event": 1.0}))
+    assert sampled.shown_probability is None
+    assert "data.propensity_column is left out" in sampled.notes[0]
 
 
 DAY = 86_400
@@ -465,6 +537,18 @@ def test_generated_logs(tmp_path, monkeypatch):
         ("feedback_of_file", {"*.csv": "ignore"}, "feedback_of_file.*.csv"),
         ("feedback_of_file", {"*.csv": "click"}, "feedback_of_file"),
         ("unknown_events", "drop", "unknown_events"),
+        ("feedback_of_event", {True: "click"}, "feedback_of_event"),
+        ("events", ["page.view"], "events"),
+        ("events", ["page.view=like"], "events.page.view"),
+        ("event_columns", {"is_click": "click"}, "event_columns"),  # beside a column of names
+        ("event_columns", {"user": "click"}, "item_column"),
+        ("least_rating", {"skip": 1}, "least_rating.skip"),
+        ("least_rating", {"click": 5, "order": 4}, "least_rating"),
+        ("item_separator", "", "item_separator"),
+        ("answer_separator", "-", "answer_separator"),  # beside a column of names
+        ("propensity_column", "user", "item_column"),
+        ("max_session", 0, "max_session"),
+        ("long_sessions", "keep", "long_sessions"),
         ("session_gap", float("nan"), "session_gap"),
         ("skips_per_event", -1.0, "skips_per_event"),
         ("skip_popularity_power", float("inf"), "skip_popularity_power"),

@@ -1,54 +1,17 @@
 """Readers of logs: the same rows from every packing and time format, and one message for every mistake."""
 
-import gzip
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from event_files import as_rows, message, read, store
 
-from harness.errors import UserError
-from sim.files.event_readers import EventColumns, EventLayout, read_events
-from sim.files.sources import SizeLimits, Source
+from sim.files.sources import Source
 from sim.files.text_table import TextFormat
 
-LAYOUT = EventLayout(
-    "user", "item", "time", "event", feedback_of_event={"view": "click", "buy": "order", "x": "ignore"}
-)
 TEXT = "time,user,event,item\n1000,u2,view,20\n1001,u1,buy,3\n1002,u1,x,4\n999,u1,view,20\n"
 ROWS = [("u2", 20, 1000, 1), ("u1", 3, 1001, 2), ("u1", 20, 999, 1)]
-
-
-def store(folder: Path, text: str, name: str = "log.csv") -> Source:
-    """Writes a file, gzipped or zipped as its name says."""
-    path = folder / name
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("set/log.csv", text)
-        return Source(path, "set/log.csv")
-    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
-    return Source(path)
-
-
-def read(*sources: Source, reader: str = "events_table", order_proxy=(), **changes) -> EventColumns:
-    layout = EventLayout(**{**LAYOUT.__dict__, **changes})
-    return read_events(reader, sources, layout, SizeLimits(), order_proxy)
-
-
-def as_rows(columns: EventColumns) -> list[tuple]:
-    users, items = columns.user_ids[columns.users].tolist(), columns.item_ids[columns.items].tolist()
-    rows = [users, items, columns.times.tolist(), columns.feedback.tolist()]
-    return list(zip(*rows, *([] if columns.sessions is None else [columns.sessions.tolist()]), strict=True))
-
-
-def message(*sources: Source, **changes) -> str:
-    """Returns the message of the UserError that reading must raise, checked to name a file or its folder."""
-    with pytest.raises(UserError) as caught:
-        read(*sources, **changes)
-    assert any(str(source.path.parent) in str(caught.value) for source in sources)
-    assert caught.value.do
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "log.zip"])
@@ -177,7 +140,7 @@ def test_ids_whose_digits_are_lost_are_refused(tmp_path, text, problem):
         (pl.Series([1.0, 2.0**24 + 2], dtype=pl.Float32), "row 2: item '16777218.0' is beyond 2^24"),
         (pl.Series([1.0, 2.0**53 + 2]), "is beyond 2^53, where Float64 merges ids"),
         (pl.Series([1.0, None]), "row 2: item '' is empty"),
-        (pl.Series([b"\xff\x00", b"a"]), "column 'item' has type Binary, which is not text"),
+        (pl.Series([b"\xff\x00", b"a"]), "column 'item' has type Binary, which is neither text nor UUIDs"),
         (pl.Series([1, 2], dtype=pl.Duration("us")), "column 'item' has type Duration"),
     ],
 )

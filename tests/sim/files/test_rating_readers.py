@@ -20,13 +20,14 @@ import pytest
 import zstandard
 
 from harness.errors import UserError
+from sim.files import packing, sources
 from sim.files import rating_readers as readers
-from sim.files import sources
 from sim.files.chunks import read_chunks
+from sim.files.delimited import TextTable
 from sim.files.rating_readers import read_ratings
 from sim.files.rows import TableLayout
 from sim.files.sources import SizeLimits, Source
-from sim.files.text_table import BLANKS, Columns, TextFormat, TextTable
+from sim.files.text_table import BLANKS, Columns, TextFormat
 
 HEADER = "userId,movieId,rating,timestamp\n"
 LINES = {
@@ -202,8 +203,8 @@ def test_the_fast_path_is_taken(tmp_path, reader, monkeypatch):
     def refuse(*_):
         raise AssertionError("careful path taken")
 
-    for module in ("text_table", "netflix"):
-        monkeypatch.setattr(f"sim.files.{module}.CarefulRecords", refuse)
+    for module in ("sim.files.text_table", "sim.files.netflix"):
+        monkeypatch.setattr(f"{module}.CarefulRecords", refuse)
     found = read_ratings(reader, [store(tmp_path, LINES[reader])])
     assert found.users.tolist() == [1, 2]
     assert found.items.tolist() == [10, 20]
@@ -214,8 +215,8 @@ def test_chunks_join_without_loss_and_lines_keep_their_numbers(tmp_path, reader,
     body = LINES[reader].splitlines(keepends=True)
     head = body[:1] if reader in ("movielens_csv", "table") else []
     text = "".join(head + body[len(head) :] * 50)
-    for module in ("text_table", "netflix"):
-        monkeypatch.setattr(f"sim.files.{module}.read_chunks", lambda *source, **_: read_chunks(*source[:2], 37))
+    for module in ("sim.files.text_table", "sim.files.netflix"):
+        monkeypatch.setattr(f"{module}.read_chunks", lambda *source, **_: read_chunks(*source[:2], 37))
     assert len(read_ratings(reader, [store(tmp_path, text)]).users) == 100
     bad = store(tmp_path, text + "oops\n")
     assert f"line {text.count(chr(10)) + 1}: " in message(reader, bad)
@@ -506,12 +507,12 @@ def test_a_member_named_exactly_comes_before_the_pattern(tmp_path, name):
     with zipfile.ZipFile(path, "w") as archive:
         for member in (name, "data 1.csv", "__MACOSX/._data 1.csv", ".DS_Store"):
             archive.writestr(member, LINES["table"])
-    assert sources.find_members(path, name) == [name]
-    assert sources.find_members(path, "data 1*") == ["data 1.csv"]
+    assert packing.find_members(path, name) == [name]
+    assert packing.find_members(path, "data 1*") == ["data 1.csv"]
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("[Content_Types].xml", "")
     with pytest.raises(UserError, match="is an Excel workbook"):
-        sources.find_members(path, "*")
+        packing.find_members(path, "*")
 
 
 def test_unsafe_members_of_a_tar_are_refused(tmp_path):

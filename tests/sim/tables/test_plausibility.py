@@ -1,5 +1,7 @@
 """What is unlikely about a table is named, and ordinary tables say nothing."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,7 @@ def test_ordinary_tables_say_nothing():
     dense = np.clip(np.round(np.random.default_rng(0).normal(0, 5, 1000), 2), -10, 10)
     assert rating_warnings(ratings(dense), 0.0) == []
     assert log_warnings(log()) == []
+    assert log_warnings(dataclasses.replace(log(), notes=["two sessions were cut"])) == ["two sessions were cut"]
 
 
 @pytest.mark.parametrize(
@@ -65,6 +68,7 @@ def test_ordinary_tables_say_nothing():
         (np.where(np.arange(1000) < 500, 0, STARS * 2), "the rating 0 (50.0% of all)"),
         (STARS / 5, "0.0% of the ratings are above data.relevant_above=3"),
         (STARS + 5.0, "100.0% of the ratings are above"),
+        (STARS + 5.0, "100.0% of the ratings have a positive reward (the scale is 6 to 10)"),
     ],
 )
 def test_ratings_that_mean_something_else(values, said):
@@ -109,5 +113,7 @@ def test_times_of_another_unit(times, said):
 
 def test_logs_without_skips_or_sessions():
     assert any("are clicks or orders" in warning for warning in log_warnings(log(feedback=np.ones(2000, int))))
+    few = np.where(np.arange(2000) % 40, 0, 1)
+    assert any("2.5% of the events are clicks or orders" in warning for warning in log_warnings(log(feedback=few)))
     scattered = NOW + np.arange(2000) * 86_400 % (86_400 * 200)
     assert any("half of the sessions have a single event" in warning for warning in log_warnings(log(times=scattered)))
