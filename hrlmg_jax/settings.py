@@ -15,6 +15,7 @@ from hrlmg_jax.methods import AgentSettings
 from hrlmg_jax.registry import ANY_AGENT
 from hrlmg_jax.user_model.fit import FitConfig, SimulatorConfig
 from sim.datasets.events import LogConfig
+from sim.datasets.items import NO_ITEMS, ItemsConfig
 from sim.envs.session_env import SessionConfig
 
 
@@ -41,6 +42,7 @@ class RunConfig(SeedsConfig):
     agent: Annotated[AgentSettings, ANY_AGENT]
     train: ScheduleConfig
     evaluation: EvaluationConfig
+    items: ItemsConfig = NO_ITEMS
     devices: DevicesConfig = AUTOMATIC
     logger: LoggerConfig = FILES
 

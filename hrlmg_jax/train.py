@@ -33,6 +33,7 @@ from hrlmg_jax.registry import build_method
 from hrlmg_jax.sessions import SessionData, describe_log, refuse_old_log, row_labels, say_what_was_understood
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model.quality import weakness
+from sim.datasets.items import items_of_run, write_items
 
 _TRUTH_NOTE = "; the generator's own users answer"
 register_run_folder_resolver()  # conf/train_hrl_mg.yaml needs it while Hydra composes
@@ -68,7 +69,10 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
         runs = _fitted_to(data, runs)
         configs = [read_settings(RunConfig, run.values) for run in runs]
     check_catalogue(data, configs[0].longest_session)
+    log, folders = data.log, [run.folder.path for run in runs]
+    items = items_of_run(configs[0].items, configs[0].data, log.item_ids, log.synthetic, folders)
     with opened_runs(runs, resume, configs[0].train, origin_of(data), phases) as begin:
+        write_items(items, folders)
         with phases.phase("simulator"):
             problems = [
                 make_problem(config.fit(), run.values, data, run.folder, config.longest_session)
@@ -88,7 +92,7 @@ def _fitted_to(data: SessionData, runs: list[Run]) -> list[Run]:
 
 
 def _with_settings(values: dict[str, Any], lengths: dict[str, int]) -> dict[str, Any]:
-    values = {**values, "data": with_absolute_places(values["data"])}
+    values = values | {group: with_absolute_places(values[group]) for group in ("data", "items")}
     for dotted, length in lengths.items():
         group, _, key = dotted.partition(".")
         values[group] = {**values[group], key: length}

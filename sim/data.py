@@ -6,11 +6,15 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from harness.command import hydra_command, run_command
 from harness.settings import read_settings
 from sim.datasets.events import LogConfig, load_log, log_statistics
-from sim.datasets.ratings import AnyDataConfig, load_dataset, statistics
+from sim.datasets.items import ItemsConfig, load_items
+from sim.datasets.ratings import AnyDataConfig, DataConfig, load_dataset, statistics
 from sim.files.cache import notice
+from sim.tables.items import ItemTable
 from sim.tables.plausibility import log_warnings, rating_warnings
 from sim.tables.summary import aligned, log_summary, rating_summary, summary_rows, time_span
 
@@ -21,20 +25,29 @@ class StatisticsConfig:
 
     data: AnyDataConfig
     json: bool
+    items: ItemsConfig
 
 
 @hydra_command("data_statistics")
 def main(config: Any) -> None:
     """Loads the configured data set and prints its statistics as text or (json=true) as JSON."""
+    settings: LogConfig | DataConfig
     if config.data.get("kind") == LogConfig.kind:
-        log = load_log(read_settings(LogConfig, config.data, "data"))
+        settings = read_settings(LogConfig, config.data, "data")
+        log = load_log(settings)
         result = {**log_statistics(log), "summary": log_summary(log)}
         text, warnings = describe_log(result), log_warnings(log)
+        ids, counts, synthetic = log.item_ids, np.bincount(log.item, minlength=log.num_items), log.synthetic
     else:
         settings = read_settings(StatisticsConfig, config).data
         data = load_dataset(settings)
         result = {**statistics(data), "summary": rating_summary(data, settings.relevant_above)}
         text, warnings = describe_ratings(result), rating_warnings(data, settings.relevant_above)
+        ids, counts, synthetic = data.item_ids, np.bincount(data.items, minlength=data.num_items), data.synthetic
+    items = load_items(read_settings(ItemsConfig, config["items"], "items"), settings, ids, synthetic)
+    if items is not None:
+        result["item_table"] = {"source": items.source, **items.counts()}
+        text += "\n" + describe_items(items, counts)
     for warning in warnings:
         notice(f"warning: {warning}")
     print(json.dumps(result, indent=2) if config.json else text)
@@ -79,6 +92,16 @@ def describe_log(result: dict[str, Any]) -> str:
         ("source", result["source"]),
         ("checksum", result["checksum"]),
     ]
+    return aligned(rows)
+
+
+def describe_items(table: ItemTable, counts: np.ndarray, most: int = 5) -> str:
+    """Formats an item table as aligned lines: what of it was used, and the items with most rows (`counts`, [I])."""
+    top = np.argsort(-counts, kind="stable")[:most]
+    rows = [("item table", table.describe())]
+    for item in top:
+        known = filter(None, (table.titles[item], ", ".join(table.categories_of(item)), f"{counts[item]:,} rows"))
+        rows.append((f"  item {table.item_ids[item]}", "; ".join(known)))
     return aligned(rows)
 
 

@@ -14,6 +14,7 @@ from harness.runs.tracking import FILES, LoggerConfig
 from harness.settings import Count
 from harness.training.loop import ScheduleConfig
 from harness.tuning.study import StudyConfig
+from sim.datasets.items import NO_ITEMS, ItemsConfig
 from sim.datasets.ratings import AnyDataConfig
 from sim.envs.simulator import ANY_SIMULATOR, EnvSettings
 from tpgr_jax.earlier_run import EarlierRun, read_earlier_run
@@ -42,6 +43,7 @@ class RunConfig(SeedsConfig):
     tree: TreeConfig
     agent: Annotated[AgentSettings, ANY_AGENT]
     train: TrainConfig
+    items: ItemsConfig = NO_ITEMS
     devices: DevicesConfig = AUTOMATIC
     logger: LoggerConfig = FILES
     init_from: str | None = None

@@ -29,6 +29,7 @@ from harness.training.command import opened_runs, start_or_resume, with_absolute
 from harness.training.from_python import call_module
 from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
+from sim.datasets.items import items_of_run, write_items
 from sim.tables.plausibility import rating_warnings
 from sim.tables.summary import aligned, rating_summary, summary_rows
 from tpgr_jax.budgets import evaluate_budgets
@@ -75,12 +76,15 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
     _say_what_was_understood(problem)
     if not resume:
         runs = [Run(_with_found_data(run.values, config, problem), run.folder) for run in runs]
+    data, folders = problem.data, [run.folder for run in runs]
+    items = items_of_run(config.items, config.data, data.item_ids, data.synthetic, [each.path for each in folders])
     configs = [read_settings(RunConfig, run.values) for run in runs]
     with (
         devices_of(config, problem.data.num_items),
         opened_runs(runs, resume, config.train, origin_of(problem), phases) as begin,
     ):
-        _train_in_folders(configs, problem, [run.folder for run in runs], phases, begin)
+        write_items(items, [each.path for each in folders])
+        _train_in_folders(configs, problem, folders, phases, begin)
 
 
 def _train_in_folders(
@@ -168,8 +172,13 @@ def _with_found_data(values: dict[str, Any], config: RunConfig, problem: Problem
             "rating_min": None,
             "rating_max": None,
         }
-    tree = {**values["tree"], "path": _absolute(values["tree"].get("path"))}
-    return {**values, "data": data, "tree": tree, "init_from": _absolute(values.get("init_from"))}
+    return {
+        **values,
+        "data": data,
+        "items": with_absolute_places(values.get("items", {})),
+        "tree": {**values["tree"], "path": _absolute(values["tree"].get("path"))},
+        "init_from": _absolute(values.get("init_from")),
+    }
 
 
 def _absolute(path: str | None) -> str | None:

@@ -173,14 +173,14 @@ def opened_runs(
 
 def _of_all_processes(runs: Sequence[Run]) -> dict[str, Any]:
     """Returns the settings that processes of a run share, by dotted key: not which one each is or has its files."""
-    own = ("devices.process", *(f"data.{place}" for place in _PLACES), "simulator.root")
+    own = ("devices.process", *(f"data.{place}" for place in _PLACES), "items.path", "simulator.root")
     settings = dict(flattened(runs[0].values)) | {"num_seeds": len(runs)}
     return {key: value for key, value in settings.items() if key not in own}
 
 
 def with_absolute_places(data: dict[str, Any]) -> dict[str, Any]:
-    """Returns data settings with absolute paths, so that the run can be resumed or evaluated from another folder."""
-    places = {key: str(Path(data[key]).expanduser().absolute()) for key in _PLACES if data[key] is not None}
+    """Returns settings of data or items with absolute paths, so that a run can be continued from another folder."""
+    places = {key: str(Path(data[key]).expanduser().absolute()) for key in _PLACES if data.get(key) is not None}
     return {**data, **places}
 
 

@@ -124,7 +124,8 @@ SYSTEM = System(
     # They say where and how, not what. `train.evaluate_every` has an effect: the best actors are those of an
     # evaluation.
     without_effect=(
-        *("data.", "devices.", "logger.", "seed", "num_seeds", "simulator.root", "evaluation.sessions_at_a_time"),
+        *("data.", "items.", "devices.", "logger."),
+        *("seed", "num_seeds", "simulator.root", "evaluation.sessions_at_a_time"),
         "evaluation.final",
         *("train.log_every", "train.checkpoint_every", "train.max_to_keep"),
     ),

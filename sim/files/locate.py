@@ -63,23 +63,12 @@ class FilesConfig:
         """
         if not self.name.strip():
             raise bad_setting("name", "is empty", "Name the data set.")
-        separator = self.text_format.separator
-        known = separator in (None, BLANKS, "::")
-        if not known and (
-            len(separator or "") != 1 or not (separator or "").isascii() or (separator or "") in '"\n\r\0'
-        ):
-            problem = f"{separator!r} cannot be used"
-            raise bad_setting("separator", problem, f"Set one ASCII character, 'tab', '::', '{BLANKS}', or null.")
-        try:
-            codecs.lookup(self.text_format.encoding or "utf-8")
-        except LookupError:
-            raise bad_setting("encoding", f"unknown encoding {self.encoding!r}", "Set utf-8, latin-1 or so.") from None
+        check_text_format(self.text_format, "data")
 
     @property
     def text_format(self) -> TextFormat:
         """How the files are written, if they are text."""
-        separator = "\t" if self.separator == "tab" else self.separator or None
-        return TextFormat(separator, self.column_names, self.encoding, self.comment, self.nested or None)
+        return text_format(self.separator, self.column_names, self.encoding, self.comment, self.nested)
 
     @property
     def limits(self) -> SizeLimits:
@@ -120,18 +109,16 @@ class FilesConfig:
             UserError: `data.path` does not exist, or an archive is damaged.
         """
         if self.path:
-            entries = [self.path] if isinstance(self.path, str) else self.path
-            named = (source for entry in entries for path in _named_paths(entry) for source in self._stored_in(path))
-            return list(dict.fromkeys(named))
+            return named_sources(self.path, self.member)
         root, archive = self.root_folder, self.archive_path
         for entry in self.files:
-            if sources := _matches(root, entry):
+            if sources := matching_files(root, entry):
                 return sources
         if archive is not None and (archive.is_file() or archive.is_dir()):
             return self.members(archive)
         if self.root:
             for entry in self.files:
-                if sources := _matches(root, Path(entry).name):
+                if sources := matching_files(root, Path(entry).name):
                     return sources
         return []
 
@@ -144,24 +131,66 @@ class FilesConfig:
         searched = [f"{entry}[.gz]" for entry in self.files] + ([self.archive] if self.archive else [])
         return f"no files of this data set under {self.root_folder} (looked for {', '.join(searched)})"
 
-    def _stored_in(self, path: Path) -> list[Source]:
-        """Returns the files of a folder, the members of an archive, or the file itself."""
-        if path.is_dir() or not is_archive(path):
-            return _files_at(path)
-        members = find_members(path, self.member or "*")
-        if len(members) > 1 and not self.member:
-            do = "Set data.member to the one to read, or to a pattern for several."
-            raise UserError(f"holds {len(members)} files: {', '.join(members[:5])}", where=str(path), do=do)
-        return [Source(path, member) for member in members]
-
 
 STORE_THEM = f"Store its files there, or set data.root or {ROOT_VARIABLE} to the folder that holds them."
 """Advice for users whose files are not found."""
 
 
-def bad_setting(key: str, problem: str, do: str) -> UserError:
-    """Returns the error of an impossible value of `data.KEY`."""
-    return UserError(problem, where=f"data.{key}", do=do)
+def bad_setting(key: str, problem: str, do: str, group: str = "data") -> UserError:
+    """Returns the error of an impossible value of `data.KEY` (or of another group's)."""
+    return UserError(problem, where=f"{group}.{key}", do=do)
+
+
+def text_format(
+    separator: str | None,
+    column_names: list[str],
+    encoding: str | None,
+    comment: str | None,
+    nested: str | None = None,
+) -> TextFormat:
+    """Returns how files are written, from settings."""
+    named = "\t" if separator == "tab" else separator or None
+    return TextFormat(named, column_names, encoding, comment, nested or None)
+
+
+def check_text_format(text: TextFormat, group: str) -> None:
+    """Checks the settings of a group that say how files are written.
+
+    Raises:
+        UserError: A value is out of range; the message names its key.
+    """
+    separator = text.separator
+    known = separator in (None, BLANKS, "::")
+    if not known and (len(separator or "") != 1 or not (separator or "").isascii() or (separator or "") in '"\n\r\0'):
+        do = f"Set one ASCII character, 'tab', '::', '{BLANKS}', or null."
+        raise bad_setting("separator", f"{separator!r} cannot be used", do, group)
+    try:
+        codecs.lookup(text.encoding or "utf-8")
+    except LookupError:
+        do = "Set utf-8, latin-1 or so."
+        raise bad_setting("encoding", f"unknown encoding {text.encoding!r}", do, group) from None
+
+
+def named_sources(path: str | list[str], member: str | None, group: str = "data") -> list[Source]:
+    """Returns the files that `data.path` names, of folders their Parquet files, and of archives the members.
+
+    Raises:
+        UserError: One does not exist, nothing matches a pattern, or an archive is damaged or holds several files.
+    """
+    entries = [path] if isinstance(path, str) else path
+    places = (place for entry in entries for place in _named_paths(entry, group))
+    return list(dict.fromkeys(source for place in places for source in _stored_in(place, member, group)))
+
+
+def _stored_in(path: Path, member: str | None, group: str) -> list[Source]:
+    """Returns the files of a folder, the members of an archive, or the file itself."""
+    if path.is_dir() or not is_archive(path):
+        return _files_at(path)
+    members = find_members(path, member or "*")
+    if len(members) > 1 and not member:
+        do = f"Set {group}.member to the one to read, or to a pattern for several."
+        raise UserError(f"holds {len(members)} files: {', '.join(members[:5])}", where=str(path), do=do)
+    return [Source(path, name) for name in members]
 
 
 def fingerprint(source: Source) -> list[Any]:
@@ -189,7 +218,7 @@ def check_count(name: str, source: str, what: str, count: int, expected: int | N
         )
 
 
-def _matches(root: Path, entry: str) -> list[Source]:
+def matching_files(root: Path, entry: str) -> list[Source]:
     """Returns the existing files that match an entry of `data.files`."""
     if "*" in entry:
         paths = _without_twins([*root.glob(entry), *root.glob(f"{entry}.gz")])
@@ -201,7 +230,7 @@ def _matches(root: Path, entry: str) -> list[Source]:
     return []
 
 
-def _named_paths(entry: str) -> list[Path]:
+def _named_paths(entry: str, group: str) -> list[Path]:
     """Returns the paths that an entry of `data.path` names: a path, or a pattern.
 
     Raises:
@@ -212,7 +241,7 @@ def _named_paths(entry: str) -> list[Path]:
         return [path]
     paths = _without_twins([Path(found) for found in glob.glob(str(path), recursive=True)])
     if not paths:
-        raise UserError("no file matches this pattern", where=str(path), do="Check data.path.")
+        raise UserError("no file matches this pattern", where=str(path), do=f"Check {group}.path.")
     return paths
 
 

@@ -109,7 +109,8 @@ SYSTEM = System(
     splits=(FOLD,),
     # They say where and how, not what; whether the data are the same is told by their checksum and `TEST.same`.
     without_effect=(
-        *("data.", "devices.", "logger.", "seed", "num_seeds", "tree.seed", "env.rating_layout", "env.dense_limit_mb"),
+        *("data.", "items.", "devices.", "logger."),
+        *("seed", "num_seeds", "tree.seed", "env.rating_layout", "env.dense_limit_mb"),
         *("train.log_every", "train.evaluate_every", "train.checkpoint_every", "train.max_to_keep"),
     ),
     choose_data=_choose_data,
