@@ -7,6 +7,7 @@ account or consent: if a log is missing, the error says where to get it (`data.o
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -23,7 +24,7 @@ from sim.files.event_readers import (
     OrderProxy,
     read_events,
 )
-from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, fingerprint
+from sim.files.locate import NOT_AUTO, STORE_THEM, FilesConfig, bad_setting, check_count, fingerprint
 from sim.files.rows import TimeFormat
 from sim.files.sources import Source, checksum, describe_sources
 from sim.tables.events import (
@@ -86,6 +87,7 @@ class LogConfig(FilesConfig):
             "This learns from logs of recommendations: choose data=synthetic_funnel, events_csv, retailrocket, rees46, "
             "yoochoose, jdata, diginetica or kuairand; or ratings as answers: data=ratings_as_events, "
             "movielens_1m_as_events or movielens_latest_small_as_events."
+            NOT_AUTO,
         ),
     ] = "events"
     order_proxy: list[OrderProxy] = dataclasses.field(default_factory=list)
@@ -97,6 +99,7 @@ class LogConfig(FilesConfig):
     item_separator: str | None = None
     answer_separator: str | None = None
     propensity_column: str | None = None
+    times_between: list[str] | None = None
     max_session: Count | None = None
     long_sessions: LongSessions = "split"
 
@@ -112,6 +115,7 @@ class LogConfig(FilesConfig):
         if self.order_proxy and self.reader != "kuairand":
             problem = f"is set, but the reader {self.reader} knows no such columns"
             raise bad_setting("order_proxy", problem, "Set it to []; it belongs to data=kuairand.")
+        self._between()
         if self.reader == "events_table":
             self._check_table()
         if self.reader == SYNTHETIC_FUNNEL:
@@ -185,7 +189,22 @@ class LogConfig(FilesConfig):
             item_separator=self.item_separator,
             answer_separator=self.answer_separator or None,
             propensity_column=self.propensity_column or None,
+            between=self._between(),
         )
+
+    def _between(self) -> tuple[int, int] | None:
+        """Returns the seconds that `times_between` names."""
+        if self.times_between is None:
+            return None
+        do = "Set two dates, as in [2017-11-25,2017-12-04]: the first day, and the day after the last."
+        try:
+            moments = [datetime.datetime.fromisoformat(text) for text in self.times_between]
+        except ValueError as error:
+            raise bad_setting("times_between", str(error), do) from None
+        seconds = [int(moment.replace(tzinfo=moment.tzinfo or datetime.UTC).timestamp()) for moment in moments]
+        if len(seconds) != 2 or seconds[0] >= seconds[1]:
+            raise bad_setting("times_between", f"is {self.times_between}", do)
+        return seconds[0], seconds[1]
 
 
 def load_log(config: LogConfig) -> EventLog:

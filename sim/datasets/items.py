@@ -49,6 +49,7 @@ class ItemsConfig:
     column_names: list[str] = field(default_factory=list)
     encoding: str | None = None
     comment: str | None = None
+    quotes: bool = True
 
     def __post_init__(self) -> None:
         """Checks settings against each other."""
@@ -58,7 +59,7 @@ class ItemsConfig:
 
     @property
     def _text_format(self) -> TextFormat:
-        return text_format(self.separator, self.column_names, self.encoding, self.comment)
+        return text_format(self.separator, self.column_names, self.encoding, self.comment, quotes=self.quotes)
 
     def layout(self, id_column: str) -> ItemLayout:
         """Returns the columns; `id_column` is used unless one is set."""
@@ -137,11 +138,11 @@ def write_items(table: ItemTable | None, folders: Sequence[Path]) -> None:
 
 
 def _beside(name: str, sources: Sequence[Source]) -> list[Source]:
-    """Returns the file of that name in the folder (or archive folder) of a data set's files, if there is one."""
-    if not sources:
-        return []
-    path, member = sources[0].path, sources[0].member
-    if member is None:
-        return matching_files(path.parent, name)
-    wanted = str(PurePosixPath(member).parent / name)
-    return [Source(path, wanted)] if wanted in find_members(path, "*") else []
+    """Returns the files of that name in the folders (or archive folders) of a data set's files."""
+    found: list[Source] = []
+    for source in sources:
+        if source.member is None:
+            found += matching_files(source.path.parent, name)
+        elif (wanted := str(PurePosixPath(source.member).parent / name)) in find_members(source.path, "*"):
+            found.append(Source(source.path, wanted))
+    return list(dict.fromkeys(found))

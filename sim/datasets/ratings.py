@@ -16,7 +16,7 @@ from harness.extensions import SETTINGS, ByModule, load_module
 from harness.settings import PAIRS, Count, CountOrZero, Finite, Otherwise, ShareBelowOne
 from sim.files.cache import cached, notice
 from sim.files.download import DownloadError, check_address, check_checksum, download
-from sim.files.locate import STORE_THEM, FilesConfig, bad_setting, check_count, fingerprint
+from sim.files.locate import NOT_AUTO, STORE_THEM, FilesConfig, bad_setting, check_count, fingerprint
 from sim.files.rating_readers import PARSER_VERSION, READERS, read_ratings
 from sim.files.rows import TableLayout, TimeFormat
 from sim.files.sources import Source, checksum, describe_sources
@@ -64,7 +64,8 @@ class DataConfig(FilesConfig):
         Literal["ratings"],
         Otherwise(
             "This learns from ratings: choose data=synthetic, movielens_1m, movielens_10m, netflix, ratings_file or "
-            "another data set of ratings."
+            "another data set of ratings.",
+            NOT_AUTO,
         ),
     ] = "ratings"
     validation: bool = False
@@ -77,6 +78,7 @@ class DataConfig(FilesConfig):
     rating_of_event: Annotated[dict[str, Finite], PAIRS] = dataclasses.field(default_factory=dict)
     missing_ratings: list[Finite] = dataclasses.field(default_factory=list)
     duplicates: Duplicates = "error"
+    obtain: str | None = None
 
     def __post_init__(self) -> None:
         """Checks settings against each other, and the reader's name."""
@@ -137,7 +139,7 @@ class DataConfig(FilesConfig):
         return {"split_seed": self.split_seed, **share, "validation": self.validation, "selection": self.selection}
 
     def _check_table(self) -> None:
-        if not self.path:
+        if not self.path and not self.files and not self.archive:
             do = "Set it to a file, a pattern or a list of these, as in data.path=ratings.csv."
             raise bad_setting("path", "is not set", do)
         self.check_named_columns("user_column", "item_column")
@@ -204,9 +206,7 @@ def _find_sources(config: DataConfig) -> list[Source]:
         return sources
     looked, archive = config.what_was_missed(), config.archive_path
     if config.url is None or config.checksum is None or archive is None:
-        do = STORE_THEM
-        if config.reader == "netflix":
-            do = f"It cannot be downloaded without an account (kaggle.com, netflix-inc/netflix-prize-data). {do}"
+        do = f"{config.obtain} {STORE_THEM}" if config.obtain else STORE_THEM
         raise DownloadError(looked, where=config.name, do=do)
     try:
         download(config.url, config.checksum, archive)

@@ -47,6 +47,7 @@ class TextTable(LineParser["pl.DataFrame"]):
         self.expected_columns = num_columns
         self.given_header = text.header
         self.comment = text.comment
+        self.quotes = text.quotes
         self.separator = text.separator or ""
         self.ending = PurePosixPath(source.name).suffix.lower()
         self.num_columns = 0
@@ -103,7 +104,7 @@ class TextTable(LineParser["pl.DataFrame"]):
 
     def _fits(self, line: str, separator: str) -> bool:
         try:
-            parts = _split_fields(line, separator)
+            parts = _split_fields(line, separator, self.quotes)
         except BadLineError:
             return False
         if self.given_header:
@@ -115,7 +116,7 @@ class TextTable(LineParser["pl.DataFrame"]):
         """See LineParser; values are as written, empty ones empty strings."""
         import polars as pl
 
-        unusual = b'"' in data or b"\0" in data or b"\r" in data or data.startswith(b"\xef\xbb\xbf")
+        unusual = (self.quotes and b'"' in data) or b"\0" in data or b"\r" in data or data.startswith(b"\xef\xbb\xbf")
         if unusual or (self.comment and f"\n{self.comment}".encode() in b"\n" + data):
             return None
         separator = self.separator
@@ -150,7 +151,7 @@ class TextTable(LineParser["pl.DataFrame"]):
 
     def parse_record(self, line: str, next_line: Callable[[], str]) -> list[Any]:
         """See LineParser."""
-        if '"' not in line or len(self.separator) > 1:
+        if '"' not in line or len(self.separator) > 1 or not self.quotes:
             return self.parse_line(line)
         taken = [line]
 
@@ -183,7 +184,7 @@ class TextTable(LineParser["pl.DataFrame"]):
         return pl.DataFrame(texts, schema=dict.fromkeys(self.names, pl.String)).fill_null("")
 
     def _split(self, line: str) -> list[str]:
-        return _split_fields(line, self.separator)
+        return _split_fields(line, self.separator, self.quotes)
 
 
 def names_in_header(fields: list[str]) -> list[str]:
@@ -198,11 +199,11 @@ def _refuse_sequences(fields: list[str]) -> None:
             raise BadLineError(f"the column {match[1]!r} holds sequences ({match[2]}{match[3]}), which cannot be read")
 
 
-def _split_fields(line: str, separator: str) -> list[str]:
+def _split_fields(line: str, separator: str, quotes: bool) -> list[str]:
     """Returns the fields of a line; raises BadLineError if it is wrongly quoted."""
     if separator == BLANKS:
         return re.split(r"[ \t]+", line.strip(" \t"))
-    if '"' not in line or len(separator) > 1:
+    if '"' not in line or len(separator) > 1 or not quotes:
         return line.split(separator)
     return _next_record(iter([line]), separator)
 

@@ -58,6 +58,7 @@ class EventLayout:
         item_separator: Between the items that a row packs into one field; None: a row is one item.
         answer_separator: Before the answer of each packed item; None: they have none of their own.
         propensity_column: Name of the column of probabilities with which the items were shown, or None.
+        between: Seconds since 1970: rows before the first and from the second on are left out; None: none are.
     """
 
     user_column: str
@@ -76,6 +77,7 @@ class EventLayout:
     item_separator: str | None = None
     answer_separator: str | None = None
     propensity_column: str | None = None
+    between: tuple[int, int] | None = None
 
     @property
     def names(self) -> list[str]:

@@ -125,7 +125,7 @@ def _index(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_tables(sources: Sequence[Source], layout: EventLayout, limits: SizeLimits) -> list[pl.DataFrame]:
     """Returns the events of all files, one frame per chunk."""
-    frames, left_out = [], 0
+    frames, left_out, elsewhen = [], 0, 0
     feedback_of = _feedback_of_sources(sources, layout.feedback_of_file)
 
     def tables() -> Iterator[Rows]:
@@ -141,12 +141,18 @@ def _read_tables(sources: Sequence[Source], layout: EventLayout, limits: SizeLim
             time_format = rows.time_format(layout.time_column)
         known = rows.known(layout.known_columns, layout.missing_values)
         left_out += rows.frame.height - known.frame.height
+        if layout.between is not None:
+            kept = known.within(layout.time_column, time_format, *layout.between)
+            elsewhen += known.frame.height - kept.frame.height
+            known = kept
         try:
             frames.append(events_of_rows(known, layout, time_format, feedback_of[rows.source]))
         except UnknownEventError as error:
             raise with_counts(error, tables(), layout) from None
     if left_out:
         notice(f"{sources[0]}: {left_out:,} rows left out by data.missing_values")
+    if elsewhen:
+        notice(f"{sources[0]}: {elsewhen:,} rows left out by data.times_between")
     return frames
 
 

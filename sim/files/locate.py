@@ -53,6 +53,7 @@ class FilesConfig:
     encoding: str | None = field(default=None, kw_only=True)
     comment: str | None = field(default=None, kw_only=True)
     nested: str | None = field(default=None, kw_only=True)
+    quotes: bool = field(default=True, kw_only=True)
     missing_values: list[str] = field(default_factory=list, kw_only=True)
 
     def check_files(self) -> None:
@@ -68,7 +69,7 @@ class FilesConfig:
     @property
     def text_format(self) -> TextFormat:
         """How the files are written, if they are text."""
-        return text_format(self.separator, self.column_names, self.encoding, self.comment, self.nested)
+        return text_format(self.separator, self.column_names, self.encoding, self.comment, self.nested, self.quotes)
 
     @property
     def limits(self) -> SizeLimits:
@@ -132,6 +133,8 @@ class FilesConfig:
         return f"no files of this data set under {self.root_folder} (looked for {', '.join(searched)})"
 
 
+NOT_AUTO = {"auto": "data=auto is only for python -m sim.data, which prints the settings of a file: copy them."}
+"""Advice for users who train on a file without having seen how it would be read."""
 STORE_THEM = f"Store its files there, or set data.root or {ROOT_VARIABLE} to the folder that holds them."
 """Advice for users whose files are not found."""
 
@@ -147,10 +150,11 @@ def text_format(
     encoding: str | None,
     comment: str | None,
     nested: str | None = None,
+    quotes: bool = True,
 ) -> TextFormat:
     """Returns how files are written, from settings."""
     named = "\t" if separator == "tab" else separator or None
-    return TextFormat(named, column_names, encoding, comment, nested or None)
+    return TextFormat(named, column_names, encoding, comment, nested or None, quotes)
 
 
 def check_text_format(text: TextFormat, group: str) -> None:

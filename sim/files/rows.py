@@ -34,6 +34,10 @@ _LARGEST_SECONDS = 10**11  # the year 5138; as milliseconds, March 1973
 _CLOCK = r"(?<clock>[0-9]{2}:[0-9]{2})(?:(?<second>:[0-9]{2})(?:\.[0-9]+)?)?"
 _OFFSET = r"(?: ?(?:UTC|Z|(?<sign>[+-])(?<hours>[0-9]{2}):?(?<minutes>[0-9]{2})))?"
 _TEXT_TIME = rf"^(?<date>[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})(?:[ T]{_CLOCK}{_OFFSET})?$"
+_HALF_DAYS = (
+    r"^(?<month>[0-9]{1,2})/(?<day>[0-9]{1,2})/(?<year>[0-9]{4}) "
+    r"(?<hour>0?[0-9]|1[0-2]):(?<minute>[0-9]{2}):(?<second>[0-9]{2}) (?<half>[AP]M)$"
+)
 _SCIENTIFIC = r"^[+-]?[0-9]+(\.[0-9]*)?[eE]\+[0-9]+$"
 _LARGE_FLOAT = r"^-?[0-9]{16,}\.0+$"
 _WHOLE = r"^(0|-?[1-9][0-9]*)$"
@@ -249,12 +253,25 @@ class Rows:
         other = "Set data.time_format=milliseconds, seconds or text (as in 2016-01-31 23:59:02) if it is written so."
         return self.numeric_times(column, time_format, other) // _PER_SECOND[time_format]
 
+    def within(self, column: str, time_format: TimeFormat, begin: int, end: int) -> Rows:
+        """Returns the rows whose time is from `begin` on and before `end` (seconds since 1970); no other is checked."""
+        import polars as pl
+
+        if time_format == "text" or not isinstance(self.frame[column].dtype, pl.String):
+            return self.kept(self.times(column, time_format).is_between(begin, end - 1))
+        unit = _PER_SECOND[time_format]
+        numbers = self.texts(column).cast(pl.Float64, strict=False)
+        return self.kept(numbers.is_between(begin * unit, end * unit, closed="left").fill_null(True))
+
     def _text_times(self, column: str) -> pl.Series:
-        """Returns times such as 2016-01-31, 2016-01-31 23:59, 2016-01-31T23:59:02.5Z or +01:00 (without one: UTC)."""
+        """Returns times such as 2016-01-31, 2016-01-31 23:59, 2016-01-31T23:59:02.5Z or +01:00 (without one: UTC).
+
+        Or 1/31/2016 11:59:02 PM: before AM or PM, months come first.
+        """
         import polars as pl
 
         do = "Expected YYYY-MM-DD HH:MM:SS (UTC, or with +HH:MM), or set data.time_format=seconds or milliseconds."
-        parts = self.texts(column).str.extract_groups(_TEXT_TIME).struct.unnest()
+        parts = _with_iso_times(self.texts(column)).str.extract_groups(_TEXT_TIME).struct.unnest()
         self.refuse(column, parts["date"].is_null(), "is not a time", do)
         clock = parts["clock"].fill_null("00:00") + parts["second"].fill_null(":00")
         moments = (parts["date"] + " " + clock).str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="ms")
@@ -313,6 +330,20 @@ def _uuid_texts(values: pl.Series) -> pl.Series:
     places = ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))
     parts = [digits.str.slice(place, length) for place, length in places]
     return pl.select(pl.concat_str(parts, separator="-")).to_series().fill_null("").rename(values.name)
+
+
+def _with_iso_times(texts: pl.Series) -> pl.Series:
+    """Returns times with times such as 1/31/2016 11:59:02 PM as 2016-01-31 23:59:02."""
+    import polars as pl
+
+    parts = texts.str.extract_groups(_HALF_DAYS).struct.unnest()
+    if parts["half"].null_count() == len(texts):
+        return texts
+    hour = parts["hour"].cast(pl.Int64) % 12 + 12 * (parts["half"] == "PM").cast(pl.Int64)
+    date = [parts[name].str.zfill(width) for name, width in (("year", 4), ("month", 2), ("day", 2))]
+    clock = [hour.cast(pl.String).str.zfill(2), parts["minute"], parts["second"]]
+    iso = pl.select(pl.concat_str(date, separator="-") + " " + pl.concat_str(clock, separator=":")).to_series()
+    return texts.zip_with(parts["half"].is_null(), iso)
 
 
 _LOST_DIGITS = "Digits of such ids are lost, and different ids become one: export the column as integers or as text."

@@ -67,6 +67,7 @@ class TextFormat:
         encoding: Such as "latin-1"; None: UTF-8, or UTF-16 if the file begins with its mark.
         comment: Lines that begin with this are left out; None: none are.
         nested: Name of the list of objects that are the rows; None: the only one that holds what the row does not.
+        quotes: Whether values may stand in double quotes; otherwise these are letters like others.
     """
 
     separator: str | None = None
@@ -74,6 +75,7 @@ class TextFormat:
     encoding: str | None = None
     comment: str | None = None
     nested: str | None = None
+    quotes: bool = True
 
 
 class BadLineError(ValueError):

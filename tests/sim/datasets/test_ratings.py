@@ -84,7 +84,7 @@ def assert_same(one: RatingData, other: RatingData) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_configuration_file_is_valid(name):
-    path = {"path": "ratings.csv"} if name == "ratings_file" else {}
+    path = {"path": "ratings.csv"} if name in ("ratings_file", "recbole") else {}
     assert config(name, **path).name == name
 
 
