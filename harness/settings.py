@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -115,9 +115,11 @@ class Otherwise:
 
     Attributes:
         advice: What to do about another value.
+        special: What to do about some values in particular.
     """
 
     advice: str
+    special: Mapping[str, str] = field(default_factory=dict)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Tells pydantic how to validate the field."""
@@ -126,7 +128,8 @@ class Otherwise:
             try:
                 return validate(value)
             except ValidationError:
-                raise PydanticCustomError("wrong_kind", "{advice}", {"advice": self.advice}) from None
+                advice = self.special.get(value, self.advice) if isinstance(value, str) else self.advice
+                raise PydanticCustomError("wrong_kind", "{advice}", {"advice": advice}) from None
 
         return core_schema.no_info_wrap_validator_function(check, handler(source))
 

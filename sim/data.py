@@ -1,8 +1,12 @@
-"""Prints the statistics of a data set (the papers' Table 1): `python -m sim.data data=movielens_1m`."""
+"""Prints the statistics of a data set (the papers' Table 1), or which there are, or how a file would be read.
+
+`python -m sim.data data=movielens_1m`, `python -m sim.data list`, `python -m sim.data data=auto data.path=FILE`.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +16,14 @@ from harness.command import hydra_command, run_command
 from harness.settings import read_settings
 from sim.datasets.events import LogConfig, load_log, log_statistics
 from sim.datasets.items import ItemsConfig, load_items
+from sim.datasets.presets import describe_presets, presets
 from sim.datasets.ratings import AnyDataConfig, DataConfig, load_dataset, statistics
 from sim.files.cache import notice
 from sim.tables.items import ItemTable
 from sim.tables.plausibility import log_warnings, rating_warnings
 from sim.tables.summary import aligned, log_summary, rating_summary, summary_rows, time_span
+
+AUTO, LIST = "auto", "list"
 
 
 @dataclass(frozen=True)
@@ -28,9 +35,23 @@ class StatisticsConfig:
     items: ItemsConfig
 
 
+def main() -> None:
+    """Prints what presets there are (`list`), or what is known of the configured data."""
+    if sys.argv[1:2] == [LIST]:
+        found = presets()
+        print(json.dumps(found, indent=2) if "json=true" in sys.argv[2:] else describe_presets(found))
+    else:
+        _show()
+
+
 @hydra_command("data_statistics")
-def main(config: Any) -> None:
-    """Loads the configured data set and prints its statistics as text or (json=true) as JSON."""
+def _show(config: Any) -> None:
+    """Prints the statistics of the configured data set, as text or (json=true) as JSON; of data=auto, its settings."""
+    if config.data.get("kind") == AUTO:
+        from sim.datasets.auto import AutoConfig, look_at  # it composes configurations, which takes long to import
+
+        print(look_at(read_settings(AutoConfig, config.data, "data")).describe())
+        return
     settings: LogConfig | DataConfig
     if config.data.get("kind") == LogConfig.kind:
         settings = read_settings(LogConfig, config.data, "data")

@@ -86,7 +86,7 @@ class LogConfig(FilesConfig):
         Otherwise(
             "This learns from logs of recommendations: choose data=synthetic_funnel, events_csv, retailrocket, rees46, "
             "yoochoose, jdata, diginetica or kuairand; or ratings as answers: data=ratings_as_events, "
-            "movielens_1m_as_events or movielens_latest_small_as_events."
+            "movielens_1m_as_events or movielens_latest_small_as_events.",
             NOT_AUTO,
         ),
     ] = "events"

@@ -63,6 +63,11 @@ ABOUT = {
     # Event logs
     "synthetic_funnel": About("a generated log", "data.size", "none: it is generated", True),
     "events_csv": About("your own log", "", "yours", True),
+    "ratings_as_events": About("your own ratings as answers", "", "yours", True),
+    "movielens_1m_as_events": About("the ratings of movielens_1m as answers", "1,000,209 rows", _MOVIELENS, True),
+    "movielens_latest_small_as_events": About(
+        "the ratings of the small set as answers", "100,836 rows", _MOVIELENS, True
+    ),
     "retailrocket": About("a shop: views, baskets, purchases", "2,756,101 events", "CC BY-NC-SA 4.0"),
     "rees46": About("a shop: views, baskets, purchases", "42 million events in October 2019", "to be cited"),
     "yoochoose": About("a shop: clicks and purchases in sessions", "34,154,697 events", "CC BY-NC-ND 4.0"),
@@ -86,7 +91,8 @@ def presets() -> list[dict[str, Any]]:
     for path in sorted(Path(CONFIGURATION, "data").glob("*.yaml")):
         if path.stem not in NOT_LISTED:
             settings = OmegaConf.load(path)
-            kind = EVENTS if "log_base" in OmegaConf.select(settings, "defaults") else RATINGS
+            parents = {"log_base", "ratings_as_events"}
+            kind = EVENTS if parents & set(OmegaConf.select(settings, "defaults")) else RATINGS
             about = ABOUT[path.stem]
             url, obtain = (OmegaConf.select(settings, key) for key in ("url", "obtain"))
             files = f"downloaded from {url}" if url else obtain or ""

@@ -74,7 +74,7 @@ def read_parquet_columns(path: Path, plan_of: Callable[[Fields], Plan]) -> tuple
 
     check_file(path)
     try:
-        plan = plan_of(_fields(pl.read_parquet_schema(path)))
+        plan = plan_of(fields_of_types(pl.read_parquet_schema(path)))
         ways = [*plan.row.values(), *([plan.nested] if plan.nested else [])]
         columns = list(dict.fromkeys(way[0] for way in ways))
         frame, counts = pick_columns(pl.read_parquet(path, columns=columns, glob=False), plan)
@@ -83,7 +83,7 @@ def read_parquet_columns(path: Path, plan_of: Callable[[Fields], Plan]) -> tuple
     return frame, None if counts is None else np.repeat(np.arange(1, len(counts) + 1), counts.to_numpy())
 
 
-def _fields(types: Mapping[str, Any]) -> Fields:
+def fields_of_types(types: Mapping[str, Any]) -> Fields:
     """Returns what rows of these types hold."""
     import polars as pl
 
@@ -92,7 +92,7 @@ def _fields(types: Mapping[str, Any]) -> Fields:
         in_list = isinstance(kind, pl.List)
         inner = kind.inner if in_list else kind
         if isinstance(inner, pl.Struct):
-            inside = _fields({field.name: field.dtype for field in inner.fields})
+            inside = fields_of_types({field.name: field.dtype for field in inner.fields})
             found.fields[name] = Fields(inside.fields, in_list)
         else:
             found.fields[name] = Fields()

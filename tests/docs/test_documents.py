@@ -45,6 +45,11 @@ ENTRIES = {
     "hrlmg_jax.gate": Entry("gate", "hrlmg_jax.gate:GateConfig"),
     "sim.data": Entry("data_statistics", ""),
 }
+_DATA = {
+    "events": "sim.datasets.events:LogConfig",
+    "ratings": "sim.datasets.ratings:DataConfig",
+    "auto": "sim.datasets.auto:AutoConfig",
+}
 REPORTS = {"tpgr_jax.report": "report", "hrlmg_jax.report": "report_hrl_mg"}
 BENCHMARKS = ("tpgr_jax.bench", "hrlmg_jax.bench")
 NOT_OURS = ("pip", "pytest", "venv", "mkdocs")
@@ -95,7 +100,7 @@ def test_command_composes(command):
 
 def _check(command: Command) -> None:
     module, arguments = command.module, command.arguments if command.module else []
-    if any(argument.startswith(HYDRA_ONLY) for argument in arguments):
+    if any(argument.startswith(HYDRA_ONLY) for argument in arguments) or arguments == ["list"]:
         return
     if module in ENTRIES:
         for job in without_sweep(arguments):
@@ -129,12 +134,7 @@ def _compose(module: str, arguments: list[str]) -> None:
         if entry.settings:
             read_settings(_named(entry.settings), values)
         else:
-            kind = (
-                "sim.datasets.events:LogConfig"
-                if values["data"]["kind"] == "events"
-                else "sim.datasets.ratings:DataConfig"
-            )
-            read_settings(_named(kind), values["data"], "data")
+            read_settings(_named(_DATA[values["data"]["kind"]]), values["data"], "data")
 
 
 def _jobs(experiment: str | None, arguments: list[str]) -> list[list[str]]:
@@ -217,7 +217,9 @@ def _write_data(folder: Path) -> None:
             events.append(f"u{user},i{item},{1_700_000_000 + 60 * minute},{('skip', 'click', 'order')[item % 3]}")
             time = f"2024-01-{1 + minute // 1440:02} {minute // 60 % 24:02}:{minute % 60:02}:00"
             visits.append(f"v{user}\tp{item}\t{time}\t{('shown', 'click', 'buy')[item % 3]}")
-    for name, lines in (("ratings.csv", ratings), ("events.csv", events), ("visits.tsv", visits)):
+    items = ["item,title,genres", *(f"i{item},Title {item},Drama|War" for item in range(40))]
+    files = (("ratings.csv", ratings), ("events.csv", events), ("visits.tsv", visits), ("items.csv", items))
+    for name, lines in files:
         (folder / name).write_text("\n".join(lines) + "\n")
     write_files(folder / "outputs" / "KuaiRand-1K" / "data", kuairand_files(0, "1k", users=40))
 
@@ -255,7 +257,7 @@ def _placed(command: Command, word: str) -> str:
 def _short_words(command: Command, arguments: list[str]) -> list[str]:
     if command.module in BENCHMARKS:
         return [*arguments, "--smoke"]
-    if any(word.startswith(HYDRA_ONLY) for word in arguments):
+    if any(word.startswith(HYDRA_ONLY) for word in arguments) or arguments == ["list"]:
         return arguments
     if any(word.startswith("resume=") for word in arguments):
         return [word.replace("train.steps=2000", "train.steps=8") for word in arguments]
