@@ -108,7 +108,11 @@ def look_at(config: AutoConfig) -> Guess:
         if guess is None:
             guess = _columns(config, head, source)
             guess.overrides[1:1] = place
-            guess.table = _read(guess.overrides, sample, limits)
+            try:
+                guess.table = _read(guess.overrides, sample, limits)
+            except UserError as error:
+                where = error.where.replace(str(sample.path), str(source.path))
+                raise UserError(error.what, where=where, do=error.do) from None
     return guess
 
 

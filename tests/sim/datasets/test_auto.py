@@ -150,8 +150,9 @@ def test_what_it_cannot_tell_can_be_said(tmp_path):
     ],
 )
 def test_refusals_say_why(tmp_path, content, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as error:
         look(tmp_path / "a.csv", content)
+    assert str(tmp_path / "a.csv") in error.value.where
 
 
 def test_the_command_prints_it_and_nothing_trains_on_it(tmp_path, monkeypatch, capsys):
