@@ -157,7 +157,8 @@ def _table(described: pl.DataFrame, item_ids: np.ndarray, source: str, counts: d
     # Categories as numbers.
     pairs = every.select("item", "categories").explode("categories").drop_nulls().unique(maintain_order=True)
     names = pairs["categories"].unique().sort()
-    number = pairs["categories"].replace_strict(names, pl.Series(range(len(names)), dtype=pl.Int32))
+    numbered = pl.DataFrame({"categories": names, "number": np.arange(len(names), dtype=np.int32)})
+    number = pairs.join(numbered, on="categories", how="left", maintain_order="left")["number"]
     lengths = np.bincount(pairs["item"].to_numpy(), minlength=len(item_ids))
     return ItemTable(
         item_ids=item_ids,

@@ -81,6 +81,14 @@ def test_a_run_folder_keeps_it(shop, tmp_path):
     assert read_item_table(tmp_path / "elsewhere") is None
 
 
+def test_a_table_without_titles_and_categories_is_kept(tmp_path):
+    (tmp_path / "items.csv").write_text("item\n7\n8\n")
+    table_of(tmp_path / "items.csv", [7, 9], title_column=None).write(tmp_path)
+    stored = read_item_table(tmp_path)
+    assert stored is not None
+    assert [stored.label(0), stored.categories_of(0), stored.category_matrix().shape] == ["7", [], (2, 0)]
+
+
 def test_a_continued_run_takes_the_table_of_its_folder(shop, tmp_path, capfd):
     data = read_settings(DataConfig, composed_values("train", ["data.size=tiny"])["data"])
     folders = [tmp_path / "seed_0", tmp_path / "seed_1"]
