@@ -68,6 +68,11 @@ def method_name(run: RunRecord) -> str:
     return name
 
 
+def has_fold(run: RunRecord) -> bool:
+    """Returns whether the run's test users are one of several disjoint parts."""
+    return run.settings.get(FOLD) is not None
+
+
 def alpha_of(run: RunRecord) -> float:
     """Returns the weight of the sequential reward."""
     return float(run.settings["env.alpha"])
