@@ -1,6 +1,6 @@
 """Figures 9 to 12: what the weight of the intrinsic reward (alpha) and the number of goals (M) do online.
 
-Held-out users choose the value, by the validations that choose among a run's networks too; test sessions choose nothing.
+Held-out users choose the value, by the validations that choose among a run's networks; test sessions choose nothing.
 """
 
 from __future__ import annotations

@@ -166,11 +166,7 @@ def _read_tables(sources: Sequence[Source], layout: EventLayout, limits: SizeLim
         for rows in read_rows(source, layout.names, limits, layout.text, _COLUMN_KEYS):
             if time_format == "auto":  # once per file
                 time_format = rows.time_format(layout.time_column)
-            named = [
-                layout.user_column,
-                layout.item_column,
-                *([layout.feedback_column] if layout.feedback_column else []),
-            ]
+            named = (layout.user_column, layout.item_column, layout.feedback_column)
             known = rows.known(named, layout.missing_values)
             left_out += rows.frame.height - known.frame.height
             frames.append(_events_of_rows(known, layout, time_format, feedback))

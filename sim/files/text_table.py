@@ -91,7 +91,6 @@ class LineParser(abc.ABC, Generic[Part]):
 
     expected = ""
     comment: str | None = None
-    timestamp_is_last = True
 
     def read_header(self, line: str) -> bool:
         """Checks the first line of the file; returns whether it is a header."""
