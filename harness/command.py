@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -49,7 +49,13 @@ def task(function: Callable[[Any], None]) -> Callable[[Any], None]:
 def hydra_command(config_name: str) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
     """Returns the decorator of a command's main function, a `task` for which Hydra composes `conf/CONFIG_NAME.yaml`."""
     decorate = hydra.main(version_base="1.3", config_path=CONFIGURATION, config_name=config_name)
-    return lambda function: decorate(task(function))
+
+    def command(function: Callable[[Any], None]) -> Callable[[], None]:
+        main: Any = decorate(task(function))
+        main.config_name = config_name
+        return cast(Callable[[], None], main)
+
+    return command
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -78,7 +84,7 @@ def run_command(main: Callable[[], None]) -> None:
         message, code = described
         print(message if isinstance(error, OtherProcessError) else f"error: {message}", file=sys.stderr, flush=True)
         if processes:
-            processes.end_together(message, code)
+            processes.end_together(message, code, getattr(main, "config_name", None))
         raise SystemExit(code) from None
 
 

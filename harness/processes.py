@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ _REFUSAL = f"{_ROOT}/refusal"
 _ENDED = f"{_ROOT}/ended"
 
 _messages = itertools.count()  # all processes exchange the same messages in the same order
+_expected: Mapping[str, Any] | None = None  # settings by which this process is going to join others
 _gave_up = False  # whether an attempt to join goes on in vain
 
 
@@ -175,7 +176,17 @@ def other_refusal() -> str | None:
     return _of_another(refusal) if refusal and refusal["process"] != _index() else None
 
 
-def end_together(message: str, code: int) -> None:
+def expect_processes(devices: Mapping[str, Any]) -> None:
+    """Says by which settings this process is going to join others, in case it refuses before.
+
+    Args:
+        devices: The values of `DevicesConfig`, unchecked.
+    """
+    global _expected
+    _expected = devices
+
+
+def end_together(message: str, code: int, config_name: str | None = None) -> None:
     """Tells the other processes of this run, if any, that this one ends; then ends it without waiting for them.
 
     JAX's own end would wait minutes for the others, or abort them. Without other processes nothing happens.
@@ -183,13 +194,14 @@ def end_together(message: str, code: int) -> None:
     Args:
         message: Why, for the others' users.
         code: Of this process and of the others.
+        config_name: The configuration that the command composes, which may be what has failed.
     """
     if _gave_up:
         _exit(code)
     elif joined():
         _refuse(message, code)
     else:
-        _join_to_refuse(message, code)
+        _join_to_refuse(message, code, config_name)
 
 
 def _refuse(message: str, code: int) -> None:
@@ -199,17 +211,20 @@ def _refuse(message: str, code: int) -> None:
     _leave(code)
 
 
-def _join_to_refuse(message: str, code: int) -> None:
-    """Tells processes that wait for this one, if the command line says that there are any.
+def _join_to_refuse(message: str, code: int, config_name: str | None) -> None:
+    """Tells processes that wait for this one, if its settings say that there are any.
 
     A process of its own joins them for this: JAX aborts it if there is none to join.
     """
-    settings = dict(word.split("=", 1) for word in sys.argv[1:] if word.startswith("devices.") and "=" in word)
-    try:
-        address = settings["devices.coordinator"]
-        processes, process = (int(settings[f"devices.{key}"]) for key in ("processes", "process"))
-    except (KeyError, ValueError):
+    devices = _devices_of(config_name, sys.argv[1:]) if _expected is None else _expected
+    address = devices.get("coordinator")
+    if address is None:
         return
+    try:
+        count, number = (None if address == DETECT else int(devices[key]) for key in ("processes", "process"))
+    except (KeyError, TypeError, ValueError):
+        return
+    where = None if address == DETECT else str(address)
     with warnings.catch_warnings(action="ignore"):  # JAX's and Python's, about threads that do not survive a fork
         child = os.fork()
     if child:
@@ -224,10 +239,28 @@ def _join_to_refuse(message: str, code: int) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
-        jax.distributed.initialize(address, processes, process, initialization_timeout=_REFUSAL_SECONDS)
+        jax.distributed.initialize(where, count, number, initialization_timeout=_REFUSAL_SECONDS)
         _refuse(message, code)
     finally:
         os._exit(code)
+
+
+def _devices_of(config_name: str | None, overrides: Sequence[str]) -> dict[str, Any]:
+    """Returns the `devices` of a configuration that may not compose: of its overrides those that tell and do."""
+    if config_name is None or not any(word.lstrip("+").partition("=")[2] for word in overrides):
+        return {}
+    from harness.runs.composition import composed_values
+
+    devices: dict[str, Any] = {}
+    composed: list[str] = []
+    for word in overrides:
+        key = word.partition("=")[0].lstrip("+~")
+        if "." in key and not key.startswith("devices."):
+            continue
+        with suppress(Exception):  # this one is, or refers to, what has failed
+            devices = composed_values(config_name, [*composed, word])["devices"]
+            composed.append(word)
+    return devices
 
 
 def _client() -> Any:

@@ -50,6 +50,7 @@ class RunConfig(SeedsConfig):
         """Checks settings against each other; raises UserError naming the keys."""
         super().__post_init__()
         self.agent.check(self.env)
+        self.agent.check_warm_up(self.train.steps)
 
     @property
     def longest_session(self) -> int:

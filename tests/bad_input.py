@@ -350,21 +350,42 @@ def _parse_diginetica(files: Files) -> list[Row]:
     def key(text: str) -> str:
         return _name(text, len(text.encode()))
 
-    clicks = {(key(query), key(item)) for query, item in parsed("train-clicks.csv", ["queryId", "itemId"])}
-    orders = {(key(session), key(item)) for session, item in parsed("train-purchases.csv", ["sessionId", "itemId"])}
-    rows = []
-    wanted = ["queryId", "sessionId", "userId", "timeframe", "eventdate", "items", "is.test"]
-    for query, session, user, offset, date, items, is_test in parsed("train-queries.csv", wanted):
-        time = _moment(date)
-        if not 0 <= time < 253_402_300_800 or not 0 <= _milliseconds(offset) < 253_402_300_800:
+    def in_time(seconds: int) -> int:
+        if not 0 <= seconds < 253_402_300_800:
             raise ValueError("time")
+        return seconds
+
+    def offset(text: str) -> int:
+        return in_time(_milliseconds(text))
+
+    clicks = [
+        (key(query), offset(after), key(item))
+        for query, after, item in parsed("train-clicks.csv", ["queryId", "timeframe", "itemId"])
+    ]
+    orders = [
+        (key(session), in_time(_moment(date)) + offset(after), key(item))
+        for session, after, date, item in parsed(
+            "train-purchases.csv", ["sessionId", "timeframe", "eventdate", "itemId"]
+        )
+    ]
+    shown = []
+    wanted = ["queryId", "sessionId", "userId", "timeframe", "eventdate", "items", "is.test"]
+    for query, session, user, after, date, items, is_test in parsed("train-queries.csv", wanted):
+        day, since = in_time(_moment(date)), offset(after)
         if is_test not in ("TRUE", "FALSE"):
             raise ValueError("is.test")
         person = f"session {key(session)}" if user in ("NA", "") else user
         key(query)
         for item in filter(None, items.split(",") if is_test == "FALSE" else []):
-            code = 2 if (session, item) in orders else 1 if (query, item) in clicks else 0
-            rows.append((person, item, time + _milliseconds(offset), code, session))
+            shown.append((key(query), person, item, day, since, session))
+    rows = [(person, item, day + since, 0, session) for _, person, item, day, since, session in shown]
+    for query, person, item, day, since, session in shown:
+        answers = [after for clicked, after, what in clicks if (clicked, what) == (query, item)]
+        rows += [(person, item, day + max(since, after), 1, session) for after in answers]
+    for session, time, item in orders:
+        earlier = [row for row in rows if row[3] == 0 and (row[4], row[1]) == (session, item) and row[2] <= time]
+        if earlier:
+            rows.append((min(earlier, key=lambda row: row[2])[0], item, time, 2, session))
     if not rows:
         raise ValueError("no events")
     return _with_ids(rows)
@@ -539,15 +560,20 @@ def _diginetica(draw: st.DrawFn) -> Files:
     shown = st.lists(number, min_size=1, max_size=4, unique=True).map(",".join)
     flags = st.sampled_from(["FALSE", "FALSE", "TRUE"])
     user = st.sampled_from(["NA", "", "8", "9"])
-    query = st.tuples(number, number, user, st.integers(0, 10**6).map(str), _dates, shown, flags)
+    offset = st.integers(0, 10**6).map(str)
+    query = st.tuples(number, number, user, offset, _dates, shown, flags)
     queries = draw(st.lists(query, min_size=1, max_size=5))
-    clicks, orders = (draw(st.lists(st.tuples(number, number), min_size=1, max_size=4)) for _ in range(2))
+    clicks = draw(st.lists(st.tuples(number, offset, number), min_size=1, max_size=4))
+    order = st.tuples(number, user, offset, _dates, number, number)
+    orders = draw(st.lists(order, min_size=1, max_size=4))
     return {
         "train-queries.csv": _file(
             ["queryId;sessionId;userId;timeframe;eventdate;items;is.test", *map(";".join, queries)]
         ),
-        "train-clicks.csv": _file(["queryId;itemId", *map(";".join, clicks)]),
-        "train-purchases.csv": _file(["sessionId;itemId", *map(";".join, orders)]),
+        "train-clicks.csv": _file(["queryId;timeframe;itemId", *map(";".join, clicks)]),
+        "train-purchases.csv": _file(
+            ["sessionId;userId;timeframe;eventdate;ordernumber;itemId", *map(";".join, orders)]
+        ),
     }
 
 

@@ -153,19 +153,27 @@ def diginetica_rows(texts: dict[str, str]) -> list[Row]:
     def table(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(io.StringIO(texts[name]), delimiter=";"))
 
-    clicks = {(line["queryId"], line["itemId"]) for line in table("train-clicks.csv")}
-    orders = {(line["sessionId"], line["itemId"]) for line in table("train-purchases.csv")}
+    def moment(line: dict[str, str], day: str) -> int:
+        midnight = datetime.datetime.fromisoformat(day).replace(tzinfo=datetime.UTC)
+        return int(midnight.timestamp()) + int(line["timeframe"]) // 1000
+
     shown: dict[str, list[tuple[int, str, str, int]]] = {}
     for line in table("train-queries.csv"):
         if line["is.test"] == "TRUE":
             continue
-        midnight = datetime.datetime.fromisoformat(line["eventdate"]).replace(tzinfo=datetime.UTC)
-        second = int(midnight.timestamp()) + int(line["timeframe"]) // 1000
+        second = moment(line, line["eventdate"])
         session = line["sessionId"]
         user = f"session {session}" if line["userId"] == "NA" else line["userId"]
         for item in filter(None, line["items"].split(",")):
-            answer = 2 if (session, item) in orders else int((line["queryId"], item) in clicks)
-            shown.setdefault(session, []).append((second, user, item, answer))
+            events = shown.setdefault(session, [])
+            events.append((second, user, item, 0))
+            for click in table("train-clicks.csv"):
+                if (click["queryId"], click["itemId"]) == (line["queryId"], item):
+                    events.append((moment(click, line["eventdate"]), user, item, 1))
+    for line in table("train-purchases.csv"):
+        second, events = moment(line, line["eventdate"]), shown.get(line["sessionId"], [])
+        if any(item == line["itemId"] and time <= second for time, _, item, _ in events):
+            events.append((second, events[0][1], line["itemId"], 2))
     found: list[Row] = []
     in_order = sorted(shown.values(), key=lambda events: (events[0][1], events[0][0]))
     for number, events in enumerate(in_order):

@@ -90,6 +90,7 @@ def make_problem(data_settings: DataConfig, env_settings: EnvSettings) -> Proble
     if data_settings.validation:
         test_users, selection_users = selection_users, selection_users[:0]
     relevant_above = data_settings.relevant_above
+    data = data_settings.scaled(data, train_users)
     env, env_params, reward_of_code = make_simulator(env_settings, data, train_users, relevant_above)
     num_relevant = num_relevant_items(data, relevant_above)
     if not num_relevant.any():

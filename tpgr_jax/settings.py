@@ -52,6 +52,7 @@ class RunConfig(SeedsConfig):
         """Checks settings against each other; raises UserError naming the keys."""
         super().__post_init__()
         self.agent.check(self.train.episodes_per_step)
+        self.agent.check_warm_up(self.train.steps)
 
 
 @dataclass(frozen=True, kw_only=True)

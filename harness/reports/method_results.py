@@ -227,6 +227,24 @@ def paired_p_values_of_seeds(first: MethodResult, second: MethodResult, metric: 
     return found
 
 
+def paired_p_values_of_splits(first: MethodResult, second: MethodResult, metric: str) -> dict[int, float | None]:
+    """Returns the p-value of the paired t-test on the values of episodes, each a mean over seeds, by split.
+
+    Empty where there is a single split, or the episodes are not the same.
+    """
+    if first.splits is None or len(splits := np.unique(first.splits)) < 2 or not same_episodes(first, second):
+        return {}
+    one, other = first.values_of(metric, EPISODES), second.values_of(metric, EPISODES)
+    return {int(split): _paired(one[first.splits == split], other[first.splits == split]) for split in splits}
+
+
+def paired_p_value_over_splits(first: MethodResult, second: MethodResult, metric: str) -> float | None:
+    """Returns the p-value of the paired t-test on the means of splits; None where there is a single split."""
+    if first.splits is None or not same_episodes(first, second):
+        return None
+    return _paired(first.values_of(metric, SPLITS), second.values_of(metric, SPLITS))
+
+
 def first_of_each_split(rows: pl.DataFrame, policy: str) -> pl.DataFrame:
     """Returns the rows of the long table that a policy has beside the first run of each split, seeds set to 0."""
     rows = rows.filter(pl.col("policy") == policy)

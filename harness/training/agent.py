@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from harness.errors import UserError
 from harness.sharding import EVERYWHERE
 
 
@@ -39,6 +40,20 @@ class NamedSettings:
     def result_name(self) -> str:
         """The name in tables and results."""
         return self.name
+
+    @property
+    def warm_up(self) -> tuple[int, str]:
+        """Training steps before the first that learns, and the setting that says so."""
+        return 0, ""
+
+    def check_warm_up(self, steps: int) -> None:
+        """Checks that something is learned in so many training steps; raises UserError naming the keys."""
+        warm_up, key = self.warm_up
+        if warm_up >= steps:
+            raise UserError(
+                f"{key} is {warm_up} and train.steps is {steps}: training would end before anything is learned",
+                do=f"Give train.steps more than {warm_up}, or lower {key}.",
+            )
 
 
 class Agent(NamedTuple):

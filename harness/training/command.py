@@ -18,6 +18,7 @@ from harness.phases import Phases
 from harness.processes import (
     agreed_path,
     check_same_settings,
+    expect_processes,
     is_first_process,
     join_processes,
     meet,
@@ -69,6 +70,7 @@ def start_in(
 ) -> None:
     """Does what `start_or_resume` does, in a folder of one's own choice."""
     resume = composed.resume is not None
+    expect_processes(composed.devices)
     with discard_if_empty(own):
         keep_compiled_programs()
         devices = read_settings(DevicesConfig, composed.devices, "devices")

@@ -49,6 +49,11 @@ class Settings(AgentSettings):
         """Training sessions side by side."""
         return self.learner.sessions, "agent.learner.sessions"
 
+    @property
+    def warm_up(self) -> tuple[int, str]:
+        """Training steps that recommend as the log did."""
+        return self.learner.warm_up_steps, "agent.learner.warm_up_steps"
+
     def check(self, env: SessionConfig) -> None:
         """Checks that a session has room for a window; raises UserError naming the keys."""
         if self.goals.enabled and env.episode_length < self.goals.period:

@@ -1,4 +1,7 @@
-"""Figures 9 to 12: what the weight of the intrinsic reward (alpha) and the number of goals (M) do online."""
+"""Figures 9 to 12: what the weight of the intrinsic reward (alpha) and the number of goals (M) do online.
+
+Held-out users choose the value, by the validations that choose among a run's networks; test sessions choose nothing.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from harness.reports.system_results import Collected, ComparedTest, Rerun, group
 from harness.reports.tables import Cell, Table, markdown_list, markdown_table, markdown_text
 from harness.runs.composition import sweep_of
 from harness.runs.index import RunRecord, RunsFound, group_by_settings, label_of
+from harness.runs.metric_writer import read_rows
 from hrlmg_jax.agent.goals import stage_lengths
 from hrlmg_jax.reports import results as hrl_mg
 from hrlmg_jax.reports.ranking import (
@@ -31,6 +35,8 @@ from hrlmg_jax.reports.ranking import (
     unit_of,
 )
 from hrlmg_jax.reports.worlds import WorldsConfig
+
+_VALIDATION = "validation_reward"
 
 
 @dataclass(frozen=True)
@@ -174,17 +180,32 @@ def missing_values(methods: Sequence[MethodRuns], parameter: Parameter, config: 
     return missing
 
 
+def validation_reward(result: MethodResult) -> float | None:
+    """Returns the mean over runs of held-out users' reward with the networks kept; None if a run has no validation."""
+    best = []
+    for run in result.runs:
+        rows = read_rows(run.folder.metrics) if run.folder.metrics.exists() else []
+        best.append(max((row[_VALIDATION] for row in rows if _VALIDATION in row), default=None))
+    known = [value for value in best if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(best) else None
+
+
+def chosen_on_validation(results: Sequence[MethodResult]) -> MethodResult | None:
+    """Returns the result whose runs did best with held-out users (the first of equals); None if that is not known."""
+    rewards = [validation_reward(result) for result in results]
+    known = [reward for reward in rewards if reward is not None]
+    return results[rewards.index(max(known))] if known and len(known) == len(results) else None
+
+
 def _value_table(results: Sequence[MethodResult], parameter: Parameter, test: ComparedTest) -> list[str]:
-    best = {metric: ranked(results, metric)[0].result for metric in test.metrics}
-    rows = []
+    chosen, rows = chosen_on_validation(results), []
     for result in results:
-        cells = [
-            f"{result.estimate(metric, unit_of(results)).text(test.digits)}{' *' if best[metric] is result else ''}"
-            for metric in test.metrics
-        ]
-        rows.append([_value(result, parameter), *cells, *repetitions(result)])
-    table = markdown_table([parameter.symbol, *test.metrics.values(), *repetitions_heads(results)], rows)
-    return [f"±: {interval_text(results)}.", "", *table]
+        cells = [result.estimate(metric, unit_of(results)).text(test.digits) for metric in test.metrics]
+        validation = validation_reward(result)
+        validated = "" if validation is None else f"{validation:.{test.digits}f}{' *' if result is chosen else ''}"
+        rows.append([_value(result, parameter), validated, *cells, *repetitions(result)])
+    heads = [parameter.symbol, "reward, held-out users", *test.metrics.values(), *repetitions_heads(results)]
+    return [f"±: {interval_text(results)}.", "", *markdown_table(heads, rows)]
 
 
 def _stages(results: Sequence[MethodResult], parameter: Parameter) -> list[str]:
@@ -201,31 +222,35 @@ def _stages(results: Sequence[MethodResult], parameter: Parameter) -> list[str]:
 
 
 def _best_values(results: Sequence[MethodResult], parameter: Parameter, test: ComparedTest) -> list[str]:
-    """Returns Markdown that compares the best value with the second best."""
-    texts = []
+    """Returns Markdown that names the value that held-out users choose, and compares the two highest of each column."""
+    chosen, symbol, texts = chosen_on_validation(results), parameter.symbol, list[str]()
     for metric, head in test.metrics.items():
-        best, second, above = ranked(results, metric)[0]
+        highest, second, above = ranked(results, metric)[0]
         if second is not None and above is not None:
             than = f" above {_value(second, parameter)}"
             compared = describe_difference(above, test.digits, unit_name(results), than)
-            texts.append(f"{head}: best at {_value(best, parameter)}, {compared}")
-    symbol = parameter.symbol
-    return [f"`*`: the best {symbol} of the column. The paper's is {parameter.best:g}.", "", *markdown_list(texts)]
+            texts.append(f"{head}: highest at {_value(highest, parameter)}, {compared}")
+    choice = "Held-out users choose none: not every run has validations."
+    if chosen is not None:
+        choice = f"`*`: held-out users choose {symbol} = {_value(chosen, parameter)}, whose row is the result."
+    description = "What is highest in a column was found by the test itself, so it describes and is no choice:"
+    return [f"{choice} The paper's best is {parameter.best:g}. {description}", "", *markdown_list(texts)]
 
 
 def _panels(collected: Collected, parameter: Parameter, length: str) -> list[PointsPanel]:
     results, panels = collected.results, []
-    over = unit_of(results)
+    over, chosen = unit_of(results), chosen_on_validation(results)
     for metric, head in hrl_mg.metrics_of(length).items():
-        best = ranked(results, metric)[0].result
         lines = [
             Points(
                 "mean",
                 [float(_value(one, parameter)) for one in results],
                 [one.estimate(metric, over) for one in results],
             ),
-            Points("best", [float(_value(best, parameter))], [best.estimate(metric, over)], "tab:red"),
         ]
+        if chosen is not None:
+            value = float(_value(chosen, parameter))
+            lines.append(Points("chosen by held-out users", [value], [chosen.estimate(metric, over)], "tab:red"))
         panels.append(PointsPanel(head, lines, baselines(collected, metric)))
     return panels
 

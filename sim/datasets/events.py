@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -244,7 +245,9 @@ def _generated_log(config: LogConfig) -> EventLog:
         num_users=config.num_users,
         num_items=config.num_items,
     )
-    return _prepared(dataclasses.replace(log, name=config.name), config)
+    starts = _start_times(log)  # no session of a generated log goes on after midnight
+    is_test = starts >= _first_test_second(config, starts)
+    return _prepared(dataclasses.replace(log, name=config.name, is_test=is_test), config)
 
 
 def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
@@ -265,13 +268,14 @@ def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
         shown_probability=columns.shown_probability,
         order_proxy=" or ".join(dict.fromkeys(config.order_proxy)),
         feedback_proxy=described_ratings(layout),
+        first_test_second=partial(_first_test_second, config),
     )
     user_ids, item_ids = columns.user_ids[log.user_ids], columns.item_ids[log.item_ids]
     return _prepared(dataclasses.replace(log, user_ids=user_ids, item_ids=item_ids), config)
 
 
 def _prepared(log: EventLog, config: LogConfig) -> EventLog:
-    """Splits the log, filters it as configured, and samples skips if it has none.
+    """Sorts the parts of the log, filters it as configured, and samples skips if it has none.
 
     What is left of the training part, and what is added to it, does not depend on the test part.
 
@@ -279,7 +283,7 @@ def _prepared(log: EventLog, config: LogConfig) -> EventLog:
         UserError: No events are left, or one of the parts is empty.
     """
     # Which sessions are for testing is known before anything is counted.
-    log = with_test_sessions(log, _test_sessions(log, config))
+    log = with_test_sessions(log, log.is_test)
     by_day = config.split == "day"
     do = "Set data.split=quantile to split within days." if by_day else "Set another data.test_quantile."
     _check_parts(log, config, f"data.split={config.split} leaves", do)
@@ -291,7 +295,7 @@ def _prepared(log: EventLog, config: LogConfig) -> EventLog:
     # Filters.
     if by_day and config.train_days is not None:
         day = _start_times(log) // _SECONDS_PER_DAY
-        log = select_events(log, (day >= day.max() - config.train_days)[log.session])
+        log = select_events(log, (day >= day[log.is_test].min() - config.train_days)[log.session])
     if config.min_item_events > 1:
         training = log.item[~log.in_test_part()]
         log = select_events(log, np.bincount(training, minlength=log.num_items)[log.item] >= config.min_item_events)
@@ -324,19 +328,18 @@ def _start_times(log: EventLog) -> np.ndarray:
     return log.time[log.session_starts()[:-1]]
 
 
-def _test_sessions(log: EventLog, config: LogConfig) -> np.ndarray:
-    """Returns [S] bool, which sessions are for testing; the others are for training.
+def _first_test_second(config: LogConfig, starts: np.ndarray) -> int:
+    """Returns when the test part begins, from the times [S] at which sessions begin.
 
-    With `split: day`, test sessions start on the last day (UTC) on which any session starts; with `split: quantile`,
-    after the `test_quantile` quantile of all start times; with `split: none`, there are none.
+    With `split: day` it is the last day (UTC) on which any session begins; with `split: quantile` it begins with the
+    first session after the `test_quantile` quantile of these times; with `split: none`, never.
     """
-    starts = _start_times(log)
+    never = np.iinfo(np.int64).max
     if config.for_use:
-        return np.zeros(len(starts), bool)
+        return never
     if config.split == "day":
-        day = starts // _SECONDS_PER_DAY
-        return np.asarray(day == day.max())
-    return np.asarray(starts > np.quantile(starts, config.test_quantile))
+        return int(starts.max()) // _SECONDS_PER_DAY * _SECONDS_PER_DAY
+    return int(starts.min(initial=never, where=starts > np.quantile(starts, config.test_quantile)))
 
 
 def _check_parts(log: EventLog, config: LogConfig, what: str, do: str) -> None:

@@ -20,7 +20,7 @@ from sim.files.locate import NOT_AUTO, STORE_THEM, FilesConfig, bad_setting, che
 from sim.files.rating_readers import PARSER_VERSION, READERS, read_ratings
 from sim.files.rows import TableLayout, TimeFormat
 from sim.files.sources import Source, checksum, describe_sources
-from sim.tables.ratings import HASHED, Duplicates, RatingData, build_rating_data
+from sim.tables.ratings import HASHED, Duplicates, RatingData, build_rating_data, scaled_by_users
 from sim.tables.split import fold_users, split_users
 from sim.tables.table_hash import hashed
 
@@ -75,6 +75,7 @@ class DataConfig(FilesConfig):
     module: str | None = None
     time_format: TimeFormat = "auto"
     implicit_rating: Finite = 1.0
+    scale_users: Literal["training", "all"] = "all"
     rating_of_event: Annotated[dict[str, Finite], PAIRS] = dataclasses.field(default_factory=dict)
     missing_ratings: list[Finite] = dataclasses.field(default_factory=list)
     duplicates: Duplicates = "error"
@@ -137,6 +138,24 @@ class DataConfig(FilesConfig):
         """What decides who tests, for the files of a run."""
         share = {"test_fraction": self.test_fraction} if self.fold is None else {"fold": self.fold, "folds": self.folds}
         return {"split_seed": self.split_seed, **share, "validation": self.validation, "selection": self.selection}
+
+    def scaled(self, data: RatingData, train_users: np.ndarray) -> RatingData:
+        """Returns the ratings with the scale that training users tell, where the settings and the data tell none.
+
+        Args:
+            data: What was loaded with these settings.
+            train_users: [n] indices, ascending.
+        """
+        told = data.synthetic or self.module is not None or None not in (self.rating_min, self.rating_max)
+        if told or self.scale_users == "all":
+            return data
+        scaled, outside = scaled_by_users(data, train_users, self.rating_min, self.rating_max)
+        if outside:
+            notice(
+                f"{outside:,} ratings of other users are outside the scale of training users, {scaled.rating_min:g} to "
+                f"{scaled.rating_max:g}, and count as its ends: data.rating_min and data.rating_max give the true one"
+            )
+        return scaled
 
     def _check_table(self) -> None:
         if not self.path and not self.files and not self.archive:

@@ -183,17 +183,18 @@ def _feedback_of_sources(sources: Sequence[Source], feedback_of_file: Mapping[st
 
 _DIGINETICA_FILES = {
     "train-queries.csv": ["queryId", "sessionId", "userId", "timeframe", "eventdate", "items", "is.test"],
-    "train-clicks.csv": ["queryId", "itemId"],
-    "train-purchases.csv": ["sessionId", "itemId"],
+    "train-clicks.csv": ["queryId", "timeframe", "itemId"],
+    "train-purchases.csv": ["sessionId", "timeframe", "eventdate", "itemId"],
 }
 _UNKNOWN_USER = "NA"
 
 
 def _read_diginetica(sources: Sequence[Source], limits: SizeLimits) -> list[pl.DataFrame]:
-    """Returns the shown items as events, one frame per chunk of queries.
+    """Returns what was shown as skips at the query's time, then clicks and purchases as events at their own times.
 
-    Ignored are queries of the contest's test set, whose answers were withheld, and clicks and purchases of items that
-    were not shown. A session without a known user counts as a separate user.
+    Ignored are queries of the contest's test set, whose answers were withheld, clicks on items that the query did not
+    show, and purchases of items that the session had not shown until then. A session without a known user counts as a
+    separate user.
     """
     import polars as pl
 
@@ -209,31 +210,49 @@ def _read_diginetica(sources: Sequence[Source], limits: SizeLimits) -> list[pl.D
     def rows_of(name: str) -> Iterator[Rows]:
         return read_tables([of_name[name]], _DIGINETICA_FILES[name], limits, TextFormat(";"))
 
-    # What was clicked in a query, or bought in a session.
-    clicked, bought = (
-        pl.concat([rows.frame.select(map(rows.ids, _DIGINETICA_FILES[name])) for rows in rows_of(name)]).unique()
-        for name in ("train-clicks.csv", "train-purchases.csv")
-    )
-    clicked = clicked.with_columns(clicked=pl.lit(True))
-    bought = bought.with_columns(bought=pl.lit(True))
-    # The feedback on every shown item.
-    frames = []
+    # Clicks have no date of their own, but that of their query.
+    columns_of_clicks = [
+        {"queryId": rows.ids("queryId"), "itemId": rows.ids("itemId"), "click_offset": _offset(rows)}
+        for rows in rows_of("train-clicks.csv")
+    ]
+    columns_of_purchases = [
+        {"sessionId": rows.ids("sessionId"), "itemId": rows.ids("itemId"), "time": _day_and_time(rows)}
+        for rows in rows_of("train-purchases.csv")
+    ]
+    clicks, purchases = (pl.concat(map(pl.DataFrame, parts)) for parts in (columns_of_clicks, columns_of_purchases))
+    # Of each query what was shown, the clicks on it, and what the session bought at some time.
+    shown, clicked, sold = [], [], []
     for rows in rows_of("train-queries.csv"):
-        shown = _shown_items(rows)
-        shown = shown.join(clicked, on=["queryId", "itemId"], how="left", maintain_order="left")
-        shown = shown.join(bought, on=["sessionId", "itemId"], how="left", maintain_order="left")
-        feedback = pl.when("bought").then(ORDER).when("clicked").then(CLICK).otherwise(SKIP).cast(pl.Int8)
-        frames.append(shown.select(user="user", item="itemId", time="time", feedback=feedback, session="sessionId"))
-    return frames
+        impressions = _impressions(rows)
+        shown.append(impressions)
+        on_shown = impressions.join(clicks, on=["queryId", "itemId"], maintain_order="left_right")
+        click_time = on_shown["time"] - on_shown["offset"] + on_shown["click_offset"]
+        clicked.append(on_shown.with_columns(time=pl.max_horizontal("time", click_time)))  # never before it was shown
+        sold.append(impressions.join(purchases, on=["sessionId", "itemId"], how="semi", maintain_order="left"))
+    first_shown = pl.concat(sold).sort("time", maintain_order=True).unique(["sessionId", "itemId"], keep="first")
+    bought = purchases.join(first_shown, on=["sessionId", "itemId"], maintain_order="left", suffix="_shown")
+    bought = bought.filter(pl.col("time") >= pl.col("time_shown"))
+    return [
+        part.select(user="user", item="itemId", time="time", feedback=pl.lit(feedback, pl.Int8), session="sessionId")
+        for parts, feedback in ((shown, SKIP), (clicked, CLICK), ([bought], ORDER))
+        for part in parts
+    ]
 
 
-def _shown_items(rows: Rows) -> pl.DataFrame:
-    """Returns queryId, sessionId, user, time and itemId of every item shown by some queries, in the order shown."""
+def _offset(rows: Rows) -> pl.Series:
+    """Returns seconds since the session's first query, which has no time of day."""
+    return rows.numeric_times("timeframe", "milliseconds") // 1000
+
+
+def _day_and_time(rows: Rows) -> pl.Series:
+    """Returns seconds since 1970, as if each session began at midnight."""
+    return rows.times("eventdate", "text") + _offset(rows)
+
+
+def _impressions(rows: Rows) -> pl.DataFrame:
+    """Returns queryId, sessionId, user, time, offset and itemId of every item shown by some queries, in this order."""
     import polars as pl
 
-    day = rows.times("eventdate", "text")
-    # Milliseconds since the session's first query, not a time of day.
-    offset = rows.numeric_times("timeframe", "milliseconds") // 1000
     is_test = rows.codes("is.test", {"FALSE": 0, "TRUE": 1}, "Get a fresh copy of the file.")
     session = rows.ids("sessionId")
     user = rows.frame["userId"]
@@ -243,7 +262,8 @@ def _shown_items(rows: Rows) -> pl.DataFrame:
             "queryId": rows.ids("queryId"),
             "sessionId": session,
             "user": user.zip_with(~anonymous, "session " + session),
-            "time": day + offset,
+            "time": _day_and_time(rows),
+            "offset": _offset(rows),
             "itemId": rows.frame["items"].str.split(","),
         }
     )

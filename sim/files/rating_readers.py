@@ -73,7 +73,7 @@ def _read_lines(source: Source, parser: LineParser[list[np.ndarray]], limits: Si
         parts.append(part)
         unterminated = chunk.unterminated
     columns = Columns(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    if unterminated and parser.timestamp_is_last and columns.timestamps is not None:
+    if unterminated and columns.timestamps is not None:
         _check_last_timestamp(columns.timestamps, source)
     return columns
 
@@ -103,8 +103,7 @@ def _read_table(sources: Sequence[Source], layout: TableLayout, limits: SizeLimi
     source, time_format, earlier, left_out = None, layout.time_format, 0, 0
     # Chunk by chunk: leave out what is missing, then convert the rest.
     for every in read_tables(sources, layout.names, limits, layout.text, _COLUMN_KEYS):
-        named = [layout.user_column, layout.item_column, *([layout.rating_column] if layout.rating_column else [])]
-        rows = every.known(named, layout.missing_values)
+        rows = every.known((layout.user_column, layout.item_column, layout.rating_column), layout.missing_values)
         rating = _ratings(rows, layout)
         if layout.missing_ratings:
             rated = ~rating.is_in(list(layout.missing_ratings))

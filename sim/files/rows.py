@@ -112,9 +112,12 @@ class Rows:
             return self
         return dataclasses.replace(self, frame=self.frame.filter(kept), line_numbers=self.lines()[kept.to_numpy()])
 
-    def known(self, columns: Sequence[str], missing: Sequence[str]) -> Rows:
-        """Returns the rows without a text of `missing` in any of the columns; -1.0 is -1, as it is among ids."""
-        for column in columns if missing else ():
+    def known(self, columns: Sequence[str | None], missing: Sequence[str]) -> Rows:
+        """Returns the rows without a text of `missing` in any of the columns (None: a column that there is not).
+
+        -1.0 is -1, as it is among ids.
+        """
+        for column in filter(None, columns if missing else ()):
             self = self.kept(~self.texts(column).str.replace(r"\.0+$", "").is_in(list(missing)))
         return self
 

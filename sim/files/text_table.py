@@ -91,7 +91,6 @@ class LineParser(abc.ABC, Generic[Part]):
 
     expected = ""
     comment: str | None = None
-    timestamp_is_last = True
     max_line_bytes = MAX_LINE_BYTES
 
     def read_header(self, line: str) -> bool:

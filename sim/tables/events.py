@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -42,6 +43,7 @@ class EventLog:
         clicked_at: [n] int32 place of the session's first click (or order) of the item; -1 without one.
         ordered_at: [n] int32 place of its first order; -1 without one.
         is_test: [S] bool, which sessions are for testing; these come last.
+        cut_sessions: How many sessions were cut in two because they went on after the split.
         user_ids: [U] original ids, ascending.
         item_ids: [I] original ids, ascending.
         checksum: Checksum of the source.
@@ -82,6 +84,7 @@ class EventLog:
     order_proxy: str = ""
     feedback_proxy: str = ""
     notes: list[str] = dataclasses.field(default_factory=list)
+    cut_sessions: int = 0
     table_hash: str = ""
 
     @property
@@ -130,11 +133,16 @@ def build_event_log(
     shown_probability: np.ndarray | None = None,
     order_proxy: str = "",
     feedback_proxy: str = "",
+    first_test_second: Callable[[np.ndarray], int] | None = None,
 ) -> EventLog:
     """Builds the table from columns in any order.
 
     An item that occurs several times in a session becomes one row: its first time, its strongest feedback, and the
-    places of its first click and order. All sessions are for training until `with_test_sessions` says otherwise.
+    places of its first click and order.
+
+    A session that begins before the first second of the test part and goes on after it is cut there: its end becomes a
+    session of the test part, so that no training row holds an item or answer of that time. `with_test_sessions` then
+    sorts the parts.
 
     Args:
         name: Name of the data set.
@@ -153,6 +161,8 @@ def build_event_log(
         shown_probability: [R] probabilities with which the items were shown, or None.
         order_proxy: See EventLog.
         feedback_proxy: See EventLog.
+        first_test_second: From the times [S] at which sessions begin to the first second of the test part; None: all
+            sessions are for training.
 
     Raises:
         UserError: There are no rows, or the columns differ in length.
@@ -186,6 +196,13 @@ def build_event_log(
         user, times, group = user[order], times[order], group[order]
         session = np.cumsum(np.diff(group, prepend=-1) != 0) - 1
 
+    # Cut sessions at the split.
+    cut_sessions, test_begin = 0, np.iinfo(np.int64).max
+    if first_test_second is not None:
+        test_begin = first_test_second(times[np.diff(session, prepend=-1) != 0])
+        moved, session, cut_sessions = _cut_sessions(user, times, session, test_begin)
+        user, times, order = user[moved], times[moved], order[moved]
+
     # One row per item of a session, at the first place of the pair; the strongest answer, and the first of each kind.
     item, answers, place = item[order], np.asarray(feedback, np.int8)[order], place[order]
     _, first, pair = np.unique(session.astype(np.int64) * len(item_ids) + item, return_index=True, return_inverse=True)
@@ -211,7 +228,7 @@ def build_event_log(
         shown_at=place[first],
         clicked_at=first_place(CLICK),
         ordered_at=first_place(ORDER),
-        is_test=np.zeros(int(session[-1]) + 1, bool),
+        is_test=times[np.diff(session, prepend=-1) != 0] >= test_begin,
         user_ids=user_ids,
         item_ids=item_ids,
         checksum=checksum,
@@ -222,7 +239,32 @@ def build_event_log(
         shown_probability=_float32(shown_probability, rows),
         order_proxy=order_proxy,
         feedback_proxy=feedback_proxy,
+        cut_sessions=cut_sessions,
     )
+
+
+def _cut_sessions(
+    user: np.ndarray, times: np.ndarray, session: np.ndarray, test_begin: int
+) -> tuple[np.ndarray | slice, np.ndarray, int]:
+    """Cuts sessions that begin before a time and go on after it.
+
+    Args:
+        user: [R], ascending.
+        times: [R], ascending within a session.
+        session: [R], ascending; sessions of a user in the order of their first time.
+        test_begin: The time.
+
+    Returns:
+        A new order of the rows, in which this is true again, the sessions [R] in it, and the number of cuts.
+    """
+    begins = np.diff(session, prepend=-1) != 0
+    cut = ~begins & (times >= test_begin) & (np.roll(times, 1) < test_begin)
+    if not cut.any():
+        return slice(None), session, 0
+    begins |= cut
+    session = np.cumsum(begins) - 1
+    moved = np.lexsort((times[begins][session], user))  # stable: keeps sessions of equal beginnings apart
+    return moved, np.cumsum(np.diff(session[moved], prepend=-1) != 0) - 1, int(cut.sum())
 
 
 def _float32(column: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:

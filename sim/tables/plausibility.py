@@ -82,6 +82,11 @@ def log_warnings(log: EventLog) -> list[str]:
         *_owner_warning("sessions", log.user_ids, sessions_of_user),
         *_time_warnings(log.time),
     ]
+    if log.cut_sessions:
+        warnings.append(
+            f"{log.cut_sessions:,} sessions went on after the split in time: they are cut there, and what came after "
+            "belongs to the test part"
+        )
     if log.num_events < _FEWEST_ROWS:
         return warnings
     if np.median(lengths) < 2:

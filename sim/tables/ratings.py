@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -227,6 +228,32 @@ def build_rating_data(
         synthetic=synthetic,
         source_rows=None if rows is None else rows[order],
     )
+
+
+def scaled_by_users(
+    data: RatingData, users: np.ndarray, rating_min: float | None, rating_max: float | None
+) -> tuple[RatingData, int]:
+    """Returns the table with a scale that only some users tell, and how many ratings of others are outside it.
+
+    These count as the end of the scale that they are beyond, so that rewards stay in [-1, 1].
+
+    Args:
+        data: A table.
+        users: [n] indices, ascending.
+        rating_min: Smallest rating of the scale; None takes the smallest of these users.
+        rating_max: Largest rating of the scale; None takes the largest of these users.
+    """
+    known = np.zeros(data.num_users, bool)
+    known[users] = True
+    numbers = np.bincount(data.codes, minlength=len(data.rating_values))
+    of_users = np.bincount(data.codes[np.repeat(known, np.diff(data.indptr))], minlength=len(data.rating_values))
+    values = np.asarray(data.rating_values)
+    seen = values[of_users > 0]
+    low = float(seen.min()) if rating_min is None else rating_min
+    high = float(seen.max()) if rating_max is None else rating_max
+    outside = int(numbers[(values < low) | (values > high)].sum())
+    values = np.clip(values, low, high) if outside else data.rating_values
+    return dataclasses.replace(data, rating_min=low, rating_max=high, rating_values=values), outside
 
 
 def _combined(

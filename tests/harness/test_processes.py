@@ -5,9 +5,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harness import processes
 from harness.processes import check_same_settings, meet
 
 TRAIN = ["-m", "tpgr_jax.train", "data.size=tiny", "devices.count=0", "devices.processes=2"]
@@ -32,6 +34,13 @@ run_command(main)
 """
 
 
+def slurm(address: str, process: int) -> dict[str, str]:
+    """What Slurm tells one of two processes of a job whose number decides on the address."""
+    port = int(address.rpartition(":")[2])
+    names = {"JOB_ID": port - 61_440, "STEP_NODELIST": "localhost", "NTASKS": 2, "PROCID": process, "LOCALID": 0}
+    return {f"SLURM_{name}": str(value) for name, value in names.items()}
+
+
 @pytest.fixture
 def address() -> str:
     with socket.socket() as probe:
@@ -39,11 +48,14 @@ def address() -> str:
         return f"localhost:{probe.getsockname()[1]}"
 
 
-def run_two(folder: Path, environment: dict[str, str], commands: list[list[str]]) -> tuple[list[str], float]:
+def run_two(
+    folder: Path, environment: dict[str, str] | list[dict[str, str]], commands: list[list[str]]
+) -> tuple[list[str], float]:
     """Starts two processes that have to end with exit code 2; returns their stderr and the seconds between the ends."""
+    environments = environment if isinstance(environment, list) else [environment] * 2
     processes = [
-        subprocess.Popen([sys.executable, *command], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
-        for command in commands
+        subprocess.Popen([sys.executable, *command], cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
+        for command, env in zip(commands, environments, strict=True)
     ]
     ends: list[float] = []
     while len(ends) < 2:
@@ -74,6 +86,36 @@ def test_processes_that_disagree_end_before_they_train(different, said, command_
         if "env" not in said or process == 0:
             assert text.startswith(f"process {process} of 2: waiting for the others at {address}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_of_a_scheduler_hear_of_one_that_refuses_before_it_joins(command_environment, tmp_path):
+    with socket.socket() as probe:
+        address = next(f"localhost:{port}" for port in range(64_000, 65_535) if probe.connect_ex(("localhost", port)))
+    shared = ["-m", "tpgr_jax.train", "data.size=tiny", "devices.count=0", "devices.coordinator=auto"]
+    commands = [[*shared, f"hydra.run.dir=run{process}", *["env.alfa=1"] * process] for process in (0, 1)]
+    environments = [command_environment | slurm(address, process) for process in (0, 1)]
+    errors, seconds = run_two(tmp_path, environments, commands)
+    assert seconds < 10
+    assert "process 0 ends, since process 1 does: Could not override 'env.alfa'" in errors[0]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.size=tiny", "+experiment=cluster", "devices.process=1", "env.alfa=1"],
+        ["+agent=nonsense", "+experiment=cluster", "devices.process=1"],
+    ],
+)
+def test_what_composes_tells_of_other_processes_wherever_it_is_set(overrides, monkeypatch):
+    def composed(name: str, given: list[str]) -> dict[str, Any]:
+        if name != "train" or "env.alfa=1" in given or "+agent=nonsense" in given:
+            raise ValueError
+        known = {"coordinator": "node1:80", "processes": 2} if "+experiment=cluster" in given else {}
+        return {"devices": known | {"process": int("devices.process=1" in given)}}
+
+    monkeypatch.setattr("harness.runs.composition.composed_values", composed)
+    assert processes._devices_of("train", overrides) == {"coordinator": "node1:80", "processes": 2, "process": 1}
+    assert processes._devices_of("train", []) == processes._devices_of(None, overrides) == {}
 
 
 def test_a_process_in_a_computation_ends_when_another_refuses(command_environment, tmp_path, address):

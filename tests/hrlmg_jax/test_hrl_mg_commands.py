@@ -365,7 +365,7 @@ def test_own_log_with_sampled_skips(run_command_line, tmp_path):
                 event = "order" if item % 3 == liked and generator.random() < 0.3 else "view"
                 lines.append(f"u{user},i{item},{session * 100_000 + int(generator.integers(0, 900))},{event}")
     (tmp_path / "own.csv").write_text("\n".join(lines))
-    arguments = [*SMALL[1:], "train.steps=2", "data=events_csv", "data.path=own.csv", "hydra.run.dir=run"]
+    arguments = [*SMALL[1:], "train.steps=3", "data=events_csv", "data.path=own.csv", "hydra.run.dir=run"]
     finished = run_command_line(TRAIN, *arguments)
     assert finished.returncode == 0, finished.stderr
     assert "SAMPLED SKIPS" in finished.stdout
@@ -463,7 +463,7 @@ def test_evaluate_wants_a_run_of_this_system(finished_run, run_command_line, tmp
 @pytest.mark.long
 def test_the_jdata_experiment_runs_to_the_end(run_command_line, tmp_path):
     data = {"TPGR_JAX_DATA": os.environ["TPGR_JAX_DATA"]}
-    arguments = ["+experiment=jdata", *SMALL[1:], "train.steps=2", "hydra.run.dir=run"]
+    arguments = ["+experiment=jdata", *SMALL[1:], "train.steps=3", "hydra.run.dir=run"]
     finished = run_command_line(TRAIN, *arguments, environment=data)
     assert finished.returncode == 0, finished.stderr
     assert "SAMPLED SKIPS" in finished.stdout

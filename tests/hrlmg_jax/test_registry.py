@@ -73,6 +73,7 @@ def test_one_preset_updates_as_often_as_algorithm_2():
         ("+agent.module=there_is_no_such", ["agent.module", "cannot be imported"]),
         ("+agent.module=json", ["agent.module", "Settings and build"]),
         ("agent.name=' '", ["agent.name is empty"]),
+        ("train.steps=120", ["agent.learner.warm_up_steps is 120", "train.steps is 120", "more than 120"]),
         ("agent.name=best_rate", ["best_rate", "the name of a baseline"]),
         ("+agent.goals.internal_weight=0.2", ["unknown key", "called agent.goals.intrinsic_weight now"]),
     ],

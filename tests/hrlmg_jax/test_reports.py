@@ -457,17 +457,18 @@ def alpha_of(folder, make=report_alpha, name="alpha", agent="hrl_mg", **more):
     return report(make, folder, SensitivityConfig, name, agent=agent, **more)
 
 
-def test_the_best_alpha_is_marked_and_tested(tmp_path):
+def test_alpha_is_chosen_by_held_out_users_and_compared_in_the_test(tmp_path):
     rng = np.random.default_rng(0)
     played = {}
     for weight, mean in ((0, 10), (0.5, 14), (1.0, 12)):
         played[weight] = rng.normal(mean, 1.0, (3, 10))
         for seed, rewards in enumerate(played[weight]):
             settings = agent("hrl_mg", seed=seed, **{"agent.goals.intrinsic_weight": weight})
-            make_session_run(tmp_path / f"{weight}_{seed}", list(rewards), settings, truth=list(20 - rewards))
+            rows = rows_of([2 + weight - seed / 10, 1])  # held-out users like 1 best, test users 0.5
+            make_session_run(tmp_path / f"{weight}_{seed}", list(rewards), settings, rows, truth=list(20 - rewards))
     make_session_run(tmp_path / "more", [99] * 10, agent("hrl_mg", **{"agent.goals.count": 3}))
     zero = {"seed": 3, "agent.goals.intrinsic_weight": 0.0}
-    make_session_run(tmp_path / "zero", [8] * 10, agent("hrl_mg_alpha0", **zero), truth=[21] * 10)
+    make_session_run(tmp_path / "zero", [8] * 10, agent("hrl_mg_alpha0", **zero), rows_of([2]), truth=[21] * 10)
     make_session_run(tmp_path / "hrl", [99] * 10, agent("hrl"))
     make_session_run(tmp_path / "ddpg", [99] * 10, agent("ddpg"))
     text = alpha_of(tmp_path)
@@ -476,14 +477,16 @@ def test_the_best_alpha_is_marked_and_tested(tmp_path):
         table_rows(text, f"## Users: {users}") for users in ("learned from the log", "the generator's truth")
     )
     assert [row[0] for row in learned] == ["0", "0.5", "1"]
-    assert [[cell.endswith("\\*") for cell in row[1:7]] for row in learned] == [[False] * 6, [True] * 6, [False] * 6]
-    assert [[cell.endswith("\\*") for cell in row[1:7]] for row in truth] == [[True] * 6, [False] * 6, [False] * 6]
-    assert [row[7] for row in learned] == ["4", "3", "3"]
+    assert [row[1] for row in learned] == ["19.250", "24.000", "29.000 \\*"]
+    assert [row[1] for row in truth] == [row[1] for row in learned]
+    assert not any("\\*" in cell for row in learned + truth for cell in row[2:])
+    assert "`*`: held-out users choose alpha = 1, whose row is the result." in text
+    assert [row[8] for row in learned] == ["4", "3", "3"]
     means = {weight: rewards.mean(1) for weight, rewards in played.items()}
     p_value = scipy.stats.ttest_ind(means[0.5], means[1.0], equal_var=False).pvalue
     above = means[0.5].mean() - means[1.0].mean()
-    assert f"* reward, long sessions: best at 0.5, +{above:.3f} above 1, p = {p_value:.2g} (3 and 3 seeds)\n" in text
-    assert "The paper's is 0.5." in text
+    assert f"* reward, long sessions: highest at 0.5, +{above:.3f} above 1, p = {p_value:.2g} (3 and 3 seeds)\n" in text
+    assert "The paper's best is 0.5." in text
     assert f"* {tmp_path / 'more'}: differs from most runs: agent.goals.count=3" in text
     commands = [line for line in text.splitlines() if line.startswith("python")]
     seeds = {0: "4", 0.1: "0,1,2,3,4", 0.25: "0,1,2,3,4", 0.5: "3,4", 0.75: "0,1,2,3,4", 1.0: "3,4"}
@@ -508,7 +511,8 @@ def test_hrl_is_hrl_mg_with_one_goal(tmp_path):
     text = alpha_of(tmp_path, report_goals, "goals")
     rows = table_rows(text, "## Users: learned from the log")
     # Seeds have means 1.5 and 2, and 3.5 and 4: standard error 0.25, t(0.975, 1) = 12.706205.
-    assert [row[:2] for row in rows] == [["1", "1.750 ± 3.177"], ["2", "3.750 ± 3.177 \\*"]]
+    assert [row[:3] for row in rows] == [["1", "", "1.750 ± 3.177"], ["2", "", "3.750 ± 3.177"]]
+    assert "Held-out users choose none: not every run has validations." in text
     assert "weight: differs from most runs: agent.goals.intrinsic_weight=0" in text
     commands = [line for line in text.splitlines() if line.startswith("python")]
     counts = [(1, "2,3,4"), (2, "2,3,4"), *((count, "0,1,2,3,4") for count in (3, 4, 5))]
@@ -777,9 +781,9 @@ def test_training_curves_and_sensitivity_over_worlds(tmp_path):
     assert rows[0][4] == "+40.000"
     goals = alpha_of(tmp_path, report_goals, "goals", several_worlds=True)
     rows = table_rows(goals, "## Users: learned from the log")
-    assert [[row[0], row[1], *row[-2:]] for row in rows] == [
-        ["1", "4.500 ± 25.412", "2", "2"],
-        ["2", "8.500 ± 25.412 \\*", "2", "2"],
+    assert [[*row[:3], *row[-2:]] for row in rows] == [
+        ["1", "45.000", "4.500 ± 25.412", "2", "2"],
+        ["2", "85.000 \\*", "8.500 ± 25.412", "2", "2"],
     ]
     assert "(paired worlds)" in goals
     commands = [line for line in goals.splitlines() if line.startswith("python")]

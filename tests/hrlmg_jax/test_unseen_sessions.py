@@ -264,7 +264,7 @@ def test_networks_and_the_choice_among_them_know_nothing_of_the_test_part(preset
 
 
 def clicks(folder: Path, other_last_day: bool) -> Variant:
-    """A log of clicks alone, whose skips are sampled, with one or another last day."""
+    """A log of clicks alone, whose skips are sampled, with one or another last day, in which some sessions end."""
     random = np.random.default_rng(0)
     lines = ["user,item,time,event"]
     for day in (0, 1):
@@ -275,6 +275,10 @@ def clicks(folder: Path, other_last_day: bool) -> Variant:
             event = "buy" if day == 1 and other_last_day and user % 2 else "click"
             start = 86_400 * day + 900 * user
             lines += [f"{user},{item},{start + 30 * place},{event}" for place, item in enumerate(items)]
+    for user in range(10, 20):
+        before, after = random.choice(60, 2, replace=False)
+        event, after = ("buy", before) if other_last_day else ("click", after)
+        lines += [f"{user},{before},{86_400 - 20},click", f"{user},{after},{86_400 + 20},{event}"]
     folder.mkdir()
     (folder / "log.csv").write_text("\n".join([*lines, ""]))
     columns = [f"data.{name}_column={name}" for name in ("user", "item", "time")]
@@ -290,6 +294,7 @@ def test_sampled_skips_know_nothing_of_the_test_part(tmp_path):
     shown = [made.data.log.item_ids[made.data.log.item[made.data.rows("test")]] for made in both]
     assert not np.array_equal(*map(np.sort, shown))
     assert (both[0].data.log.feedback == SKIP).any()
+    assert both[0].data.log.cut_sessions == 10
     assert_equal(*map(learned_before_agents, both))
     # The embedding goes on with the items of the test part, of which there are other ones.
     assert_equal(*(before_training(made, "ddpg")[1] for made in both), without=".embedding")

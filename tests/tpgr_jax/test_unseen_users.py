@@ -84,25 +84,27 @@ def config_of(*overrides: str) -> RunConfig:
 
 
 def tables(unseen: np.ndarray) -> tuple[RatingData, RatingData]:
-    """Ratings, and the same with all those of some users replaced: other items and values, no fewer and no more."""
+    """Ratings, and the same with all those of some users replaced: other items and values, no fewer and no more.
+
+    Each table has ratings that nobody else gives, of some of these users, and no scale is given.
+    """
     generator = np.random.default_rng(0)
     table = generator.integers(1, 6, (USERS, ITEMS)) * (generator.random((USERS, ITEMS)) < 0.6)
     seen = np.setdiff1d(np.arange(USERS), unseen)
     table[seen[:2]] = np.arange(ITEMS) % 5 + 1  # all items and values occur among the others
-    table[unseen, 0] = 5
+    table[unseen, 0] = 6
     other = table.copy()
     for user in unseen:
         number = np.count_nonzero(table[user])
         other[user] = 0
-        other[user, generator.permutation(ITEMS)[:number]] = generator.integers(1, 6, number)
+        other[user, generator.permutation(ITEMS)[:number]] = np.append(generator.integers(1, 6, number - 1), 9)
     assert not np.array_equal(other[unseen], table[unseen])
     found = []
     for name, one in (("as it is", table), ("perturbed", other)):
         users, items = np.nonzero(one)
-        data = hand_made_ratings(users, items, one[users, items])
-        found.append(
-            dataclasses.replace(data, checksum=name)
-        )  # nothing of one table is taken from a cache for the other
+        data = hand_made_ratings(users, items, one[users, items], low=None, high=None)
+        # Nothing of one table is taken from a cache for the other; a generator would tell the scale.
+        found.append(dataclasses.replace(data, checksum=name, synthetic=False))
     return found[0], found[1]
 
 

@@ -48,7 +48,7 @@ TEST = ComparedTest(
     disjoint=True,
     same=(
         *(SPLIT_SEED, "data.folds", "data.test_fraction", "data.validation", "data.selection"),
-        *("data.relevant_above", "data.rating_min", "data.rating_max"),
+        *("data.relevant_above", "data.rating_min", "data.rating_max", "data.scale_users"),
         *("env.episode_length", "env.reward_scale", "env.counts_by", "env.cold_start", "env.allow_repeats"),
     ),
     of_baselines=("env.alpha", "seed"),
@@ -66,6 +66,11 @@ def method_name(run: RunRecord) -> str:
         label = f"DDPG-KNN (k = {k if k is not None else 'N' if fraction == 1 else f'{fraction}N'})"
         return next((preset for preset, known in METHODS.items() if known == label), label)
     return name
+
+
+def has_fold(run: RunRecord) -> bool:
+    """Returns whether the run's test users are one of several disjoint parts."""
+    return run.settings.get(FOLD) is not None
 
 
 def alpha_of(run: RunRecord) -> float:
@@ -138,11 +143,14 @@ def comparable_runs(config: RunsConfig) -> RunsFound:
 
 
 def _with_later_settings(run: RunRecord) -> RunRecord:
-    """Returns the run with the settings of its split that came after the first runs were made."""
+    """Returns the run with the settings that came after the first runs were made."""
     data = run.values.get("data")
     if not isinstance(data, dict):
         return run
-    return dataclasses.replace(run, values={**run.values, "data": {"fold": None, "folds": 5, **data}})
+    data = {"fold": None, "folds": 5, "scale_users": "all", **data}
+    if data.get("reader") == "synthetic" or None not in (data.get("rating_min"), data.get("rating_max")):
+        data["scale_users"] = "training"  # without effect
+    return dataclasses.replace(run, values={**run.values, "data": data})
 
 
 def baseline(result: MethodResult, policy: str) -> MethodResult:

@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
-
-from harness.errors import UserError
 from harness.reports.method_results import (
     EPISODES,
     SEEDS,
+    SPLITS,
     MethodResult,
+    Unit,
     paired_p_value_of,
+    paired_p_value_over_splits,
     paired_p_values_of_seeds,
+    paired_p_values_of_splits,
     same_episodes,
 )
 from harness.reports.plots import Bars, plot_bars
@@ -24,29 +25,35 @@ from harness.reports.system_results import Collected, Rerun, RunsConfig, grouped
 from harness.reports.tables import Cell, Table, markdown_table, markdown_text
 from harness.runs.composition import override_value
 from harness.runs.index import RunRecord
-from harness.runs.run_folder import read_json
 from tpgr_jax.budgets import reading_of
 from tpgr_jax.reports import results as tpgr
+from tpgr_jax.reports.readings import SPENT, describe_budget, spent, stopped_early, unequal_choices
 
 SIGNIFICANT = 1e-6
 """The paper's level; smaller p-values get a star."""
 
 _NOTES = (
-    f"Means over {tpgr.USERS} with 95 % t-intervals over {tpgr.USERS}, a user's value being the mean over seeds; the "
-    "users of several folds count as one test. Where seeds differ, a column of its own has the interval over seeds. "
-    "`*`: TPGR (or TPGR+, which is not the paper's) is above the best other method with p < 1e-6 (paired t-test over "
-    f"{tpgr.USERS}). The ratio is to the best fixed list on the same users."
+    f"Means over {tpgr.USERS}; ±: 95 % t-intervals over what the head of the column names. A user's value is the mean "
+    "over seeds. `*`: TPGR (or TPGR+, which is not the paper's) is above the best other method with p < 1e-6 (paired "
+    f"t-test over the {tpgr.USERS} of all folds), and above it in each fold. The ratio is to the best fixed list on "
+    "the same users."
+)
+_CAVEAT = (
+    f"p is of paired t-tests, not corrected for their number. Over {tpgr.USERS} it says how sure it is that these "
+    "trained policies differ on such users, and not whether training again would lead to the same: for that look at "
+    "folds and seeds. Folds have disjoint test users and share training users. The best other method is the best on "
+    "these users."
 )
 
 
-_NEARLY = 0.9  # of a budget: the last chunk of a run may not fit
-
-_SPENT = {"episodes": "episodes", "seconds": "seconds", "candidates": "chosen among states"}
-"""What the training of a state costs: keys of a reading, and columns."""
-
-
 class Star(NamedTuple):
-    """The comparison of a result of TPGR or TPGR+ with the best other method in one metric."""
+    """The comparison of a result of TPGR or TPGR+ with the best other method in one metric.
+
+    Attributes:
+        baseline: The other method.
+        p_value: Of the paired t-test over the users of all folds.
+        significant: Whether that is below `SIGNIFICANT` and the mean above the other's, in each fold too.
+    """
 
     baseline: str
     p_value: float
@@ -99,7 +106,8 @@ def star(result: MethodResult, results: Sequence[MethodResult], metric: str) -> 
     p_value = paired_p_value_of(result, best, metric)
     if p_value is None:
         return None
-    return Star(best.label, p_value, p_value < SIGNIFICANT and result.mean(metric) > best.mean(metric))
+    above = result.values_of(metric, SPLITS) > best.values_of(metric, SPLITS)
+    return Star(best.label, p_value, bool(p_value < SIGNIFICANT and above.all()))
 
 
 def missing_runs(runs: Sequence[RunRecord], budget: str | None = None) -> list[Rerun]:
@@ -146,14 +154,16 @@ def report_table2(config: Table2Config) -> None:
         if at_alphas
         else []
     )
+    folds = sorted({run.settings[tpgr.FOLD] for one in collected.results for run in one.runs if tpgr.has_fold(run)})
     # A table for each alpha.
     if config.budget is not None:
-        lines += ["", _describe_budget(collected.results, config.budget)] if at_alphas else []
-        warnings += _stopped_early(collected.results, config.budget)
-        warnings += _unequal_choices(collected.results, config.budget)
+        lines += ["", describe_budget(collected.results, config.budget)] if at_alphas else []
+        warnings += stopped_early(collected.results, config.budget)
+        warnings += unequal_choices(collected.results, config.budget)
         config = replace(config, report=f"table2_{config.budget}")
     for alpha, results in sorted(at_alphas.items()):
-        lines += ["", f"## alpha = {alpha:g}", "", *_alpha_table(results, config.budget), "", *_comparisons(results)]
+        lines += ["", f"## alpha = {alpha:g}", "", *_alpha_table(results, config.budget)]
+        lines += ["", *_comparisons(results, folds)]
         warnings += _of_other_users(results)
     # The picture, and what is missing.
     if at_alphas:
@@ -172,111 +182,26 @@ def report_table2(config: Table2Config) -> None:
     tpgr.SYSTEM.write(config, title, found, lines, _table(at_alphas), pictures, collected.left_out, warnings, missing)
 
 
-class Reading(NamedTuple):
-    """What a run's reading at a budget cost, and might cost.
-
-    Attributes:
-        name: `episodes` or `seconds`.
-        limit: How many.
-        selected: Whether selection users chose the state, or it is the last one.
-        episodes: That the state cost.
-        seconds: Likewise.
-        reached: How many episodes, or seconds, training came to in all.
-        candidates: Among how many states it was chosen; 0: nothing was trained, or an earlier commit did not record it.
-    """
-
-    name: str
-    limit: float
-    selected: bool
-    episodes: float
-    seconds: float
-    reached: float
-    candidates: int = 0
-
-
-def reading(run: RunRecord, budget: str) -> Reading:
-    """Returns what a run's reading at a budget cost.
-
-    Raises:
-        UserError: The file is damaged.
-    """
-    path = run.folder.path / f"{reading_of(budget)}.json"
-    try:
-        return Reading(**read_json(path)["budget"])
-    except (KeyError, TypeError):
-        raise UserError("describes no budget", where=str(path), do="Evaluate the run again.") from None
-
-
-def _describe_budget(results: Sequence[MethodResult], budget: str) -> str:
-    """Says what every method might cost, and which of its states counts.
-
-    Raises:
-        UserError: Runs had different budgets.
-    """
-    readings = {run.folder.path: reading(run, budget) for result in results for run in result.runs}
-    firsts = {(one.limit, one.selected): path for path, one in readings.items()}
-    if len(firsts) > 1:
-        (one, first), (other, second) = list(firsts.items())[:2]
-        raise UserError(
-            f"the budget is {one[0]:g} {budget} in {first} and {other[0]:g} in {second}, or only one of them chose its "
-            "state by selection users",
-            do="Choose folders with runs=FOLDER,FOLDER.",
-        )
-    ((limit, selected),) = firsts
-    counts = "the best on selection users" if selected else "the last one"
-    return f"Each method is read at {limit:,g} {budget} of training: of its states within that, {counts}."
-
-
-def _stopped_early(results: Sequence[MethodResult], budget: str) -> list[str]:
-    """Says which runs ended well before their budget was spent."""
-    readings = [(run, reading(run, budget)) for result in results for run in result.runs]
-    return [
-        f"{run.folder.path} stopped at {one.reached:,.0f} of {one.limit:,g} {budget}"
-        for run, one in readings
-        if one.reached < _NEARLY * one.limit
-    ]
-
-
 def _alpha_table(results: Sequence[MethodResult], budget: str | None) -> list[str]:
     length = results[0].runs[0].settings.get("env.episode_length")
-    heads = ["method", *(head.format(length) for head in ("reward", "precision@{}", "recall@{}", "F1@{}"))]
-    heads += ["reward / best list", "seeds"]
+    metrics = (head.format(length) for head in ("reward", "precision@{}", "recall@{}", "F1@{}"))
+    heads = ["method", *(f"{metric} ± over users" for metric in metrics), "reward / best list", "seeds"]
     reference = tpgr.with_most_users(results)
     best_list = tpgr.baseline(reference, tpgr.BEST_LIST)
     shown = [(result, tpgr.ratio(result), result.seeds_text) for result in results]
     for other in (tpgr.baseline(reference, policy) for policy in tpgr.BASELINES):
         shown.append((other, tpgr.ratio(other, best_list), ""))
     rows = [[one.label, *_starred(one, results), f"{ratio:.3f}", seeds] for one, ratio, seeds in shown]
-    if any(one.has_interval("reward", SEEDS) for one in results):
-        heads.append("reward, interval over seeds")
-        over_seeds = [
-            str(one.estimate("reward", SEEDS)) if one.has_interval("reward", SEEDS) else "" for one, *_ in shown
-        ]
-        rows = [[*row, cell] for row, cell in zip(rows, over_seeds, strict=True)]
+    units: list[tuple[Unit, str]] = [(SPLITS, "folds"), (SEEDS, "seeds")]
+    for unit, name in units:
+        if any(one.has_interval("reward", unit) for one in results):
+            heads.append(f"reward ± over {name}")
+            cells = [str(one.estimate("reward", unit)) if one.has_interval("reward", unit) else "" for one, *_ in shown]
+            rows = [[*row, cell] for row, cell in zip(rows, cells, strict=True)]
     if budget is not None:
-        heads += _SPENT.values()
-        rows = [[*row, *_spent(one, budget)] for row, (one, *_) in zip(rows, shown, strict=True)]
+        heads += SPENT.values()
+        rows = [[*row, *spent(one, budget)] for row, (one, *_) in zip(rows, shown, strict=True)]
     return markdown_table(heads, rows)
-
-
-def _spent(result: MethodResult, budget: str) -> list[str]:
-    """Returns what the states that count have cost, means over runs; empty for methods that train nothing."""
-    readings = [reading(run, budget) for run in result.runs]
-    means = [np.mean([getattr(one, name) for one in readings]) if readings else 0.0 for name in _SPENT]
-    return [f"{mean:,.0f}" for mean in means] if any(means) else [""] * len(_SPENT)
-
-
-def _unequal_choices(results: Sequence[MethodResult], budget: str) -> list[str]:
-    """Says so if some methods could choose among more states than others."""
-    readings = [(reading(run, budget).candidates, run) for result in results for run in result.runs]
-    numbers = sorted(((number, str(run.folder.path)) for number, run in readings if number))
-    if not numbers or numbers[0][0] >= _NEARLY * numbers[-1][0]:
-        return []
-    (fewest, first), *_, (most, last) = numbers
-    return [
-        f"{first} chose among {fewest} states, {last} among {most}: a choice among more is a better one; train with "
-        "train.budgets.evaluations=20"
-    ]
 
 
 def _starred(result: MethodResult, results: Sequence[MethodResult]) -> list[str]:
@@ -286,8 +211,13 @@ def _starred(result: MethodResult, results: Sequence[MethodResult]) -> list[str]
     ]
 
 
-def _comparisons(results: Sequence[MethodResult]) -> list[str]:
-    """Returns Markdown that says for TPGR and TPGR+ how sure the difference from every other method is, by seed too."""
+def _comparisons(results: Sequence[MethodResult], folds: Sequence[int]) -> list[str]:
+    """Returns Markdown that says for TPGR and TPGR+ how sure the difference from every other method is.
+
+    Args:
+        results: At one alpha.
+        folds: Of the whole report, ascending; empty without folds.
+    """
     compared = [
         (result, other)
         for result in results
@@ -296,20 +226,25 @@ def _comparisons(results: Sequence[MethodResult]) -> list[str]:
         if other.name != result.name
     ]
     seeds = sorted({seed for result, _ in compared if result.seeds_differ for seed in result.seeds})
+    several = range(len(folds) if len(folds) > 1 else 0)
     rows = []
     for result, other in compared:
-        p_value, of_seeds = (
-            paired_p_value_of(result, other, "reward"),
-            paired_p_values_of_seeds(result, other, "reward"),
-        )
-        if p_value is not None:
-            difference = result.mean("reward") - other.mean("reward")
-            p_values = [p_value, *(of_seeds.get(seed) for seed in seeds)]
-            cells = ["" if one is None else p_text(one) for one in p_values]
-            rows.append([f"{result.label} - {other.label}", f"{difference:+.4f}", *cells])
-    heads = ["reward", "difference", "means over seeds", *(f"seed {seed}" for seed in seeds)]
-    caption = f"Differences of rewards; p: paired t-test over {tpgr.USERS}, not corrected for the number of tests."
-    return [caption, "", *markdown_table(heads, rows)] if rows else []
+        pooled = paired_p_value_of(result, other, "reward")
+        if pooled is None:
+            continue
+        of_folds = paired_p_values_of_splits(result, other, "reward")
+        of_seeds = paired_p_values_of_seeds(result, other, "reward")
+        p_values = [pooled, *([paired_p_value_over_splits(result, other, "reward")] if several else [])]
+        p_values += [*(of_folds.get(place) for place in several), *(of_seeds.get(seed) for seed in seeds)]
+        difference = result.mean("reward") - other.mean("reward")
+        cells = ["" if one is None else p_text(one) for one in p_values]
+        rows.append([f"{result.label} - {other.label}", f"{difference:+.4f}", *cells])
+    heads = ["reward", "difference", "over users", *([f"over {len(folds)} folds"] if several else [])]
+    heads += [
+        *(f"fold {folds[place]}, over users" for place in several),
+        *(f"seed {seed}, over users" for seed in seeds),
+    ]
+    return [f"Differences of rewards. {_CAVEAT}", "", *markdown_table(heads, rows)] if rows else []
 
 
 def _of_other_users(results: Sequence[MethodResult]) -> list[str]:

@@ -63,3 +63,14 @@ def test_configurations_and_what_experiments_sweep_over():
     assert not is_configuration("agent", "nobody")
     assert sweep_of("depth") == {"tree.depth": [1, 2, 3, 4], "seed": [0, 1, 2]}
     assert sweep_of("table2")["env.alpha"] == [0.0, 0.1, 0.2]
+
+
+def test_an_agents_own_schedule_has_the_last_word_in_an_experiment():
+    steps = {
+        agent: composed_values("train", [f"agent={agent}", "+experiment=movielens"])["train"]["steps"]
+        for agent in ("tpgr", "dqn_r", "tpgr_plus", "ddpg_knn")
+    }
+    assert steps == {"tpgr": 1000, "dqn_r": 1000, "tpgr_plus": 300, "ddpg_knn": 150}
+    assert (
+        composed_values("train", ["agent=tpgr_plus", "+experiment=movielens", "train.steps=7"])["train"]["steps"] == 7
+    )

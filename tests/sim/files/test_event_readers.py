@@ -254,10 +254,13 @@ queryId;sessionId;userId;timeframe;duration;eventdate;searchstring.tokens;catego
 4;102;42;5;10;2016-05-11;;5;;FALSE
 5;103;42;5;10;2016-05-12;;5;71;TRUE
 """
-CLICKS = "queryId;timeframe;itemId\n1;16330000;71\n3;900;7518\n3;950;7518\n3;999;5\n"
-PURCHASES = (
-    "sessionId;userId;timeframe;eventdate;ordernumber;itemId\n100;NA;17000000;2016-05-09;1;12\n101;42;1;x;1;99\n"
-)
+CLICKS = "queryId;timeframe;itemId\n1;16330000;71\n3;900;7518\n3;1950;7518\n3;999;5\n"
+PURCHASES = """\
+sessionId;userId;timeframe;eventdate;ordernumber;itemId
+100;NA;17000000;2016-05-09;1;12
+101;42;1;2016-05-10;1;99
+101;42;1;2016-05-09;1;71
+"""
 
 
 def diginetica(folder: Path, **texts: str) -> list[Source]:
@@ -269,12 +272,18 @@ def test_diginetica_by_hand(tmp_path):
     midnight = 1462752000  # 2016-05-09
     rows = [
         ("session 100", 7518, midnight + 16327, 0, 0),
-        ("session 100", 71, midnight + 16327, 1, 0),
+        ("session 100", 71, midnight + 16327, 0, 0),
         ("session 100", 30394, midnight + 16327, 0, 0),
         ("session 100", 71, midnight + 16400, 0, 0),
-        ("session 100", 12, midnight + 16400, 2, 0),
+        ("session 100", 12, midnight + 16400, 0, 0),
         ("42", 71, midnight + 86400, 0, 1),
+        ("42", 7518, midnight + 86400, 0, 1),
+        # Clicks of the queries, by their own times but not before what they answer.
+        ("session 100", 71, midnight + 16330, 1, 0),
         ("42", 7518, midnight + 86400, 1, 1),
+        ("42", 7518, midnight + 86401, 1, 1),
+        # Purchases of what had been shown until then: neither 71 in session 101, before, nor 99, never.
+        ("session 100", 12, midnight + 17000, 2, 0),
     ]
     assert as_rows(read(*diginetica(tmp_path), reader="diginetica")) == rows
 
@@ -289,6 +298,8 @@ def test_diginetica_mistakes(tmp_path):
     assert "line 2: itemId '' is empty" in message(
         *diginetica(tmp_path, clicks="queryId;timeframe;itemId\n1;5;\n"), reader="diginetica"
     )
+    broken = PURCHASES.replace(";2016-05-09;1;71", ";soon;1;71")
+    assert "line 4: eventdate 'soon'" in message(*diginetica(tmp_path, purchases=broken), reader="diginetica")
 
 
 KUAIRAND = """\

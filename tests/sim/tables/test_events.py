@@ -174,3 +174,40 @@ def test_rows_without_a_session_are_cut_where_the_user_pauses():
     assert of_time[0, 0] == of_time[0, 20] != of_time[0, 5_000]  # user 1
     assert of_time[0, 10] not in (of_time[0, 0], of_time[0, 5_000])
     assert of_time[1, 30] != of_time[1, 40]
+
+
+def test_a_session_that_goes_on_after_the_split_is_cut_there():
+    rows = [
+        (1, "a", 80, CLICK, 1),
+        (1, "b", 90, SKIP, 1),
+        (1, "b", 130, ORDER, 1),  # of an item that was shown before
+        (1, "c", 120, SKIP, 1),
+        (1, "d", 110, CLICK, 2),  # another session, between the two parts
+        (2, "a", 20, SKIP, 1),
+        (3, "a", 100, CLICK, 1),
+    ]
+    log = build(rows, with_sessions=True, first_test_second=lambda starts: int(starts.max()) - 10)  # 100
+    assert log.cut_sessions == 1
+    assert as_rows(log) == [
+        (1, 0, 80, "a", CLICK),
+        (1, 0, 90, "b", SKIP),
+        (1, 1, 110, "d", CLICK),
+        (1, 2, 120, "c", SKIP),
+        (1, 2, 130, "b", ORDER),
+        (2, 3, 20, "a", SKIP),
+        (3, 4, 100, "a", CLICK),
+    ]
+    assert log.is_test.tolist() == [False, True, True, False, True]
+    assert log.ordered_at[log.feedback == ORDER].tolist() == [4]
+    whole = build(rows, with_sessions=True)
+    assert (whole.cut_sessions, whole.num_sessions, whole.is_test.any()) == (0, 4, False)
+
+
+@hypothesis.settings(max_examples=50, deadline=None)
+@hypothesis.given(rows=events, with_sessions=st.booleans(), second=st.integers(0, 600))
+def test_no_training_row_holds_an_answer_of_the_test_part(rows, with_sessions, second):
+    earlier = [row for row in rows if row[2] < second]
+    log = build(rows, with_sessions, first_test_second=lambda _: second)
+    log = with_test_sessions(log, log.is_test)
+    training = [row for row, test in zip(as_rows(log), log.in_test_part(), strict=True) if not test]
+    assert training == (as_rows(build(earlier, with_sessions)) if earlier else [])

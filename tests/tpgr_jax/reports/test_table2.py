@@ -54,11 +54,11 @@ def test_a_column_of_intervals_has_one_unit(tmp_path):
         make_run(tmp_path / f"own{seed}", [1 + seed, 2, 3, 4], {"seed": seed})
     make_run(tmp_path / "one", [1, 2, 3, 4], agent("dqn_r", seed=5))
     text = report(tmp_path)
-    assert "95 % t-intervals over test users" in text
+    assert "95 % t-intervals over what the head of the column names" in text
     head, _, *rows = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")
     ][:5]
-    assert (head[1], head[-1]) == ("reward", "reward, interval over seeds")
+    assert (head[1], head[-1]) == ("reward ± over users", "reward ± over seeds")
     shown = {row[0]: (row[1], row[6], row[7]) for row in rows}
     # One seed and equal seeds have nothing to say about seeds.
     assert shown["Popularity"] == ("2.5000 ± 2.0543", "3 (equal)", "")
@@ -268,6 +268,14 @@ def test_folds_are_pooled_and_counted_once(tmp_path):
     wanted = scipy.stats.ttest_rel(users, [0, 0, 0, 0, 3]).pvalue
     assert star(tpgr, [tpgr, dqn_r], "reward").p_value == pytest.approx(wanted)
     text = report(tmp_path)
+    assert "| reward ± over folds |" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| TPGR - DQN-R | +")]
+    of_folds = [scipy.stats.ttest_rel(*pair).pvalue for pair in (([1, 2, 3], [0, 0, 0]), ([4.5, 6], [0, 3]))]
+    over_folds = scipy.stats.ttest_rel([2, 5.25], [0, 1.5]).pvalue
+    shown = [f"p = {p_value:.2g}" for p_value in (wanted, over_folds, *of_folds)]
+    assert row.strip("| ").split(" | ")[2:6] == shown
+    assert "over users | over 2 folds | fold 0, over users | fold 1, over users" in text
+    assert "not whether training again would lead to the same" in text
     assert "split seed 0, folds 0, 1 of 5: 5 test users" in text
     assert "was tested on other folds than" in text
 
@@ -341,3 +349,15 @@ def test_curves_show_what_lists_get_at_each_alpha(tmp_path):
     assert shown["best fixed list, alpha 0.1"] == 3.0
     assert list(_references(runs[:1])) == ["best fixed list", "random"]
     assert _references([]) == {}
+
+
+def test_no_star_for_a_method_that_is_below_in_a_fold(tmp_path):
+    noise = np.random.default_rng(0).normal(0, 0.01, (2, 60))
+    for fold, above in enumerate((3.0, -0.1)):
+        settings = {"data.fold": fold}
+        make_run(tmp_path / f"own{fold}", list(above + noise[fold]), settings, first_user=60 * fold)
+        make_run(tmp_path / f"other{fold}", [0.0] * 60, agent("dqn_r", **settings), first_user=60 * fold)
+    results = {result.name: result for result in results_in(tmp_path)}
+    found = star(results["tpgr"], [*results.values()], "reward")
+    assert found.p_value < 1e-6
+    assert not found.significant
