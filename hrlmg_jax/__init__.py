@@ -30,6 +30,15 @@ Main functions and modules:
     hrlmg_jax.evaluation             online and offline test, and who takes part in them
 """
 
+import os
+import sys
+
+if sys.argv[:1] == ["-m"]:  # `python -m`, whose first path is the working folder: whatever lies there, these are ours
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from harness.start import begin_command
+
+    begin_command()
+
 import importlib
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any

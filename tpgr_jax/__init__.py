@@ -28,6 +28,15 @@ Main functions and modules:
     tpgr_jax.agents, baselines          TPGR and TPGR+, and the methods of the comparison
 """
 
+import os
+import sys
+
+if sys.argv[:1] == ["-m"]:  # `python -m`, whose first path is the working folder: whatever lies there, these are ours
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from harness.start import begin_command
+
+    begin_command()
+
 import importlib
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig
 
 from harness.command import hydra_command, run_command
+from harness.command_words import override_value
 from harness.errors import UserError
-from harness.runs.composition import override_value
 from harness.settings import read_settings
 
 

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from harness.command_words import override_value
 from harness.errors import UserError
 from harness.reports.method_results import (
     EPISODES,
@@ -22,7 +23,6 @@ from harness.reports.plots import Bars, plot_bars
 from harness.reports.results import p_text
 from harness.reports.system_results import Collected, Rerun, RunsConfig, grouped, title_of
 from harness.reports.tables import Cell, Table, markdown_table, markdown_text
-from harness.runs.composition import override_value
 from harness.runs.index import RunRecord
 from harness.runs.run_folder import read_json
 from tpgr_jax.budgets import reading_of
