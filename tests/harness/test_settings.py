@@ -16,6 +16,7 @@ from harness.settings import (
     Positive,
     ProperShare,
     Seed,
+    SettingError,
     read_settings,
 )
 
@@ -232,3 +233,43 @@ def test_names_may_be_added_after_settings_have_been_read(monkeypatch):
         read_settings(Trip, plane)
     monkeypatch.setitem(VEHICLES, "plane", Plane)
     assert read_settings(Trip, plane).closed == Plane("plane", 2)
+
+
+@dataclass(frozen=True)
+class Clock:
+    minutes: int
+    hours: int
+
+    def __post_init__(self):
+        if self.minutes > self.hours:
+            raise SettingError(f".minutes is {self.minutes}, more than .hours; see a.b and 0.5", do="Set .hours.")
+
+
+@dataclass(frozen=True)
+class Station:
+    clock: Clock
+    tower: Annotated[Clock, ByName({}, otherwise=Clock)]
+
+
+@pytest.mark.parametrize(("where", "before"), [("", ""), ("city.station", "city.station.")])
+@pytest.mark.parametrize("key", ["clock", "tower"])
+def test_settings_know_their_place(where, before, key):
+    good, wrong = {"minutes": 1, "hours": 2}, {"minutes": 3, "hours": 2}
+    with pytest.raises(UserError) as raised:
+        read_settings(Station, {"clock": good, "tower": good, key: wrong}, where)
+    place = f"{before}{key}"
+    assert str(raised.value) == (
+        f"{place}.minutes is 3, more than {place}.hours; see a.b and 0.5\n  Set {place}.hours."
+    )
+
+
+def test_settings_at_the_top_have_no_place():
+    with pytest.raises(UserError, match=r"^minutes is 3, more than hours; .*\n  Set hours\.$"):
+        read_settings(Clock, {"minutes": 3, "hours": 2})
+
+
+def test_unknown_keys_come_with_those_nearest():
+    with pytest.raises(UserError, match=r"^unknown key a\.cloc\n  Did you mean a\.clock\?"):
+        read_settings(Station, {"clock": {"minutes": 1, "hours": 2}, "cloc": {}}, "a")
+    with pytest.raises(UserError, match=r"^unknown key minutes\n  Did you mean clock\.minutes\?"):
+        read_settings(Station, {"clock": {"minutes": 1, "hours": 2}, "minutes": 3})
