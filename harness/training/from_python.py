@@ -15,10 +15,12 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from harness.command import CONFIGURATION, describe_error
+from harness.command import describe_error
+from harness.command_words import override_value
+from harness.configuration import CONFIGURATION
 from harness.errors import UserError
 from harness.phases import Phases
-from harness.runs.composition import composed_values, override_value
+from harness.runs.composition import composed_values
 from harness.runs.seeds import Run
 from harness.training.command import start_in
 
