@@ -23,14 +23,13 @@ from harness import old_names
 from harness.command_words import as_hydra, configuration_of, is_multirun
 from harness.configuration import CONFIGURATION, Configuration, without_hydra
 from harness.errors import OtherProcessError, UserError
-from harness.mistaken_words import check_choices, check_keys
+from harness.mistaken_words import check_keys, explained
 from harness.output import lasting_output
 from harness.start import Stopped, raised_signals, stopped_by, word_for
 
 EXIT_BUG = 1
 EXIT_USER_ERROR = 2
 _HELP = ("-h", "--help")
-_NO_BACKEND = ("Unable to initialize backend", "Unknown backend")  # how JAX says that there is none of a kind
 _FOLDER_ADVICE = (
     "Check permissions and free space, or choose another folder: hydra.run.dir=FOLDER for a run, out=FOLDER for a "
     "report, data.cache=FOLDER (or TPGR_JAX_CACHE) for parsed tables."
@@ -67,17 +66,13 @@ def hydra_command(config_name: str) -> Callable[[Callable[[Any], None]], Callabl
         def command() -> None:
             configuration = configuration_of(config_name, sys.argv[1:])
             sys.argv[1:] = words = as_hydra(configuration, sys.argv[1:])
-            check_choices(configuration, words)
-            if any(word in _HELP for word in words):
-                print(_help(configuration, [word for word in words if word not in _HELP]))
-                return
-            if is_multirun(words):
-                check_keys(configuration, words)  # once for all jobs, and before any
-            try:
+            with explained(configuration, words):
+                if any(word in _HELP for word in words):
+                    print(_help(configuration, words))
+                    return
+                if is_multirun(words):
+                    check_keys(configuration, words)  # once for all jobs, and before any
                 composed()
-            except HydraException:
-                check_keys(configuration, words)
-                raise
 
         return command
 
@@ -86,11 +81,7 @@ def hydra_command(config_name: str) -> Callable[[Callable[[Any], None]], Callabl
 
 def _help(configuration: Configuration, words: list[str]) -> str:
     """Returns the help of a command: its template with its own choices and keys."""
-    try:
-        composed = configuration.composed([word for word in words if not word.startswith("-")])
-    except HydraException:
-        check_keys(configuration, words)
-        raise
+    composed = configuration.composed([word for word in words if not word.startswith("-")])
     template = composed.hydra.help.template
     keys = OmegaConf.to_yaml(without_hydra(composed))
     groups = "".join(f"{group}: {', '.join(configuration.choices(group))}\n" for group in configuration.groups)
@@ -153,8 +144,8 @@ def describe_error(error: BaseException) -> tuple[str, int] | None:
         return f"{error.filename or 'a file'}: {error.strerror or error}{advice}", EXIT_USER_ERROR
     if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error):  # how XLA reports a full device
         return _memory_message(str(error).splitlines()[0]), EXIT_USER_ERROR
-    if isinstance(error, RuntimeError) and str(error).startswith(_NO_BACKEND):
-        return _backend_message(str(error)), EXIT_USER_ERROR
+    if isinstance(error, RuntimeError | AssertionError) and (missing := _missing_backend()):
+        return missing, EXIT_USER_ERROR
     return None
 
 
@@ -162,13 +153,20 @@ def _memory_message(detail: str) -> str:
     return f"not enough memory: {detail}\n  Use smaller batches or a smaller data set."
 
 
-def _backend_message(detail: str) -> str:
+def _missing_backend() -> str | None:
+    """Returns what to do about a device that JAX was asked for and does not have; None: it has it."""
     wanted = os.environ.get("JAX_PLATFORMS")
-    asked = f"JAX_PLATFORMS={wanted}: " if wanted else ""
-    return (
-        f"{asked}{detail.splitlines()[0]}\n  Unset JAX_PLATFORMS (or set it to cpu), or install what the device needs, "
-        "such as '.[cuda]'."
-    )
+    if not wanted or "jax" not in sys.modules:
+        return None
+    try:
+        sys.modules["jax"].devices()
+    except (RuntimeError, AssertionError) as error:  # for some, JAX only asserts that there is one
+        why = f" ({str(error).splitlines()[0].partition(' (set JAX')[0]})" if str(error) else ""
+        return (
+            f"JAX_PLATFORMS={wanted}: JAX finds no such device here{why}\n"
+            "  Unset JAX_PLATFORMS, set it to cpu, or install what the device needs, such as '.[cuda]'."
+        )
+    return None
 
 
 def _cannot_write(error: OSError) -> bool:

@@ -112,6 +112,16 @@ def systems() -> list[str]:
     return list(dict.fromkeys(marks))
 
 
+def system_of_run(values: Mapping[str, Any]) -> str | None:
+    """Returns the system that a run's configuration is of, by the groups that no other system has; None: unknown."""
+    groups = {system: set(Configuration(commands_of(system)["train"]).groups) for system in systems()}
+    for system, its in groups.items():
+        others = set().union(*(groups[other] for other in groups if other != system))
+        if (its - others) & set(values):
+            return system
+    return None
+
+
 def keys_of_choices(configuration: Configuration, group: str) -> dict[str, set[str]]:
     """Returns the keys, in dots below the group, of each of its choices."""
     found = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -33,6 +34,21 @@ class Word(NamedTuple):
     parsed: Override
     key: str
     values: list[Any]
+
+
+@contextmanager
+def explained(configuration: Configuration, words: Sequence[str]) -> Iterator[None]:
+    """Checks the choices among the words, and says in words of ours why Hydra refuses them within.
+
+    Raises:
+        UserError: A word cannot be right.
+    """
+    check_choices(configuration, words)
+    try:
+        yield
+    except HydraException:
+        check_keys(configuration, words)
+        raise
 
 
 def check_choices(configuration: Configuration, words: Sequence[str]) -> None:
@@ -70,7 +86,7 @@ def check_keys(configuration: Configuration, words: Sequence[str]) -> None:
     keys = configuration.all_keys(chosen)  # which there are depends on the choices
     for word in parsed:
         _check_single(word, words)
-        added = word.text.startswith("+") or word.key.startswith("hydra.") or _FREE.match(word.key)
+        added = word.text.startswith("+") or word.key.startswith(("hydra.", "hydra/")) or _FREE.match(word.key)
         if not added and not _is_group(configuration, word.key):
             _check_key(configuration, word.key, keys)
 

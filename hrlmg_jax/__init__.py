@@ -6,7 +6,7 @@ rewarded by the users and for approaching the goals. Both are actor-critics.
 
 First steps:
 
-    hrl-mg train                       a run on a generated log
+    hrl-mg train                       a run on the synthetic log
     hrl-mg train +experiment=jdata     a run on JData
     hrl-mg report runs                 what each run is and what it reached
 

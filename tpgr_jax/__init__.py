@@ -6,7 +6,7 @@ that a decision takes time in the depth of the tree and not in the number of ite
 
 First steps:
 
-    tpgr train                          a run on generated ratings
+    tpgr train                          a run on synthetic ratings
     tpgr train +experiment=movielens    a run on MovieLens-1M
     tpgr report runs                    what each run is and what it reached
 

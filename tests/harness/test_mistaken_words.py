@@ -68,6 +68,7 @@ def test_right_words_pass(tmp_path):
         "+agent.module=x",
     )
     check("train", "-m", "agent=tpgr,dqn_r", "seed=range(3)", "env.alpha=0,0.1")
+    check("train", "-m", "seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     check("data_statistics", "data=jdata", "data.max_unpacked_gib=3")
     check("train_hrl_mg", "retrieval=null", "retrieval=exact", "data=events_csv", "+data.feedback_of_event.buy=order")
 

@@ -30,7 +30,7 @@ def test_statistics_for_people(run):
     assert (done.returncode, done.stderr) == (0, "")
     assert "users             200" in done.stdout
     assert "ratings           4,000" in done.stdout
-    assert "GENERATED" in done.stdout
+    assert "SYNTHETIC" in done.stdout
 
 
 def test_statistics_for_programs(run, tmp_path):
@@ -101,11 +101,11 @@ def test_sampled_skips_generated_logs_and_proxies_are_said_loudly():
         part["events_per_session"] = {"mean": 1.0, "median": 1.0, "min": 1, "max": 1}
     found = {"name": "log", "users": 1, "items": 1, "parts": parts, "checksum": "", "source": ""}
     said = describe_log({**found, "synthetic": True, "synthetic_skips": True, "order_proxy": "is_like"})
-    assert "GENERATED" in said
+    assert "SYNTHETIC" in said
     assert "SKIPS are SAMPLED" in said
     assert "ORDERS are a PROXY: is_like" in said
     said = describe_log({**found, "synthetic": False, "synthetic_skips": False, "order_proxy": ""})
-    assert "GENERATED" not in said
+    assert "SYNTHETIC" not in said
     assert "SAMPLED" not in said
     assert "PROXY" not in said
 
