@@ -228,9 +228,8 @@ def writing(path: Path, problem: str = "cannot be written", then: str = "") -> I
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"{problem} ({error.strerror or error})", where=str(path), do=f"Check permissions and free space, or choose another folder{then}."
-        ) from None
+        do = f"Check permissions and free space, or choose another folder{then}."
+        raise UserError(f"{problem} ({error.strerror or error})", where=str(path), do=do) from None
 
 
 def make_folder(path: Path) -> None:

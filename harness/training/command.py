@@ -192,6 +192,10 @@ def opened_runs(
 
         try:
             yield begin
+        except Interruption:  # what comes before training has saved its state
+            if keep:
+                keep()
+            raise
         finally:
             for run in runs if began and is_first_process() else []:
                 with suppress(UserError):  # report what ended the run, not this
