@@ -18,6 +18,8 @@ from harness.nearest import meant, nearest
 _PLAIN_WORD = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z_/][A-Za-z0-9_./-]*", re.IGNORECASE)
 _PLACES = ("path", "root", "cache", "dir", "run", "resume", "study", "out")
 """Ends of keys whose values name a file or a folder."""
+_ALONE = ("user", "users", "history", "allowed", "exclude")
+"""Keys, without dots, whose values name files or people."""
 _OF_THE_RUN = {key: key.replace(".", "_") for key in ("data.path", "data.root", "data.cache", "devices.count")}
 """Messages name the keys on the left, which training has; commands that read a run folder have those on the right."""
 _SWEEP = re.compile(r"(choice|range|interval|glob|sort|shuffle)\(")
@@ -118,7 +120,7 @@ def _setting(configuration: Configuration, word: str, several: bool) -> str:
 
 def _value(key: str, value: str, several: bool) -> str:
     """Returns a value as Hydra's grammar writes it; what that would refuse or read otherwise is taken literally."""
-    place = re.split(r"[._]", key)[-1] in _PLACES
+    place = re.split(r"[._]", key)[-1] in _PLACES or key in _ALONE
     if not value or value == "null" or "${" in value or (several and _SWEEP.match(value)):
         return value
     if place and value[0] not in "\"'[":

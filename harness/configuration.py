@@ -1,7 +1,7 @@
 """What the configuration of a command offers: groups, choices, keys; and whose they are.
 
-Both systems share the folder `conf`. A file whose header says `# @system NAME`, or that starts from one which does,
-belongs to that system alone, and so does whatever starts from it; other files belong to both.
+Both systems share the folder `conf`. A choice whose header says `# @system NAME` belongs to that system alone, and so
+does whatever starts from it; other choices belong to both.
 """
 
 from __future__ import annotations
@@ -42,12 +42,13 @@ class Configuration:
     @property
     def system(self) -> str | None:
         """The system whose command this is; None: of both."""
-        return owner_of(Path(CONFIGURATION, f"{self.name}.yaml"))
+        package = self.command.partition(".")[0]
+        return package if package in systems() else None
 
     @property
     def command(self) -> str:
         """The module of the command."""
-        return str(_help_of(self.name).get("app_name", self.name)).removeprefix("python -m ")
+        return _module_of(self.name)
 
     @property
     def groups(self) -> list[str]:
@@ -102,14 +103,14 @@ def owner_of(file: Path) -> str | None:
 
 def commands_of(system: str) -> dict[str, str]:
     """Returns the configurations of a system's commands by the last word of their module."""
-    files = [path for path in Path(CONFIGURATION).glob("*.yaml") if _marked(path) == system]
-    return {Configuration(path.stem).command.rpartition(".")[2]: path.stem for path in files}
+    modules = {path.stem: _module_of(path.stem).partition(".") for path in Path(CONFIGURATION).glob("*.yaml")}
+    return {last: name for name, (package, _, last) in modules.items() if package == system}
 
 
 def systems() -> list[str]:
-    """Returns the names of the systems."""
-    marks = [mark for path in sorted(Path(CONFIGURATION).glob("*.yaml")) if (mark := _marked(path)) is not None]
-    return list(dict.fromkeys(marks))
+    """Returns the names of the systems: the packages that train."""
+    modules = [_module_of(path.stem).partition(".") for path in sorted(Path(CONFIGURATION).glob("*.yaml"))]
+    return [package for package, _, last in modules if last == "train"]
 
 
 def system_of_run(values: Mapping[str, Any]) -> str | None:
@@ -173,9 +174,10 @@ def _raw(file: Path) -> dict[str, Any]:
     return {str(key): value for key, value in _content(file).items() if key not in ("defaults", "hydra")}
 
 
-def _help_of(name: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = _content(Path(CONFIGURATION, f"{name}.yaml")).get("hydra", {}).get("help", {})
-    return found
+def _module_of(name: str) -> str:
+    """Returns the module of the command whose configuration is `conf/NAME.yaml`; its name, if it is of no command."""
+    hydra = _content(Path(CONFIGURATION, f"{name}.yaml")).get("hydra", {})
+    return str(hydra.get("help", {}).get("app_name", name)).removeprefix("python -m ")
 
 
 def _chain(file: Path) -> list[Path]:

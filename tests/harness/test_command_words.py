@@ -28,7 +28,17 @@ def read_by_hydra(word):
 def test_names_of_files_are_taken_literally(name):
     if name[0] in "[":
         name = f"./{name}"  # a list at the beginning stays one
-    for key in ("data.path", "data.root", "data.cache", "tree.path", "resume", "hydra.run.dir", "items.path"):
+    for key in (
+        "user",
+        "history",
+        "data.path",
+        "data.root",
+        "data.cache",
+        "tree.path",
+        "resume",
+        "hydra.run.dir",
+        "items.path",
+    ):
         (word,) = hydra_words([f"{key}={name}"])
         assert word.startswith(f"{key}=")
         assert read_by_hydra(word) == name
