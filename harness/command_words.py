@@ -111,8 +111,8 @@ def _setting(configuration: Configuration, word: str, several: bool) -> str:
         return word
     if key in ADDED_GROUPS and key in configuration.groups:
         sign = "+"
-    elif sign == "+" and key.partition("@")[0] not in configuration.groups:
-        sign = "++"  # whether the key is there already is no mistake
+    elif sign == "+" and not any(Path(folder, key.partition("@")[0]).is_dir() for folder in configuration.folders):
+        sign = "++"  # a key, not a group: whether it is there already is no mistake
     if key in _OF_THE_RUN and _OF_THE_RUN[key] in configuration.top_keys:
         key = _OF_THE_RUN[key]
     return f"{sign}{key}={_value(key, value, several)}"

@@ -53,7 +53,7 @@ class Configuration:
     @property
     def groups(self) -> list[str]:
         """Groups of which a choice is always taken, then those whose choices can be added."""
-        always = _groups_of(self.name)
+        always = _groups_of(self.name, self.system)
         added = [group for group in ADDED_GROUPS if self.choices(group)] if "train" in always else []
         return [*dict.fromkeys(always), *added]
 
@@ -194,11 +194,12 @@ def _chain(file: Path) -> list[Path]:
     return files
 
 
-def _groups_of(name: str) -> list[str]:
+def _groups_of(name: str, system: str | None) -> list[str]:
     """Returns the groups in a command's list of defaults, also of the files it starts from."""
     files = _chain(Path(CONFIGURATION, f"{name}.yaml"))
     if any(group == "report" for file in files for group, _ in _defaults(file)):  # reports have groups of their own
-        files += [one for file in sorted(Path(CONFIGURATION, "report").glob("*.yaml")) for one in _chain(file)]
+        reports = sorted(Path(CONFIGURATION, "report").glob("*.yaml"))
+        files += [one for file in reports if owner_of(file) in (None, system) for one in _chain(file)]
     hidden = ("schedule", "space", "tune")  # follow the agent
     found = [group for file in files for group, _ in _defaults(file) if group is not None]
     return [group for group in found if not group.startswith("hydra") and group not in hidden]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -143,9 +144,10 @@ def _check_choice(configuration: Configuration, group: str, name: str) -> None:
     role = configuration.command.rpartition(".")[2]
     others = [system for system in systems() if system != configuration.system]
     # Another command has it.
-    for other in others if configuration.system else systems():
-        commands = commands_of(other)
-        its = replace(configuration, name=commands.get(role, commands["train"]))
+    for other, last in itertools.product(others if configuration.system else systems(), dict.fromkeys((role, "train"))):
+        if last not in commands_of(other):
+            continue
+        its = replace(configuration, name=commands_of(other)[last])
         if group in its.groups and name in its.choices(group):
             own = f" Here there are: {', '.join(choices)}." if choices else ""
             raise UserError(

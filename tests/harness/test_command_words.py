@@ -79,9 +79,12 @@ def test_a_sweep_over_files_and_text(tmp_path, monkeypatch):
     assert hydra_words(["-m", "data.path=a,b.csv"]) == ["-m", 'data.path="a,b.csv"']
 
 
-def test_signs_before_keys():
+def test_signs_before_keys(tmp_path):
     assert hydra_words(["experiment=movielens"]) == ["+experiment=movielens"]
     assert hydra_words(["+experiment=movielens", "+train.steps=3"]) == ["+experiment=movielens", "++train.steps=3"]
+    own = ["--config-dir=" + str(tmp_path), "+best=one"]
+    (tmp_path / "best").mkdir()
+    assert hydra_words(own) == own  # a group of the user's
     assert hydra_words(["++train.steps=3", "~tree"]) == ["++train.steps=3", "~tree"]
 
 

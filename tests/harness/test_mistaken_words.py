@@ -39,6 +39,7 @@ def check(name, *words):
         ("train", "+experiment=figure8", r"It is one of python -m hrlmg_jax\.train"),
         ("train_hrl_mg", "+experiment=table2", r"It is one of python -m tpgr_jax\.train"),
         ("train_hrl_mg", "data=movielens_1m", r"It is one of python -m tpgr_jax\.train"),
+        ("report", "data=jdata", r"It is one of python -m hrlmg_jax\.train"),
         ("train", "data=jdata", r"It is one of python -m hrlmg_jax\.train"),
         ("train_hrl_mg", "tree=pca", r"It is one of python -m tpgr_jax\.train"),
         (
