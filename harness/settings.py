@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
@@ -21,10 +22,12 @@ from pydantic_core import (
 
 from harness import old_names
 from harness.errors import UserError
+from harness.nearest import meant, nearest
 
 Settings = TypeVar("Settings")
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 _ALL_KEYS = "See --cfg job for all keys and their values."
+_UNKNOWN = "unexpected_keyword_argument"  # pydantic's name of the mistake
 _ADVICE = {
     "list_type": "Write a list like [32,16], or [] for an empty one.",
     "dict_type": 'Write pairs like {view: click, buy: order}, or ["page.view=click","buy=order"] for any names.',
@@ -70,6 +73,22 @@ NotNegative = Annotated[Finite, Field(ge=0)]
 Share = Annotated[Finite, Field(ge=0, le=1)]
 ProperShare = Annotated[Finite, Field(gt=0, lt=1)]
 ShareBelowOne = Annotated[Finite, Field(ge=0, lt=1)]
+
+
+class SettingError(UserError, ValueError):
+    """A mistake in settings that know their own keys but not their place, as `ScheduleConfig` is `train` and elsewhere.
+
+    Raised by `__post_init__` with keys that begin with a dot, as in ".period is 1, less than .count". `read_settings`
+    puts the place before them. (As a ValueError it reaches pydantic, which knows the place.)
+    """
+
+    def at(self, place: str) -> UserError:
+        """Returns the same mistake with whole keys."""
+        below = f"{place}." if place else ""
+        return UserError(_RELATIVE.sub(below, self.what), do=_RELATIVE.sub(below, self.do))
+
+
+_RELATIVE = re.compile(r"(?<![\w.*/])\.(?=[a-z_*])")
 
 
 @dataclass(frozen=True)
@@ -159,7 +178,7 @@ def read_settings(schema: type[Settings], config: Any, where: str = "") -> Setti
     try:
         settings = _adapter(schema).validate_python(_without_missing(values))  # type: ignore[arg-type] # hashable
     except ValidationError as error:
-        raise _user_error(error, where) from None
+        raise _user_error(error, where, values) from None
     assert isinstance(settings, schema)
     return settings
 
@@ -177,17 +196,30 @@ def _without_missing(node: Any) -> Any:
     return node
 
 
-def _user_error(error: ValidationError, where: str) -> UserError:
+def _user_error(error: ValidationError, where: str, values: Any) -> UserError:
     """Returns the mistake that explains the others best: a group of another kind, an unknown key, else the first."""
-    priority = ["wrong_kind", "unexpected_keyword_argument"]
-    mistakes = error.errors(include_url=False, include_context=False)
+    priority = ["wrong_kind", _UNKNOWN]
+    mistakes = error.errors(include_url=False)
     first = min(mistakes, key=lambda mistake: (*(mistake["type"] != kind for kind in priority),))
     key = _path(where, *first["loc"])
-    return UserError(_problem(first, key), do=old_names.advice(key) or _advice(first))
+    if isinstance(relative := first.get("ctx", {}).get("error"), SettingError):
+        return relative.at(key)
+    do = old_names.advice(key) or _advice(first)
+    if first["type"] == _UNKNOWN:
+        unknown = {_path(where, *mistake["loc"]) for mistake in mistakes if mistake["type"] == _UNKNOWN}
+        do = meant(nearest(key, [one for one in _keys(values, where) if one not in unknown])) + do
+    return UserError(_problem(first, key), do=do)
+
+
+def _keys(values: Any, above: str) -> Iterator[str]:
+    """Yields the keys of nested settings, in dots."""
+    for key, value in values.items() if isinstance(values, Mapping) else ():
+        yield _path(above, key)
+        yield from _keys(value, _path(above, key))
 
 
 def _problem(mistake: ErrorDetails, key: str) -> str:
-    if mistake["type"] == "unexpected_keyword_argument":
+    if mistake["type"] == _UNKNOWN:
         return f"unknown key {key}"
     if mistake["type"] == "missing":
         return f"{key} has no value"
@@ -197,7 +229,7 @@ def _problem(mistake: ErrorDetails, key: str) -> str:
 
 
 def _advice(mistake: ErrorDetails) -> str:
-    if mistake["type"] in ("unexpected_keyword_argument", "missing"):
+    if mistake["type"] in (_UNKNOWN, "missing"):
         return _ALL_KEYS
     return _ADVICE.get(mistake["type"]) or mistake["msg"].replace("Input should be", "It should be").rstrip(".") + "."
 

@@ -4,22 +4,11 @@ A recommender plays sessions with simulated users, who were learned from an even
 user skips, clicks or orders. A high level sets several goals for the next steps; a low level recommends items and is
 rewarded by the users and for approaching the goals. Both are actor-critics.
 
-Commands (each explains itself with --help):
-
-    python -m hrlmg_jax.train           train HRL-MG or a method that it is compared with (agent=ddpg, agent=hrl, ...)
-    python -m hrlmg_jax.tune            choose an agent's settings by users who are neither trained nor tested on
-    python -m hrlmg_jax.evaluate        the online and the offline test of a run
-    python -m hrlmg_jax.report          figures from run folders: figure6, figure7, figure8, alpha, goals, runs
-    python -m hrlmg_jax.fit_simulator   learn the users of a log once for many runs
-    python -m hrlmg_jax.gate            whether a generated log is worth learning from
-    python -m hrlmg_jax.bench           speed and memory on this machine
-    python -m sim.data                  the statistics of a log
-
 First steps:
 
-    python -m hrlmg_jax.train                       a run on a generated log
-    python -m hrlmg_jax.train +experiment=jdata     a run on JData
-    python -m hrlmg_jax.report runs                 what each run is and what it reached
+    hrl-mg train                       a run on the synthetic log
+    hrl-mg train +experiment=jdata     a run on JData
+    hrl-mg report runs                 what each run is and what it reached
 
 Main functions and modules:
 
@@ -29,6 +18,15 @@ Main functions and modules:
     hrlmg_jax.user_model             users learned from a log
     hrlmg_jax.evaluation             online and offline test, and who takes part in them
 """
+
+import os
+import sys
+
+if sys.argv[:1] == ["-m"]:  # `python -m`, whose first path is the working folder: whatever lies there, these are ours
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from harness.start import begin_command
+
+    begin_command()
 
 import importlib
 from importlib.metadata import PackageNotFoundError, version

@@ -320,5 +320,11 @@ _SHORT = (
 )
 SECTIONS = {"training": bench_training, "rollout": bench_rollout, "retrieval": bench_retrieval}
 
+
+def main() -> None:
+    """Measures what the arguments of this process ask for."""
+    run_benchmark(MODULE, SECTIONS, ())
+
+
 if __name__ == "__main__":
-    run_command(lambda: run_benchmark(MODULE, SECTIONS, ()))
+    run_command(main)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from harness.reports.command import Report, run_report_command
+from harness.command import run_command
+from harness.reports.command import Report, report_command
 from harness.reports.run_list import RunListConfig, list_runs
 from hrlmg_jax.reports.figure6 import Figure6Config, report_figure6
 from hrlmg_jax.reports.figures7_8 import report_figure7, report_figure8
@@ -21,6 +22,7 @@ REPORTS = {
     "goals": Report(SensitivityConfig, report_goals),
     "runs": Report(RunListConfig, partial(list_runs, find=hrl_mg_runs, system=SYSTEM)),
 }
+main = report_command(MODULE, "report_hrl_mg", REPORTS)
 
 if __name__ == "__main__":
-    run_report_command(MODULE, "report_hrl_mg", REPORTS)
+    run_command(main)

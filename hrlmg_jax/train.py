@@ -19,7 +19,7 @@ from harness.runs.run_folder import RunFolder, register_run_folder_resolver
 from harness.runs.seeds import Run, name_folders
 from harness.runs.tracking import check_logger
 from harness.settings import read_settings
-from harness.training.command import opened_runs, start_or_resume, with_absolute_places
+from harness.training.command import opened_runs, say_what_comes_next, start_or_resume, with_absolute_places
 from harness.training.from_python import call_module
 from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
@@ -142,14 +142,14 @@ def _train_in_folders(
             _plot(config, problem, folder, rows, references(played))
             if warning := collapse_at_the_end(rows):
                 print(f"WARNING: {warning}", file=sys.stderr)
-        print(f"run folder: {folder.path}")
+        say_what_comes_next("hrlmg_jax", folder)
 
 
 def _end_untested(config: RunConfig, method: Method, problem: Problem, folder: RunFolder) -> None:
     print(f"{config.agent.name}: learned from the whole log, which leaves nothing to test (data.split=none)")
     if method.agent is not None:
         _plot(config, problem, folder, read_rows(folder.metrics), {})
-    print(f"run folder: {folder.path}")
+    say_what_comes_next("hrlmg_jax", folder)
 
 
 def _validation(

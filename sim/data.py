@@ -77,7 +77,7 @@ def _show(config: Any) -> None:
 def describe_ratings(result: dict[str, Any]) -> str:
     """Formats the result of `sim.datasets.ratings.statistics` as aligned lines."""
     rows = [
-        ("data set", result["name"] + (" (GENERATED, not real data)" if result["synthetic"] else "")),
+        ("data set", result["name"] + (" (SYNTHETIC, not real data)" if result["synthetic"] else "")),
         *summary_rows(result["summary"]),
         ("density", f"{result['density']:.4%}"),
         ("ratings per user", _spread(result["ratings_per_user"])),
@@ -93,7 +93,7 @@ def describe_ratings(result: dict[str, Any]) -> str:
 def describe_log(result: dict[str, Any]) -> str:
     """Formats the result of `sim.datasets.events.log_statistics` as aligned lines, training next to test."""
     parts = list(result["parts"].values())
-    warning = " (GENERATED, not real data)" if result["synthetic"] else ""
+    warning = " (SYNTHETIC, not real data)" if result["synthetic"] else ""
     if result["synthetic_skips"]:
         warning += " (its SKIPS are SAMPLED, not recorded: click and order rates are settings, not facts)"
     if result["order_proxy"]:

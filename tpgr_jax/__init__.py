@@ -4,20 +4,11 @@ A recommender plays episodes with simulated users: it recommends an item, the us
 from the answers so far. TPGR arranges all items in a balanced tree with a small policy network at every inner node, so
 that a decision takes time in the depth of the tree and not in the number of items.
 
-Commands (each explains itself with --help):
-
-    python -m tpgr_jax.train      train TPGR or a method that it is compared with (agent=dqn_r, agent=tpgr_plus, ...)
-    python -m tpgr_jax.tune       choose an agent's settings by users who are neither trained nor tested on
-    python -m tpgr_jax.evaluate   the metrics of a run on the users that no training has seen
-    python -m tpgr_jax.report     tables and figures from run folders: table2, figure3, figure4, curves, runs
-    python -m tpgr_jax.bench      speed and memory on this machine
-    python -m sim.data            the statistics of a data set
-
 First steps:
 
-    python -m tpgr_jax.train                          a run on generated ratings
-    python -m tpgr_jax.train +experiment=movielens    a run on MovieLens-1M
-    python -m tpgr_jax.report runs                    what each run is and what it reached
+    tpgr train                          a run on synthetic ratings
+    tpgr train +experiment=movielens    a run on MovieLens-1M
+    tpgr report runs                    what each run is and what it reached
 
 Main functions and modules:
 
@@ -27,6 +18,15 @@ Main functions and modules:
     tpgr_jax.tree, networks, models     the item tree, the policy networks, models of the ratings
     tpgr_jax.agents, baselines          TPGR and TPGR+, and the methods of the comparison
 """
+
+import os
+import sys
+
+if sys.argv[:1] == ["-m"]:  # `python -m`, whose first path is the working folder: whatever lies there, these are ours
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from harness.start import begin_command
+
+    begin_command()
 
 import importlib
 from importlib.metadata import PackageNotFoundError, version

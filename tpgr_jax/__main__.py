@@ -1,8 +1,25 @@
-"""Lists the commands of the package: `python -m tpgr_jax`."""
+"""The commands of the system: `tpgr COMMAND`, or `python -m tpgr_jax COMMAND`."""
 
 import tpgr_jax
-from harness.command import run_command
-from harness.guide import print_guide
+from harness.console import Command, run_console
+
+COMMANDS = {
+    "train": Command(
+        "tpgr_jax.train", "train TPGR or a method that it is compared with (agent=dqn_r, agent=tpgr_plus)"
+    ),
+    "tune": Command("tpgr_jax.tune", "choose an agent's settings by users who are neither trained nor tested on"),
+    "evaluate": Command("tpgr_jax.evaluate", "the metrics of a run on the users that no training has seen"),
+    "report": Command("tpgr_jax.report", "tables and figures from run folders: table2, figure3, figure4, curves, runs"),
+    "bench": Command("tpgr_jax.bench", "speed and memory on this machine"),
+    "data": Command("sim.data", "the statistics of a data set"),
+}
+"""Sub-commands, in the order of the guide."""
+
+
+def main() -> None:
+    """Runs the sub-command that the command line names."""
+    run_console("tpgr", tpgr_jax, COMMANDS)
+
 
 if __name__ == "__main__":
-    run_command(lambda: print_guide(tpgr_jax))
+    main()

@@ -632,5 +632,11 @@ SECTIONS = {
 }
 POINTS = (catalogue_point, value_tree_point, tree_point, netflix_point, netflix_value_tree_point)
 
+
+def main() -> None:
+    """Measures what the arguments of this process ask for."""
+    run_benchmark(MODULE, SECTIONS, POINTS)
+
+
 if __name__ == "__main__":
-    run_command(lambda: run_benchmark(MODULE, SECTIONS, POINTS))
+    run_command(main)

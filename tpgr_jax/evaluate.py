@@ -69,9 +69,10 @@ def _evaluate_checkpoint(settings: EvaluateConfig, config: RunConfig, problem: P
     users_per_batch = settings.users_per_batch or USERS_PER_BATCH
     policies = evaluate_method(problem, method, state, config.seed, users_per_batch)
     print(f"{method.name}, nothing trained" if state is None else f"checkpoint of step {step} of {folder.path}")
-    print(format_table(policies, problem))
     name = f"eval{suffix}"
-    print_lists(write_evaluation(folder, problem, config.seed, step, policies, name))
+    lists = write_evaluation(folder, problem, config.seed, step, policies, name)
+    print(format_table(policies, problem))
+    print_lists(lists)
     written = [name]
     if settings.checkpoint is None:
         written += evaluate_budgets(config, problem, method, folder, policies, users_per_batch)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from harness.reports.command import Report, run_report_command
+from harness.command import run_command
+from harness.reports.command import Report, report_command
 from harness.reports.run_list import RunListConfig, list_runs
 from tpgr_jax.reports.curves import CurvesConfig, report_curves
 from tpgr_jax.reports.figure3 import Figure3Config, report_figure3
@@ -20,6 +21,7 @@ REPORTS = {
     "curves": Report(CurvesConfig, report_curves),
     "runs": Report(RunListConfig, partial(list_runs, find=SYSTEM.runs, system=SYSTEM)),
 }
+main = report_command(MODULE, "report", REPORTS)
 
 if __name__ == "__main__":
-    run_report_command(MODULE, "report", REPORTS)
+    run_command(main)

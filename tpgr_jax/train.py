@@ -25,7 +25,7 @@ from harness.runs.seeds import Run, name_folders
 from harness.runs.tracking import check_logger
 from harness.settings import read_settings
 from harness.training.budgets import SELECTION
-from harness.training.command import opened_runs, start_or_resume, with_absolute_places
+from harness.training.command import opened_runs, say_what_comes_next, start_or_resume, with_absolute_places
 from harness.training.from_python import call_module
 from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
@@ -118,15 +118,16 @@ def _train_in_folders(
             continue
         with phases.phase("final evaluation"):
             policies = evaluate_method(problem, method, state, config.seed)
-        print(format_table(policies, problem))
         step = 0 if state is None else int(state.step)
-        print_lists(write_evaluation(folder, problem, config.seed, step, policies))
+        lists = write_evaluation(folder, problem, config.seed, step, policies)
+        print(format_table(policies, problem))
+        print_lists(lists)
         with phases.phase("final evaluation"):
             evaluate_budgets(config, problem, method, folder, policies)
         if method.agent is not None:
             references = {name: means(by_name(policies[name]))["reward"] for name in REFERENCES}
             _plot(problem, config.seed, folder, method.name, references)
-        print(f"run folder: {folder.path}")
+        say_what_comes_next("tpgr_jax", folder)
 
 
 def _end_untested(problem: Problem, method: Method, seed: int, folder: RunFolder) -> None:
@@ -134,7 +135,7 @@ def _end_untested(problem: Problem, method: Method, seed: int, folder: RunFolder
     print(f"{method.name}: learned from all {everybody:,} users, which leaves nobody to test (data.test_fraction=0)")
     if method.agent is not None:
         _plot(problem, seed, folder, method.name, {})
-    print(f"run folder: {folder.path}")
+    say_what_comes_next("tpgr_jax", folder)
 
 
 def _seed_runs(

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
-from harness.command import hydra_command, run_command
+from harness.command import hydra_command
+from harness.command_words import override_value
 from harness.errors import UserError
-from harness.runs.composition import override_value
 from harness.settings import read_settings
 
 
@@ -21,8 +21,8 @@ class Report(NamedTuple):
     make: Callable[[Any], None]
 
 
-def run_report_command(module: str, config_name: str, reports: Mapping[str, Report]) -> None:
-    """Runs the command with the arguments of this process.
+def report_command(module: str, config_name: str, reports: Mapping[str, Report]) -> Callable[[], None]:
+    """Returns the command, which reads the arguments of this process.
 
     Args:
         config_name: Of its configuration in `conf`.
@@ -37,7 +37,7 @@ def run_report_command(module: str, config_name: str, reports: Mapping[str, Repo
         sys.argv[1:] = hydra_arguments(module, reports, sys.argv[1:])
         main()
 
-    run_command(command)
+    return command
 
 
 def make_report(module: str, reports: Mapping[str, Report], composed: DictConfig) -> None:

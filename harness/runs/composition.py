@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,11 +13,10 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from harness.command import CONFIGURATION
+from harness.command_words import override_value
+from harness.configuration import CONFIGURATION
 from harness.runs.index import flattened
 from harness.runs.run_folder import plain_config
-
-_PLAIN_WORD = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z_/][A-Za-z0-9_./-]*", re.IGNORECASE)
 
 
 def composed_values(name: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -88,20 +86,6 @@ def sweep_of(experiment: str) -> dict[str, list[Any]]:
     text = Path(CONFIGURATION, "experiment", f"{experiment}.yaml").read_text("utf-8")
     swept = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
     return {key: [yaml.safe_load(value) for value in str(values).split(",")] for key, values in swept.items()}
-
-
-def override_value(value: Any) -> str:
-    """Returns a value as Hydra's override grammar writes it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{','.join(override_value(entry) for entry in value)}]"
-    if isinstance(value, str) and not _PLAIN_WORD.fullmatch(value):
-        escaped = re.sub(r'(\\*)("|$)', lambda match: match[1] * 2 + (r"\"" if match[2] else ""), value)
-        return f'"{escaped}"'
-    return str(value)
 
 
 def shell_command(module: str, arguments: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -190,6 +191,28 @@ def discard_if_empty(path: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def emptied_on_failure(path: Path) -> Iterator[Callable[[], None]]:
+    """Removes what the block wrote into a folder that was new or empty, if it fails; yields what to call to keep it."""
+    new = path.absolute() != Path.cwd() and not (path.is_dir() and any(path.iterdir()))
+    kept = False
+
+    def keep() -> None:
+        nonlocal kept
+        kept = True
+
+    try:
+        yield keep
+    except BaseException:
+        if new and not kept and path.is_dir():
+            for one in path.iterdir():
+                if one.is_dir() and not one.is_symlink():
+                    shutil.rmtree(one, ignore_errors=True)
+                else:
+                    one.unlink(missing_ok=True)
+        raise
+
+
 def remove_if_empty(path: Path) -> None:
     """Removes an empty folder (and the empty day folder of a default name)."""
     with suppress(OSError, ValueError):
@@ -205,9 +228,8 @@ def writing(path: Path, problem: str = "cannot be written", then: str = "") -> I
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"{problem} ({error.strerror or error})", where=str(path), do=f"Check permissions and free space{then}."
-        ) from None
+        do = f"Check permissions and free space, or choose another folder{then}."
+        raise UserError(f"{problem} ({error.strerror or error})", where=str(path), do=do) from None
 
 
 def make_folder(path: Path) -> None:
@@ -299,4 +321,10 @@ def read_arrays(path: Path, names: Sequence[str] | Callable[[str], bool] | None)
     except FileNotFoundError:
         raise UserError("is missing", where=str(path), do="Restore the file, or train again.") from None
     except Exception as error:  # a damaged archive can raise anything
+        if "allow_pickle" in str(error):
+            raise UserError(
+                "holds Python objects, which nothing but a pickle can store",
+                where=str(path),
+                do="Store numbers, or text as in np.array(ids, dtype=str); pickles are not read, as they can run code.",
+            ) from None
         raise UserError(f"is damaged ({error})", where=str(path), do="Restore the file.") from None

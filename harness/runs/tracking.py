@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from harness.errors import UserError
 from harness.runs.run_folder import RunFolder, write_atomically
+from harness.settings import SettingError
 
 Log = Callable[[int, dict[str, Any]], None]
 """`log(step, values)` records one row of metrics."""
@@ -28,7 +29,7 @@ class LoggerConfig:
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the key."""
         if self.name == "wandb" and not self.project:
-            raise UserError("logger.project is missing", do="Name the project of Weights & Biases that runs go to.")
+            raise SettingError(".project is missing", do="Name the project of Weights & Biases that runs go to.")
 
 
 FILES = LoggerConfig("files")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from harness.command_words import override_value
 from harness.compilation_cache import keep_compiled_programs
+from harness.configuration import commands_of, system_of_run
 from harness.devices import DevicesConfig, cores_as_devices
 from harness.errors import UserError
 from harness.phases import Phases
@@ -24,9 +26,17 @@ from harness.processes import (
     meet,
     silent_unless_first,
 )
-from harness.runs.index import flattened
+from harness.runs.composition import shell_command
+from harness.runs.index import flattened, newest_checkpoint
 from harness.runs.provenance import Origin, record_resumption, record_seconds
-from harness.runs.run_folder import RunFolder, discard_if_empty, make_folder, plain_config, remove_if_empty
+from harness.runs.run_folder import (
+    RunFolder,
+    discard_if_empty,
+    emptied_on_failure,
+    make_folder,
+    plain_config,
+    remove_if_empty,
+)
 from harness.runs.seeds import Run, check_alike, group_of, new_runs, runs_in
 from harness.settings import read_settings
 from harness.training.loop import Interruption, ScheduleConfig, check_steps
@@ -35,6 +45,12 @@ _RESUMABLE_KEYS = (
     *("train.steps", "train.budgets.episodes", "train.budgets.seconds", "train.max_to_keep"),
     *("data.root", "data.cache", "data.path"),
 )
+_NEXT = {
+    "evaluate": "tests it again, also earlier checkpoints",
+    "recommend": "recommends to people",
+    "report": "lists all runs and what they reached",
+}
+"""Commands after training, and what they do."""
 _DEVICES = "devices."  # never restored from the folder: they describe where this process runs
 _PLACES = ("path", "root", "cache")
 
@@ -96,9 +112,11 @@ def _start_or_resume(
         if resume:
             overrides = HydraConfig.get().overrides.task
             devices = OmegaConf.to_container(composed.devices)
+            stored = runs_in(folder)
+            check_system(stored[0].values, command.partition(".")[0], folder, "train", "resume")
             runs = [
                 Run({**_with_overrides(run.values, composed, overrides), "devices": devices}, run.folder)
-                for run in runs_in(folder)
+                for run in stored
             ]
         else:
             runs = new_runs(composed, folder)
@@ -121,8 +139,9 @@ def opened_runs(
 ) -> Iterator[Callable[[], None]]:
     """Locks run folders while runs train in them, and writes their configurations and provenance.
 
-    Yields a function to call when training begins: only then does the folder of a resumed run change. However the run
-    ends (except by a kill), its record then says where this process spent its time.
+    Yields a function to call when training begins: only then does the folder of a resumed run change, and until then a
+    new one is emptied again if the run fails or is interrupted. However the run ends (except by a kill), its record
+    then says where this process spent its time.
 
     Args:
         runs: One run, or those of several seeds.
@@ -138,6 +157,7 @@ def opened_runs(
     # The group's configuration is written after those of its runs: if it exists, so do they.
     every = [*runs, *([group] if group else [])]
     with ExitStack() as locks:
+        keep = locks.enter_context(emptied_on_failure(every[-1].folder.path)) if is_first_process() else None
         if is_first_process():
             for run in reversed(every):
                 make_folder(run.folder.path)
@@ -154,10 +174,17 @@ def opened_runs(
         records = [origin.check(run.folder) for run in runs]
         for run in runs if resume else []:
             check_steps(schedule, run.folder)
+        if resume and all(newest_checkpoint(run.folder) >= schedule.steps for run in runs):
+            print(
+                f"finished: all of its {schedule.steps:,} steps are done; with train.steps=MORE it goes on",
+                file=sys.stderr,
+            )
         began = False
 
         def begin() -> None:
             nonlocal began
+            if keep:
+                keep()
             if resume:
                 for run in every:
                     run.folder.write_config(run.values)
@@ -167,10 +194,48 @@ def opened_runs(
 
         try:
             yield begin
+        except Interruption:  # what comes before training has saved its state
+            if keep:
+                keep()
+            raise
         finally:
             for run in runs if began and is_first_process() else []:
                 with suppress(UserError):  # report what ended the run, not this
                     record_seconds(run.folder, phases.seconds())
+
+
+def check_system(values: Mapping[str, Any], system: str, folder: RunFolder, command: str, key: str) -> None:
+    """Checks that a stored run is one of this system.
+
+    Args:
+        values: Its configuration.
+        system: The package.
+        folder: Its folder.
+        command: Last word of the command that reads it.
+        key: What names the folder there.
+
+    Raises:
+        UserError: It is a run of the other system; the message has that one's command.
+    """
+    its = system_of_run(values)
+    if its not in (None, system):
+        do = f"python -m {its}.{command} {key}={override_value(str(folder.path))}"
+        raise UserError(f"is a run of {its}, not of {system}", where=str(folder.path), do=f"Use {do}")
+
+
+def say_what_comes_next(system: str, folder: RunFolder) -> None:
+    """Prints the run folder and the commands that read it.
+
+    Args:
+        system: The package whose run it is.
+        folder: Of a run that has ended.
+    """
+    print(f"run folder: {folder.path}")
+    commands, run = commands_of(system), override_value(str(folder.path))
+    for name, does in _NEXT.items():
+        if name in commands:
+            word = f"run={run}" if name != "report" else "runs"
+            print(f"  {shell_command(f'{system}.{name}', [word]):<60} {does}", file=sys.stderr)
 
 
 def _of_all_processes(runs: Sequence[Run]) -> dict[str, Any]:

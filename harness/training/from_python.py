@@ -15,14 +15,15 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from harness.command import CONFIGURATION, describe_error
+from harness.command import describe_error
+from harness.command_words import override_value
+from harness.configuration import ADDED_GROUPS, CONFIGURATION, Configuration
 from harness.errors import UserError
+from harness.mistaken_words import explained
 from harness.phases import Phases
-from harness.runs.composition import composed_values, override_value
+from harness.runs.composition import composed_values
 from harness.runs.seeds import Run
 from harness.training.command import start_in
-
-_ADDED = ("experiment", "ablation")  # groups that the command line adds with a plus
 
 
 def call_module(name: str, function: str) -> None:
@@ -55,7 +56,7 @@ def overrides_of(settings: Mapping[str, Any]) -> list[str]:
     overrides = []
     for key, value in _flat(settings):
         group = Path(CONFIGURATION, *key.split(".")).is_dir()
-        overrides.append(f"{'+' if key in _ADDED else ''}{key}={value if group else override_value(value)}")
+        overrides.append(f"{'+' if key in ADDED_GROUPS else ''}{key}={value if group else override_value(value)}")
     return sorted(overrides, key=lambda override: "." in override.partition("=")[0])  # groups first
 
 
@@ -93,7 +94,7 @@ def train_in(
         UserError: A mistake in the settings, the data or the folder.
         KeyboardInterrupt: Ctrl-C; the state is saved if training had begun.
     """
-    with _mistakes_are_user_errors():
+    with _mistakes_are_user_errors(), explained(Configuration(configuration), overrides):
         composed = OmegaConf.create({**composed_values(configuration, overrides), "resume": None})
     try:
         start_in(folder, composed, command, train, per_seed)

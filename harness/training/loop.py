@@ -26,7 +26,7 @@ from harness.runs.checkpoint import Checkpoints, JointCheckpoints
 from harness.runs.metric_writer import MetricWriter, read_rows
 from harness.runs.run_folder import RunFolder
 from harness.runs.tracking import FILES, LoggerConfig, tracking
-from harness.settings import Count
+from harness.settings import Count, SettingError
 from harness.sharding import num_shards, on_every_device
 from harness.training.agent import Agent
 from harness.training.budgets import BudgetsConfig, Costs, Spent, counted_steps
@@ -48,8 +48,8 @@ class ScheduleConfig:
         """Checks settings against each other; raises UserError naming the key."""
         for key in ("evaluate_every", "checkpoint_every"):
             if getattr(self, key) % self.log_every:
-                raise UserError(
-                    f"train.{key} is {getattr(self, key)}, not a multiple of train.log_every ({self.log_every})",
+                raise SettingError(
+                    f".{key} is {getattr(self, key)}, not a multiple of .log_every ({self.log_every})",
                     do="Steps between two log points run as one compiled call; choose a multiple.",
                 )
 

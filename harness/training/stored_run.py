@@ -14,7 +14,7 @@ from harness.runs.run_folder import RunFolder
 from harness.runs.seeds import read_single_run
 from harness.settings import Integer
 from harness.training.agent import Agent
-from harness.training.command import relocated
+from harness.training.command import check_system, relocated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +46,11 @@ class StoredRunConfig:
         """Returns the run's configuration with the present places of its data.
 
         Raises:
-            UserError: No run folder, a damaged configuration, or a group of several seeds.
+            UserError: No run folder, a damaged configuration, a group of several seeds, or a run of the other system.
         """
-        return relocated(read_single_run(self.folder), self.data_root, self.data_cache, self.data_path)
+        values = read_single_run(self.folder)
+        check_system(values, self.system, self.folder, "evaluate", "run")
+        return relocated(values, self.data_root, self.data_cache, self.data_path)
 
     def check_began(self, path: Path, name: str) -> None:
         """Raises UserError if the run lacks a file, called `name`, that it makes before its training begins."""

@@ -8,6 +8,7 @@ import math
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,13 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from harness.command import EXIT_BUG, EXIT_USER_ERROR, describe_error
+from harness.command_words import override_value
 from harness.reports.tables import Table, markdown_list, markdown_table, write_report
 from harness.runs.composition import shell_command
 from harness.runs.run_folder import read_json
 
+IN_FOLDER = "hydra.run.dir"
+"""The key of the folder of a single run."""
 RECORD = "sweep.jsonl"
 """A row per finished or failed job, in the sweep folder; `sweep.md` and `sweep.csv` are made from it."""
 
@@ -35,7 +39,16 @@ class SweepReport(Callback):
     the end and say nothing of the rest.
     """
 
-    def __init__(self, train: str, report: str, result: str, metric: str) -> None:
+    def __init__(
+        self,
+        train: str,
+        report: str,
+        result: str,
+        metric: str,
+        compared: Sequence[str] | None = None,
+        otherwise: str = "",
+        again: str = IN_FOLDER,
+    ) -> None:
         """Takes the arguments from the configuration.
 
         Args:
@@ -43,7 +56,11 @@ class SweepReport(Callback):
             report: Module and name of the report that shows the runs of the sweep.
             result: JSON that a finished run leaves (`harness.reports.results.write_results`).
             metric: The metric of the run's own policy that the table shows.
+            compared: Keys whose sweeps that report shows; None: any.
+            otherwise: The report, likewise, for sweeps over other keys.
+            again: The key with which a job that failed runs again in its folder.
         """
+        self.compared, self.otherwise, self.again = compared, otherwise, again
         self.train, self.report, self.result, self.metric = train, report, result, metric
         self.folder: Path | None = None  # None outside a sweep
         self.jobs: int | None = None  # None where only the sweeper knows
@@ -144,17 +161,25 @@ class SweepReport(Callback):
         # What failed, and how to run it again.
         if failed:
             errors = [f"job {row['job'] + 1}: {_in_a_line(row.get('error', row['status']))}" for row in failed]
-            again = [shell_command(self.train, row["overrides"]) for row in failed if "overrides" in row]
+            again = [shell_command(self.train, self._again(row)) for row in failed if "overrides" in row]
             lines += ["", "## Not finished", "", *markdown_list(errors), "", "```bash", *again, "```"]
         # What shows the runs together.
         if len(failed) < len(rows):
-            module, name = self.report.split()
+            fits = self.compared is None or set(self.swept) <= set(self.compared)
+            module, name = (self.report if fits else self.otherwise).split()
             lines += ["", "## Report", "", "```bash", shell_command(module, [name, str(self.folder)]), "```"]
         numbers = [
             [*cells[:3], row.get("result"), row["seconds"], cells[5], row.get("error")]
             for cells, row in zip(shown, rows, strict=True)
         ]
         return lines, Table([*heads, "error"], numbers)
+
+    def _again(self, row: dict[str, Any]) -> list[str]:
+        """Returns the arguments that run a job again in its own folder, where reports on the sweep find it."""
+        key = self.again
+        if key == IN_FOLDER and (Path(row["folder"]) / "config.yaml").exists():
+            return [f"resume={override_value(row['folder'])}"]
+        return [*row["overrides"], f"{key}={override_value(row['folder'])}"]
 
     def _name(self, config: DictConfig) -> str:
         of = "" if self.jobs is None else f" of {self.jobs}"

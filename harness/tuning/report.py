@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from harness.command_words import override_value
 from harness.reports.plots import Bars, Points, PointsPanel, Scatter, plot_bars, plot_points, plot_scatter
 from harness.reports.results import Estimate
 from harness.reports.tables import Cell, Table, markdown_list, markdown_table, markdown_text, write_report
-from harness.runs.composition import override_value, shell_command
+from harness.runs.composition import shell_command
 from harness.runs.run_folder import make_folder, write_atomically, write_json
 from harness.tuning.study import TrialStore, study_lock
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.command import EXIT_USER_ERROR
+from harness.command_words import override_value
 from harness.errors import UserError
-from harness.runs.composition import override_value
 from harness.runs.metric_writer import read_rows
 from harness.runs.run_folder import RunFolder, make_folder, read_json
 from harness.training.loop import DIVERGED

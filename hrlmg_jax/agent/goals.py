@@ -8,8 +8,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from harness.errors import UserError
-from harness.settings import Count, CountOrZero, NotNegative, Share
+from harness.settings import Count, CountOrZero, NotNegative, SettingError, Share
 
 
 def stage_of(step: jax.Array, period: int, num_goals: int) -> jax.Array:
@@ -72,9 +71,9 @@ class GoalConfig:
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""
         if self.period < self.count:
-            raise UserError(
-                f"agent.goals.period is {self.period}, less than agent.goals.count ({self.count})",
+            raise SettingError(
+                f".period is {self.period}, less than .count ({self.count})",
                 do="Every goal needs a step: give a period of at least the count.",
             )
         if self.conditioned and not self.enabled:
-            raise UserError("agent.goals.conditioned needs goals", do="Set agent.goals.enabled=true.")
+            raise SettingError(".conditioned needs goals", do="Set .enabled=true.")

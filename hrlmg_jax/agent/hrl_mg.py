@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.errors import UserError
+from harness.settings import SettingError
 from harness.training.agent import Agent
 from hrlmg_jax.agent.goals import GoalConfig
 from hrlmg_jax.agent.high_levels import HighLevel, LearnedGoals, MemoryGoals
@@ -39,9 +40,9 @@ class Settings(AgentSettings):
         """Checks settings against each other; raises UserError naming the keys."""
         super().__post_init__()
         if self.decides == "critic" and (self.goals.enabled or self.goals.memory):
-            raise UserError(
-                "agent.decides=critic takes the item that LCritic values most: it knows no goals and no memory",
-                do="Set agent.goals.enabled=false and agent.goals.memory=0, as agent=ddpg_critic and agent=dnn do.",
+            raise SettingError(
+                ".decides=critic takes the item that LCritic values most: it knows no goals and no memory",
+                do="Set .goals.enabled=false and .goals.memory=0, as agent=ddpg_critic and agent=dnn do.",
             )
 
     @property

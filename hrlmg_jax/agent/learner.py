@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field
 
-from harness.errors import UserError
-from harness.settings import Count, CountOrZero, Finite, NotNegative, Positive, Share
+from harness.settings import Count, CountOrZero, Finite, NotNegative, Positive, SettingError, Share
 from harness.training.replay import Replay, add_rows, make_replay, sample_rows
 from hrlmg_jax.agent.ddpg import Batch, LevelConfig, LevelState, OptimizerConfig
 from hrlmg_jax.agent.goals import intrinsic_reward
@@ -53,8 +52,8 @@ class LearnerConfig:
         """Checks settings against each other; raises UserError naming the keys."""
         for key in ("replay_capacity", "high_replay_capacity"):
             if getattr(self, key) < self.sessions:
-                raise UserError(
-                    f"agent.learner.{key} is {getattr(self, key)}, less than agent.learner.sessions ({self.sessions})",
+                raise SettingError(
+                    f".{key} is {getattr(self, key)}, less than .sessions ({self.sessions})",
                     do="A step adds a transition per session; give more room.",
                 )
 

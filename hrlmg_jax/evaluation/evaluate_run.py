@@ -121,7 +121,6 @@ def _write_played(
     lengths = {"short": config.evaluation.short, "long": config.evaluation.long}
     played = {policy: _by_length(test, lengths) for policy, test in online.items()}
     distinct = {policy: test.distinct_items() for policy, test in online.items()}
-    print(_online_table(config, problem, played, distinct))
     # How it was tested, and what was played.
     protocol = {
         **header["protocol"],
@@ -135,6 +134,7 @@ def _write_played(
     print("\n".join(format_lists(lists)))
     header = {**header, "protocol": protocol, "distinct_items": distinct, "lists": lists}
     write_results(folder, name, header, played, "sessions", _arrays(config, problem, rows, header["step"], online))
+    print(_online_table(config, problem, played, distinct))
     return played
 
 
@@ -160,7 +160,6 @@ def _write_ranked(
     name: str,
 ) -> None:
     ranked = {policy: test.metrics(gains(problem.env)) for policy, test in offline.items()}
-    print(_offline_table(problem, ranked))
     arrays = _arrays(config, problem, sessions.row, header["step"], offline) | {"length": sessions.length}
     header = {
         **header,
@@ -170,6 +169,7 @@ def _write_ranked(
         },
     }
     write_results(folder, name, header, ranked, "sessions", arrays)
+    print(_offline_table(problem, ranked))
 
 
 def _arrays(

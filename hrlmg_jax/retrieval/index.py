@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from harness.errors import UserError
-from harness.settings import Count, Integer, ProperShare
+from harness.settings import Count, Integer, ProperShare, SettingError
 from hrlmg_jax.retrieval.hashing import (
     WORD,
     HashTable,
@@ -50,9 +49,7 @@ class RetrievalConfig:
     def __post_init__(self) -> None:
         """Checks that a code is whole words; raises UserError naming the key."""
         if self.bits % WORD:
-            raise UserError(
-                f"agent.retrieval.bits is {self.bits}", do=f"Give a multiple of {WORD}, the bits of a word."
-            )
+            raise SettingError(f".bits is {self.bits}", do=f"Give a multiple of {WORD}, the bits of a word.")
 
 
 @flax.struct.dataclass

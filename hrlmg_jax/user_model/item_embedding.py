@@ -10,7 +10,7 @@ import scipy.sparse
 from sklearn.utils.extmath import randomized_svd
 
 from harness.errors import UserError
-from harness.settings import Count, NotNegative
+from harness.settings import Count, NotNegative, SettingError
 from sim.tables.events import EventLog
 
 _PRIOR, _LARGEST = 50.0, 2.5  # of the appeal
@@ -31,10 +31,10 @@ class EmbeddingConfig:
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""
         if self.skip_weight == self.click_weight == self.order_weight == 0:
-            raise UserError("simulator.embedding.*_weight are all 0", do="Give one of them a value.")
+            raise SettingError(".*_weight are all 0", do="Give one of them a value.")
         if self.appeal_weight and self.size == 1:
-            raise UserError(
-                "simulator.embedding.size is 1: simulator.embedding.appeal_weight leaves no room for directions",
+            raise SettingError(
+                ".size is 1: .appeal_weight leaves no room for directions",
                 do="Set the size to 2 at least, or the weight to 0.",
             )
 

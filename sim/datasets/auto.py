@@ -21,8 +21,9 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from harness.command import CONFIGURATION
+from harness.command_words import override_value
 from harness.errors import UserError
-from harness.runs.composition import composed_values, override_value
+from harness.runs.composition import composed_values
 from harness.settings import Positive, read_settings
 from sim.datasets.column_names import ANSWERS, ROLES, plain
 from sim.datasets.events import LogConfig

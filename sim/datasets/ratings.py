@@ -311,7 +311,7 @@ def _fall_back(config: DataConfig, error: DownloadError) -> RatingData:
     size = config.fallback_size
     data = _generate(config, size)
     notice(
-        f"WARNING: {config.name} is not available: {error.what}. Using GENERATED ratings of size {size} instead, whose "
+        f"WARNING: {config.name} is not available: {error.what}. Using SYNTHETIC ratings of size {size} instead, whose "
         f"results say nothing about the real data (data.offline_fallback=false makes this an error). {error.do}"
     )
     return dataclasses.replace(data, name=f"synthetic_{size}")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.errors import UserError
-from harness.settings import Count, NotNegative
+from harness.settings import Count, NotNegative, SettingError
 from sim.envs.available_items import recommended_before
 from sim.envs.policy import Decision, Policy, with_random_first_item
 from sim.envs.rating_lookup import RatingLookup, make_rating_lookup
@@ -40,9 +40,7 @@ class EnvConfig(EnvSettings):
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the key."""
         if self.cold_start == "random" and self.episode_length < 2:
-            raise UserError(
-                "env.cold_start=random leaves nothing to decide", do="Set env.episode_length to at least 2."
-            )
+            raise SettingError(".cold_start=random leaves nothing to decide", do="Set .episode_length to at least 2.")
 
     @property
     def protocol(self) -> dict[str, Any]:

@@ -13,8 +13,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from harness.errors import UserError
-from harness.settings import Count, NotNegative
+from harness.settings import Count, NotNegative, SettingError
 from sim.envs.histories import NO_ITEM, Histories, HistoryTable, add_feedback
 from sim.envs.policy import Decision, Policy
 from sim.tables.events import NUM_FEEDBACK
@@ -36,7 +35,7 @@ class SessionConfig:
     def __post_init__(self) -> None:
         """Checks settings against each other; raises UserError naming the keys."""
         if self.order_reward == self.click_reward == 0:
-            raise UserError("env.click_reward and env.order_reward are both 0", do="Give one of them a value.")
+            raise SettingError(".click_reward and .order_reward are both 0", do="Give one of them a value.")
 
 
 class FeedbackModel(Protocol):

@@ -17,6 +17,7 @@ from harness.settings import (
     Positive,
     ProperShare,
     Seed,
+    SettingError,
     read_settings,
 )
 
@@ -266,3 +267,43 @@ def test_pairs_are_a_mapping_or_a_list_of_texts(written, weights):
 def test_wrong_pairs_are_named(written, message):
     with pytest.raises(UserError, match=message):
         read_settings(Named, {"weights": written})
+
+
+@dataclass(frozen=True)
+class Clock:
+    minutes: int
+    hours: int
+
+    def __post_init__(self):
+        if self.minutes > self.hours:
+            raise SettingError(f".minutes is {self.minutes}, more than .hours; see a.b and 0.5", do="Set .hours.")
+
+
+@dataclass(frozen=True)
+class Station:
+    clock: Clock
+    tower: Annotated[Clock, ByName({}, otherwise=Clock)]
+
+
+@pytest.mark.parametrize(("where", "before"), [("", ""), ("city.station", "city.station.")])
+@pytest.mark.parametrize("key", ["clock", "tower"])
+def test_settings_know_their_place(where, before, key):
+    good, wrong = {"minutes": 1, "hours": 2}, {"minutes": 3, "hours": 2}
+    with pytest.raises(UserError) as raised:
+        read_settings(Station, {"clock": good, "tower": good, key: wrong}, where)
+    place = f"{before}{key}"
+    assert str(raised.value) == (
+        f"{place}.minutes is 3, more than {place}.hours; see a.b and 0.5\n  Set {place}.hours."
+    )
+
+
+def test_settings_at_the_top_have_no_place():
+    with pytest.raises(UserError, match=r"^minutes is 3, more than hours; .*\n  Set hours\.$"):
+        read_settings(Clock, {"minutes": 3, "hours": 2})
+
+
+def test_unknown_keys_come_with_those_nearest():
+    with pytest.raises(UserError, match=r"^unknown key a\.cloc\n  Did you mean a\.clock\?"):
+        read_settings(Station, {"clock": {"minutes": 1, "hours": 2}, "cloc": {}}, "a")
+    with pytest.raises(UserError, match=r"^unknown key minutes\n  Did you mean clock\.minutes\?"):
+        read_settings(Station, {"clock": {"minutes": 1, "hours": 2}, "minutes": 3})

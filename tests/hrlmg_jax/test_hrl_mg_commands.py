@@ -422,7 +422,7 @@ def test_everything_made_from_kuairand_says_that_its_orders_are_a_proxy(run_comm
     ("arguments", "parts"),
     [
         (["agent.goals.count=6"], ["agent.goals.period", "agent.goals.count"]),
-        (["data=movielens_1m"], ["data.kind", "ratings"]),
+        (["data=movielens_1m"], ["data=movielens_1m is no choice", "tpgr_jax.train"]),
         (["agent.decides=critic"], ["agent.decides", "agent.goals.enabled=false", "agent=dnn"]),
         (["agent=hrl_mg_memory", "agent.goals.enabled=false"], ["agent.goals.conditioned", "agent.goals.enabled=true"]),
         (["agent=dnn", "agent.goals.memory=5"], ["agent.decides", "agent.goals.memory=0"]),

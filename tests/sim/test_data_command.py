@@ -30,7 +30,7 @@ def test_statistics_for_people(run):
     assert (done.returncode, done.stderr) == (0, "")
     assert "users             200" in done.stdout
     assert "ratings           4,000" in done.stdout
-    assert "GENERATED" in done.stdout
+    assert "SYNTHETIC" in done.stdout
 
 
 def test_statistics_for_programs(run, tmp_path):
@@ -106,13 +106,13 @@ def test_sampled_skips_generated_logs_and_proxies_are_said_loudly():
     found = {"name": "log", "users": 1, "items": 1, "parts": parts, "checksum": "", "source": "", "summary": summary}
     proxies = {"order_proxy": "is_like", "feedback_proxy": "skip below 4, click from 4"}
     said = describe_log({**found, "synthetic": True, "synthetic_skips": True, **proxies})
-    assert "GENERATED" in said
+    assert "SYNTHETIC" in said
     assert "SKIPS are SAMPLED" in said
     assert "ORDERS are a PROXY: is_like" in said
     assert "its answers are RATINGS: skip below 4, click from 4" in said
     none = {"order_proxy": "", "feedback_proxy": ""}
     said = describe_log({**found, "synthetic": False, "synthetic_skips": False, **none})
-    assert "GENERATED" not in said
+    assert "SYNTHETIC" not in said
     assert "SAMPLED" not in said
     assert "PROXY" not in said
     assert "RATINGS" not in said

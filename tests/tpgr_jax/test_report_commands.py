@@ -103,7 +103,7 @@ def test_help_names_reports_and_keys(run_command_line):
         (["runs", "nowhere"], ["nowhere", "no such folder"]),
         (["curves"], ["no runs below outputs or multirun", "+experiment=table2"]),
         (["figure4", "alpha=-1"], ["alpha is -1"]),
-        (["figure3", "data=jdata"], ["data.kind"]),
+        (["figure3", "data=jdata"], ["data=jdata is no choice", "hrlmg_jax.train"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

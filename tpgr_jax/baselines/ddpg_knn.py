@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from harness.errors import UserError
-from harness.settings import Count, Finite
+from harness.settings import Count, Finite, SettingError
 from tpgr_jax.baselines.item_ddpg import ItemDdpgPolicyConfig, ItemDdpgSettings, build
 
 __all__ = ["DdpgKnnPolicyConfig", "Settings", "build"]
@@ -27,8 +26,8 @@ class DdpgKnnPolicyConfig(ItemDdpgPolicyConfig):
         """Checks settings against each other; raises UserError naming the keys."""
         super().__post_init__()
         if (self.k is None) == (self.k_fraction is None):
-            raise UserError(
-                f"agent.policy.k is {self.k}, agent.policy.k_fraction is {self.k_fraction}",
+            raise SettingError(
+                f".k is {self.k}, .k_fraction is {self.k_fraction}",
                 do="Give one of them and set the other to null.",
             )
 

@@ -16,8 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from harness.errors import UserError
-from harness.settings import Count, NotNegative, Positive
+from harness.settings import Count, NotNegative, Positive, SettingError
 from harness.training.optimizers import clipped_adam, descend
 from sim.envs.available_items import hide_recommended
 from sim.envs.nearest_items import best_available, is_known, map_rows, similarity, unit, unknown_last
@@ -60,8 +59,8 @@ class ItemDdpgPolicyConfig(VectorConfig, EncoderConfig):
     def __post_init__(self) -> None:
         """Checks settings; raises UserError naming the key."""
         if not self.hidden:
-            raise UserError(
-                "agent.policy.hidden is empty",
+            raise SettingError(
+                ".hidden is empty",
                 do="Give the critic at least one hidden layer: a linear one likes the same item in every state.",
             )
 

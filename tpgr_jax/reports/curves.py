@@ -20,7 +20,7 @@ from harness.reports.learning_curves import (
 )
 from harness.reports.system_results import RunsConfig, grouped, title_of
 from harness.reports.tables import markdown_table
-from harness.runs.index import RunRecord, newest_of_each_seed
+from harness.runs.index import RunRecord, Status, newest_of_each_seed
 from tpgr_jax.reports import results as tpgr
 
 METRICS = {"test_reward": "reward, test users", "reward": "reward, training episodes"}
@@ -52,7 +52,7 @@ def report_curves(config: CurvesConfig) -> None:
     found = tpgr.comparable_runs(config)
     runs = [run for run in found.runs if run.folder.metrics.exists()]
     if not runs:
-        raise UserError("no run has metrics yet", do="Wait for the first log point of a run.")
+        raise _nothing_to_draw(found.runs)
     groups = group_runs(runs)
     several_folds = any(len({_fold(run) for run in alike}) > 1 for alike in groups.values())
     over = "folds" if several_folds else "seeds"
@@ -78,6 +78,17 @@ def report_curves(config: CurvesConfig) -> None:
         *markdown_table(heads, rows),
     ]
     tpgr.SYSTEM.write(config, title, found, lines, curves_table(curves, over), ["curves.png"])
+
+
+def _nothing_to_draw(runs: Sequence[RunRecord]) -> UserError:
+    """Returns why there are no curves: nothing trains, or nothing has got so far."""
+    names = ", ".join(sorted({str(run.settings.get("agent.name")) for run in runs}))
+    if all(run.status is Status.FINISHED for run in runs):
+        do = "python -m tpgr_jax.report table2 shows what they reached."
+        return UserError(f"no run there has a learning curve: {names} learn without training steps", do=do)
+    listed = ", ".join(f"{run.folder.path} ({run.status})" for run in runs[:3])
+    do = "Wait for the first log point of one that runs; resume=FOLDER continues one that does not."
+    return UserError(f"no run there has metrics yet: {listed}", do=do)
 
 
 def _fold(run: RunRecord) -> int | None:

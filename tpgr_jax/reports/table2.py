@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from harness.command_words import override_value
 from harness.reports.method_results import (
     EPISODES,
     SEEDS,
@@ -23,7 +24,6 @@ from harness.reports.plots import Bars, plot_bars
 from harness.reports.results import p_text
 from harness.reports.system_results import Collected, Rerun, RunsConfig, grouped, title_of
 from harness.reports.tables import Cell, Table, markdown_table, markdown_text
-from harness.runs.composition import override_value
 from harness.runs.index import RunRecord
 from tpgr_jax.budgets import reading_of
 from tpgr_jax.reports import results as tpgr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -41,6 +42,8 @@ def build_tree(num_items: int, depth: int, cluster: Clustering, spare: float = 0
     reached = 1
     while branching**reached < wanted:
         reached += 1
+    if reached < depth:
+        print(f"tree.depth is {depth}: {num_items:,} items need no more than {reached} levels", file=sys.stderr)
     if branching**reached > MAX_LEAF_SLOTS:
         raise UserError(f"{num_items:,} items at tree.depth={depth} need too many leaf slots", do="Use another depth.")
 

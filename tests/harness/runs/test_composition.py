@@ -6,11 +6,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.command_words import override_value
 from harness.runs.composition import (
     composed_values,
     differing_overrides,
     is_configuration,
-    override_value,
     overrides_like,
     shell_command,
     sweep_of,

@@ -1,3 +1,5 @@
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,7 @@ from harness.errors import UserError
 from harness.runs.run_folder import (
     RunFolder,
     discard_if_empty,
+    emptied_on_failure,
     read_arrays,
     read_json,
     write_arrays,
@@ -93,6 +96,37 @@ def test_empty_folder_is_discarded_on_failure_only(tmp_path):
     with discard_if_empty(tmp_path):
         pass
     assert tmp_path.exists()
+
+
+def test_what_a_failed_run_wrote_into_a_new_folder_goes(tmp_path, monkeypatch):
+    def fail(path, keeping=False):
+        with contextlib.suppress(KeyboardInterrupt), emptied_on_failure(path) as keep:
+            (path / "checkpoints").mkdir(parents=True)
+            (path / "checkpoints" / "1").touch()
+            (path / "config.yaml").touch()
+            if keeping:
+                keep()
+            raise KeyboardInterrupt
+
+    fail(tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+    fail(tmp_path / "new", keeping=True)
+    assert (tmp_path / "new" / "config.yaml").exists()
+    # What was there before stays, and so does the working folder.
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "mine.txt").touch()
+    fail(tmp_path / "used")
+    assert {path.name for path in (tmp_path / "used").iterdir()} == {"mine.txt", "checkpoints", "config.yaml"}
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    fail(tmp_path / "here")
+    assert (tmp_path / "here" / "config.yaml").exists()
+
+
+def test_arrays_of_objects_are_named(tmp_path):
+    np.savez(tmp_path / "ids.npz", ids=np.array(["a", 1], dtype=object))
+    with pytest.raises(UserError, match=r"holds Python objects, .*\n  Store numbers, or text as in np\.array"):
+        read_arrays(tmp_path / "ids.npz", None)
 
 
 def test_a_folder_is_trained_in_by_one_process_at_a_time(tmp_path):

@@ -6,9 +6,11 @@ import shlex
 
 import numpy as np
 import pytest
+import yaml
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
+from harness.configuration import CONFIGURATION
 from harness.training.sweep import SweepReport
 
 TRAIN = "tpgr_jax.train"
@@ -48,7 +50,8 @@ def test_failures_are_printed_at_once_and_the_sweep_ends_with_a_table_of_all_job
     assert kept.startswith("# Sweep: 1 of 3 jobs finished\n")
     for part in ("| 1 | data.test_fraction=0.001 | failed |", "* job 3: data.test_fraction: 0.999 of 40 users"):
         assert part in kept
-    assert f"python -m {TRAIN} {' '.join(common)} data.test_fraction=0.001\n" in kept
+    assert f"python -m {TRAIN} {' '.join(common)} data.test_fraction=0.001 hydra.run.dir=sweep/0\n" in kept
+    assert not (tmp_path / "sweep" / "0").exists() or not any((tmp_path / "sweep" / "0").iterdir())
     with (tmp_path / "sweep" / "sweep.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["job"], row["status"], row["run folder"]) for row in rows] == [
@@ -57,7 +60,7 @@ def test_failures_are_printed_at_once_and_the_sweep_ends_with_a_table_of_all_job
     reward = np.load(tmp_path / "sweep" / "1" / "eval.npz", allow_pickle=False)["reward"].mean()
     assert float(rows[1]["reward"]) == pytest.approx(reward)
     command = next(line for line in kept.splitlines() if line.startswith("python -m tpgr_jax.report"))
-    assert shlex.split(command)[2:] == ["tpgr_jax.report", "table2", "sweep"]
+    assert shlex.split(command)[2:] == ["tpgr_jax.report", "runs", "sweep"]  # other splits are no table
 
 
 def test_a_sweep_of_the_other_system_in_which_every_job_fails(run_command_line, tmp_path):
@@ -121,3 +124,38 @@ def test_outside_a_sweep_nothing_is_said(tmp_path, capsys):
     sweep.on_job_end(configuration(tmp_path), JobReturn(status=JobStatus.COMPLETED))
     assert capsys.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
+
+
+def reported(sweep, folder):
+    (folder / "sweep.jsonl").unlink(missing_ok=True)
+    sweep.on_job_start(configuration(folder, 0))
+    sweep.on_job_end(configuration(folder, 0), JobReturn(status=JobStatus.COMPLETED))
+    sweep.on_multirun_end(configuration(folder, None))
+    lines = (folder / "sweep.md").read_text().splitlines()
+    return next(line for line in lines if line.startswith("python -m"))
+
+
+@pytest.mark.parametrize(
+    ("swept", "report"),
+    [({"agent": "a,b", "seed": "0,1"}, "table2"), ({"seed": "0,1"}, "table2"), ({"train.steps": "1,2"}, "runs")],
+)
+def test_the_report_fits_what_was_swept(tmp_path, capsys, swept, report):
+    with open(f"{CONFIGURATION}/train.yaml", encoding="utf-8") as file:
+        settings = yaml.safe_load(file)["hydra"]["callbacks"]["sweep"]
+    sweep = SweepReport(**settings)
+    one = configuration(tmp_path, None, **swept)
+    one.hydra.overrides.task = []
+    sweep.on_multirun_start(one)
+    sweep.jobs = 1
+    assert reported(sweep, tmp_path) == f"python -m tpgr_jax.report {report} {tmp_path}"
+
+
+def test_a_failed_job_runs_again_in_its_folder(tmp_path):
+    row = {"overrides": ["seed=1", "agent=x"], "folder": str(tmp_path / "a b")}
+    sweep = SweepReport("mine.train", "mine.report table", "eval.json", "reward")
+    assert sweep._again(row) == ["seed=1", "agent=x", f'hydra.run.dir="{tmp_path}/a b"']
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "config.yaml").touch()  # it had begun to train
+    assert sweep._again(row) == [f'resume="{tmp_path}/a b"']
+    study = SweepReport("mine.tune", "mine.report table", "eval.json", "reward", again="study")
+    assert study._again(row) == ["seed=1", "agent=x", f'study="{tmp_path}/a b"']

@@ -395,5 +395,5 @@ def test_settings_out_of_range_are_named(key, value):
 
 
 def test_some_answer_must_be_worth_something():
-    with pytest.raises(UserError, match=r"env\.click_reward and env\.order_reward"):
+    with pytest.raises(UserError, match=r"\.click_reward and \.order_reward"):
         SessionConfig(50, 10, 0.0, 0.0)

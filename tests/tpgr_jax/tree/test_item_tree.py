@@ -370,3 +370,10 @@ def test_one_damaged_byte_never_escapes_as_another_error(tmp_path, flip):
         path.write_bytes(bytes(damaged))
         with contextlib.suppress(UserError):  # some bytes (dates, arrays that follow from others) do not matter
             load_tree(path)
+
+
+def test_a_tree_of_fewer_levels_says_so(capsys):
+    assert random_tree(100, 9).depth == 7
+    assert capsys.readouterr().err == "tree.depth is 9: 100 items need no more than 7 levels\n"
+    random_tree(100, 2)
+    assert capsys.readouterr().err == ""
