@@ -92,7 +92,7 @@ class SessionSystem:
 
     def read_answers(self, answers: Sequence[Any]) -> np.ndarray:
         """Returns [n] int32 feedback."""
-        number_of = {name: number for number, name in enumerate(FEEDBACK_NAMES)}
+        number_of: dict[str, int] = {name: number for number, name in enumerate(FEEDBACK_NAMES)}
         number_of |= {str(number): number for number in range(len(FEEDBACK_NAMES))}
         try:
             return np.array([number_of[str(answer).strip().lower()] for answer in answers], np.int32)
@@ -253,7 +253,7 @@ def load(stored: StoredSessionRun) -> Recommender:
     origin_of(data).check(folder)
     problem = make_problem(config.fit(), values, data, folder, config.longest_session)
     method = build_method(problem, config.agent)
-    state = None if method.agent is None else stored.restore(method.agent, config.seed)[1]
+    step, state = (0, None) if method.agent is None else stored.restore(method.agent, config.seed)[:2]
     tested = method.best(state) if stored.actors == "best" else method.newest(state)
     if tested.rank is None:
         raise UserError(
@@ -265,4 +265,4 @@ def load(stored: StoredSessionRun) -> Recommender:
     env = make_env(problem.env, users, config.longest_session)
     params = tested.params(problem.simulator.params)
     system = SessionSystem(problem, config.agent.result_name, tested.policy(users), params, env)
-    return Recommender(system, data.log.item_ids.astype(str), str(folder.path))
+    return Recommender(system, data.log.item_ids.astype(str), str(folder.path), step)

@@ -184,6 +184,6 @@ def load(stored: StoredRunConfig) -> Recommender:
             do="Recommend from a run with env=rating.",
         )
     method = make_method(config, problem, folder)
-    state = None if method.agent is None else stored.restore(method.agent, config.seed)[1]
+    step, state = (0, None) if method.agent is None else stored.restore(method.agent, config.seed)[:2]
     system = RatingSystem(problem, method, method.policy_params(state), problem.env)
-    return Recommender(system, problem.data.item_ids.astype(str), str(folder.path))
+    return Recommender(system, problem.data.item_ids.astype(str), str(folder.path), step)

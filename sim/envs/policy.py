@@ -12,7 +12,6 @@ import jax.numpy as jnp
 
 from sim.envs.available_items import hide_recommended
 
-
 EXPECTED_REWARD = "expected empirical reward of the answer (an item that the user does not rate: 0)"
 UPPER_BOUND = f"upper confidence bound of the {EXPECTED_REWARD}"
 """What scores can be (`Policy.score`)."""

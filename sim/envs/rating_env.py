@@ -163,8 +163,8 @@ class Observation:
 class Answer(NamedTuple):
     """A user's answer: `empirical` float32 reward r of it, and its `sign` int8 (1 positive, -1 negative, 0 neither)."""
 
-    empirical: jax.Array
-    sign: jax.Array
+    empirical: chex.Array
+    sign: chex.Array
 
 
 class StepInfo(NamedTuple):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,42 +15,16 @@ import polars as pl
 from harness.errors import UserError
 from sim.envs.policy import Path
 from sim.recommend.ask import Asked, best_items, next_items
-from sim.recommend.ids import Ids
 from sim.recommend.lists import Recommendations
-from sim.recommend.system import History, System
+from sim.recommend.requests import Reader, Request, Unknown
+from sim.recommend.system import System
 
 AT_A_TIME = 1024
 """Requests that are answered at once."""
-Unknown = Literal["error", "skip", "cold"]
 _NO_ITEMS = np.zeros(0, np.int32)
 _EXAMPLES = 3
 _FEWEST_EXCLUDED = 16
-
-
-class Request(NamedTuple):
-    """One of the lists that are asked for.
-
-    Attributes:
-        label: Whose it is, for the result.
-        history: What the user did before; None for a list that stays empty.
-        session: What the user answered since the session began.
-    """
-
-    label: Any
-    history: History | None
-    session: History
-
-
-class Filters(NamedTuple):
-    """What may be recommended.
-
-    Attributes:
-        available: [I] bool, of all requests.
-        excluded: [m] int32 items that are excluded from all requests, or one such array for each.
-    """
-
-    available: np.ndarray
-    excluded: list[np.ndarray]
+_FEWEST_RANKED = 16  # but for the decision alone
 
 
 class _Lists(NamedTuple):
@@ -69,21 +43,18 @@ class Recommender:
         system: The run.
         titles: [J] text, titles of all items.
         source: The run folder, for messages.
+        step: Training steps of the checkpoint.
     """
 
     system: System
     titles: np.ndarray
     source: str
+    step: int = 0
 
     @cached_property
-    def users(self) -> Ids:
-        """The users in the data."""
-        return Ids(self.system.user_ids, "user", self.source)
-
-    @cached_property
-    def items(self) -> Ids:
-        """All items in the data."""
-        return Ids(self.system.item_ids, "item", self.source)
+    def reader(self) -> Reader:
+        """Looks up ids."""
+        return Reader(self.system, self.source)
 
     def recommend(
         self,
@@ -128,7 +99,7 @@ class Recommender:
         if isinstance(histories, (str, int, np.integer)):
             histories = [histories]
         self._check(k, plan)
-        requests = self._requests(list(histories), sessions, unknown, notes)
+        requests = self.reader.requests(list(histories), sessions, unknown, notes)
         answered = np.flatnonzero([request.history is not None for request in requests])
         lists = _Lists(
             np.full((len(requests), k), -1, np.int32), np.full((len(requests), k), -np.inf, np.float32), None
@@ -136,7 +107,7 @@ class Recommender:
         parts: list[tuple[np.ndarray, Path]] = []
 
         # Requests with the same allowed items are answered together.
-        for chosen, filters in self._filters(answered, len(requests), allowed, exclude, notes):
+        for chosen, filters in self.reader.filters(answered, len(requests), allowed, exclude, notes):
             for part in self._in_parts([requests[i] for i in chosen]):
                 rows = chosen[part]
                 excluded = [filters.excluded[i] for i in part]
@@ -166,104 +137,6 @@ class Recommender:
                 f"k is {k}, but an episode of this run has {length} steps", do=f"Plan at most {length} steps."
             )
 
-    def _requests(
-        self, histories: list[Any], sessions: Sequence[Any] | None, unknown: Unknown, notes: list[str]
-    ) -> list[Request]:
-        """Looks up users and items; ids that are not known are an error, or named in the notes."""
-        if sessions is not None and len(sessions) != len(histories):
-            raise UserError(f"{len(sessions)} sessions for {len(histories)} histories", do="Give one for each.")
-        # Users by id.
-        by_id = [i for i, history in enumerate(histories) if isinstance(history, (str, int, np.integer))]
-        found = dict(zip(by_id, self.users.find([histories[i] for i in by_id]).tolist(), strict=True))
-        strangers = [histories[i] for i, user in found.items() if user < 0]
-        if strangers:
-            if unknown == "error":
-                raise self.users.refuse(strangers)
-            notes.append(self.users.described(strangers))
-
-        # Histories, and what came since.
-        requests, left_out = [], []
-        for i, given in enumerate(histories):
-            history: History | None
-            if i in found:
-                nobody = None if unknown == "skip" else self._read((), left_out)
-                history = self.system.history_of(found[i]) if found[i] >= 0 else nobody
-            else:
-                history = given if isinstance(given, History) else self._read(given, left_out)
-            session = self._read(() if sessions is None else sessions[i], left_out)
-            requests.append(Request(self._label(i, given, found), history, session))
-        if left_out:
-            if unknown == "error":
-                raise self.items.refuse(left_out)
-            notes.append(self.items.described(left_out))
-        return requests
-
-    def _label(self, number: int, given: Any, found: dict[int, int]) -> Any:
-        """Returns whose list it is: the user's id, or the number of a request with a history."""
-        user = found.get(number, -1)
-        return self.system.user_ids[user] if user >= 0 else given if number in found else number
-
-    def _read(self, pairs: Iterable[tuple[Any, Any]], left_out: list[Any]) -> History:
-        """Looks up the items of (item, answer) pairs; those that are not known are left out."""
-        try:
-            items, answers = zip(*((item, answer) for item, answer in pairs), strict=True)
-        except ValueError:
-            if len(list(pairs)):
-                raise UserError(
-                    "a history is a list of (item, answer)", do=f"An answer is {self.system.answer_kind}."
-                ) from None
-            items, answers = (), ()
-        values = self.system.read_answers(answers)
-        index = self.items.find(items)
-        left_out += [item for item, place in zip(items, index.tolist(), strict=True) if place < 0]
-        return History(index[index >= 0].astype(np.int32), values[index >= 0])
-
-    def _filters(
-        self, answered: np.ndarray, number: int, allowed: Any, exclude: Any, notes: list[str]
-    ) -> Iterator[tuple[np.ndarray, Filters]]:
-        """Yields requests (indices) with the filters that they share; `excluded` has an entry for each of them."""
-        excluded = self._for_each(exclude, number, "exclude")
-        if excluded is None:
-            shared = _NO_ITEMS if exclude is None else self._known(exclude, "excluded", notes)
-            of_request = [shared] * number
-        else:
-            of_request = [self._known(items, "excluded", notes) for items in excluded]
-        masks = self._for_each(allowed, number, "allowed")
-        groups: dict[tuple[Any, ...] | None, list[int]] = {}
-        for i in answered.tolist():
-            groups.setdefault(None if masks is None else tuple(masks[i]), []).append(i)
-        for group, chosen in groups.items():
-            available = np.ones(self.system.num_items, bool)
-            items = allowed if group is None else group
-            if items is not None:
-                known = self._known(items, "allowed", notes)
-                if not len(known):
-                    raise UserError(
-                        "none of the allowed items is one that the run can recommend",
-                        where=self.source,
-                        do="Allow items by the ids that the training data have.",
-                    )
-                available[:] = False
-                available[known] = True
-            yield np.array(chosen), Filters(available, [of_request[i] for i in chosen])
-
-    def _for_each(self, items: Any, number: int, name: str) -> list[Any] | None:
-        """Returns lists of items of each request; None if there is one list for all, or none."""
-        if items is None or not len(items) or isinstance(items[0], (str, int, np.integer)):
-            return None
-        if len(items) != number:
-            raise UserError(f"{name} has {len(items)} lists for {number} histories", do="Give one for each, or one.")
-        return list(items)
-
-    def _known(self, items: Sequence[Any], which: str, notes: list[str]) -> np.ndarray:
-        """Returns the items that can be recommended; the others are named in the notes."""
-        index = self.items.find(items)
-        known = (index >= 0) & (index < self.system.num_items)
-        others = [item for item, is_known in zip(items, known.tolist(), strict=True) if not is_known]
-        if others:
-            notes.append(f"{which}: {self.items.described(others)}")
-        return np.unique(index[known]).astype(np.int32)
-
     def _in_parts(self, requests: list[Request]) -> Iterator[np.ndarray]:
         """Yields indices of requests that are answered at once: such with histories of similar length."""
         if len(requests) <= AT_A_TIME:
@@ -287,7 +160,7 @@ class Recommender:
         system = self.system
         # What was done, and as many requests without a history as make their number a power of two.
         size = _power_of_two(len(requests))
-        nothing = self._read((), [])
+        nothing = self.reader.read((), [])
         histories = [request.history or nothing for request in requests] + [nothing] * (size - len(requests))
         sessions = [request.session for request in requests] + [nothing] * (size - len(requests))
         room = k if plan else 1
@@ -309,15 +182,16 @@ class Recommender:
             likely = system.likely_answer, system.likely_params
             ranking, path = next_items(system.env, system.policy, k, again, *likely, asked), None
         else:
-            ranking, path = best_items(system.env, system.policy, _power_of_two(k), again, paths, asked)
+            number = 1 if k == 1 else max(_FEWEST_RANKED, _power_of_two(k))
+            ranking, path = best_items(system.env, system.policy, number, again, paths, asked)
         found = jax.device_get((ranking.items, ranking.scores))
-        path = path and Path(*(part[: len(requests), :k] for part in jax.device_get(path)))
-        return _Lists(*(part[: len(requests), :k] for part in found), path)
+        items, scores = (part[: len(requests), :k] for part in found)
+        return _Lists(items, scores, path and Path(*(part[: len(requests), :k] for part in jax.device_get(path))))
 
     @cached_property
     def _remembers(self) -> bool:
         """Whether observations carry what was recommended; not where items may be recommended again."""
-        replay, _ = self.system.replay([self._read((), [])], [self._read((), [])], 0)
+        replay, _ = self.system.replay([self.reader.read((), [])], [self.reader.read((), [])], 0)
         observation, _ = jax.eval_shape(self.system.env.reset_at, jnp.int32(0), replay.env_params)
         return bool(observation.recommended.shape[-1])
 
@@ -386,9 +260,9 @@ class Session:
             UserError: The item is unknown, or the answer is none.
         """
         left_out: list[Any] = []
-        self.recommender._read([(item, answer)], left_out)
+        self.recommender.reader.read([(item, answer)], left_out)
         if left_out:
-            raise self.recommender.items.refuse(left_out)
+            raise self.recommender.reader.items.refuse(left_out)
         self.answers.append((item, answer))
 
 
