@@ -23,40 +23,40 @@ class Asked(NamedTuple):
     Attributes:
         replay: What they did.
         excluded: [B, E] int32 items, none twice and none that is replayed, that are not recommended; padded with -1.
+        repeatable: [B] int32 how many of the replayed items, from the first, may be recommended again.
         available: [I] bool, items that may be recommended.
     """
 
     replay: Replay
     excluded: jax.Array
+    repeatable: jax.Array
     available: jax.Array
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def best_items(
-    env: AnsweredEnvironment, policy: Policy, k: int, again: bool, with_path: bool, asked: Asked
+    env: AnsweredEnvironment, policy: Policy, k: int, with_path: bool, asked: Asked
 ) -> tuple[Ranking, Path | None]:
     """Returns what the policy would recommend to each user now: the k best items, and the paths to them.
 
     Args:
         k: Number of items.
-        again: Whether replayed items may be recommended again.
         with_path: Whether paths are asked for (of a policy that has them).
     """
     episodes = _after_replay(env, policy, asked.replay)
-    ranking = _rank(policy, k, again, asked, episodes)
+    ranking = _rank(policy, k, asked, episodes)
     if not with_path or policy.path is None:
         return ranking, None
-    observation = _with_excluded(again, asked, episodes.observation)
+    observation = _with_excluded(asked, episodes.observation)
     params = asked.replay.policy_params
     return ranking, policy.path(params, episodes.carry, observation, ranking.items, asked.available)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def next_items(
     env: AnsweredEnvironment,
     policy: Policy,
     k: int,
-    again: bool,
     likely_answer: Callable[[Any, Any, Any, jax.Array], Any],
     likely_params: Any,
     asked: Asked,
@@ -65,13 +65,12 @@ def next_items(
 
     Args:
         k: Number of steps; the replay leaves room for them in the episode.
-        again: Whether replayed items may be recommended again.
         likely_answer: See `sim.recommend.system.System`.
     """
     replay = asked.replay
 
     def step(episodes: Episodes, _: None) -> tuple[Episodes, Ranking]:
-        ranking = _rank(policy, 1, again, asked, episodes)
+        ranking = _rank(policy, 1, asked, episodes)
         item = jnp.maximum(ranking.items[:, 0], 0)  # where nothing is left, nothing will be
         carry, _decision = policy.act(
             replay.policy_params, episodes.carry, episodes.observation, jax.random.key(_KEY), False
@@ -106,10 +105,10 @@ def _after_replay(env: AnsweredEnvironment, policy: Policy, replay: Replay) -> E
     return jax.lax.fori_loop(0, jnp.max(replay.length), step, episodes)
 
 
-def _rank(policy: Policy, k: int, again: bool, asked: Asked, episodes: Episodes) -> Ranking:
+def _rank(policy: Policy, k: int, asked: Asked, episodes: Episodes) -> Ranking:
     params = asked.replay.policy_params
     if policy.rank is not None:
-        observation = _with_excluded(again, asked, episodes.observation)
+        observation = _with_excluded(asked, episodes.observation)
         return policy.rank(params, episodes.carry, observation, k, asked.available)
     # A policy with one decision cannot be told what else is excluded.
     key = jax.random.key(_KEY)
@@ -118,10 +117,9 @@ def _rank(policy: Policy, k: int, again: bool, asked: Asked, episodes: Episodes)
     return Ranking(jnp.where(gone, -1, items), jnp.where(gone, -jnp.inf, scores))
 
 
-def _with_excluded(again: bool, asked: Asked, observation: Any) -> Any:
+def _with_excluded(asked: Asked, observation: Any) -> Any:
     """Adds the excluded items to those that the observation carries; takes replayed ones off if they may come again."""
     recommended = observation.recommended
-    if again:
-        replayed = jnp.arange(recommended.shape[1]) < asked.replay.length[:, None]
-        recommended = jnp.where(replayed, -1, recommended)
+    again = jnp.arange(recommended.shape[1]) < asked.repeatable[:, None]
+    recommended = jnp.where(again, -1, recommended)
     return dataclasses.replace(observation, recommended=jnp.concatenate([recommended, asked.excluded], 1))

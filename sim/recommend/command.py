@@ -66,7 +66,12 @@ def answer(settings: RecommendConfig, recommender: Recommender) -> None:
         key: None if path is None else read_ids(path, "item", lambda item: reader.items.find([item])[0] >= 0)
         for key, path in (("allowed", settings.allowed), ("exclude", settings.exclude))
     }
-    filters = {**items, "exclude_seen": settings.exclude_seen, "unknown": settings.unknown, "plan": settings.plan}
+    filters: dict[str, Any] = {
+        **items,
+        "exclude_seen": settings.exclude_seen,
+        "unknown": settings.unknown,
+        "plan": settings.plan,
+    }
 
     if settings.users is None:
         history = settings.user if settings.history is None else _history(settings.history, recommender)

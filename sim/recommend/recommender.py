@@ -166,24 +166,27 @@ class Recommender:
         room = k if plan else 1
         replay, rest = system.replay(histories, sessions, max(system.env.episode_length - room, 0))
 
-        # What else is excluded: seen earlier, or by the caller.
-        out = []
-        for i in range(len(requests)):
-            barred, replayed = _NO_ITEMS if again else rest[i], replay.items[i, : replay.length[i]]
-            if not (again or self._remembers):
-                barred = np.concatenate([barred, replayed])
+        # What else is excluded: seen earlier, or by the caller. What the session showed never comes again.
+        out, repeatable = [], np.zeros(size, np.int32)
+        for i, request in enumerate(requests):
+            replayed, shown = replay.items[i, : replay.length[i]], request.session.items
+            if again:
+                barred = np.setdiff1d(shown, replayed)
+                repeatable[i] = max(len(replayed) - len(np.unique(shown)), 0)
+            else:
+                barred = rest[i] if self._remembers else np.concatenate([rest[i], replayed])
             if len(excluded[i]):
-                barred = np.setdiff1d(np.concatenate([barred, excluded[i]]), _NO_ITEMS if again else replayed)
+                barred = np.setdiff1d(np.concatenate([barred, excluded[i]]), replayed[repeatable[i] :])
             out.append(barred[barred < system.num_items])
-        asked = Asked(replay, jnp.asarray(_padded(out, size)), jnp.asarray(available))
+        asked = Asked(replay, jnp.asarray(_padded(out, size)), jnp.asarray(repeatable), jnp.asarray(available))
 
         # A plan's steps cannot be rounded up: the replay has left room for them.
         if plan:
             likely = system.likely_answer, system.likely_params
-            ranking, path = next_items(system.env, system.policy, k, again, *likely, asked), None
+            ranking, path = next_items(system.env, system.policy, k, *likely, asked), None
         else:
             number = 1 if k == 1 else max(_FEWEST_RANKED, _power_of_two(k))
-            ranking, path = best_items(system.env, system.policy, number, again, paths, asked)
+            ranking, path = best_items(system.env, system.policy, number, paths, asked)
         found = jax.device_get((ranking.items, ranking.scores))
         items, scores = (part[: len(requests), :k] for part in found)
         return _Lists(items, scores, path and Path(*(part[: len(requests), :k] for part in jax.device_get(path))))
