@@ -9,6 +9,7 @@ Commands (each explains itself with --help):
     python -m hrlmg_jax.train           train HRL-MG or a method that it is compared with (agent=ddpg, agent=hrl, ...)
     python -m hrlmg_jax.tune            choose an agent's settings by users who are neither trained nor tested on
     python -m hrlmg_jax.evaluate        the online and the offline test of a run
+    python -m hrlmg_jax.recommend       what a run recommends: to one user, or to all of them into a file
     python -m hrlmg_jax.report          figures from run folders: figure6, figure7, figure8, alpha, goals, runs
     python -m hrlmg_jax.fit_simulator   learn the users of a log once for many runs
     python -m hrlmg_jax.gate            whether a generated log is worth learning from
@@ -24,6 +25,7 @@ First steps:
 Main functions and modules:
 
     hrlmg_jax.problem.make_problem   log, learned users and simulator from a configuration
+    hrlmg_jax.load                   a trained run as a recommender
     hrlmg_jax.registry.build_method  an agent for a problem; AGENTS names all agents
     hrlmg_jax.agent                  networks, goals, learner, replay windows
     hrlmg_jax.user_model             users learned from a log

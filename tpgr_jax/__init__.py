@@ -9,6 +9,7 @@ Commands (each explains itself with --help):
     python -m tpgr_jax.train      train TPGR or a method that it is compared with (agent=dqn_r, agent=tpgr_plus, ...)
     python -m tpgr_jax.tune       choose an agent's settings by users who are neither trained nor tested on
     python -m tpgr_jax.evaluate   the metrics of a run on the users that no training has seen
+    python -m tpgr_jax.recommend  what a run recommends: to one user, or to all of them into a file
     python -m tpgr_jax.report     tables and figures from run folders: table2, figure3, figure4, curves, runs
     python -m tpgr_jax.bench      speed and memory on this machine
     python -m sim.data            the statistics of a data set
@@ -23,6 +24,7 @@ Main functions and modules:
 
     tpgr_jax.problem.make_problem       ratings, split and simulator from a configuration
     tpgr_jax.registry.build_method      an agent for a problem; AGENTS names all agents
+    tpgr_jax.load                       a trained run as a recommender
     tpgr_jax.evaluation.evaluate_method the metrics of a trained agent
     tpgr_jax.tree, networks, models     the item tree, the policy networks, models of the ratings
     tpgr_jax.agents, baselines          TPGR and TPGR+, and the methods of the comparison
