@@ -85,14 +85,21 @@ class RatingSystem:
 
     def history_of(self, user: int) -> History:
         """Returns a user's ratings in order of time; without times in the order of the items."""
-        data = self.problem.data
-        rows = slice(int(data.indptr[user]), int(data.indptr[user + 1]))
-        items, ratings = np.asarray(data.items[rows], np.int32), data.rating_values[data.codes[rows]]
-        if data.timestamps is not None:
-            ties = () if data.source_rows is None else (data.source_rows[rows],)
-            order = np.lexsort((*ties, data.timestamps[rows]))
+        begin, items, codes, *times = self._columns
+        rows = slice(int(begin[user]), int(begin[user + 1]))
+        items, ratings = items[rows].astype(np.int32), np.asarray(self.problem.data.rating_values)[codes[rows]]
+        if times:
+            order = np.lexsort([column[rows] for column in times])
             items, ratings = items[order], ratings[order]
         return History(items, ratings, distinct=True)
+
+    @cached_property
+    def _columns(self) -> list[np.ndarray]:
+        """Ratings, and what orders them in time, as plain arrays: of a memory map every slice is one."""
+        data = self.problem.data
+        ties = [] if data.source_rows is None else [data.source_rows]
+        times = [] if data.timestamps is None else [*ties, data.timestamps]
+        return [np.asarray(column) for column in (data.indptr, data.items, data.codes, *times)]
 
     def replay(
         self, histories: Sequence[History], sessions: Sequence[History], length: int

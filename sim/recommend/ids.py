@@ -24,16 +24,20 @@ class Ids:
             kind: "user" or "item", for messages.
             source: Where they are known from, for messages.
         """
-        self.ids = ids
+        self.ids = np.asarray(ids)  # of a memory map every slice would be one
         self._kind, self._source = kind, source
 
     @cached_property
     def _order(self) -> np.ndarray:
         return np.argsort(self.ids, kind="stable")
 
+    @cached_property
+    def _ascending(self) -> np.ndarray:
+        return self.ids[self._order]
+
     def find(self, wanted: Sequence[Any]) -> np.ndarray:
         """Returns [m] int64 indices of ids, -1 for those that are not known; numbers may be given as text."""
-        known = self.ids[self._order]
+        known = self._ascending
         if known.dtype.kind in "iu":
             values = [_integer(value) for value in wanted]
             readable = np.array([value is not None for value in values], bool)

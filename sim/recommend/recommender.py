@@ -19,8 +19,8 @@ from sim.recommend.lists import Recommendations
 from sim.recommend.requests import Reader, Request, Unknown
 from sim.recommend.system import System
 
-AT_A_TIME = 1024
-"""Requests that are answered at once."""
+AT_A_TIME = 256
+"""Requests that are answered at once: few enough that their histories are of similar length."""
 _NO_ITEMS = np.zeros(0, np.int32)
 _EXAMPLES = 3
 _FEWEST_EXCLUDED = 16

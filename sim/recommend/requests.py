@@ -83,14 +83,15 @@ class Reader:
         # Histories, and what came since.
         requests: list[Request] = []
         left_out: list[Any] = []
+        nothing = self.read((), left_out)
         for i, given in enumerate(histories):
             history: History | None
             if i in found:
-                nobody = None if unknown == "skip" else self.read((), left_out)
-                history = self.system.history_of(found[i]) if found[i] >= 0 else nobody
+                stranger = None if unknown == "skip" else nothing
+                history = self.system.history_of(found[i]) if found[i] >= 0 else stranger
             else:
                 history = given if isinstance(given, History) else self.read(given, left_out)
-            session = self.read(() if sessions is None else sessions[i], left_out)
+            session = nothing if sessions is None else self.read(sessions[i], left_out)
             requests.append(Request(self._label(i, given, found), history, session))
         if left_out:
             if unknown == "error":
