@@ -7,6 +7,7 @@ COMMANDS = {
     "train": Command("hrlmg_jax.train", "train HRL-MG or a method that it is compared with (agent=ddpg, agent=hrl)"),
     "tune": Command("hrlmg_jax.tune", "choose an agent's settings by users who are neither trained nor tested on"),
     "evaluate": Command("hrlmg_jax.evaluate", "the online and the offline test of a run"),
+    "recommend": Command("hrlmg_jax.recommend", "what a run recommends: to one user, or to all of them into a file"),
     "report": Command("hrlmg_jax.report", "figures from run folders: figure6, figure7, figure8, alpha, goals, runs"),
     "fit_simulator": Command("hrlmg_jax.fit_simulator", "learn the users of a log once for many runs"),
     "gate": Command("hrlmg_jax.gate", "whether a generated log is worth learning from"),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
+import hrlmg_jax
 from sim.datasets.handed_over import train_on
+from sim.recommend.recommender import Recommender
 
 
 def train(
     events: Any = None, agent: str = "hrl_mg", *, folder: str | os.PathLike[str] | None = None, **settings: Any
-) -> Path:
-    """Trains an agent as the command does, and returns the run folder.
+) -> Recommender:
+    """Trains an agent as the command does, and returns what it recommends.
 
     Args:
         events: A path (`data=events_csv data.path=PATH`), a data frame of polars or pandas, or a mapping of names to
@@ -24,7 +25,7 @@ def train(
             group, `experiment="hierarchy"` is +experiment=hierarchy; `data={"split": "none"}` learns from everything.
 
     Returns:
-        The run folder, which `evaluate`, `report` and `load` read.
+        `hrlmg_jax.load(RUN)` of the run folder, its `source`.
 
     Raises:
         harness.errors.UserError: A mistake in settings or data; then nothing is left behind.
@@ -33,4 +34,4 @@ def train(
     from hrlmg_jax.train import train as train_runs
 
     command = "train_hrl_mg", "hrlmg_jax.train", train_runs
-    return train_on(events, ("events", "events_csv"), folder, {"agent": agent, **settings}, command)
+    return hrlmg_jax.load(train_on(events, ("events", "events_csv"), folder, {"agent": agent, **settings}, command))

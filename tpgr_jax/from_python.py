@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
+import tpgr_jax
 from sim.datasets.handed_over import train_on
+from sim.recommend.recommender import Recommender
 
 
 def train(
     ratings: Any = None, agent: str = "tpgr", *, folder: str | os.PathLike[str] | None = None, **settings: Any
-) -> Path:
-    """Trains a method as the command does, and returns the run folder.
+) -> Recommender:
+    """Trains a method as the command does, and returns what it recommends.
 
     Args:
         ratings: A path (`data=ratings_file data.path=PATH`), a data frame of polars or pandas, or a mapping of names to
@@ -24,7 +25,7 @@ def train(
             group, `experiment="movielens"` is +experiment=movielens; `data={"test_fraction": 0}` learns from everybody.
 
     Returns:
-        The run folder, which `evaluate`, `report` and `load` read.
+        `tpgr_jax.load(RUN)` of the run folder, its `source`.
 
     Raises:
         harness.errors.UserError: A mistake in settings or data; then nothing is left behind.
@@ -34,4 +35,6 @@ def train(
     from tpgr_jax.train import train as train_runs
 
     command = "train", "tpgr_jax.train", train_runs
-    return train_on(ratings, ("ratings", "ratings_file"), folder, {"agent": agent, **settings}, command, PER_SEED)
+    return tpgr_jax.load(
+        train_on(ratings, ("ratings", "ratings_file"), folder, {"agent": agent, **settings}, command, PER_SEED)
+    )

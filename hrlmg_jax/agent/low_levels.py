@@ -43,6 +43,11 @@ class LowLevel(ABC):
     networks: ActorCritic
     config: LevelConfig
 
+    @property
+    @abstractmethod
+    def score(self) -> str:
+        """What the scores of `rank` are (`Policy.score`)."""
+
     def init(self, key: jax.Array) -> LevelState:
         """Returns a level that has learned nothing."""
         return init_level(self.networks.init(key), self.config.optimizer)
@@ -80,6 +85,11 @@ class DdpgLevel(LowLevel):
 
     noise: float
     target_item: bool
+
+    @property
+    def score(self) -> str:
+        """See `LowLevel.score`."""
+        return "cosine of the item's embedding with the proto-action"
 
     def deciding(self, level: LevelState) -> Any:
         """Returns LActor's parameters."""
@@ -120,6 +130,11 @@ class CriticDecides(LowLevel):
     Its networks are without directions.
     """
 
+    @property
+    def score(self) -> str:
+        """See `LowLevel.score`."""
+        return "LCritic's value: discounted reward of the rest of the session"
+
     def deciding(self, level: LevelState) -> Any:
         """Returns LCritic's parameters."""
         return level.params["critic"]
@@ -150,6 +165,11 @@ class DdpgByCritic(CriticDecides, DdpgLevel):
 @dataclass(frozen=True)
 class DnnLevel(CriticDecides):
     """LCritic learns the immediate reward (the paper's DNN); the actor is never used."""
+
+    @property
+    def score(self) -> str:
+        """See `LowLevel.score`."""
+        return "expected reward of the answer"
 
     def update(self, level: LevelState, batch: Batch, index: ItemIndex) -> tuple[LevelState, dict[str, jax.Array]]:
         """Fits LCritic to the rewards."""

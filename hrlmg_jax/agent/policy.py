@@ -60,7 +60,7 @@ class OneLevelPolicy:
 
     def as_policy(self) -> Policy:
         """Returns what a rollout plays; its carry is empty."""
-        return Policy(lambda params, batch_size: (), self._act, self._rank)
+        return Policy(lambda params, batch_size: (), self._act, self._rank, score=self.low.score)
 
     def _act(
         self, params: ActingParams, carry: tuple[()], observation: SessionObservation, key: jax.Array, explore: bool
@@ -105,7 +105,7 @@ class TwoLevelPolicy:
 
         Greedy, it is Algorithm 3: no noise, and no high level unless the low level sees its goals.
         """
-        return Policy(self._initial_window, self._act, self._rank)
+        return Policy(self._initial_window, self._act, self._rank, score=self.low.score)
 
     def _initial_window(self, params: ActingParams, batch_size: int) -> Window:
         goals = jnp.zeros((batch_size, self.goals.count, self.embedding_size))

@@ -50,9 +50,9 @@ def random_items(problem: Problem) -> EvaluationPolicy:
 def fixed_list(problem: Problem, name: str) -> EvaluationPolicy:
     """Returns one that recommends the items of a list of `problem.rankings` to everyone."""
     ranking = problem.rankings[name]
-    best = jnp.asarray(ranking[: problem.longest_session + 1])
+    best, policy = jnp.asarray(ranking), fixed_list_policy(problem.longest_session + 1)
     return EvaluationPolicy(
-        lambda users: fixed_list_policy(),
+        lambda users: policy,
         lambda _: best,
         False,
         lambda sessions, _: rank_by_list(ranking, sessions),

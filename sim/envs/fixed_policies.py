@@ -61,7 +61,7 @@ def fixed_list_policy(reach: int | None = None) -> Policy:
         available = jnp.broadcast_to(available, (seen.shape[0], score.shape[0]))
         return jax.vmap(rank_best, (None, 0, None, 0))(score, past, k, available)
 
-    return Policy(none_seen, act, rank)
+    return Policy(none_seen, act, rank, score="minus the place in the list, from 0")
 
 
 def scripted_policy() -> Policy:

@@ -12,6 +12,10 @@ import jax.numpy as jnp
 
 from sim.envs.available_items import hide_recommended
 
+EXPECTED_REWARD = "expected empirical reward of the answer (an item that the user does not rate: 0)"
+UPPER_BOUND = f"upper confidence bound of the {EXPECTED_REWARD}"
+"""What scores can be (`Policy.score`)."""
+
 
 class Decision(NamedTuple):
     """One recommendation per episode: `action` [B] int32 items, `log_prob` [B] float32 (0 for fixed choices)."""
@@ -30,6 +34,21 @@ class Ranking(NamedTuple):
     scores: jax.Array
 
 
+class Path(NamedTuple):
+    """How a policy on a tree reaches items: at each of D levels, from the root, the child that is taken.
+
+    Attributes:
+        score: [B, k, D] float32 what the child scores there among its siblings.
+        child: [B, k, D] int32 which of the next level's nodes it is, of the last level which leaf; -1 once an item has
+            been reached, and where there is none.
+        items: [B, k, D] int32 items below the child that are allowed.
+    """
+
+    score: jax.Array
+    child: jax.Array
+    items: jax.Array
+
+
 class Policy(NamedTuple):
     """A policy as pure functions on a batch of B episodes.
 
@@ -39,13 +58,22 @@ class Policy(NamedTuple):
             False decides greedily. The observation's arrays have a leading batch axis.
         rank: `(params, carry, observation, k, available) -> Ranking` of what `act` would recommend now, greedily; the
             first item is the one that `act` decides for. `k` is static; `available` [I] or [B, I] bool, any mask of
-            items that a caller allows (items recommended in the episode are excluded as well). None if the policy can
-            only give its one decision.
+            items that a caller allows (items recommended in the episode are excluded as well). What a caller excludes
+            from single episodes may follow in `observation.recommended` after the episode's own items: a few items per
+            episode, where a mask would be an array of episodes x items. None if the policy can only give its one
+            decision.
+        path: `(params, carry, observation, items [B, k], available) -> Path` of the items of a ranking, with the
+            arguments of `rank`; None without a tree.
+        score: What the scores of `rank` are, and in which unit.
+        path_score: What those of `path` are.
     """
 
     initial_carry: Callable[[Any, int], Any]
     act: Callable[[Any, Any, Any, jax.Array, bool], tuple[Any, Decision]]
     rank: Callable[[Any, Any, Any, int, jax.Array], Ranking] | None = None
+    path: Callable[[Any, Any, Any, jax.Array, jax.Array], Path] | None = None
+    score: str = "log-probability (nats; 0 for a fixed choice)"
+    path_score: str = ""
 
 
 def recommend_best(score: jax.Array, recommended: jax.Array) -> Decision:
@@ -82,7 +110,9 @@ def rank_best(score: jax.Array, recommended: jax.Array, k: int, available: jax.A
 
 @functools.cache
 def scoring_policy(
-    initial_carry: Callable[[Any, int], Any], score: Callable[[Any, Any, Any], tuple[Any, jax.Array]]
+    initial_carry: Callable[[Any, int], Any],
+    score: Callable[[Any, Any, Any], tuple[Any, jax.Array]],
+    meaning: str = "score of the method, without a unit",
 ) -> Policy:
     """Returns the policy that takes the item with the highest score, whatever `explore` is.
 
@@ -91,6 +121,7 @@ def scoring_policy(
     Args:
         initial_carry: See `Policy`.
         score: `(params, carry, observation) -> (carry, [B, I] scores)`.
+        meaning: Of the scores, with their unit.
     """
 
     def act(params: Any, carry: Any, observation: Any, key: jax.Array, explore: bool) -> tuple[Any, Decision]:
@@ -102,7 +133,7 @@ def scoring_policy(
         available = jnp.broadcast_to(available, scores.shape)
         return jax.vmap(rank_best, (0, 0, None, 0))(scores, observation.recommended, k, available)
 
-    return Policy(initial_carry, act, rank)
+    return Policy(initial_carry, act, rank, score=meaning)
 
 
 def recommend(
@@ -146,4 +177,4 @@ def with_random_first_item(policy: Policy, num_items: int) -> Policy:
         log_prob = jnp.where(first, -jnp.log(jnp.float32(num_items)), decision.log_prob)
         return carry, Decision(jnp.where(first, drawn, decision.action), log_prob)
 
-    return Policy(policy.initial_carry, act, policy.rank)
+    return policy._replace(act=act)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -157,6 +158,13 @@ class Observation:
     status: jax.Array
 
 
+class Answer(NamedTuple):
+    """A user's answer: `empirical` float32 reward r of it, and its `sign` int8 (1 positive, -1 negative, 0 neither)."""
+
+    empirical: chex.Array
+    sign: chex.Array
+
+
 class StepInfo(NamedTuple):
     """Details of one step: `empirical` float32 reward r, `hit` bool (a relevant item), `repeated` bool."""
 
@@ -252,21 +260,33 @@ class RatingEnv:
         repeated = jnp.any(state.recommended == action)
         if not self.allow_repeats:
             code = jnp.where(repeated, 0, code)
-        empirical = params.reward_of_code[code]
+        answer = Answer(params.reward_of_code[code], params.sign_of_code[code])
+        observation, state = self.answer(state, action, answer, params)
+        truncated = state.step >= self.episode_length
+        info = StepInfo(answer.empirical, params.relevant_code[code], repeated)
+        return observation, state, state.last_reward, jnp.bool_(False), truncated, info
+
+    def answer(
+        self, state: EnvState, item: jax.Array, answer: Answer, params: EnvParams
+    ) -> tuple[Observation, EnvState]:
+        """Takes a step with an answer that is given, as by a real user; see `step`.
+
+        Args:
+            state: State before the step.
+            item: int32 item that was recommended.
+            answer: Scalars.
+            params: Only alpha is read.
+        """
         sequential = (state.counts[CONSECUTIVE_POSITIVE] - state.counts[CONSECUTIVE_NEGATIVE]).astype(jnp.float32)
-        reward = empirical + params.alpha * sequential
-        # The next state.
         state = EnvState(
             user=state.user,
             step=state.step + 1,
-            recommended=state.recommended.at[state.step].set(action),
-            counts=_count(state.counts, params.sign_of_code[code]),
-            last_reward=reward,
-            last_empirical=empirical,
+            recommended=state.recommended.at[state.step].set(item),
+            counts=_count(state.counts, answer.sign),
+            last_reward=answer.empirical + params.alpha * sequential,
+            last_empirical=answer.empirical,
         )
-        truncated = state.step >= self.episode_length
-        info = StepInfo(empirical, params.relevant_code[code], repeated)
-        return self._observe(state), state, reward, jnp.bool_(False), truncated, info
+        return self._observe(state), state
 
     def recommended_before(self, items: jax.Array, steps: jax.Array | None = None) -> jax.Array:
         """Returns [n, B, T] the `recommended` of the observations before steps [n] (None: all) of episodes [T, B].
@@ -340,12 +360,7 @@ def make_env_params(config: EnvConfig, data: RatingData, users: np.ndarray, rele
         users: [n] users that `reset` draws from.
         relevant_above: Ratings above this value are relevant.
     """
-    with np.errstate(invalid="ignore"):
-        relevant = data.rating_values > relevant_above  # NaN ("not rated") compares false
-    rewards = empirical_rewards(data, config.reward_scale)
-    sign = np.sign(rewards)
-    if config.counts_by == "rating":
-        sign = np.where(np.isnan(data.rating_values), 0, np.where(relevant, 1, -1))
+    relevant, rewards, sign = _answers_by_code(config, data, relevant_above)
     return EnvParams(
         ratings=make_rating_lookup(data, config.rating_layout, config.dense_limit_mb),
         reward_of_code=jnp.asarray(rewards, jnp.float32),
@@ -354,6 +369,28 @@ def make_env_params(config: EnvConfig, data: RatingData, users: np.ndarray, rele
         users=jnp.asarray(users, jnp.int32),
         alpha=jnp.float32(config.alpha),
     )
+
+
+def answers_of_ratings(config: EnvConfig, data: RatingData, ratings: np.ndarray, relevant_above: float) -> Answer:
+    """Returns the answers that ratings [n] on the scale of the data are, NumPy arrays [n]; NaN is "not rated"."""
+    distinct, code = np.unique(np.append(np.asarray(ratings, np.float64), np.nan), return_inverse=True)
+    values = np.append(np.nan, distinct[:-1])  # NaN is the last of the distinct ones, and code 0 of a table
+    _, rewards, sign = _answers_by_code(config, dataclasses.replace(data, rating_values=values), relevant_above)
+    code = (code[:-1] + 1) % len(values)
+    return Answer(rewards.astype(np.float32)[code], sign.astype(np.int8)[code])
+
+
+def _answers_by_code(
+    config: EnvConfig, data: RatingData, relevant_above: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns of each rating code [V + 1] whether it counts as a hit, its empirical reward and its sign."""
+    with np.errstate(invalid="ignore"):
+        relevant = data.rating_values > relevant_above  # NaN ("not rated") compares false
+    rewards = empirical_rewards(data, config.reward_scale)
+    sign = np.sign(rewards)
+    if config.counts_by == "rating":
+        sign = np.where(np.isnan(data.rating_values), 0, np.where(relevant, 1, -1))
+    return relevant, rewards, sign
 
 
 def build(settings: EnvConfig, data: RatingData, train_users: np.ndarray, relevant_above: float) -> Simulator:

@@ -186,17 +186,30 @@ class SessionEnv:
         probabilities = self.model.probabilities(params.model, state.hidden, state.histories, action)
         # Sample the answer (inverse CDF): an answer of probability 1 is given whatever the draw.
         feedback = jnp.sum(jax.random.uniform(key) >= jnp.cumsum(probabilities)[: NUM_FEEDBACK - 1], dtype=jnp.int32)
+        observation, next_state = self.answer(state, action, feedback, params)
+        truncated = next_state.step >= self.episode_length
+        info = SessionInfo(feedback, probabilities)
+        return observation, next_state, self.reward_of(feedback), jnp.bool_(False), truncated, info
+
+    def answer(
+        self, state: SessionState, item: jax.Array, answer: jax.Array, params: SessionParams
+    ) -> tuple[SessionObservation, SessionState]:
+        """Takes a step with an answer that is given, as by a real user; see `step`.
+
+        Args:
+            state: State before the step.
+            item: int32 item that was recommended.
+            answer: int32 feedback: 0 skip, 1 click, 2 order.
+            params: The simulator's tables.
+        """
         next_state = SessionState(
             start=state.start,
             step=state.step + 1,
-            recommended=state.recommended.at[state.step].set(action),
-            histories=add_feedback(state.histories, action, feedback),
-            hidden=self.model.update(params.model, state.hidden, action, feedback),
+            recommended=state.recommended.at[state.step].set(item),
+            histories=add_feedback(state.histories, item, answer),
+            hidden=self.model.update(params.model, state.hidden, item, answer),
         )
-        truncated = next_state.step >= self.episode_length
-        info = SessionInfo(feedback, probabilities)
-        observation = self.observe(next_state, params)
-        return observation, next_state, self.reward_of(feedback), jnp.bool_(False), truncated, info
+        return self.observe(next_state, params), next_state
 
     def reward_of(self, feedback: jax.Array) -> jax.Array:
         """Returns float32 external rewards of answers (any shape): 0, `click_reward`, `order_reward`."""

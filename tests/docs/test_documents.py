@@ -37,6 +37,8 @@ class Entry(NamedTuple):
 ENTRIES = {
     "tpgr_jax.train": Entry("train", "tpgr_jax.settings:RunConfig"),
     "tpgr_jax.evaluate": Entry("evaluate", "tpgr_jax.evaluate:EvaluateConfig"),
+    "tpgr_jax.recommend": Entry("recommend", "tpgr_jax.recommend:Config"),
+    "hrlmg_jax.recommend": Entry("recommend_hrl_mg", "hrlmg_jax.recommend:Config"),
     "tpgr_jax.tune": Entry("tune", "tpgr_jax.settings:TuneConfig"),
     "hrlmg_jax.tune": Entry("tune_hrl_mg", "hrlmg_jax.settings:TuneConfig"),
     "hrlmg_jax.train": Entry("train_hrl_mg", "hrlmg_jax.settings:RunConfig"),
@@ -221,6 +223,9 @@ def _write_data(folder: Path) -> None:
     files = (("ratings.csv", ratings), ("events.csv", events), ("visits.tsv", visits), ("items.csv", items))
     for name, lines in files:
         (folder / name).write_text("\n".join(lines) + "\n")
+    lists = {"users.txt": "3\n5\nnobody\n", "sold_out.txt": "1\n2\n", "history.csv": "item,rating\n1,5\n2,\n"}
+    for name, text in (lists | {"new_user.csv": "1,5\n"}).items():
+        (folder / name).write_text(text)
     write_files(folder / "outputs" / "KuaiRand-1K" / "data", kuairand_files(0, "1k", users=40))
 
 

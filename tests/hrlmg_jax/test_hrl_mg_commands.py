@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from command_lines import (
 )
 from impression_logs import kuairand_files, write_files
 
+import hrlmg_jax
+from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.settings import read_settings
 from sim.datasets.events import LogConfig, load_log
@@ -103,6 +106,49 @@ def test_everything_made_from_a_generated_log_says_so(finished_run):
         assert json.loads((folder / name).read_text())["data"]["synthetic"] is True
     assert all(np.load(folder / f"{name}.npz")["synthetic"] for name in ("online", "offline"))
     assert all(row["synthetic"] for row in metrics_without_times(folder))
+
+
+def test_a_run_recommends_what_it_was_tested_with(finished_run, tables, monkeypatch):
+    monkeypatch.setenv("TPGR_JAX_CACHE", str(tables))
+    folder, _ = finished_run
+    recommender = hrlmg_jax.load(folder)
+    online = np.load(folder / "online.npz", allow_pickle=False)
+    system: Any = recommender.system
+    before = [system.history_before(row) for row in online["row"]]
+    sessions: list[list[Any]] = [[] for _ in before]
+    for items, answers in zip(online["items"].T, online["feedback"].T, strict=True):
+        lists = recommender.recommend(before, 1, exclude_seen=False, sessions=sessions)
+        np.testing.assert_array_equal(lists.ids[:, 0], items)
+        for session, item, answer in zip(sessions, items, answers, strict=True):
+            session.append((item, answer))
+
+    # A user of the log, and a new one with the same history.
+    log, user = system.problem.data.log, system.problem.data.log.user[0]
+    rows = np.flatnonzero(log.user == user)
+    rows = rows[np.argsort(log.shown_at[rows], kind="stable")]
+    pairs = list(zip(log.item_ids[log.item[rows]], log.feedback[rows], strict=True))
+    known = recommender.recommend([log.user_ids[user]], 5)
+    assert not set(known.ids[0]) & {item for item, _ in pairs}
+    assert np.all(np.diff(known.scores) <= 0)
+    if np.all((log.clicked_at[rows] == -1) | (log.clicked_at[rows] == log.shown_at[rows])):
+        np.testing.assert_array_equal(known.ids, recommender.recommend([pairs], 5).ids)
+
+    # A session goes on; what the learned user would answer is a plan's assumption.
+    session = recommender.session(log.user_ids[user], exclude_seen=False)
+    first = session.next().ids[0, 0]
+    assert recommender.recommend([log.user_ids[user]], 3, plan=True, exclude_seen=False).ids[0, 0] == first
+    session.answer(first, "click")
+    assert first not in session.next(20).ids
+    with pytest.raises(UserError, match="skip, click or order"):
+        session.answer(first, "five stars")
+
+
+def test_the_command_recommends(finished_run, run_command_line):
+    folder, _ = finished_run
+    asked = run_command_line("hrlmg_jax.recommend", f"run={folder}", "user=3", "k=2")
+    assert asked.returncode == 0, asked.stderr
+    assert "cosine" in asked.stdout
+    assert_one_message(run_command_line("hrlmg_jax.recommend", f"run={folder}", "user=nobody"), "unknown user: nobody")
 
 
 def test_online_results_can_be_recomputed_from_the_run_folder_alone(finished_run):

@@ -1,6 +1,7 @@
 """Training that starts from an earlier run's parameters, on newer data."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -33,11 +34,13 @@ def weeks() -> tuple[pl.DataFrame, pl.DataFrame]:
     return ratings.filter(pl.col("item") < 64), ratings.filter(pl.col("item") >= 4)
 
 
+def _train(ratings, folder, **settings) -> Path:
+    return Path(tpgr_jax.train(ratings, folder=folder, **settings).source)
+
+
 @pytest.fixture(scope="module")
 def last_week(weeks, tmp_path_factory):
-    return tpgr_jax.train(
-        weeks[0], folder=tmp_path_factory.mktemp("weeks") / "last", **SMALL, **POLICY, **_schedule(80)
-    )
+    return _train(weeks[0], tmp_path_factory.mktemp("weeks") / "last", **SMALL, **POLICY, **_schedule(80))
 
 
 def _reward(folder) -> float:
@@ -51,8 +54,8 @@ def _parameters(folder):
 
 def test_last_weeks_policy_starts_above_a_fresh_one(weeks, last_week, tmp_path, capsys, run_command_line):
     this_week = {**SMALL, **POLICY, **_schedule(1)}
-    warm = tpgr_jax.train(weeks[1], folder=tmp_path / "warm", init_from=str(last_week), **this_week)
-    fresh = tpgr_jax.train(weeks[1], folder=tmp_path / "fresh", **this_week)
+    warm = _train(weeks[1], tmp_path / "warm", init_from=str(last_week), **this_week)
+    fresh = _train(weeks[1], tmp_path / "fresh", **this_week)
     assert _reward(warm) > _reward(fresh) + 0.1
     assert "60 of 66 items and 150 users are known from it, 6 items are new, 4 have vanished" in capsys.readouterr().err
     counts = {"known_items": 60, "new_items": 6, "vanished_items": 4, "known_users": 150}
@@ -67,7 +70,7 @@ def test_last_weeks_policy_starts_above_a_fresh_one(weeks, last_week, tmp_path, 
 
 def test_rows_of_known_items_are_carried_over_by_id(weeks, last_week, tmp_path):
     slow = {**SMALL, **_schedule(1), "agent.policy": POLICY["agent.policy"], "agent.learner": {"learning_rate": 1e-9}}
-    warm = tpgr_jax.train(weeks[1], folder=tmp_path / "warm", init_from=str(last_week), **slow)
+    warm = _train(weeks[1], tmp_path / "warm", init_from=str(last_week), **slow)
     before, after = _parameters(last_week), _parameters(warm)
     ids = [np.load(folder / "ids.npz")["item_ids"] for folder in (last_week, warm)]
     _, old, new = np.intersect1d(*ids, return_indices=True)
@@ -79,9 +82,9 @@ def test_rows_of_known_items_are_carried_over_by_id(weeks, last_week, tmp_path):
 
 def test_a_tree_without_room_is_built_anew(weeks, tmp_path, capsys):
     full = {**SMALL, "tree": {"spare": 0.0}, **POLICY, **_schedule(1)}
-    first = tpgr_jax.train(weeks[0], folder=tmp_path / "first", **full)
+    first = _train(weeks[0], tmp_path / "first", **full)
     capsys.readouterr()
-    tpgr_jax.train(weeks[1], folder=tmp_path / "second", init_from=str(first), **full)
+    _train(weeks[1], tmp_path / "second", init_from=str(first), **full)
     assert "the tree was built anew" in " ".join(capsys.readouterr().err.split())
 
 
@@ -97,4 +100,4 @@ def test_a_tree_without_room_is_built_anew(weeks, tmp_path, capsys):
 def test_runs_that_do_not_fit_are_refused(weeks, last_week, tmp_path, settings, part):
     given = {**SMALL, **POLICY, **_schedule(1), "init_from": str(last_week), **settings}
     with pytest.raises(UserError, match=part):
-        tpgr_jax.train(weeks[1], folder=tmp_path / "run", **given)
+        _train(weeks[1], tmp_path / "run", **given)

@@ -39,7 +39,10 @@ def test_keywords_become_the_overrides_of_the_command():
 
 
 def test_a_data_frame_trains_and_stays_in_the_run_folder(ratings, tmp_path):
-    folder = tpgr_jax.train(ratings, folder=tmp_path / "run", data={"test_fraction": 0}, **SMALL)
+    folder = tmp_path / "run"
+    recommender = tpgr_jax.train(ratings, folder=folder, data={"test_fraction": 0}, **SMALL)
+    assert recommender.source == str(folder)
+    assert len(recommender.recommend([5], k=3).frame) == 3
     assert pl.read_parquet(folder / "ratings.parquet").equals(ratings)
     assert json.loads((folder / "run.json").read_text())["data"]["ratings"] == len(ratings)
     with pytest.raises(UserError, match="already holds a run's data"):
@@ -49,11 +52,10 @@ def test_a_data_frame_trains_and_stays_in_the_run_folder(ratings, tmp_path):
 def test_a_table_and_its_file_are_the_same_data(ratings, tmp_path):
     ratings.write_csv(tmp_path / "ratings.csv")
     tables = (ratings, ratings.to_dict(), tmp_path / "ratings.csv")
-    folders = [
+    hashes = set()
+    for number, table in enumerate(tables):
         tpgr_jax.train(table, "popularity", folder=tmp_path / str(number), env={"episode_length": 8})
-        for number, table in enumerate(tables)
-    ]
-    hashes = {json.loads((folder / "run.json").read_text())["data"]["table"] for folder in folders}
+        hashes.add(json.loads((tmp_path / str(number) / "run.json").read_text())["data"]["table"])
     assert len(hashes) == 1
 
 

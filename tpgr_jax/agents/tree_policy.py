@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 
 from harness.settings import Count, CountOrZero
 from harness.sharding import EVERYWHERE, NODES
-from sim.envs.policy import Decision, Policy, Ranking
+from sim.envs.policy import Decision, Path, Policy, Ranking
 from sim.envs.rating_env import STATUS_SIZE, Observation, Trajectory
 from sim.envs.rollout import TrainingEnvironment
 from tpgr_jax.agents.tree_ops import (
@@ -137,7 +137,14 @@ class TreePolicy:
 
     def as_policy(self) -> Policy:
         """Returns the functions that the rollout needs; the carry is the SRU's cell [B, H]."""
-        return Policy(self._initial_cell, self._act, self._rank)
+        return Policy(
+            self._initial_cell,
+            self._act,
+            self._rank,
+            self._path,
+            "log-probability of the item among those allowed (nats)",
+            "probability of the child among its siblings",
+        )
 
     def _initial_cell(self, params: PolicyParams, batch_size: int) -> jax.Array:
         return jnp.zeros((batch_size, self.network.encoder.hidden_size))
@@ -238,6 +245,31 @@ class TreePolicy:
             return jnp.where(child == choice[:, None], -jnp.inf, unseen), best
 
         return jax.lax.while_loop(promising, enter_likeliest, (path, best))[1]
+
+    def _path(
+        self, params: PolicyParams, cell: jax.Array, observation: Observation, items: jax.Array, available: jax.Array
+    ) -> Path:
+        """Scores are the probabilities whose product is that of the item; see `Policy.path`."""
+        # Every item is a sample of its own.
+        number = items.shape[1]
+        _, state = self._encode(params, cell, observation)
+        tables, past_leaves = allowed_only(params.tables, available, observation.recommended)
+        params = PolicyParams(params.network, tables)
+        state, past_leaves = (jnp.repeat(rows, number, 0) for rows in (state, past_leaves))
+        leaf = tables.item_leaf[jnp.maximum(items, 0)].reshape(-1)
+
+        # From the root down, until the item is reached.
+        score, child, below = [], [], []
+        on_the_way = (items >= 0).reshape(-1)
+        for level in range(self.network.depth):
+            node, choice = step_to_leaf(tables, level, leaf)
+            on_the_way &= node < self.network.level_nodes[level]
+            masked, left = self._masked_logits(params, level, state, node, past_leaves)
+            score.append(jnp.where(on_the_way, jnp.exp(chosen(jax.nn.log_softmax(masked), choice)), 1))
+            child.append(jnp.where(on_the_way, next_node(tables, level, node, choice), -1))
+            below.append(jnp.where(on_the_way, chosen(left, choice), 0))
+        shape = (*items.shape, self.network.depth)
+        return Path(*(jnp.stack(levels, -1).reshape(shape) for levels in (score, child, below)))
 
     def path_log_probs(
         self, params: PolicyParams, env: TrainingEnvironment, trajectory: Trajectory, steps: jax.Array | None = None

@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec
 
 from harness.settings import Count, Positive
 from harness.sharding import EPISODES, EVERYWHERE, per_device
-from sim.envs.policy import Decision, Policy, Ranking
+from sim.envs.policy import Decision, Path, Policy, Ranking
 from sim.envs.rating_env import CONSECUTIVE_POSITIVE, STATUS_SIZE, Observation
 from tpgr_jax.agents.tree_ops import (
     MASKED_LOGIT,
@@ -33,9 +33,11 @@ from tpgr_jax.agents.tree_ops import (
     chosen,
     fast_argmax,
     merge_best,
+    next_node,
     no_ranking,
     past_leaves_of,
     sample_child,
+    step_to_leaf,
 )
 from tpgr_jax.models.kalman import KalmanState
 from tpgr_jax.models.user_response_model import (
@@ -198,7 +200,14 @@ class ValueTree:
 
     def as_policy(self) -> Policy:
         """Returns the functions that the rollout needs; the carry is the filter's `KalmanState`."""
-        return Policy(lambda params, batch_size: params.learned.answers.initial(batch_size), self._act, self._rank)
+        return Policy(
+            lambda params, batch_size: params.learned.answers.initial(batch_size),
+            self._act,
+            self._rank,
+            self._path,
+            "expected reward of the answer, weighed with the chance of a positive one where streaks pay (alpha > 0)",
+            "the child's value: the best that its items still offer",
+        )
 
     def _act(
         self, params: ValueTreeParams, posterior: KalmanState, observation: Observation, key: jax.Array, explore: bool
@@ -227,7 +236,7 @@ class ValueTree:
         wider beam may find better items than the greedy decision, so the first score may be below the second.
         """
         _, state = self._observe(params, posterior, observation)
-        past_leaves = past_leaves_of(params.tables, observation.recommended)
+        past_leaves = self._episode_leaves(params, observation)
         allowed = allowed_only(params.tables, available, observation.recommended)
 
         def below_beam(width: int) -> tuple[jax.Array, jax.Array]:
@@ -245,6 +254,42 @@ class ValueTree:
         items, value = below_beam(max(k, self.config.beam))
         others = merge_best(no_ranking(len(items), k - 1), items, jnp.where(items == first.items, -jnp.inf, value))
         return jax.tree.map(lambda *parts: jnp.concatenate(parts, 1), first, others)
+
+    def _path(
+        self,
+        params: ValueTreeParams,
+        posterior: KalmanState,
+        observation: Observation,
+        items: jax.Array,
+        available: jax.Array,
+    ) -> Path:
+        """Scores are values, of the last level those of the items; see `Policy.path`."""
+        _, state = self._observe(params, posterior, observation)
+        past_leaves = self._episode_leaves(params, observation)
+        tables, gone = allowed_only(params.tables, available, observation.recommended)
+        leaf = tables.item_leaf[jnp.maximum(items, 0)]
+        score, child, below = [], [], []
+        for level in range(self.network.depth):
+            node, choice = step_to_leaf(tables, level, leaf)
+            if level < self.network.depth - 1:
+                value = self.child_values(params, level, state, node, past_leaves)
+            else:  # items of the same node: one at a time, since a node may stand only once in `item_values`
+                each = [self.item_values(params, state, node[:, i : i + 1], past_leaves) for i in range(node.shape[1])]
+                value = jnp.concatenate(each, 1)
+            left = available_items(tables, level, node.reshape(-1), for_each(gone, node)).reshape(value.shape)
+            score.append(jnp.take_along_axis(value, choice[..., None], -1)[..., 0])
+            child.append(next_node(tables, level, node, choice))
+            below.append(jnp.take_along_axis(left, choice[..., None], -1)[..., 0])
+        exists = (items >= 0)[..., None]
+        return Path(
+            jnp.where(exists, jnp.stack(score, -1), -jnp.inf),
+            jnp.where(exists, jnp.stack(child, -1), -1),
+            jnp.where(exists, jnp.stack(below, -1), 0),
+        )
+
+    def _episode_leaves(self, params: ValueTreeParams, observation: Observation) -> jax.Array:
+        """Returns [S, T] the leaves of the episode's own items: heads know no others that a caller excludes."""
+        return past_leaves_of(params.tables, observation.recommended[:, : self.episode_length])
 
     def _observe(
         self, params: ValueTreeParams, posterior: KalmanState, observation: Observation

@@ -139,7 +139,8 @@ class QPolicy:
 
     def as_policy(self) -> Policy:
         """Returns the functions of `Policy`, of `ActingParams`; the carry is the recurrent unit's cell [B, H]."""
-        return Policy(self._initial_cell, self._act, self._rank)
+        meaning = "Q-value: discounted reward of the rest of the episode, up to what all items have in common"
+        return Policy(self._initial_cell, self._act, self._rank, score=meaning)
 
     def apply(self, method: Callable[..., Any], params: Any, *arguments: Any) -> Any:
         """Applies a method of the network."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.settings import Count, NotNegative, Positive
-from sim.envs.policy import Policy, scoring_policy
+from sim.envs.policy import EXPECTED_REWARD, Policy, scoring_policy
 from sim.envs.rating_env import Observation
 from sim.tables.ratings import RatingData
 from tpgr_jax.methods import AgentSettings, Method, RunContext, fitted_method
@@ -200,7 +200,7 @@ def gaussian_posterior_policy(episode_length: int) -> Policy:
     Args:
         episode_length: T.
     """
-    return scoring_policy(functools.partial(_initial_carry, episode_length=episode_length), _score)
+    return scoring_policy(functools.partial(_initial_carry, episode_length=episode_length), _score, EXPECTED_REWARD)
 
 
 def _initial_carry(params: GaussianParams, batch_size: int, episode_length: int) -> Any:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.settings import Count, Positive
-from sim.envs.policy import Policy, scoring_policy
+from sim.envs.policy import EXPECTED_REWARD, Policy, scoring_policy
 from sim.envs.rating_env import Observation
 from sim.tables.ratings import RatingData
 from tpgr_jax.methods import AgentSettings, Method, RunContext, fitted_method
@@ -105,7 +105,7 @@ def _reward_of_rating(data: RatingData, reward_of_code: np.ndarray) -> tuple[flo
 
 def greedy_svd_policy() -> Policy:
     """Returns the policy whose parameters are `GreedySVDParams`; greedy whether it is to explore or not."""
-    return scoring_policy(_initial_carry, _score)
+    return scoring_policy(_initial_carry, _score, EXPECTED_REWARD)
 
 
 def _initial_carry(params: GreedySVDParams, batch_size: int) -> KalmanState:

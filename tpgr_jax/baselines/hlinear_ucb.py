@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.settings import Count, CountOrZero, NotNegative, Positive
-from sim.envs.policy import Policy, scoring_policy
+from sim.envs.policy import UPPER_BOUND, Policy, scoring_policy
 from sim.envs.rating_env import Observation
 from sim.envs.rollout import Environment, Episodes, advance, begin
 from sim.tables.ratings import RatingData
@@ -215,7 +215,7 @@ def play_interactions(
 
 def hlinear_ucb_policy() -> Policy:
     """Returns the policy whose parameters are `HLinearUCBParams`: the highest bound, with or without `explore`."""
-    return scoring_policy(_initial_carry, _score)
+    return scoring_policy(_initial_carry, _score, UPPER_BOUND)
 
 
 def _initial_carry(params: HLinearUCBParams, batch_size: int) -> UserModel:

@@ -187,7 +187,9 @@ class ItemPolicy:
 
     def as_policy(self) -> Policy:
         """Returns the functions of `Policy`, of `ActingParams`; the carry is the recurrent unit's cell [B, H]."""
-        return Policy(self._initial_cell, self._act, self._rank)
+        value = "critic's value: discounted reward of the rest of the episode; less, beyond the nearest neighbours"
+        meaning = f"nearness to the proto-action ({self.measure})" if self.neighbours == 1 else value
+        return Policy(self._initial_cell, self._act, self._rank, score=meaning)
 
     def encode(self, params: Any, episodes: Episodes) -> jax.Array:
         """Returns the states [T, n, F] of episodes."""

@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse
 
 from harness.settings import Count, NotNegative, Positive
-from sim.envs.policy import Policy, scoring_policy
+from sim.envs.policy import UPPER_BOUND, Policy, scoring_policy
 from sim.envs.rating_env import Observation
 from sim.tables.ratings import RatingData
 from tpgr_jax.methods import AgentSettings, Method, RunContext, fitted_method
@@ -136,7 +136,7 @@ def fit_linear_ucb(
 
 def linear_ucb_policy() -> Policy:
     """Returns the policy whose parameters are `LinearUCBParams`; the highest bound, whether it is to explore or not."""
-    return scoring_policy(initial_user_model, _score)
+    return scoring_policy(initial_user_model, _score, UPPER_BOUND)
 
 
 def initial_user_model(params: LinearUCBParams, batch_size: int) -> UserModel:

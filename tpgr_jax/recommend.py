@@ -1,0 +1,28 @@
+"""What a run recommends: `python -m tpgr_jax.recommend run=RUN_FOLDER user=ID`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+
+from harness.command import hydra_command, run_command
+from harness.settings import read_settings
+from sim.recommend.command import RecommendConfig, answer
+from tpgr_jax.recommender import StoredRatingRun, load
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RecommendConfig, StoredRatingRun):
+    """What is asked of which run (`conf/recommend.yaml`)."""
+
+
+@hydra_command("recommend")
+def main(composed: DictConfig) -> None:
+    """Prints the list of one user, or writes those of many."""
+    settings = read_settings(Config, composed)
+    answer(settings, load(settings))
+
+
+if __name__ == "__main__":
+    run_command(main)

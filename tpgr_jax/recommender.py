@@ -1,0 +1,196 @@
+"""A run on ratings as a recommender: `tpgr_jax.load`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from harness.compilation_cache import keep_compiled_programs
+from harness.errors import UserError
+from harness.settings import read_settings
+from harness.training.stored_run import StoredRunConfig
+from sim.envs.policy import Policy
+from sim.envs.rating_env import Answer, EnvConfig, EnvState, RatingEnv, answers_of_ratings
+from sim.recommend.recommender import Recommender
+from sim.recommend.system import History, Replay
+from tpgr_jax.agents.tree_ops import TreeTables, next_node, step_to_leaf
+from tpgr_jax.methods import Method
+from tpgr_jax.problem import Problem, make_problem, origin_of
+from tpgr_jax.settings import RunConfig, make_method
+from tpgr_jax.tree.item_vectors import tree_path
+
+
+@dataclass(frozen=True, eq=False)
+class RatingSystem:
+    """A method with what it has learned; see `sim.recommend.system.System`. Answers are ratings, or None.
+
+    Attributes:
+        problem: Data and simulator of the run.
+        method: The method.
+        params: Parameters of its policy.
+        env: The simulator that tells the policy the answers.
+    """
+
+    problem: Problem
+    method: Method
+    params: Any
+    env: RatingEnv
+
+    @property
+    def name(self) -> str:
+        """Of the method."""
+        return self.method.name
+
+    @property
+    def policy(self) -> Policy:
+        """The method's, without the random first item that a simulator may ask for."""
+        return self.method.policy
+
+    @property
+    def user_ids(self) -> np.ndarray:
+        """[U]."""
+        return self.problem.data.user_ids
+
+    @property
+    def item_ids(self) -> np.ndarray:
+        """[I]."""
+        return self.problem.data.item_ids
+
+    @property
+    def num_items(self) -> int:
+        """I."""
+        return self.problem.data.num_items
+
+    @property
+    def answer_kind(self) -> str:
+        """What an answer is."""
+        return f"a rating from {self.problem.data.rating_min:g} to {self.problem.data.rating_max:g}, or none"
+
+    def read_answers(self, answers: Sequence[Any]) -> np.ndarray:
+        """Returns [n] float64 ratings; NaN where an item was not rated (None, or empty text)."""
+        try:
+            ratings = np.array([np.nan if answer in (None, "") else float(answer) for answer in answers], np.float64)
+        except (TypeError, ValueError):
+            raise UserError(f"not every answer is {self.answer_kind}: {list(answers)[:5]}") from None
+        low, high = self.problem.data.rating_min, self.problem.data.rating_max
+        if (bad := ratings[(ratings < low) | (ratings > high)]).size:
+            raise UserError(f"the answer {bad[0]:g} is none", do=f"An answer is {self.answer_kind}.")
+        return ratings
+
+    def history_of(self, user: int) -> History:
+        """Returns a user's ratings in order of time; without times in the order of the items."""
+        begin, items, codes, *times = self._columns
+        rows = slice(int(begin[user]), int(begin[user + 1]))
+        items, ratings = items[rows].astype(np.int32), np.asarray(self.problem.data.rating_values)[codes[rows]]
+        if times:
+            order = np.lexsort([column[rows] for column in times])
+            items, ratings = items[order], ratings[order]
+        return History(items, ratings, distinct=True)
+
+    @cached_property
+    def _columns(self) -> list[np.ndarray]:
+        """Ratings, and what orders them in time, as plain arrays: of a memory map every slice is one."""
+        data = self.problem.data
+        ties = [] if data.source_rows is None else [data.source_rows]
+        times = [] if data.timestamps is None else [*ties, data.timestamps]
+        return [np.asarray(column) for column in (data.indptr, data.items, data.codes, *times)]
+
+    def replay(
+        self, histories: Sequence[History], sessions: Sequence[History], length: int
+    ) -> tuple[Replay, list[np.ndarray]]:
+        """Returns episodes of the last answers; of an item that was answered twice the last one counts."""
+        number = len(histories)
+        items = np.full((number, length), -1, np.int32)
+        ratings = np.full((number, length), np.nan)
+        steps, rest = np.zeros(number, np.int32), []
+        for row, (history, session) in enumerate(zip(histories, sessions, strict=True)):
+            own = history if history.distinct and not len(session.items) else _last_of_each(history, session)
+            steps[row] = count = min(len(own.items), length)
+            first = len(own.items) - count
+            items[row, :count], ratings[row, :count] = own.items[first:], own.answers[first:]
+            rest.append(own.items[:first])
+        given = self._answers(ratings.ravel())
+        answers = Answer(*(np.asarray(part).reshape(items.shape) for part in given))
+        return Replay(self.problem.env_params, self.params, items, answers, steps), rest
+
+    def _answers(self, ratings: np.ndarray) -> Answer:
+        settings = self.problem.env_settings
+        assert isinstance(settings, EnvConfig)
+        return answers_of_ratings(settings, self.problem.data, ratings, self.problem.data_settings.relevant_above)
+
+    @cached_property
+    def likely_params(self) -> Answer:
+        """[I] the rating that training users gave each item most often, of several the highest; none for no rating."""
+        data, users, _ = self.problem.training_ratings
+        ratings = data.matrix(np.arange(len(data.rating_values)), users)
+        best, most = np.zeros(data.num_items, np.int64), np.zeros(data.num_items, np.int64)
+        for code in range(1, len(data.rating_values)):
+            count = np.bincount(ratings.indices[ratings.data == code], minlength=data.num_items)
+            better = (count >= most) & (count > 0)
+            best[better], most[better] = code, count[better]
+        return jax.tree.map(jnp.asarray, self._answers(data.rating_values[best]))
+
+    @staticmethod
+    def likely_answer(params: Answer, env_params: Any, state: EnvState, item: jax.Array) -> Answer:
+        """Returns what training users answered most often, whatever the user."""
+        return jax.tree.map(lambda answer: answer[item], params)
+
+    @cached_property
+    def _frequency(self) -> np.ndarray:
+        return np.bincount(self.problem.data.items, minlength=self.num_items)
+
+    def items_below(self, level: int, child: int) -> np.ndarray:
+        """Returns the items below a node of the tree, the most rated first."""
+        tables: TreeTables = self.params.tables
+        leaves = jnp.arange(len(tables.leaf_items))
+        reached = np.asarray(next_node(tables, level, *step_to_leaf(tables, level, leaves)))
+        items = np.asarray(tables.leaf_items)[reached == child]
+        items = items[items >= 0]
+        return items[np.argsort(-self._frequency[items], kind="stable")]
+
+
+def _last_of_each(history: History, session: History) -> History:
+    """Puts a session after a history and keeps the last answer to each item."""
+    items = np.concatenate([history.items, session.items])
+    answers = np.concatenate([history.answers, session.answers])
+    _, last = np.unique(items[::-1], return_index=True)
+    kept = np.sort(len(items) - 1 - last)
+    return History(items[kept], answers[kept])
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRatingRun(StoredRunConfig):
+    """Which run recommends."""
+
+    system: ClassVar[str] = "tpgr_jax"
+
+
+def load(stored: StoredRunConfig) -> Recommender:
+    """Restores a run; see `tpgr_jax.load`.
+
+    Raises:
+        UserError: No run folder, or a damaged one; other data; or a simulator that takes no answers.
+    """
+    keep_compiled_programs()
+    folder = stored.folder
+    config = read_settings(RunConfig, stored.read_values())
+    if config.agent.on_a_tree:
+        stored.check_began(tree_path(folder), "tree")
+    problem = make_problem(config.data, config.env)
+    origin_of(problem).check(folder)
+    if not isinstance(problem.env, RatingEnv):
+        raise UserError(
+            f"the run was trained in the simulator {config.env.module}, which takes no answers of real users",
+            where=str(folder.path),
+            do="Recommend from a run with env=rating.",
+        )
+    method = make_method(config, problem, folder)
+    step, state = (0, None) if method.agent is None else stored.restore(method.agent, config.seed)[:2]
+    system = RatingSystem(problem, method, method.policy_params(state), problem.env)
+    return Recommender(system, problem.data.item_ids.astype(str), str(folder.path), step)
