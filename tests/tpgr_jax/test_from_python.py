@@ -42,7 +42,7 @@ def test_a_data_frame_trains_and_stays_in_the_run_folder(ratings, tmp_path):
     folder = tmp_path / "run"
     recommender = tpgr_jax.train(ratings, folder=folder, data={"test_fraction": 0}, **SMALL)
     assert recommender.source == str(folder)
-    assert len(recommender.recommend([5], k=3).frame) == 3
+    assert len(recommender.recommend([5], k=3).frame()) == 3
     assert pl.read_parquet(folder / "ratings.parquet").equals(ratings)
     assert json.loads((folder / "run.json").read_text())["data"]["ratings"] == len(ratings)
     with pytest.raises(UserError, match="already holds a run's data"):
