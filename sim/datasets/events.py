@@ -48,7 +48,7 @@ SYNTHETIC_FUNNEL = "synthetic_funnel"
 _SECONDS_PER_DAY = 86_400
 _NOT_OF_THE_LOG = ("root", "cache", "max_unpacked_gib", "obtain")
 """Settings that do not change the log built from given files."""
-LOG_VERSION = 3
+LOG_VERSION = 4
 """Increment when the same files and settings would give another log; cached logs then expire."""
 
 

@@ -25,7 +25,7 @@ from sim.tables.events import CLICK, ORDER, SKIP
 if TYPE_CHECKING:
     import polars as pl
 
-EVENT_PARSER_VERSION = 3
+EVENT_PARSER_VERSION = 4
 """Increment when the same files would be parsed differently; cached logs then expire."""
 
 EVENT_READERS = ("events_table", "diginetica", "kuairand")

@@ -28,7 +28,7 @@ from sim.files.text_table import (
 if TYPE_CHECKING:
     import polars as pl
 
-PARSER_VERSION = 3
+PARSER_VERSION = 4
 """Increment when the same file would be parsed differently; cached tables then expire."""
 
 _COLUMN_KEYS = "data.user_column, data.item_column, data.rating_column and data.timestamp_column"
