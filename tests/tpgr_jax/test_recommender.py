@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 import numpy as np
+import polars as pl
+import polars.testing
 import pytest
 from bandit_methods import METHODS, USERS, build
 from bandit_problem import LENGTH, NUM_ITEMS, make_table
@@ -96,8 +98,9 @@ def test_items_excluded_one_by_one_are_those_of_an_allow_list(old_run):
     past = [(item, 4) for item in ids[generator.permutation(len(ids))[:3]]]
     out = ids[generator.permutation(len(ids))[:40]]
     left = np.setdiff1d(ids, out)
-    excluded = old_run.recommend([past], 5, exclude=[out])
-    allowed = old_run.recommend([past], 5, allowed=left)
+    excluded = old_run.recommend([past], 5, exclude=[out], paths=True)
+    allowed = old_run.recommend([past], 5, allowed=left, paths=True)
+    pl.testing.assert_frame_equal(excluded.paths, allowed.paths, abs_tol=1e-5)
     np.testing.assert_array_equal(excluded.ids, allowed.ids)
     np.testing.assert_allclose(excluded.scores, allowed.scores, atol=1e-5)
     assert not set(excluded.ids[0]) & {*out, *(item for item, _ in past)}
