@@ -25,7 +25,7 @@ from hrlmg_jax.user_model.store import FILE
 from sim.envs.histories import HistoryTable, make_history_table
 from sim.envs.policy import Policy
 from sim.envs.session_env import SessionEnv, SessionParams, SessionState
-from sim.recommend.recommender import Recommender
+from sim.recommend.recommender import Recommender, recommender_of
 from sim.recommend.system import History, Replay
 from sim.tables.events import CLICK, FEEDBACK_NAMES, NEVER, ORDER, EventLog
 
@@ -265,4 +265,4 @@ def load(stored: StoredSessionRun) -> Recommender:
     env = make_env(problem.env, users, config.longest_session)
     params = tested.params(problem.simulator.params)
     system = SessionSystem(problem, config.agent.result_name, tested.policy(users), params, env)
-    return Recommender(system, data.log.item_ids.astype(str), str(folder.path), step)
+    return recommender_of(system, folder.path, step)

@@ -17,7 +17,7 @@ from harness.settings import read_settings
 from harness.training.stored_run import StoredRunConfig
 from sim.envs.policy import Policy
 from sim.envs.rating_env import Answer, EnvConfig, EnvState, RatingEnv, answers_of_ratings
-from sim.recommend.recommender import Recommender
+from sim.recommend.recommender import Recommender, recommender_of
 from sim.recommend.system import History, Replay
 from tpgr_jax.agents.tree_ops import TreeTables, next_node, step_to_leaf
 from tpgr_jax.methods import Method
@@ -193,4 +193,4 @@ def load(stored: StoredRunConfig) -> Recommender:
     method = make_method(config, problem, folder)
     step, state = (0, None) if method.agent is None else stored.restore(method.agent, config.seed)[:2]
     system = RatingSystem(problem, method, method.policy_params(state), problem.env)
-    return Recommender(system, problem.data.item_ids.astype(str), str(folder.path), step)
+    return recommender_of(system, folder.path, step)

@@ -34,6 +34,7 @@ class RecommendConfig(StoredRunConfig):
     allowed: str | None
     exclude: str | None
     exclude_seen: bool
+    at: str | None
     unknown: Literal["error", "skip", "cold"]
 
     def __post_init__(self) -> None:
@@ -69,6 +70,7 @@ def answer(settings: RecommendConfig, recommender: Recommender) -> None:
     filters: dict[str, Any] = {
         **items,
         "exclude_seen": settings.exclude_seen,
+        "at": settings.at,
         "unknown": settings.unknown,
         "plan": settings.plan,
     }

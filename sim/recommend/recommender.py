@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,7 @@ from sim.recommend.ask import Asked, best_items, next_items
 from sim.recommend.lists import Recommendations
 from sim.recommend.requests import Reader, Request, Unknown
 from sim.recommend.system import System
+from sim.tables.items import ItemTable, read_item_table
 
 AT_A_TIME = 256
 """Requests that are answered at once: few enough that their histories are of similar length."""
@@ -44,17 +46,19 @@ class Recommender:
         titles: [J] text, titles of all items.
         source: The run folder, for messages.
         step: Training steps of the checkpoint.
+        table: What the run knows of its items; None for nothing.
     """
 
     system: System
     titles: np.ndarray
     source: str
     step: int = 0
+    table: ItemTable | None = None
 
     @cached_property
     def reader(self) -> Reader:
         """Looks up ids."""
-        return Reader(self.system, self.source)
+        return Reader(self.system, self.source, self.table)
 
     def recommend(
         self,
@@ -65,6 +69,7 @@ class Recommender:
         exclude: Sequence[Any] | None = None,
         *,
         sessions: Sequence[Sequence[tuple[Any, Any]]] | None = None,
+        at: Any = None,
         unknown: Unknown = "error",
         plan: bool = False,
         paths: bool = False,
@@ -84,6 +89,8 @@ class Recommender:
             exclude: Ids of items that are excluded, too. Or such a list for each entry.
             sessions: For each entry what the user answered since the present session began, (item, answer) in order.
                 Where a method knows no sessions this is the end of the history.
+            at: Only items that can be recommended at this moment by the dates of the run's item table: a datetime,
+                a date as text (UTC), or seconds since 1970. None: whatever the dates.
             unknown: What becomes of ids that the run does not know: an error; or they are left out and named in the
                 notes, an unknown user having an empty list ("skip") or the list of one without a history ("cold").
             plan: The k next steps instead of k items now, each assuming the most likely answer to the one before.
@@ -107,7 +114,7 @@ class Recommender:
         parts: list[tuple[np.ndarray, Path]] = []
 
         # Requests with the same allowed items are answered together.
-        for chosen, filters in self.reader.filters(answered, len(requests), allowed, exclude, notes):
+        for chosen, filters in self.reader.filters(answered, len(requests), allowed, exclude, at, notes):
             for part in self._in_parts([requests[i] for i in chosen]):
                 rows = chosen[part]
                 excluded = [filters.excluded[i] for i in part]
@@ -124,7 +131,7 @@ class Recommender:
 
         Args:
             history: The id of a user of the data, or (item, answer) of a new one; nothing for somebody unknown.
-            filters: `allowed`, `exclude` and `exclude_seen`; see `recommend`.
+            filters: `allowed`, `exclude`, `exclude_seen` and `at`; see `recommend`.
         """
         return Session(self, history, filters)
 
@@ -199,7 +206,12 @@ class Recommender:
         return bool(observation.recommended.shape[-1])
 
     def _described(
-        self, requests: list[Request], lists: _Lists, parts: list[tuple[np.ndarray, Path]], notes: list[str], plan: bool
+        self,
+        requests: list[Request],
+        lists: _Lists,
+        parts: list[tuple[np.ndarray, Path]],
+        notes: list[str],
+        plan: bool,
     ) -> Recommendations:
         """Puts ids and titles to the items."""
         labels = np.array([request.label for request in requests])
@@ -241,6 +253,18 @@ class Recommender:
                 rows.append((*key, level, child, score, number, examples))
         columns = ["request", "rank", "item", "level", "node", "score", "items", "such_as"]
         return pl.DataFrame(rows, columns, orient="row").sort("request", "rank", "level", maintain_order=True)
+
+
+def recommender_of(system: System, folder: pathlib.Path, step: int) -> Recommender:
+    """Returns the recommender of a run, with the titles of its item table; without one ids are titles.
+
+    Raises:
+        UserError: The item table is damaged.
+    """
+    table = read_item_table(folder)
+    ids = system.item_ids
+    titles = ids.astype(str) if table is None else np.array([table.label(item) for item in range(len(ids))], dtype=str)
+    return Recommender(system, titles, str(folder), step, table)
 
 
 @dataclass

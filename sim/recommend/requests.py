@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ import numpy as np
 from harness.errors import UserError
 from sim.recommend.ids import Ids
 from sim.recommend.system import History, System
+from sim.tables.items import ItemTable
 
 Unknown = Literal["error", "skip", "cold"]
 _NO_ITEMS = np.zeros(0, np.int32)
@@ -50,10 +52,12 @@ class Reader:
     Attributes:
         system: The run.
         source: The run folder, for messages.
+        table: What the run knows of its items.
     """
 
     system: System
     source: str
+    table: ItemTable | None = None
 
     @cached_property
     def users(self) -> Ids:
@@ -119,7 +123,7 @@ class Reader:
         return History(index[index >= 0].astype(np.int32), values[index >= 0])
 
     def filters(
-        self, answered: np.ndarray, number: int, allowed: Any, exclude: Any, notes: list[str]
+        self, answered: np.ndarray, number: int, allowed: Any, exclude: Any, at: Any, notes: list[str]
     ) -> Iterator[tuple[np.ndarray, Filters]]:
         """Yields requests (indices) with the filters that they share; `excluded` has an entry for each of them."""
         excluded = self._for_each(exclude, number, "exclude")
@@ -129,11 +133,12 @@ class Reader:
         else:
             of_request = [self._known(items, "excluded", notes) for items in excluded]
         masks = self._for_each(allowed, number, "allowed")
+        in_stock = np.ones(self.system.num_items, bool) if at is None else self._available_at(at)
         groups: dict[tuple[Any, ...] | None, list[int]] = {}
         for i in answered.tolist():
             groups.setdefault(None if masks is None else tuple(masks[i]), []).append(i)
         for group, chosen in groups.items():
-            available = np.ones(self.system.num_items, bool)
+            available = in_stock
             items = allowed if group is None else group
             if items is not None:
                 known = self._known(items, "allowed", notes)
@@ -143,9 +148,25 @@ class Reader:
                         where=self.source,
                         do="Allow items by the ids that the training data have.",
                     )
-                available[:] = False
-                available[known] = True
+                available = np.zeros_like(in_stock)
+                available[known] = in_stock[known]
             yield np.array(chosen), Filters(available, [of_request[i] for i in chosen])
+
+    def _available_at(self, at: Any) -> np.ndarray:
+        """Returns [I] bool, which items can be recommended at a moment by the dates of the item table."""
+        if self.table is None or not self.table.has_dates:
+            raise UserError(
+                "the run knows no dates of its items",
+                where=self.source,
+                do="Leave out `at`, or train with an item table that has them (items.path and its columns).",
+            )
+        if not isinstance(at, (int, float, np.integer)):
+            try:
+                moment = datetime.datetime.fromisoformat(str(at))
+            except ValueError:
+                raise UserError(f"at is {at!r}", do="Give a date, such as 2024-05-31 or 2024-05-31 12:00.") from None
+            at = moment.replace(tzinfo=moment.tzinfo or datetime.UTC).timestamp()
+        return self.table.available_at(int(at))[: self.system.num_items]
 
     def _for_each(self, items: Any, number: int, name: str) -> list[Any] | None:
         """Returns lists of items of each request; None if there is one list for all, or none."""

@@ -1,6 +1,7 @@
 """What runs on ratings recommend: every agent against its own episodes, histories, filters, sessions, commands."""
 
 import dataclasses
+import datetime
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from harness.errors import UserError
 from sim.evaluation.protocol import evaluate_policy, make_episode_batch
 from sim.recommend.command import answer
 from sim.recommend.recommender import Recommender
+from sim.tables.items import ItemTable
 from tpgr_jax.recommend import Config
 from tpgr_jax.recommender import RatingSystem
 
@@ -165,6 +167,26 @@ def test_filters_of_all_and_of_each(ucb):
     assert each.frame().rows()[0][:4] == (0, 1, 2, "item 2")
 
 
+def test_stock_is_by_the_dates_of_the_item_table(ucb):
+    days = 86_400 * np.arange(NUM_ITEMS)
+    nothing: dict[str, Any] = {"category_names": (), "category_starts": np.zeros(NUM_ITEMS + 1, int)}
+    nothing |= {"categories": np.zeros(0, int), "has_row": np.ones(NUM_ITEMS, bool), "source": "items.csv"}
+    counts = {"rows": NUM_ITEMS, "other_rows": 0, "repeated_rows": 0}
+    titles = [f"title {item}" for item in range(NUM_ITEMS)]
+    table = ItemTable(
+        ucb.system.item_ids, titles, available_from=days, available_until=days + 200_000, **nothing, **counts
+    )
+    recommender = dataclasses.replace(ucb, table=table)
+    for at in (5 * 86_400, "1970-01-06", datetime.datetime(1970, 1, 6, tzinfo=datetime.UTC)):
+        lists = recommender.recommend([[]], 5, at=at)
+        assert set(lists.ids[0][lists.ranks[0] > 0]) == {3, 4, 5}
+    assert recommender.recommend([[]], 5, at="1970-01-06", allowed=[4, 9]).ids[0].tolist() == [4, -1, -1, -1, -1]
+    with pytest.raises(UserError, match="at is 'soon'"):
+        recommender.recommend([[]], at="soon")
+    with pytest.raises(UserError, match="no dates"):
+        ucb.recommend([[]], at="1970-01-06")
+
+
 def test_a_plan_goes_on_with_the_likeliest_answers(ucb):
     system: Any = ucb.system
     plan = ucb.recommend([[]], LENGTH, plan=True)
@@ -241,7 +263,7 @@ def test_many_requests_are_answered_in_parts(ucb, monkeypatch):
 SETTINGS: dict[str, Any] = {
     "run": "run",
     **dict.fromkeys(("checkpoint", "data_root", "data_cache", "data_path", "user", "history", "users", "out")),
-    **dict.fromkeys(("allowed", "exclude")),
+    **dict.fromkeys(("allowed", "exclude", "at")),
     "k": 3,
     "plan": False,
     "paths": False,
