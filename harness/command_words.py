@@ -163,11 +163,12 @@ def _bare(configuration: Configuration, word: str) -> list[str]:
     """
     if "run" in configuration.top_keys:
         return [f"run={override_value(os.path.expanduser(word))}"]
-    groups = [group for group in configuration.groups if word in configuration.choices(group)]
+    meant_alone = [group for group in configuration.groups if group != "train"]  # a schedule goes with something else
+    groups = [group for group in meant_alone if word in configuration.choices(group)]
     if len(groups) == 1:
         return [f"{'+' if groups[0] in ADDED_GROUPS else ''}{groups[0]}={word}"]
     path = Path(os.path.expanduser(word))
-    if path.is_file() and "auto" in configuration.choices("data") and "data" in configuration.groups:
+    if path.is_file() and configuration.system is None and "data" in configuration.groups:  # it only looks
         return ["data=auto", f"data.path={override_value(str(path))}"]
     raise UserError(f"{word!r} is not a setting", do=_form_of(configuration, word, path, groups))
 

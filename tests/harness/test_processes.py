@@ -96,7 +96,7 @@ def test_processes_of_a_scheduler_hear_of_one_that_refuses_before_it_joins(comma
     environments = [command_environment | slurm(address, process) for process in (0, 1)]
     errors, seconds = run_two(tmp_path, environments, commands)
     assert seconds < 10
-    assert "process 0 ends, since process 1 does: Could not override 'env.alfa'" in errors[0]
+    assert "process 0 ends, since process 1 does: unknown key env.alfa" in errors[0]
 
 
 @pytest.mark.parametrize(
