@@ -316,7 +316,7 @@ def test_synthetic_ratings_and_their_cache(tmp_path, monkeypatch):
         ("size", "huge"),
         ("fallback_size", "huge"),
         ("name", " "),
-        ("test_fraction", 0.0),
+        ("test_fraction", -0.1),
         ("test_fraction", 1.0),
         ("test_fraction", float("nan")),
         ("fold", 5),
