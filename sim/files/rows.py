@@ -16,7 +16,6 @@ import numpy as np
 
 from harness.errors import UserError
 from sim.files.sources import Source, shorten
-from sim.files.text_times import are_dates, seconds_of
 from sim.files.text_table import (
     MAX_ID_CHARACTERS,
     BadLineError,
@@ -24,6 +23,7 @@ from sim.files.text_table import (
     compact,
     parse_number,
 )
+from sim.files.text_times import are_dates, seconds_of
 
 if TYPE_CHECKING:
     import polars as pl

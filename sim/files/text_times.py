@@ -56,7 +56,9 @@ def seconds_of(texts: pl.Series) -> pl.Series:
 
 def are_dates(texts: pl.Series, median: float) -> bool:
     """Returns whether numbers with some median are dates such as 20160131, or moments such as 20160131235902."""
-    return any(19 <= median / 10**digits < 21 for digits in (6, 12)) and bool(texts.str.contains(_DIGITS).all())
+    return any(19 <= median / 10**digits < 21 for digits in (6, 12)) and bool(
+        ((texts == "") | texts.str.contains(_DIGITS)).all()
+    )
 
 
 def _with_iso_times(texts: pl.Series) -> pl.Series:
