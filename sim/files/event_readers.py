@@ -118,7 +118,7 @@ def _unlikely_sessions(sessions: np.ndarray, ids: np.ndarray) -> list[str]:
 
     return [
         f"{int((sessions == index).sum()):,} events have the session {name!r}, which often means that it is unknown: "
-        f"'data.missing_values={override_value([str(name)])}' cuts them by pauses, in place of one session for each user"
+        f"'data.missing_values={override_value([str(name)])}' cuts them by pauses; now a user has one such session"
         for index, name in enumerate(ids.tolist())
         if stands_for_nothing(name) and name != ""
     ]

@@ -33,6 +33,11 @@ Paths = Annotated[
     str | list[str] | None, Otherwise("Write a path, a pattern such as data.path=FOLDER/*.csv, or a list of these.")
 ]
 
+Texts = Annotated[
+    list[str],
+    Otherwise("""Write a list; quotes tell text from null and true, as in 'data.missing_values=[NA,"null",""]'."""),
+]
+
 
 @dataclass(frozen=True)
 class FilesConfig:
@@ -54,7 +59,7 @@ class FilesConfig:
     comment: str | None = field(default=None, kw_only=True)
     nested: str | None = field(default=None, kw_only=True)
     quotes: bool = field(default=True, kw_only=True)
-    missing_values: list[str] = field(default_factory=list, kw_only=True)
+    missing_values: Texts = field(default_factory=list, kw_only=True)
 
     def check_files(self) -> None:
         """Checks these settings.

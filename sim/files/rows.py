@@ -85,6 +85,7 @@ class Rows:
         line_numbers: Number of each row in the file, if they are not consecutive.
         unit: "line" or "row", for messages.
         unterminated: Whether these are the last rows of a file whose last line is not terminated.
+        may_lack_values: Whether data.missing_values has had a say (`known`), for messages.
     """
 
     frame: pl.DataFrame
@@ -93,6 +94,7 @@ class Rows:
     line_numbers: Sequence[int] | np.ndarray | None = None
     unit: str = "line"
     unterminated: bool = False
+    may_lack_values: bool = False
 
     def lines(self) -> np.ndarray:
         """Returns [R] int32 the number of each row in the file."""
@@ -111,6 +113,7 @@ class Rows:
 
         -1.0 is -1, as it is among ids.
         """
+        self = dataclasses.replace(self, may_lack_values=True)
         for column in filter(None, columns if missing else ()):
             self = self.kept(~self.texts(column).str.replace(r"\.0+$", "").is_in(list(missing)))
         return self
@@ -197,8 +200,8 @@ class Rows:
 
     def refuse_empty(self, column: str, texts: pl.Series) -> None:
         """Raises a UserError that names the first row without a value, if any."""
-        do = f"""Correct or remove the {self.unit}, or leave such {self.unit}s out: 'data.missing_values=[""]'."""
-        self.refuse(column, texts == "", "is empty", do)
+        leave_out = f""", or leave such {self.unit}s out: 'data.missing_values=[""]'""" if self.may_lack_values else ""
+        self.refuse(column, texts == "", "is empty", f"Expected a value. Correct or remove the {self.unit}{leave_out}.")
 
     def numbers(self, column: str) -> pl.Series:
         """Returns a column of finite numbers as float64."""

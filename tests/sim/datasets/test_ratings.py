@@ -316,7 +316,7 @@ def test_synthetic_ratings_and_their_cache(tmp_path, monkeypatch):
         ("size", "huge"),
         ("fallback_size", "huge"),
         ("name", " "),
-        ("test_fraction", 0.0),
+        ("test_fraction", -0.1),
         ("test_fraction", 1.0),
         ("test_fraction", float("nan")),
         ("fold", 5),
@@ -344,7 +344,7 @@ def test_impossible_settings_name_their_key(key, value):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("path", None), ("user_column", None), ("item_column", ""), ("separator", "ab"), ("separator", '"')],
+    [("path", None), ("user_column", None), ("item_column", ""), ("separator", "123456789"), ("separator", '"')],
 )
 def test_impossible_table_settings_name_their_key(key, value):
     with pytest.raises(UserError, match=rf"data\.{key}"):
