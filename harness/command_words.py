@@ -11,7 +11,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from harness.configuration import ADDED_GROUPS, CONFIGURATION, Configuration
+from harness.configuration import ADDED_GROUPS, CONFIGURATION, FOLLOWS, Configuration
 from harness.errors import UserError
 from harness.nearest import meant, nearest
 
@@ -22,8 +22,8 @@ _ALONE = ("user", "users", "history", "allowed", "exclude")
 """Keys, without dots, whose values name files or people."""
 _OF_THE_RUN = {key: key.replace(".", "_") for key in ("data.path", "data.root", "data.cache", "devices.count")}
 """Messages name the keys on the left, which training has; commands that read a run folder have those on the right."""
-_FOLLOWS = {"items": "data", "train": "experiment"}
-"""Groups whose choice follows from that of another group."""
+_FOLLOWS = {**FOLLOWS, "train": "experiment"}
+"""Groups whose names mean a choice of another group."""
 _OWN_NAMES = re.compile(r".*_of_(event|file)(\..+)?")
 """Keys that hold, or end with, names of the user's own."""
 _SWEEP = re.compile(r"(choice|range|interval|glob|sort|shuffle)\(")

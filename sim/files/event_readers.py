@@ -62,7 +62,7 @@ class EventColumns:
     user_ids: np.ndarray
     item_ids: np.ndarray
     shown_probability: np.ndarray | None = None
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list, kw_only=True)
 
 
 def read_events(

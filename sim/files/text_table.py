@@ -13,7 +13,7 @@ import abc
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -56,7 +56,7 @@ class Columns:
     ratings: np.ndarray
     timestamps: np.ndarray | None = None
     lines: np.ndarray | None = None
-    unit: str = "line"
+    unit: str = field(default="line", kw_only=True)
 
 
 @dataclass(frozen=True)
