@@ -53,7 +53,7 @@ class TableLayout:
         implicit_rating: See `rating_column`.
         rating_of_event: What each value of the rating column counts, if it holds names of events.
         missing_ratings: Ratings that mean "not rated"; their rows are left out.
-        missing_values: Texts that mean that a user, item or rating is not known; their rows are left out.
+        missing_values: Texts that mean that a user, item, rating or time is not known; their rows are left out.
     """
 
     user_column: str = "user"
