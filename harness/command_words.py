@@ -11,7 +11,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from harness.configuration import ADDED_GROUPS, CONFIGURATION, Configuration
+from harness.configuration import ADDED_GROUPS, CONFIGURATION, FOLLOWS, Configuration
 from harness.errors import UserError
 from harness.nearest import meant, nearest
 
@@ -22,6 +22,10 @@ _ALONE = ("user", "users", "history", "allowed", "exclude")
 """Keys, without dots, whose values name files or people."""
 _OF_THE_RUN = {key: key.replace(".", "_") for key in ("data.path", "data.root", "data.cache", "devices.count")}
 """Messages name the keys on the left, which training has; commands that read a run folder have those on the right."""
+_FOLLOWS = {**FOLLOWS, "train": "experiment"}
+"""Groups whose names mean a choice of another group."""
+_OWN_NAMES = re.compile(r".*_of_(event|file)(\..+)?")
+"""Keys that hold, or end with, names of the user's own."""
 _SWEEP = re.compile(r"(choice|range|interval|glob|sort|shuffle)\(")
 _MULTIRUN = ("-m", "--multirun")
 _FLAGS = (
@@ -113,6 +117,8 @@ def _setting(configuration: Configuration, word: str, several: bool) -> str:
         sign = "+"
     elif sign == "+" and not any(Path(folder, key.partition("@")[0]).is_dir() for folder in configuration.folders):
         sign = "++"  # a key, not a group: whether it is there already is no mistake
+    elif not sign and _OWN_NAMES.fullmatch(key):
+        sign = "++"
     if key in _OF_THE_RUN and _OF_THE_RUN[key] in configuration.top_keys:
         key = _OF_THE_RUN[key]
     return f"{sign}{key}={_value(key, value, several)}"
@@ -132,10 +138,12 @@ def _value(key: str, value: str, several: bool) -> str:
     if value[0] == "[" and value[-1] == "]" and not re.search(r"[\[\]{}\"']", value[1:-1]):
         return f"[{','.join(_literal(one) for one in value[1:-1].split(','))}]"
     if value[0] in "[{":
+        example = f"""{key}=["a;b",c]""" if value[0] == "[" else f"""{key}=["a;b=VALUE",c=VALUE]"""
+        pairs = "" if value[0] == "[" else "Write pairs as a list. "
         raise UserError(
             f"{key}={value} cannot be read",
-            do="Put text with blanks, letters beyond ASCII or any of ,;:=()[]{} into quotes within it, and the whole "
-            f"""into the shell's: '{key}=["a;b",c]'.""",
+            do=f"{pairs}Put text with blanks, letters beyond ASCII or any of ,;:=()[]{{}} into quotes within it, and "
+            f"the whole into the shell's: '{example}'.",
         )
     return ",".join(map(_literal, value.split(",") if several else [value]))
 
@@ -163,8 +171,8 @@ def _bare(configuration: Configuration, word: str) -> list[str]:
     """
     if "run" in configuration.top_keys:
         return [f"run={override_value(os.path.expanduser(word))}"]
-    meant_alone = [group for group in configuration.groups if group != "train"]  # a schedule goes with something else
-    groups = [group for group in meant_alone if word in configuration.choices(group)]
+    having = [group for group in configuration.groups if word in configuration.choices(group)]
+    groups = [group for group in having if _FOLLOWS.get(group) not in having]
     if len(groups) == 1:
         return [f"{'+' if groups[0] in ADDED_GROUPS else ''}{groups[0]}={word}"]
     path = Path(os.path.expanduser(word))
@@ -183,7 +191,8 @@ def _form_of(configuration: Configuration, word: str, path: Path, groups: Sequen
     if path.is_file() and "data" in configuration.groups:
         own = " or ".join(one for one in ("ratings_file", "events_csv") if one in configuration.choices("data"))
         return f"For a file of your own: data={own} data.path={override_value(str(path))}"
-    choices = [f"{group}={name}" for group in configuration.groups for name in configuration.choices(group)]
+    groups = [group for group in configuration.groups if group not in _FOLLOWS]
+    choices = [f"{group}={name}" for group in groups for name in configuration.choices(group)]
     near = nearest_choices(word, choices) or nearest(word, configuration.all_keys())
     return meant(near) + "Settings are written KEY=VALUE; --help lists them."
 

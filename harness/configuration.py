@@ -25,6 +25,8 @@ ADDED_GROUPS = ("experiment", "ablation")
 """Groups from which nothing is chosen unless a command line adds a choice: `+experiment=NAME`."""
 
 _HEADER = "# @system "
+FOLLOWS = {"items": "data"}
+"""Groups whose choice follows from the choice of the same name of another group."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ class Configuration:
     def choices(self, group: str) -> list[str]:
         """Returns the choices of a group that this command takes."""
         files = {path.stem: path for folder in self.folders for path in Path(folder, group).glob("*.yaml")}
+        if group in FOLLOWS:
+            leading = self.choices(FOLLOWS[group])
+            files = {name: path for name, path in files.items() if name in leading}
         own = [name for name, path in files.items() if owner_of(path) in (None, self.system) or self.system is None]
         return sorted(name for name in own if not _is_base(name))
 

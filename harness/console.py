@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from harness.errors import UserError
 from harness.nearest import meant, nearest
+from harness.output import lasting_output
 from harness.start import begin_command
 
 
@@ -33,11 +34,12 @@ def run_console(name: str, package: ModuleType, commands: Mapping[str, Command])
     """
     begin_command()
     words = sys.argv[1:]
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(guide(name, package, commands))
-        return
-    if words[0] == "--version":
-        print(package.__version__)
+    shown = {"--version": package.__version__}
+    shown |= dict.fromkeys(("-h", "--help", "help"), guide(name, package, commands))
+    first = words[0] if words else "help"
+    if first in shown:
+        with lasting_output():
+            print(shown[first])
         return
     from harness.command import run_command  # takes longer than the guide
 

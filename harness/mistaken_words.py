@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -20,11 +21,14 @@ from harness.configuration import (
     Configuration,
     commands_of,
     keys_of_choices,
+    owner_of,
     systems,
 )
 from harness.errors import UserError
 from harness.nearest import meant, nearest
 
+_LOOKING = "sim"
+"""Owner of the choices that nothing trains on."""
 _FREE = re.compile(r".*_of_(event|file)\.")  # keys below are the user's own words
 
 
@@ -117,13 +121,15 @@ def _parsed(overrides: Iterable[str]) -> Iterator[Word]:
         try:
             one = parser.parse_override(text)
         except HydraException:
-            key = text.partition("=")[0]
-            raise UserError(
-                f"{text} cannot be read as KEY=VALUE",
-                do="Keys are words with dots between them, without blanks."
-                if re.search(r"[^\w.@+~/:-]", key)
-                else f"""Quote the value for the shell and within: '{key}="VALUE"'.""",
-            ) from None
+            key, _, value = text.lstrip("+").partition("=")
+            do = f"""Quote the value for the shell and within: '{key}="VALUE"'."""
+            if re.search(r"[^\w.@~/:-]", key):
+                do = "Keys are words with dots between them, without blanks."
+                if own := _FREE.match(key):
+                    others = {"data.feedback_of_event.": "data.events", "data.rating_of_event.": "data.rating_of_event"}
+                    pair = f"{key.removeprefix(own[0])}={value}"
+                    do = f"""For names of any kind: '{others.get(own[0], own[0][:-1])}=["{pair}"]'."""
+            raise UserError(f"{key}={value} cannot be read as KEY=VALUE", do=do) from None
         values: list[Any] = list(one.sweep_string_iterator()) if one.is_discrete_sweep() else [one.value()]
         yield Word(text, one, one.key_or_group, values)
 
@@ -141,6 +147,12 @@ def _check_choice(configuration: Configuration, group: str, name: str) -> None:
     choices = configuration.choices(group) if group in configuration.groups else []
     if name in choices or (name in ("None", "null") and group not in ADDED_GROUPS):
         return
+    paths = [Path(folder, group, f"{name}.yaml") for folder in configuration.folders]
+    if any(path.is_file() and owner_of(path) == _LOOKING for path in paths):
+        raise UserError(
+            f"{group}={name} is no choice of python -m {configuration.command}",
+            do="It is for python -m sim.data alone, which prints the settings of a file: copy them.",
+        )
     role = configuration.command.rpartition(".")[2]
     others = [system for system in systems() if system != configuration.system]
     # Another command has it.

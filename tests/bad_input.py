@@ -920,7 +920,8 @@ _WRONG: dict[type, list[Any]] = {
 }
 # Words that mean something to whoever chose them, places, and numbers that may be any.
 _FREE = re.compile(
-    r"data\.(name|path|root|cache|files|obtain|archive|member|missing_values|.*_column|column_names)|simulator\.root"
+    r"(data|items)\.(name|path|root|cache|files|obtain|archive|member|missing_values|.*_column|column_names|beside)"
+    r"|items\.category_separator|simulator\.root"
 )
 _FREE_NUMBERS = ("data.relevant_above", "data.implicit_rating", "data.rating_min", "data.rating_max")
 

@@ -42,6 +42,7 @@ from sim.tables.events import (
 )
 from sim.tables.session_length import LongSessions, limit_sessions
 from sim.tables.skip_sampling import SKIP_SAMPLER_VERSION, Excluded, add_sampled_skips
+from sim.tables.summary import time_span
 from sim.tables.table_hash import hashed
 
 SYNTHETIC_FUNNEL = "synthetic_funnel"
@@ -271,7 +272,8 @@ def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
         first_test_second=partial(_first_test_second, config),
     )
     user_ids, item_ids = columns.user_ids[log.user_ids], columns.item_ids[log.item_ids]
-    return _prepared(dataclasses.replace(log, user_ids=user_ids, item_ids=item_ids), config)
+    named = dataclasses.replace(log, user_ids=user_ids, item_ids=item_ids, notes=[*columns.notes, *log.notes])
+    return _prepared(named, config)
 
 
 def _prepared(log: EventLog, config: LogConfig) -> EventLog:
@@ -346,7 +348,8 @@ def _check_parts(log: EventLog, config: LogConfig, what: str, do: str) -> None:
     """Raises UserError if there are no training sessions, or none for testing in a split log; `what` says why."""
     if log.is_test.all() or not (log.is_test.any() or config.for_use):
         part = "training" if log.is_test.all() else "test"
-        raise UserError(f"{what} no {part} sessions", where=log.name, do=do)
+        span = time_span([int(log.time.min()), int(log.time.max())])
+        raise UserError(f"{what} no {part} sessions (the log is of {span})", where=log.name, do=do)
 
 
 def log_statistics(log: EventLog) -> dict[str, Any]:

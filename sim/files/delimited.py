@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _SEPARATORS = (",", "\t", ";", "|", "::", " ")
+_NUMBER_OR_EMPTY = re.compile(r"\s*\"?[+-]?[0-9]*\.?[0-9]*\"?\s*")
 _TYPED = re.compile(r"(.+):(token|float)(_seq)?")
 _WIDE = 4  # a table with so many times more columns than are wanted is read in part
 _SEPARATOR_OF_ENDING = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
@@ -32,6 +33,7 @@ class TextTable(LineParser["pl.DataFrame"]):
         text: TextFormat,
         given: Collection[str] = (),
         num_columns: int = 0,
+        keys: str = "",
     ) -> None:
         """Stores what to read.
 
@@ -41,7 +43,9 @@ class TextTable(LineParser["pl.DataFrame"]):
             text: How the table is written.
             given: Columns that the file may lack.
             num_columns: Of a file without a header: the number of its columns; 0: what the first line has.
+            keys: The settings that name the columns, for messages.
         """
+        self.keys = keys
         self.names = list(names)
         self.given = given
         self.expected_columns = num_columns
@@ -71,8 +75,7 @@ class TextTable(LineParser["pl.DataFrame"]):
         for name in self.names:
             if header.count(name) != 1:
                 problem = "no column" if name not in header else "more than one column"
-                hint = "" if len(header) > 1 else "; data.separator sets another separator"
-                raise BadLineError(f"the header has {problem} {name!r}{hint}")
+                raise BadLineError(f"the header has {problem} {name!r}{self._hint(line, header)}")
         self.column_indices = [header.index(name) for name in self.names]
         if not self.given_header:
             _refuse_sequences([first[index] for index in self.column_indices])
@@ -82,8 +85,30 @@ class TextTable(LineParser["pl.DataFrame"]):
         """Raises BadLineError if a file without a header has too few columns, or others than the files before."""
         if len(row) < len(self.given_header):
             check_field_count(row, len(self.given_header))
+        pairs = zip(row, self.given_header, strict=False)
+        if any(
+            text.strip().casefold() == name.casefold() and not name.isdigit()
+            for text, name in pairs
+            if name in self.names
+        ):
+            raise BadLineError("the first line holds the names of the columns: leave out data.column_names")
         if self.expected_columns and len(row) != self.expected_columns:
             raise BadLineError(f"{len(row)} fields, where the files before have {self.expected_columns}")
+
+    def _hint(self, line: str, header: Sequence[str]) -> str:
+        """Returns what to set if the first line seems to hold no names, or other ones."""
+        mark = re.match(r"#|%|//", line)
+        if mark:
+            return f"; data.comment={mark[0]!r} leaves out lines that begin so"
+        if re.match(r"\[?\{'", line):
+            return "; it is written in Python, and not in JSON"
+        if all(map(_NUMBER_OR_EMPTY.fullmatch, header)) or (not self.separator and re.match(r"[0-9]", line)):
+            return "; if it holds values and no names, name them, as in 'data.column_names=[user,item,rating]'"
+        if len(header) < 2:
+            return "; data.separator sets another separator"
+        if any(name.strip() in self.names and name not in self.names for name in header):
+            return f"""; if blanks stand around values, too, set 'data.separator="{self.separator} "'"""
+        return f"; set {self.keys}" if self.keys else ""
 
     def _separator_of(self, line: str) -> str:
         """Returns the only separator with which the first line holds the columns; otherwise that of the ending.
@@ -96,9 +121,11 @@ class TextTable(LineParser["pl.DataFrame"]):
             return fitting[0]
         usual = _SEPARATOR_OF_ENDING.get(self.ending)
         if usual is None:
+            hint = self._hint(line, [line])
+            if not hint or "data.separator" in hint:
+                hint = f"; set the names of the columns, or data.separator to a character or a few, 'tab' or '{BLANKS}'"
             raise BadLineError(
-                f"neither this line nor the ending {self.ending!r} tells how the columns are separated; set the names "
-                f"of the columns, or data.separator to a single character, 'tab', '::' or '{BLANKS}'"
+                f"neither this line nor the ending {self.ending!r} tells how the columns are separated{hint}"
             )
         return usual
 
@@ -120,7 +147,7 @@ class TextTable(LineParser["pl.DataFrame"]):
         if unusual or (self.comment and f"\n{self.comment}".encode() in b"\n" + data):
             return None
         separator = self.separator
-        if len(separator) > 1:
+        if len(separator.encode()) > 1:
             if separator == BLANKS:
                 data = re.sub(rb"(?m)^\t|\t$", b"", re.sub(rb"[ \t]+", b"\t", data))
             elif b"\t" in data:

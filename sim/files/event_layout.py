@@ -48,8 +48,8 @@ class EventLayout:
         time_format: Unused where a Parquet column holds dates or datetimes.
         feedback_of_event: Event name (or packed answer) -> one of `FEEDBACK_CHOICES`.
         ignore_unknown: Whether events with other names are ignored; otherwise they are an error.
-        missing_values: Texts that mean that a user, item or answer is not known, whose rows are left out, or a session,
-            whose rows are cut by pauses as an empty one's.
+        missing_values: Texts that mean that a user, item, time or answer is not known, whose rows are left out, or a
+            session, whose rows are cut by pauses as an empty one's.
         feedback_of_file: File name pattern -> feedback of all rows; files that match none are ignored. Empty: all
             files are read, and where nothing else tells the answer all rows are clicks.
         flag_columns: Columns of yes and no -> what a yes means; the strongest counts, and without any a row is a skip.
@@ -88,8 +88,8 @@ class EventLayout:
     @property
     def known_columns(self) -> list[str]:
         """The columns without whose value a row says nothing."""
-        named = (self.user_column, self.item_column, self.feedback_column, *self.flag_columns, self.propensity_column)
-        return [name for name in named if name]
+        named = (self.user_column, self.item_column, self.time_column, self.feedback_column, self.propensity_column)
+        return [name for name in (*named, *self.flag_columns) if name]
 
 
 class UnknownEventError(UserError):
@@ -115,7 +115,7 @@ def events_of_rows(
         "feedback": _feedback(rows, layout, feedback_of_file),
     }
     if layout.session_column is not None:
-        sessions = rows.texts(layout.session_column)
+        sessions = rows.exact_texts(layout.session_column)
         columns["session"] = sessions.replace(list(layout.missing_values), "") if layout.missing_values else sessions
     if layout.propensity_column is not None:
         columns["shown_probability"] = _propensities(rows, layout.propensity_column)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -21,11 +21,12 @@ from sim.files.sources import SizeLimits, Source
 from sim.files.tables import read_tables
 from sim.files.text_table import TextFormat
 from sim.tables.events import CLICK, ORDER, SKIP
+from sim.tables.placeholders import stands_for_nothing
 
 if TYPE_CHECKING:
     import polars as pl
 
-EVENT_PARSER_VERSION = 4
+EVENT_PARSER_VERSION = 5
 """Increment when the same files would be parsed differently; cached logs then expire."""
 
 EVENT_READERS = ("events_table", "diginetica", "kuairand")
@@ -50,6 +51,7 @@ class EventColumns:
         user_ids: Original ids, ascending; integers where all are plain integers (or all end in ".0"), else strings.
         item_ids: The same for items.
         shown_probability: [R] float64 probabilities with which the items were shown, or None.
+        notes: What is unlikely about the sessions, a sentence each.
     """
 
     users: np.ndarray
@@ -60,6 +62,7 @@ class EventColumns:
     user_ids: np.ndarray
     item_ids: np.ndarray
     shown_probability: np.ndarray | None = None
+    notes: list[str] = field(default_factory=list, kw_only=True)
 
 
 def read_events(
@@ -78,9 +81,9 @@ def read_events(
         UserError: A file is missing, empty, damaged, of another layout, or has a malformed line or value.
     """
     if reader == "diginetica":
-        frames = _read_diginetica(sources, limits)
+        frames = _read_diginetica(sources, layout.missing_values, limits)
     elif reader == "kuairand":
-        frames = _read_kuairand(sources, order_proxy, limits)
+        frames = _read_kuairand(sources, order_proxy, layout.missing_values, limits)
     else:
         frames = _read_tables(sources, layout, limits)
     return _as_columns(frames, ", ".join(map(str, sources[:3])))
@@ -98,14 +101,27 @@ def _as_columns(frames: list[pl.DataFrame], where: str) -> EventColumns:
 
     users, user_ids = index_of("user")
     items, item_ids = index_of("item")
-    sessions = None
+    sessions, notes = None, []
     if "session" in frames[0].columns:
         sessions, session_ids = index_of("session")
+        notes = _unlikely_sessions(sessions, session_ids)
         if session_ids.dtype.kind == "U":
             sessions = np.where(session_ids == "", -1, np.arange(len(session_ids)))[sessions].astype(np.int32)
     others = [name for name in ("time", "feedback", "shown_probability") if name in frames[0].columns]
     times, feedback, *probability = (pl.concat([frame[name] for frame in frames]).to_numpy() for name in others)
-    return EventColumns(users, items, times, feedback, sessions, user_ids, item_ids, *probability)
+    return EventColumns(users, items, times, feedback, sessions, user_ids, item_ids, *probability, notes=notes)
+
+
+def _unlikely_sessions(sessions: np.ndarray, ids: np.ndarray) -> list[str]:
+    """Names sessions that stand for a missing one and would make a single session of all such events of a user."""
+    from harness.command_words import override_value
+
+    return [
+        f"{int((sessions == index).sum()):,} events have the session {name!r}, which often means that it is unknown: "
+        f"'data.missing_values={override_value([str(name)])}' cuts them by pauses; now a user has one such session"
+        for index, name in enumerate(ids.tolist())
+        if stands_for_nothing(name) and name != ""
+    ]
 
 
 def _index(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -189,7 +205,7 @@ _DIGINETICA_FILES = {
 _UNKNOWN_USER = "NA"
 
 
-def _read_diginetica(sources: Sequence[Source], limits: SizeLimits) -> list[pl.DataFrame]:
+def _read_diginetica(sources: Sequence[Source], missing: Sequence[str], limits: SizeLimits) -> list[pl.DataFrame]:
     """Returns what was shown as skips at the query's time, then clicks and purchases as events at their own times.
 
     Ignored are queries of the contest's test set, whose answers were withheld, clicks on items that the query did not
@@ -208,7 +224,9 @@ def _read_diginetica(sources: Sequence[Source], limits: SizeLimits) -> list[pl.D
             )
 
     def rows_of(name: str) -> Iterator[Rows]:
-        return read_tables([of_name[name]], _DIGINETICA_FILES[name], limits, TextFormat(";"))
+        columns = [column for column in _DIGINETICA_FILES[name] if column != "userId"]
+        for rows in read_tables([of_name[name]], _DIGINETICA_FILES[name], limits, TextFormat(";")):
+            yield rows.known(columns, missing)
 
     # Clicks have no date of their own, but that of their query.
     columns_of_clicks = [
@@ -273,7 +291,9 @@ def _impressions(rows: Rows) -> pl.DataFrame:
 # KuaiRand: every shown video with flags of what the user did
 
 
-def _read_kuairand(sources: Sequence[Source], order_proxy: Sequence[str], limits: SizeLimits) -> list[pl.DataFrame]:
+def _read_kuairand(
+    sources: Sequence[Source], order_proxy: Sequence[str], missing: Sequence[str], limits: SizeLimits
+) -> list[pl.DataFrame]:
     """Returns the shown videos as events, sorted by their time in milliseconds.
 
     A video counts as ordered if any flag of `order_proxy` is 1 (whatever is_click says), else as clicked if is_click
@@ -284,7 +304,8 @@ def _read_kuairand(sources: Sequence[Source], order_proxy: Sequence[str], limits
     feedback_of_flag = {"is_click": CLICK, **dict.fromkeys(order_proxy, ORDER)}
     columns = ["user_id", "video_id", "time_ms", *feedback_of_flag]
     frames = []
-    for rows in read_tables(sources, columns, limits, TextFormat(",")):
+    for every in read_tables(sources, columns, limits, TextFormat(",")):
+        rows = every.known(columns, missing)
         do = "Expected 0 or 1: get a fresh copy of the file."
         events = {
             "user": rows.ids("user_id"),

@@ -13,7 +13,6 @@ Several files are in natural order; a folder stands for its Parquet files.
 
 from __future__ import annotations
 
-import codecs
 import glob
 import os
 from collections.abc import Collection
@@ -29,8 +28,14 @@ from sim.files.parquet import parquet_files
 from sim.files.sources import SizeLimits, Source, natural_order
 from sim.files.text_table import BLANKS, TextFormat
 
+_LONGEST_SEPARATOR = 8
 Paths = Annotated[
     str | list[str] | None, Otherwise("Write a path, a pattern such as data.path=FOLDER/*.csv, or a list of these.")
+]
+
+Texts = Annotated[
+    list[str],
+    Otherwise("""Write a list; quotes tell text from null and true, as in 'data.missing_values=[NA,"null",""]'."""),
 ]
 
 
@@ -54,7 +59,7 @@ class FilesConfig:
     comment: str | None = field(default=None, kw_only=True)
     nested: str | None = field(default=None, kw_only=True)
     quotes: bool = field(default=True, kw_only=True)
-    missing_values: list[str] = field(default_factory=list, kw_only=True)
+    missing_values: Texts = field(default_factory=list, kw_only=True)
 
     def check_files(self) -> None:
         """Checks these settings.
@@ -164,12 +169,11 @@ def check_text_format(text: TextFormat, group: str) -> None:
         UserError: A value is out of range; the message names its key.
     """
     separator = text.separator
-    known = separator in (None, BLANKS, "::")
-    if not known and (len(separator or "") != 1 or not (separator or "").isascii() or (separator or "") in '"\n\r\0'):
-        do = f"Set one ASCII character, 'tab', '::', '{BLANKS}', or null."
+    if separator is not None and (len(separator) > _LONGEST_SEPARATOR or set(separator) & set('"\n\r\0')):
+        do = f"Set a character or a few, 'tab', '{BLANKS}', or null."
         raise bad_setting("separator", f"{separator!r} cannot be used", do, group)
     try:
-        codecs.lookup(text.encoding or "utf-8")
+        "".encode(text.encoding or "utf-8")  # refuses codecs that are no encodings of text, too
     except LookupError:
         do = "Set utf-8, latin-1 or so."
         raise bad_setting("encoding", f"unknown encoding {text.encoding!r}", do, group) from None

@@ -29,10 +29,19 @@ _MOST_LAYERS = 3  # such as gzip in a zip
 _TAR_MARK = slice(257, 262)
 
 PARQUET = "a Parquet file"
+WEB_PAGE = "a web page, not the file that it may link to"
+LFS_POINTER = "a pointer of Git LFS, not the file that it stands for"
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _ARCHIVES = {b"PK\3\4": "zip", b"PK\5\6": "zip"}
+_PACKED = ("an LZ4 file", "a compressed file (compress)", "a Snappy file", "an old LZMA file")
 _NO_TABLES = {
     b"PAR1": PARQUET,
+    **dict(zip((b"\x04\x22\x4d\x18", b"\x1f\x9d", b"\xff\x06\0\0sNaPpY", b"]\0\0"), _PACKED, strict=True)),
+    **dict.fromkeys((b"<!DOCTYPE", b"<!doctype", b"<html", b"<HTML", b"\n<!DOCTYPE"), WEB_PAGE),
+    b"<?xml": "an XML document",
+    b"version https://git-lfs": LFS_POINTER,
+    b"<stata_dta>": "a Stata file",
+    b"RDX": "an R data file",
     b"\xd0\xcf\x11\xe0": "an Excel workbook",
     b"SQLite format 3\0": "an SQLite database",
     b"\x89HDF": "an HDF5 file",
@@ -41,11 +50,16 @@ _NO_TABLES = {
     b"\xff\xff\xff\xff": "an Arrow stream",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"Rar!\x1a\x07": "a RAR archive",
-    b"\x80\x04\x95": "a Python pickle",
+    **dict.fromkeys((b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5"), "a Python pickle"),
     b"%PDF": "a PDF document",
     b"Obj\1": "an Avro file",
     b"ORC": "an ORC file",
 }
+_UNPACK = "Unpack it yourself, and name the unpacked file."
+_GET = "Get the file itself."
+_ADVICE = {WEB_PAGE: _GET, LFS_POINTER: f"{_GET} In a clone, git lfs pull does.", PARQUET: _UNPACK} | dict.fromkeys(
+    _PACKED, _UNPACK
+)
 _FIRST_BYTES = 512
 _BLOCK_BYTES = 1 << 20
 
@@ -92,7 +106,7 @@ def find_members(path: Path, pattern: str) -> list[str]:
                 raise zipfile.BadZipFile("neither a zip nor a tar archive")
             with tarfile.open(path) as tar:
                 names = [info.name for info in tar if not info.isdir()]
-    if "[Content_Types].xml" in names:
+    if "[Content_Types].xml" in names or {"mimetype", "content.xml"} <= set(names):
         do = "Save the sheet as CSV, and name that file."
         raise UserError("is an Excel workbook (or another office document)", where=str(path), do=do)
     if pattern in names:
@@ -124,9 +138,15 @@ def read_blocks(source: Source, limits: SizeLimits, block_bytes: int) -> Iterato
             if not total and _kind(block, _ARCHIVES) is not None:
                 do = "Name the archive by data.path, and the file in it by data.member."
                 raise UserError("is an archive", where=where, do=do)
+            if not total and block[_TAR_MARK] == b"ustar":
+                raise UserError(
+                    "is a tar archive that is packed otherwise than by gzip, bzip2 or xz", where=where, do=_UNPACK
+                )
             if not total and (kind := _kind(block, _NO_TABLES)) is not None:
-                inside = " inside an archive: unpack it" if kind == PARQUET else ""
-                raise UserError(f"is {kind}{inside}", where=where, do="Export it as CSV, TSV or Parquet.")
+                inside = ", and is packed" if kind == PARQUET else ""
+                raise UserError(
+                    f"is {kind}{inside}", where=where, do=_ADVICE.get(kind, "Export it as CSV, TSV or Parquet.")
+                )
             total += len(block)
             if packed is not None:
                 limits.check(total, packed, where)
@@ -168,7 +188,7 @@ def _unpacked(file: BinaryIO, kind: str, stack: ExitStack) -> BinaryIO:
     if kind == "zstd":
         return cast(BinaryIO, stack.enter_context(io.BufferedReader(_ZstdReader(file))))
     if kind == "gzip":
-        return cast(BinaryIO, stack.enter_context(gzip.GzipFile(fileobj=file)))
+        return cast(BinaryIO, stack.enter_context(gzip.GzipFile(fileobj=file, mode="rb")))
     return cast(BinaryIO, stack.enter_context(bz2.BZ2File(file) if kind == "bzip2" else lzma.LZMAFile(file)))
 
 

@@ -28,7 +28,7 @@ from sim.files.text_table import (
 if TYPE_CHECKING:
     import polars as pl
 
-PARSER_VERSION = 4
+PARSER_VERSION = 5
 """Increment when the same file would be parsed differently; cached tables then expire."""
 
 _COLUMN_KEYS = "data.user_column, data.item_column, data.rating_column and data.timestamp_column"
@@ -99,11 +99,11 @@ def _read_table(sources: Sequence[Source], layout: TableLayout, limits: SizeLimi
     """Reads a table of one file or several."""
     import polars as pl
 
-    users, items, ratings, times, lines = [], [], [], list[pl.Series](), []
+    users, items, ratings, times, lines, unit = [], [], [], list[pl.Series](), [], "line"
     source, time_format, earlier, left_out = None, layout.time_format, 0, 0
     # Chunk by chunk: leave out what is missing, then convert the rest.
     for every in read_tables(sources, layout.names, limits, layout.text, _COLUMN_KEYS):
-        rows = every.known((layout.user_column, layout.item_column, layout.rating_column), layout.missing_values)
+        rows = every.known(layout.names, layout.missing_values)
         rating = _ratings(rows, layout)
         if layout.missing_ratings:
             rated = ~rating.is_in(list(layout.missing_ratings))
@@ -113,6 +113,7 @@ def _read_table(sources: Sequence[Source], layout: TableLayout, limits: SizeLimi
         items.append(integers_if_plain(rows.ids(layout.item_column)))
         ratings.append(rating)
         lines.append(rows.lines())
+        unit = rows.unit
         if rows.source != source:  # each file may have its own unit of time
             source, time_format, earlier = rows.source, layout.time_format, len(times)
         if layout.timestamp_column is not None:
@@ -131,6 +132,7 @@ def _read_table(sources: Sequence[Source], layout: TableLayout, limits: SizeLimi
         ratings=pl.concat(ratings).to_numpy(),
         timestamps=compact(pl.concat(times).to_numpy()) if times else None,
         lines=np.concatenate(lines) if len(sources) == 1 else None,
+        unit=unit,
     )
 
 

@@ -23,6 +23,7 @@ from sim.files.text_table import (
     compact,
     parse_number,
 )
+from sim.files.text_times import are_dates, seconds_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -31,14 +32,7 @@ TimeFormat = Literal["auto", "seconds", "milliseconds", "microseconds", "nanosec
 _PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 _END_OF_TIME = 253_402_300_800  # the year 10,000
 _LARGEST_SECONDS = 10**11  # the year 5138; as milliseconds, March 1973
-_CLOCK = r"(?<clock>[0-9]{2}:[0-9]{2})(?:(?<second>:[0-9]{2})(?:\.[0-9]+)?)?"
-_OFFSET = r"(?: ?(?:UTC|Z|(?<sign>[+-])(?<hours>[0-9]{2}):?(?<minutes>[0-9]{2})))?"
-_TEXT_TIME = rf"^(?<date>[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})(?:[ T]{_CLOCK}{_OFFSET})?$"
-_HALF_DAYS = (
-    r"^(?<month>[0-9]{1,2})/(?<day>[0-9]{1,2})/(?<year>[0-9]{4}) "
-    r"(?<hour>0?[0-9]|1[0-2]):(?<minute>[0-9]{2}):(?<second>[0-9]{2}) (?<half>[AP]M)$"
-)
-_SCIENTIFIC = r"^[+-]?[0-9]+(\.[0-9]*)?[eE]\+[0-9]+$"
+_SCIENTIFIC = r"^[+-]?(?:[0-9]+(?:\.[0-9]*)?[eE]\+|[0-9]+\.[0-9]*[eE])[0-9]+$"  # 1e5 may be a name
 _LARGE_FLOAT = r"^-?[0-9]{16,}\.0+$"
 _WHOLE = r"^(0|-?[1-9][0-9]*)$"
 _WHOLE_FLOAT = r"^(0|-?[1-9][0-9]*)\.0+$"
@@ -59,7 +53,7 @@ class TableLayout:
         implicit_rating: See `rating_column`.
         rating_of_event: What each value of the rating column counts, if it holds names of events.
         missing_ratings: Ratings that mean "not rated"; their rows are left out.
-        missing_values: Texts that mean that a user, item or rating is not known; their rows are left out.
+        missing_values: Texts that mean that a user, item, rating or time is not known; their rows are left out.
     """
 
     user_column: str = "user"
@@ -91,6 +85,7 @@ class Rows:
         line_numbers: Number of each row in the file, if they are not consecutive.
         unit: "line" or "row", for messages.
         unterminated: Whether these are the last rows of a file whose last line is not terminated.
+        may_lack_values: Whether data.missing_values has had a say (`known`), for messages.
     """
 
     frame: pl.DataFrame
@@ -99,6 +94,7 @@ class Rows:
     line_numbers: Sequence[int] | np.ndarray | None = None
     unit: str = "line"
     unterminated: bool = False
+    may_lack_values: bool = False
 
     def lines(self) -> np.ndarray:
         """Returns [R] int32 the number of each row in the file."""
@@ -117,6 +113,7 @@ class Rows:
 
         -1.0 is -1, as it is among ids.
         """
+        self = dataclasses.replace(self, may_lack_values=True)
         for column in filter(None, columns if missing else ()):
             self = self.kept(~self.texts(column).str.replace(r"\.0+$", "").is_in(list(missing)))
         return self
@@ -148,6 +145,8 @@ class Rows:
         values = self.frame[column]
         if values.dtype == pl.String:
             return values.fill_null("")
+        if values.dtype in (pl.Float32, pl.Float64):
+            values = values.fill_nan(None)  # how float columns say that a value is missing
         try:
             if values.dtype.is_nested() or values.dtype in (pl.Duration, pl.Object):
                 raise TypeError
@@ -170,18 +169,25 @@ class Rows:
 
         Whole numbers stored as floats are ids as long as floats of that type represent them exactly.
         """
+        texts = self.exact_texts(column)
+        self.refuse_empty(column, texts)
+        do = f"Expected ids of 1 to {MAX_ID_CHARACTERS} characters. Correct or remove the {self.unit}."
+        self.refuse(column, texts.str.len_bytes() > MAX_ID_CHARACTERS, "is too long", do)
+        self.refuse(column, texts.str.contains("\0", literal=True), "contains a NUL character", do)
+        return texts
+
+    def exact_texts(self, column: str) -> pl.Series:
+        """Returns a column as strings, missing values as empty ones, after refusing numbers whose digits are lost."""
         import polars as pl
 
         values = self.frame[column]
-        # Numbers whose digits are lost.
         if values.dtype in (pl.Float32, pl.Float64):
             bits = _EXACT_BITS[str(values.dtype)]
-            self.refuse(column, values.is_null() | values.is_nan(), "is empty", f"Correct or remove the {self.unit}.")
-            self.refuse(
-                column, values.abs() > 2**bits, f"is beyond 2^{bits}, where {values.dtype} merges ids", _LOST_DIGITS
-            )
+            values = values.fill_nan(None)
+            beyond = (values.abs() > 2**bits).fill_null(False)
+            self.refuse(column, beyond, f"is beyond 2^{bits}, where {values.dtype} merges ids", _LOST_DIGITS)
             if (values == values.floor()).all():
-                return values.cast(pl.Int64).cast(pl.String)
+                return values.cast(pl.Int64).cast(pl.String).fill_null("")
         texts = self.texts(column)
         self.refuse(column, texts.str.contains(_SCIENTIFIC), "is in scientific notation", _LOST_DIGITS)
         large = texts.str.contains(_LARGE_FLOAT)
@@ -190,12 +196,12 @@ class Rows:
             self.refuse(
                 column, large & (whole > f"{2**53:020}"), "is beyond 2^53, where floats merge ids", _LOST_DIGITS
             )
-        # Texts that cannot be ids.
-        do = f"Expected ids of 1 to {MAX_ID_CHARACTERS} characters. Correct or remove the {self.unit}."
-        self.refuse(column, texts == "", "is empty", do)
-        self.refuse(column, texts.str.len_bytes() > MAX_ID_CHARACTERS, "is too long", do)
-        self.refuse(column, texts.str.contains("\0", literal=True), "contains a NUL character", do)
         return texts
+
+    def refuse_empty(self, column: str, texts: pl.Series) -> None:
+        """Raises a UserError that names the first row without a value, if any."""
+        leave_out = f""", or leave such {self.unit}s out: 'data.missing_values=[""]'""" if self.may_lack_values else ""
+        self.refuse(column, texts == "", "is empty", f"Expected a value. Correct or remove the {self.unit}{leave_out}.")
 
     def numbers(self, column: str) -> pl.Series:
         """Returns a column of finite numbers as float64."""
@@ -210,6 +216,7 @@ class Rows:
             return numbers
         # Each distinct text is parsed once, by Python's rules.
         texts = self.texts(column)
+        self.refuse_empty(column, texts)
         distinct = texts.unique()
         problems: dict[str, str] = {}
         parsed: list[float | None] = []
@@ -230,9 +237,10 @@ class Rows:
         """Returns the format of a column of times by its median, which few damaged values do not move."""
         import polars as pl
 
-        numbers = self.texts(column).cast(pl.Float64, strict=False)
+        texts = self.texts(column)
+        numbers = texts.cast(pl.Float64, strict=False)
         median = numbers.median()
-        if 2 * numbers.null_count() > len(numbers) or not isinstance(median, float):
+        if 2 * numbers.null_count() > len(numbers) or not isinstance(median, float) or are_dates(texts, median):
             return "text"
         units: tuple[TimeFormat, ...] = ("seconds", "milliseconds", "microseconds")
         return next((unit for unit in units if median < _LARGEST_SECONDS * _PER_SECOND[unit]), "nanoseconds")
@@ -247,7 +255,8 @@ class Rows:
 
         values = self.frame[column]
         if values.dtype in (pl.Datetime, pl.Date):
-            self.refuse(column, values.is_null(), "is empty", f"Correct or remove the {self.unit}.")
+            if values.null_count():
+                self.refuse_empty(column, self.texts(column))
             return values.cast(pl.Datetime("us")).dt.epoch("s")
         if time_format == "auto":
             time_format = self.time_format(column)
@@ -267,22 +276,12 @@ class Rows:
         return self.kept(numbers.is_between(begin * unit, end * unit, closed="left").fill_null(True))
 
     def _text_times(self, column: str) -> pl.Series:
-        """Returns times such as 2016-01-31, 2016-01-31 23:59, 2016-01-31T23:59:02.5Z or +01:00 (without one: UTC).
-
-        Or 1/31/2016 11:59:02 PM: before AM or PM, months come first.
-        """
-        import polars as pl
-
+        """Returns times such as 2016-01-31 23:59 (`sim.files.text_times`)."""
         do = "Expected YYYY-MM-DD HH:MM:SS (UTC, or with +HH:MM), or set data.time_format=seconds or milliseconds."
-        parts = _with_iso_times(self.texts(column)).str.extract_groups(_TEXT_TIME).struct.unnest()
-        self.refuse(column, parts["date"].is_null(), "is not a time", do)
-        clock = parts["clock"].fill_null("00:00") + parts["second"].fill_null(":00")
-        moments = (parts["date"] + " " + clock).str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="ms")
-        self.refuse(column, moments.is_null(), "is not a time", do)
-        hours, minutes = (parts[name].cast(pl.Int64).fill_null(0) for name in ("hours", "minutes"))
-        self.refuse(column, (hours > 23) | (minutes > 59), "is not a time", do)
-        east = (hours * 60 + minutes) * 60
-        seconds = moments.dt.epoch("s") - east.zip_with((parts["sign"] == "+").fill_null(True), -east)
+        texts = self.texts(column)
+        self.refuse_empty(column, texts)
+        seconds = seconds_of(texts)
+        self.refuse(column, seconds.is_null(), "is not a time", do)
         self.refuse(column, ~seconds.is_between(0, _END_OF_TIME - 1), "is not a time from 1970 to 9999", do)
         return seconds
 
@@ -296,6 +295,7 @@ class Rows:
         import polars as pl
 
         texts = self.texts(column)
+        self.refuse_empty(column, texts)
         numbers = texts.cast(pl.Int64, strict=False)
         if numbers.null_count():
             numbers = numbers.fill_null(texts.cast(pl.Float64, strict=False).floor().cast(pl.Int64, strict=False))
@@ -333,20 +333,6 @@ def _uuid_texts(values: pl.Series) -> pl.Series:
     places = ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))
     parts = [digits.str.slice(place, length) for place, length in places]
     return pl.select(pl.concat_str(parts, separator="-")).to_series().fill_null("").rename(values.name)
-
-
-def _with_iso_times(texts: pl.Series) -> pl.Series:
-    """Returns times with times such as 1/31/2016 11:59:02 PM as 2016-01-31 23:59:02."""
-    import polars as pl
-
-    parts = texts.str.extract_groups(_HALF_DAYS).struct.unnest()
-    if parts["half"].null_count() == len(texts):
-        return texts
-    hour = parts["hour"].cast(pl.Int64) % 12 + 12 * (parts["half"] == "PM").cast(pl.Int64)
-    date = [parts[name].str.zfill(width) for name, width in (("year", 4), ("month", 2), ("day", 2))]
-    clock = [hour.cast(pl.String).str.zfill(2), parts["minute"], parts["second"]]
-    iso = pl.select(pl.concat_str(date, separator="-") + " " + pl.concat_str(clock, separator=":")).to_series()
-    return texts.zip_with(parts["half"].is_null(), iso)
 
 
 _LOST_DIGITS = "Digits of such ids are lost, and different ids become one: export the column as integers or as text."

@@ -54,7 +54,7 @@ def read_tables(
             for rows in _json_rows(source, limits, text, beginning, plan_of):
                 yield _with_given(rows, names, given)
         else:
-            table = TextTable(source, names, text, given, num_columns)
+            table = TextTable(source, names, text, given, num_columns, keys)
             for chunk, frame in parse_file(source, table, limits, text.encoding):
                 rows = Rows(frame, source, chunk.first_line, chunk.numbers, unterminated=chunk.unterminated)
                 yield _with_given(rows, names, given)

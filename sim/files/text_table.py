@@ -13,7 +13,7 @@ import abc
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -47,7 +47,8 @@ class Columns:
         items: [R] item ids, integers or strings.
         ratings: [R] ratings.
         timestamps: [R] integer seconds since 1970, or None.
-        lines: [R] int32 line (of Parquet files: row) of each rating, or None where it is not known.
+        lines: [R] int32 line (or row) of each rating, or None where it is not known.
+        unit: "line" or "row", which these count.
     """
 
     users: np.ndarray
@@ -55,6 +56,7 @@ class Columns:
     ratings: np.ndarray
     timestamps: np.ndarray | None = None
     lines: np.ndarray | None = None
+    unit: str = field(default="line", kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class TextFormat:
     """How a table is written; only `nested` matters for Parquet files.
 
     Attributes:
-        separator: One character, "::", or `BLANKS`; None: what the first line or the file's ending tells.
+        separator: One character or several, or `BLANKS`; None: what the first line or the file's ending tells.
         header: Names of the first columns of a file without a header; empty if it has one.
         encoding: Such as "latin-1"; None: UTF-8, or UTF-16 if the file begins with its mark.
         comment: Lines that begin with this are left out; None: none are.
@@ -252,9 +254,13 @@ def _decode(line: bytes, *, blank: bool = False) -> str:
         hint = "; if the file is written in another encoding, set it, as in data.encoding=latin-1"
         raise BadLineError(f"byte {error.start + 1} is not valid UTF-8{hint}") from None
     if "\0" in text:
-        raise BadLineError("the line contains a NUL character")
+        hint = (
+            "; if the file is written in UTF-16, set data.encoding=utf-16-le (or -be)" if text.count("\0") > 1 else ""
+        )
+        raise BadLineError(f"the line contains a NUL character{hint}")
     if "\r" in text:
-        raise BadLineError("the line contains a stray carriage return")
+        hint = "; if all lines end so, as on an old Mac, convert them" if text.count("\r") > 1 else ""
+        raise BadLineError(f"the line contains a stray carriage return{hint}")
     if not text and not blank:
         raise BadLineError("the line is blank")
     return text

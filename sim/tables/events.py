@@ -20,6 +20,8 @@ ShopName = Literal["seen", "blind", "reads_minds"]
 SHOPS: tuple[ShopName, ...] = get_args(ShopName)
 """Shops that write generated logs, by what they know of a user: the direction of the clicked items, as the log shows
 them; nothing; taste and curiosity, which no log shows (`sim.generators.shop`)."""
+_SECONDS_PER_DAY = 86_400
+_MOST_IN_LONG_SESSIONS = 0.05
 NEVER = -1
 """Place of an answer that was not given."""
 
@@ -196,6 +198,8 @@ def build_event_log(
         user, times, group = user[order], times[order], group[order]
         session = np.cumsum(np.diff(group, prepend=-1) != 0) - 1
 
+    notes = [] if sessions is None else _note_of_long_sessions(times, session)
+
     # Cut sessions at the split.
     cut_sessions, test_begin = 0, np.iinfo(np.int64).max
     if first_test_second is not None:
@@ -240,7 +244,27 @@ def build_event_log(
         order_proxy=order_proxy,
         feedback_proxy=feedback_proxy,
         cut_sessions=cut_sessions,
+        notes=notes,
     )
+
+
+def _note_of_long_sessions(times: np.ndarray, session: np.ndarray) -> list[str]:
+    """Returns a sentence if many events are in sessions of more than a day, which the log names itself.
+
+    Args:
+        times: [R], ascending within a session.
+        session: [R], ascending from 0.
+    """
+    begins = np.flatnonzero(np.diff(session, prepend=-1))
+    ends = np.append(begins[1:], len(session)) - 1
+    long = times[ends] - times[begins] > _SECONDS_PER_DAY
+    share = float((ends - begins + 1)[long].sum() / len(session))
+    if share <= _MOST_IN_LONG_SESSIONS:
+        return []
+    return [
+        f"{share:.1%} of the events are in sessions of more than a day: check data.session_column, and name those that "
+        "mean 'unknown' by data.missing_values"
+    ]
 
 
 def _cut_sessions(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sim.tables.events import CLICK, EventLog
+from sim.tables.placeholders import folded, stands_for_nothing
 from sim.tables.ratings import RatingData
 from sim.tables.summary import above_the_middle
 
@@ -18,22 +19,6 @@ MOST_OF_ONE_USER = 0.05
 _FEWEST_ROWS = 200  # of fewer, shares say little
 _FIRST_SECOND = int(datetime.datetime(1990, 1, 1, tzinfo=datetime.UTC).timestamp())
 _DAY = 86_400
-_PLACEHOLDERS = (
-    "",
-    "na",
-    "n/a",
-    "nan",
-    "null",
-    "none",
-    "nil",
-    "\\n",
-    "-",
-    "-1",
-    "?",
-    "unknown",
-    "undefined",
-    "anonymous",
-)
 
 
 def rating_warnings(data: RatingData, relevant_above: float, positive: np.ndarray | None = None) -> list[str]:
@@ -106,23 +91,32 @@ def log_warnings(log: EventLog) -> list[str]:
 def _id_warnings(what: str, ids: np.ndarray) -> list[str]:
     """Names ids that stand for a missing value, and ids that differ only by blanks, case or leading zeros."""
     if ids.dtype.kind != "U":
-        return [f"there is a {what} -1, which often means that the {what} is unknown"] if (ids == -1).any() else []
+        return [_placeholder_warning(what, -1)] if (ids == -1).any() else []
     warnings = []
-    folded: dict[str, str] = {}
+    seen: dict[str, str] = {}
     alike, example = 0, ("", "")
     for text in ids.tolist():
-        if text.strip().lower() in _PLACEHOLDERS:
-            warnings.append(f"there is a {what} {text!r}, which often means that the {what} is unknown")
-        key = text.strip().casefold().lstrip("0")
-        if key in folded:
-            alike, example = alike + 1, example if alike else (folded[key], text)
-        folded.setdefault(key, text)
+        if stands_for_nothing(text):
+            warnings.append(_placeholder_warning(what, text))
+        key = folded(text)
+        if key in seen:
+            alike, example = alike + 1, example if alike else (seen[key], text)
+        seen.setdefault(key, text)
     if alike:
         warnings.append(
-            f"{alike:,} {what} ids differ from others only by blanks, case or leading zeros, such as {example[0]!r} "
-            f"and {example[1]!r}"
+            f"{alike:,} {what} ids differ from others only by blanks, case or leading zeros (or look the same), "
+            f"such as {example[0]!r} and {example[1]!r}"
         )
     return warnings
+
+
+def _placeholder_warning(what: str, name: str | int) -> str:
+    from harness.command_words import override_value
+
+    leave_out = f"data.missing_values={override_value([str(name)])}"
+    return (
+        f"there is a {what} {name!r}, which often means that the {what} is unknown: {leave_out!r} leaves its rows out"
+    )
 
 
 def _owner_warning(what: str, user_ids: np.ndarray, numbers: np.ndarray) -> list[str]:

@@ -137,6 +137,7 @@ def build_rating_data(
     keep_source_rows: bool = False,
     duplicates: Duplicates = "error",
     lines: np.ndarray | None = None,
+    unit: str = "line",
 ) -> RatingData:
     """Re-maps ids to 0..n-1, sorts by user and item, and checks the ratings.
 
@@ -154,7 +155,8 @@ def build_rating_data(
         keep_source_rows: Whether to keep the order of these rows (`RatingData.source_rows`).
         duplicates: What becomes of several ratings of a user for an item: an error, the first or last one (by time,
             then in the file), or their mean, maximum or sum.
-        lines: [R] line of each rating in the source, for messages.
+        lines: [R] line (or row, as `unit` says) of each rating in the source, for messages.
+        unit: What `lines` counts.
 
     Raises:
         UserError: There are no ratings; a rating is not finite or outside the scale; a user rates an item twice;
@@ -202,7 +204,7 @@ def build_rating_data(
     if repeated.any():
         first = int(np.argmax(repeated))
         user, item = divmod(int(key[first]), len(item_ids))
-        line = "" if lines is None else f", first on line {lines[order[first + 1]]:,}"
+        line = "" if lines is None else f", first on {unit} {lines[order[first + 1]]:,}"
         raise UserError(
             f"user {user_ids[user]} rates item {item_ids[item]} more than once ({int(repeated.sum()):,} repeated "
             f"ratings{line})",

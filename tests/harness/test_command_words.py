@@ -52,7 +52,7 @@ def test_a_tilde_is_the_home_folder(monkeypatch):
 
 def test_what_hydra_reads_stays_as_it_is():
     words = ["seed=1", "data.files=[a*,b]", "env.alpha=0.1", "data.path=null", "data.path=${data.root}/x", "~space.x"]
-    words += ["data.path='a,b'", 'data.separator=";"', "+data.feedback_of_event.buy=order"[1:], "data.column_names=[]"]
+    words += ["data.path='a,b'", 'data.separator=";"', "data.column_names=[]"]
     assert hydra_words(words) == words
 
 
@@ -82,6 +82,8 @@ def test_a_sweep_over_files_and_text(tmp_path, monkeypatch):
 def test_signs_before_keys(tmp_path):
     assert hydra_words(["experiment=movielens"]) == ["+experiment=movielens"]
     assert hydra_words(["+experiment=movielens", "+train.steps=3"]) == ["+experiment=movielens", "++train.steps=3"]
+    events = ["data.feedback_of_event.buy=order", "data.feedback_of_event={page.view: click}"]  # names of the user's
+    assert hydra_words([*events, "+" + events[0]]) == [f"++{one}" for one in (*events, events[0])]
     own = ["--config-dir=" + str(tmp_path), "+best=one"]
     (tmp_path / "best").mkdir()
     assert hydra_words(own) == own  # a group of the user's
@@ -93,6 +95,7 @@ def test_signs_before_keys(tmp_path):
     [
         ("data_statistics", "movielens_1m", ["data=movielens_1m"]),
         ("data_statistics", "jdata", ["data=jdata"]),
+        ("train", "movielens_1m", ["data=movielens_1m"]),  # its table of items follows
         ("train", "movielens", ["+experiment=movielens"]),
         ("train", "dqn_r", ["agent=dqn_r"]),
         ("train_hrl_mg", "jdata", None),  # a log and an experiment
@@ -148,5 +151,5 @@ def test_options_of_hydra_pass():
 
 
 def test_braces_that_cannot_be_read_say_how():
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r'(?s)cannot be read.*data\.rating_of_event=\["a;b=VALUE",c=VALUE\]'):
         hydra_words(["data.rating_of_event={a;b: 1}"])

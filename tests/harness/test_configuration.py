@@ -20,7 +20,7 @@ def test_every_choice_belongs_to_the_system_whose_command_takes_it():
         other = Configuration(next(one for one in SYSTEMS.values() if one != name))
         assert configuration.system == system
         for group in ("data", "agent", "experiment"):
-            files = {path.stem for path in Path(CONFIGURATION, group).glob("*.yaml")} - {"base", "log_base"}
+            files = {path.stem for path in Path(CONFIGURATION, group).glob("*.yaml")} - {"base", "log_base", "auto"}
             assert set(configuration.choices(group)) | set(other.choices(group)) == files
         assert not set(configuration.choices("experiment")) & set(other.choices("experiment"))
         assert set(configuration.choices("data")) & set(other.choices("data")) == {"auto"}  # it is for looking alone

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import os
 import re
 import runpy
 import subprocess
@@ -59,6 +60,10 @@ def test_the_guide_imports_nothing_that_takes_time():
     code += "; assert not {'jax', 'hydra', 'pydantic'} & set(sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "tpgr evaluate" in shown.stdout
+    read, write = os.pipe()
+    os.close(read)  # as `tpgr | head -1` does
+    assert subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, check=True).stderr == b""
+    os.close(write)
 
 
 def test_a_command_gets_its_words(monkeypatch, capsys):

@@ -526,7 +526,7 @@ def test_generated_logs(tmp_path, monkeypatch):
         ("name", " ", "name"),
         ("seed", -1, "seed"),
         ("max_unpacked_gib", 0.0, "max_unpacked_gib"),
-        ("separator", "ab", "separator"),
+        ("separator", "a\nb", "separator"),
         ("path", None, "path"),
         ("user_column", None, "user_column"),
         ("item_column", "user", "item_column"),

@@ -163,7 +163,7 @@ def test_what_is_wrong_is_said_with_the_key_that_helps(tmp_path, text, settings,
 @pytest.mark.parametrize(
     ("settings", "key"),
     [
-        ({"separator": "ab"}, "items.separator"),
+        ({"separator": "123456789"}, "items.separator"),
         ({"encoding": "martian"}, "items.encoding"),
         ({"category_flags": ["x"], "categories_column": "y"}, "items.category_flags"),
     ],

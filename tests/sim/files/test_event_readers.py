@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from event_files import as_rows, message, read, store
 
+from harness.command_words import override_value
 from sim.files.sources import Source
 from sim.files.text_table import TextFormat
 
@@ -53,7 +54,7 @@ def test_parquet_holds_the_same_rows(tmp_path):
     moments.write_parquet(tmp_path / "moments.parquet")
     assert as_rows(read(Source(tmp_path / "moments.parquet"))) == ROWS
     table.with_columns(pl.Series("time", [1000, None, 1002, 999])).write_parquet(tmp_path / "gap.parquet")
-    assert "row 2: time '' is not a time in seconds" in message(Source(tmp_path / "gap.parquet"))
+    assert "row 2: time '' is empty" in message(Source(tmp_path / "gap.parquet"))
     moments.with_columns(pl.lit(None, pl.Datetime).alias("time")).write_parquet(tmp_path / "gap.parquet")
     assert "row 1: time '' is empty" in message(Source(tmp_path / "gap.parquet"))
     table.with_columns(pl.concat_list("item")).write_parquet(tmp_path / "lists.parquet")
@@ -173,6 +174,40 @@ def test_what_is_missing_is_left_out_and_rows_without_a_session_say_so(tmp_path,
     assert "2 rows left out by data.missing_values" in capsys.readouterr().err
 
 
+SESSIONS = "time,user,event,item,session\n1000,u2,view,20,{}\n1001,u1,buy,3,{}\n"
+
+
+@pytest.mark.parametrize("name", ["NA", "null", "-1", "\\N"])
+def test_sessions_that_mean_unknown_are_named(tmp_path, name):
+    columns = read(store(tmp_path, SESSIONS.format(name, 7)), session_column="session")
+    assert columns.notes == [
+        f"1 events have the session {int(name) if name == '-1' else name!r}, which often means that it is unknown: "
+        f"'data.missing_values={override_value([name])}' cuts them by pauses; now a user has one such session"
+    ]
+    columns = read(store(tmp_path, SESSIONS.format(name, 7)), session_column="session", missing_values=[name])
+    assert (columns.sessions.tolist(), columns.notes) == ([-1, 1], [])
+
+
+def test_sessions_whose_digits_are_lost_are_refused(tmp_path):
+    for name in ("1.5E18", "1e+18", "1000000000000000000.0"):
+        said = message(store(tmp_path, SESSIONS.format(name, name)), session_column="session")
+        assert f"line 2: session '{name}' is" in said
+    table = pl.DataFrame({"time": [1, 2], "user": ["u", "v"], "event": ["view"] * 2, "item": [1, 2]})
+    table.with_columns(session=pl.Series([1e18, 2.0])).write_parquet(tmp_path / "log.parquet")
+    assert "row 1: session" in message(Source(tmp_path / "log.parquet"), session_column="session")
+    table.with_columns(session=pl.Series([float("nan"), 2.0])).write_parquet(tmp_path / "log.parquet")
+    assert read(Source(tmp_path / "log.parquet"), session_column="session").sessions.tolist() == [-1, 1]
+
+
+def test_rows_without_a_time_or_an_id_may_be_left_out(tmp_path, capsys):
+    text = TEXT + ",u1,view,3\n5,,view,3\n"
+    assert """or leave such lines out: 'data.missing_values=[""]'""" in message(store(tmp_path, text))
+    assert as_rows(read(store(tmp_path, text), missing_values=[""])) == ROWS
+    table = pl.DataFrame({"time": [1, 2], "user": [float("nan"), 2.0], "event": ["view"] * 2, "item": [1, 2]})
+    table.write_parquet(tmp_path / "log.parquet")
+    assert as_rows(read(Source(tmp_path / "log.parquet"), missing_values=[""])) == [(2, 2, 2, 1)]
+
+
 def test_sessions_may_be_the_users(tmp_path):
     source = store(tmp_path, "s,time,item\nb,1,5\na,2,6\nb,3,7\n")
     changes = {"user_column": "s", "session_column": "s", "feedback_column": None}
@@ -211,7 +246,7 @@ def test_files_without_header_that_tell_the_feedback_by_their_name(tmp_path):
         (TEXT + "5,u1,view,\n", {}, "line 6: item '' is empty"),
         (TEXT + f"5,{'u' * 300},view,3\n", {}, "line 6: user"),
         (TEXT + "soon,u1,view,3\n", {}, "line 6: time 'soon' is not a time in seconds"),
-        (TEXT + ",u1,view,3\n", {}, "line 6: time '' is not a time in seconds"),
+        (TEXT + ",u1,view,3\n", {}, "line 6: time '' is empty"),
         (TEXT + "nan,u1,view,3\n", {}, "line 6: time 'nan' is not a time in seconds"),
         (TEXT + "-5,u1,view,3\n", {}, "line 6: time '-5' is not a time from 1970"),
         (TEXT + "1454284742999,u1,view,3\n", {}, "Set data.time_format=milliseconds"),
@@ -347,7 +382,7 @@ def test_kuairand_files_are_merged_by_their_milliseconds(tmp_path):
         ("1649408078000,0,", "1649408078000,2,", "line 4: is_click '2' is not one of '0', '1'"),
         ("1649408078000,0,1,", "1649408078000,0,True,", "line 4: is_like 'True' is not one of '0', '1'"),
         ("1649408078000,0,1,", "1649408078000,0,,", "line 4: is_like '' is not one of '0', '1'"),
-        ("1649408078000", "", "line 4: time_ms '' is not a time in milliseconds"),
+        ("1649408078000", "", "line 4: time_ms '' is empty"),
         ("1649408078000", "soon", "line 4: time_ms 'soon' is not a time in milliseconds"),
         ("1649408078000", "-1", "line 4: time_ms '-1' is not a time from 1970 to 9999"),
         ("1649408078000", "1649408078000000", "line 4: time_ms '1649408078000000' is not a time from 1970 to 9999"),

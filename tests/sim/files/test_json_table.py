@@ -158,7 +158,7 @@ WRONG = [
     ('{"user":{"a":1},"item":3,"rating":3}', "line 2: 'user' is an object, not a value"),
     ('{"user":null,"item":3,"rating":3}', "line 2: user '' is empty"),
     ('{"item":3,"rating":3}', "line 2: user '' is empty"),
-    ('{"user":1,"item":3,"rating":NaN}', "line 2: rating '' is not a number"),
+    ('{"user":1,"item":3,"rating":NaN}', "line 2: rating '' is empty"),
     ('{"user":1,"item":3,"rating":-Infinity}', "line 2: 'rating' is an infinite number, not a value"),
     ('{"user":1,"item":3,"rating":"three"}', "line 2: rating 'three' is not a number"),
     ('{"user":1e18,"item":3,"rating":3}', "line 2: user '1e+18' is in scientific notation"),

@@ -294,7 +294,7 @@ BAD_LINES = [
     ("netflix", "1,5,2005-02-09,1\n3:4\n", "4 fields instead of 3"),
     ("table", "1,10\n", "2 fields instead of 3"),
     ("table", ",10,5\n", "user '' is empty"),
-    ("table", "1,10,\n", "rating '' is not a number"),
+    ("table", "1,10,\n", "rating '' is empty"),
     ("table", "1,10,NaN\n", "rating 'NaN' is not a finite number"),
     ("table", '1,"10,4\n', "wrongly quoted"),
     ("table", b"1,a\0b,4\n", "NUL character"),

@@ -79,8 +79,9 @@ def test_ratings_that_mean_something_else(values, said):
 def test_names_of_nobody(name):
     words = np.array([f"u{n // 20:03}" for n in range(980)] + [name] * 20)
     assert any(f"there is a user {name!r}" in warning for warning in rating_warnings(ratings(STARS, users=words), 3.0))
+    leave_out = """'data.missing_values=["-1"]' leaves its rows out"""
     assert log_warnings(log(users=np.where(np.arange(2000) < 40, -1, np.arange(2000) // 40))) == [
-        "there is a user -1, which often means that the user is unknown"
+        f"there is a user -1, which often means that the user is unknown: {leave_out}"
     ]
 
 
@@ -109,6 +110,15 @@ def test_one_user_who_owns_much():
 def test_times_of_another_unit(times, said):
     assert any(said in warning for warning in log_warnings(log(times=times + np.arange(2000))))
     assert any(said in warning for warning in rating_warnings(ratings(STARS, times=times[:1000]), 3.0))
+
+
+def test_sessions_of_days():
+    rows = np.arange(2000)
+    common = {"name": "a", "items": rows % 30, "times": NOW + rows * 600, "feedback": rows % 3, "session_gap": 1.0}
+    common |= {"users": rows // 200, "checksum": "sha256:0", "source": "a"}
+    warnings = log_warnings(build_event_log(sessions=np.zeros(2000, int), **common))
+    assert any("100.0% of the events are in sessions of more than a day" in warning for warning in warnings)
+    assert not build_event_log(sessions=rows // 10, **common).notes
 
 
 def test_logs_without_skips_or_sessions():

@@ -1,0 +1,21 @@
+"""Values that stand for a missing one, and ids that look alike."""
+
+import pytest
+
+from sim.tables.placeholders import folded, stands_for_nothing
+
+
+@pytest.mark.parametrize("value", ["", "NA", "<NA>", "#N/A", "NaT", "\\N", -1, " none ", "(not set)", "Guest"])
+def test_names_of_nothing(value):
+    assert stands_for_nothing(value)
+
+
+@pytest.mark.parametrize("value", [0, 1, "0", "nancy", "u1", "1-1"])
+def test_names_of_something(value):
+    assert not stands_for_nothing(value)
+
+
+@pytest.mark.parametrize(("one", "other"), [("é1", "e\u03011"), ("\ufeff7", "07"), ("A\u00a0", "a"), ("\uff17", "7")])
+def test_ids_that_look_alike(one, other):
+    assert folded(one) == folded(other)
+    assert folded(one) != folded(other + "x")
