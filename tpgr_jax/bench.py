@@ -630,12 +630,12 @@ def bench_recommend(smoke: bool) -> list[Line]:
     """Lists of ten items: for one user, for many at once, over 10^6 items, and from the start of a process."""
     lines = []
     agents = ("tpgr",) if smoke else RECOMMENDING
-    asked = {"users": _SMOKE_USERS, "repeats": 2} if smoke else {"users": 4096, "repeats": 60}
+    asked = {"users": _SMOKE_USERS, "repeats": 2} if smoke else {"users": 1024, "repeats": 30}
     for agent in agents:
         sizes = {"agent": agent, "items": 0, "depth": 2, **asked}
         lines += _recommending(agent, sizes, smoke, 5 if agent == "tpgr" else 15, 20_000 if agent == "tpgr" else None)
     for depth in () if smoke else (3,):
-        sizes = {"agent": "tpgr", "items": 10**6, "depth": depth, "users": 256, "repeats": 60}
+        sizes = {"agent": "tpgr", "items": 10**6, "depth": depth, "users": 32, "repeats": 30}
         lines += _recommending(f"tpgr, 10^6 items, depth {depth}", sizes, smoke, 25, None)
     if not smoke:
         with tempfile.TemporaryDirectory() as folder:
@@ -686,9 +686,9 @@ def recommend_point(agent: str, items: int, depth: int, users: int, repeats: int
     histories = (system.history_of(user) for user in range(len(known)))
     ids = problem.data.item_ids
     new = [list(zip(ids[one.items[:3]].tolist(), one.answers[:3].tolist(), strict=True)) for one in histories]
-    marks = {}
+    marks: dict[str, float] = {}
     for kind, asked in (("known", known), ("new", new)):
-        one, many = seconds_of_one(recommender, asked, repeats), seconds_of_many(recommender, asked, 2 + repeats // 20)
+        one, many = seconds_of_one(recommender, asked, repeats), seconds_of_many(recommender, asked, 2 + repeats // 10)
         marks |= {f"one_{kind}": one.wall, f"one_{kind}_cpu": one.cpu}
         marks |= {f"many_{kind}": many.wall, f"many_{kind}_cpu": many.cpu}
     return marks

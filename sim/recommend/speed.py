@@ -19,22 +19,22 @@ class Durations(NamedTuple):
     cpu: float
 
 
-def durations_of(call: Callable[[int], Any], repeats: int) -> Durations:
-    """Returns the median durations of `call(0)`, `call(1)`, ..., all called once before so that nothing compiles."""
+def durations_of(call: Callable[[int], Any], repeats: int, warm_up: int) -> Durations:
+    """Returns the median durations of `call(0)`, `call(1)`, ...; the first ones were called before, to compile."""
     measured: list[tuple[float, float]] = []
-    for number in (*range(repeats), *range(repeats)):
+    for number in (*range(warm_up), *range(repeats)):
         wall, cpu = time.perf_counter(), time.process_time()
         call(number)
         measured.append((time.perf_counter() - wall, time.process_time() - cpu))
-    return Durations(*map(statistics.median, zip(*measured[repeats:], strict=True)))
+    return Durations(*map(statistics.median, zip(*measured[warm_up:], strict=True)))
 
 
 def seconds_of_one(recommender: Recommender, histories: Sequence[Any], repeats: int) -> Durations:
     """Returns the median durations of a list of ten items for one user, another one each time."""
-    return durations_of(lambda number: recommender.recommend([histories[number % len(histories)]], K), repeats)
+    return durations_of(lambda number: recommender.recommend([histories[number % len(histories)]], K), repeats, repeats)
 
 
 def seconds_of_many(recommender: Recommender, histories: Sequence[Any], repeats: int) -> Durations:
     """Returns the median durations of lists of ten items for many users at once, per user."""
-    whole = durations_of(lambda _: recommender.recommend(list(histories), K), repeats)
+    whole = durations_of(lambda _: recommender.recommend(list(histories), K), repeats, 1)
     return Durations(*(seconds / len(histories) for seconds in whole))
