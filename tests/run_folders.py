@@ -56,6 +56,7 @@ def make_run(
     synthetic: bool = False,
     step: int = 1000,
     checkpoint: int | None = None,
+    lists: dict[str, Any] | None = None,
 ) -> Path:
     """Writes a run folder.
 
@@ -73,6 +74,7 @@ def make_run(
         synthetic: Whether they are generated.
         step: Of the evaluation.
         checkpoint: Step of the newest checkpoint; None makes none.
+        lists: What lists are like by policy, the run's own first (`sim.evaluation.list_metrics`); None: not recorded.
     """
     data = {"name": name, "synthetic": synthetic, "checksum": checksum, "users": 10, "items": 20, "ratings": 30}
     data |= {} if table is None else {"table": table}
@@ -87,8 +89,19 @@ def make_run(
             arrays[f"random_{metric}"] = np.linspace(0, 0.1, len(rewards)) / scale
         write_arrays(folder / "eval.npz", arrays)
         policies = {"own": {metric: float(arrays[metric].mean()) for metric in METRICS}}
-        write_json(folder / "eval.json", {"data": data, "step": step, "policies": policies})
+        header = {"data": data, "step": step} | ({} if lists is None else {"lists": lists})
+        write_json(folder / "eval.json", {**header, "policies": policies})
     return folder
+
+
+def list_facts(number: float, **changes: Any) -> dict[str, Any]:
+    """Returns what a policy's lists are like, everything in units of a number, with changes."""
+    names = ("coverage", "gini", "novelty", "intra_list_distance", "distinct_lists_per_100", "most_common_list")
+    facts: dict[str, Any] = {name: number * place for place, name in enumerate(names, 1)}
+    facts["reward_by_activity"] = {"least": number, "middle": 2 * number, "most": 3 * number}
+    thirds = {"head": (0.5, number), "middle": (0.5, 2 * number), "tail": (0.0, None)}
+    facts["by_popularity"] = {name: {"share": share, "reward": reward} for name, (share, reward) in thirds.items()}
+    return facts | changes
 
 
 SESSION_SCALES = {"reward": 1.0, "clicks": 0.5, "orders": 0.1}
@@ -112,6 +125,7 @@ def make_session_run(
     order_proxy: str = "",
     step: int = 1000,
     checkpoint: int | None = None,
+    lists: dict[str, Any] | None = None,
 ) -> Path:
     """Writes a run folder of HRL-MG.
 
@@ -132,6 +146,7 @@ def make_session_run(
         order_proxy: What stands in for orders.
         step: Of the evaluation.
         checkpoint: Step of the newest checkpoint; None makes none.
+        lists: What lists are like by policy, the run's own first (`sim.evaluation.list_metrics`); None: not recorded.
     """
     kinds = {"synthetic": synthetic, "synthetic_skips": synthetic_skips, "order_proxy": order_proxy}
     data = {"name": name, **kinds, "checksum": checksum, **({} if table is None else {"table": table})}
@@ -146,7 +161,8 @@ def make_session_run(
                         arrays[f"{prefix}{length}_{metric}"] = np.array(values, float) * scale * share
             write_arrays(folder / f"{file}.npz", arrays)
             policies = {"own": {"long_reward": float(np.mean(own))}}
-            write_json(folder / f"{file}.json", {"data": data, "step": step, "policies": policies})
+            header = {"data": data, "step": step} | ({} if lists is None else {"lists": lists})
+            write_json(folder / f"{file}.json", {**header, "policies": policies})
     if rewards is not None:
         others = {"popularity": [2.0] * len(rewards)} if baselines is None else baselines
         ranking = [

@@ -35,9 +35,11 @@ from harness.reports.benchmark import (
 )
 from harness.sharding import on_every_device
 from sim.envs.fixed_policies import random_policy
-from sim.envs.rating_env import STATUS_SIZE
+from sim.envs.rating_env import STATUS_SIZE, RatingEnv
 from sim.envs.rollout import rollout
 from sim.envs.simulator import make_simulator
+from sim.recommend.recommender import Recommender
+from sim.recommend.speed import seconds_of_many, seconds_of_one
 from sim.tables.ratings import RatingData
 from tpgr_jax.agents.reinforce import LearnerState, Reinforce, World
 from tpgr_jax.agents.tpgr import Settings, make_learner
@@ -46,6 +48,7 @@ from tpgr_jax.agents.value_tree import Learned
 from tpgr_jax.methods import Method, RunContext
 from tpgr_jax.networks.encoder import REWARD_BINS
 from tpgr_jax.problem import Problem, make_problem
+from tpgr_jax.recommender import RatingSystem
 from tpgr_jax.registry import build_method
 from tpgr_jax.settings import RunConfig, devices_of
 from tpgr_jax.tree.balanced_tree import build_tree, make_clustering
@@ -67,6 +70,10 @@ TABLE_3 = {
     "ddpg_knn_all": ((248.4, 323.9), (1875.0, 3073.2)),
 }
 """The paper's: seconds per training step of 1,000 episodes, and per 10^6 decisions, on MovieLens and Netflix."""
+RECOMMENDING = ("tpgr", "tpgr_plus", "gaussian_posterior", "linear_ucb", "dqn_r", "ddpg_r", "ddpg_knn_tenth")
+"""Methods whose lists are timed."""
+_SMOKE_USERS = 16
+_LOGIT_SPREAD = 3.0  # of drawn output layers
 _STEPS_AT_A_TIME = 5
 _USERS, _RATINGS_PER_USER = 2_000, 50
 _FLAT_LIMIT = 2**25  # decisions x items of a training step, beyond which the flat policy's logits take gigabytes
@@ -619,6 +626,101 @@ def bench_decisions(smoke: bool) -> list[Line]:
     return lines
 
 
+def bench_recommend(smoke: bool) -> list[Line]:
+    """Lists of ten items: for one user, for many at once, over 10^6 items, and from the start of a process."""
+    lines = []
+    agents = ("tpgr",) if smoke else RECOMMENDING
+    asked = {"users": _SMOKE_USERS, "repeats": 2} if smoke else {"users": 1024, "repeats": 30}
+    for agent in agents:
+        sizes = {"agent": agent, "items": 0, "depth": 2, **asked}
+        lines += _recommending(agent, sizes, smoke, 5 if agent == "tpgr" else 15, 20_000 if agent == "tpgr" else None)
+    for depth in () if smoke else (3,):
+        sizes = {"agent": "tpgr", "items": 10**6, "depth": depth, "users": 32, "repeats": 30}
+        lines += _recommending(f"tpgr, 10^6 items, depth {depth}", sizes, smoke, 25, None)
+    if not smoke:
+        with tempfile.TemporaryDirectory() as folder:
+            lines += _first_list(Path(folder))
+    return lines
+
+
+def _recommending(
+    name: str, sizes: Mapping[str, Any], smoke: bool, most_ms: float, users_per_second: float | None
+) -> list[Line]:
+    lines: list[Line] = []
+    point = _point_or_reason(lines, name, recommend_point, smoke, sizes)
+    if point is None:
+        return lines
+    for kind in ("known", "new"):
+        note = f"processor time {1e3 * point[f'one_{kind}_cpu']:.1f} ms"
+        lines.append(Line(f"{name}: one {kind} user, p50", 1e3 * point[f"one_{kind}"], "ms", most_ms, note=note))
+        note = f"{sizes['users']:,} at once; processor time {1e6 * point[f'many_{kind}_cpu']:.0f} us each"
+        target = users_per_second if kind == "known" else None
+        rate = 1 / point[f"many_{kind}"]
+        lines.append(Line(f"{name}: many {kind} users", rate, "1/s", target, at_most=False, note=note))
+    return lines
+
+
+def recommend_point(agent: str, items: int, depth: int, users: int, repeats: int) -> dict[str, float]:
+    """Times lists of ten items for known users (whole histories) and new ones (three ratings).
+
+    Networks are drawn, with logits as far apart as trained ones have them: where all are equal, no search is short.
+
+    Args:
+        items: Of a catalogue without structure; 0: generated ratings, of MovieLens-1M's shape for many users.
+    """
+    size = "movielens_1m" if users > _SMOKE_USERS else "tiny"
+    embedding = ("agent.policy.embedding=random",) if agent in ("tpgr", "dqn_r", "ddpg_r", "ddpg_knn_tenth") else ()
+    config = settings(f"agent={agent}", f"data.size={size}", f"tree.depth={depth}", *embedding)
+    problem = catalogue_problem(config, items) if items else make_problem(config.data, config.env)
+    method = _method_on_a_random_tree(config, problem)
+    state = None if method.agent is None else jax.jit(method.agent.init)(jax.random.key(0), method.agent.world)
+    if state is not None:
+        draw = _with_drawn_model if isinstance(state.params, Learned) else _with_drawn_heads
+        state = replace(state, params=draw(state.params))
+    assert isinstance(problem.env, RatingEnv)
+    system = RatingSystem(problem, method, method.policy_params(state), problem.env)
+    recommender = Recommender(system, problem.data.item_ids.astype(str), "benchmark")
+
+    # Known users, and such as begin with three of their ratings.
+    known = problem.data.user_ids[:users].tolist()
+    histories = (system.history_of(user) for user in range(len(known)))
+    ids = problem.data.item_ids
+    new = [list(zip(ids[one.items[:3]].tolist(), one.answers[:3].tolist(), strict=True)) for one in histories]
+    marks: dict[str, float] = {}
+    for kind, asked in (("known", known), ("new", new)):
+        one, many = seconds_of_one(recommender, asked, repeats), seconds_of_many(recommender, asked, 2 + repeats // 10)
+        marks |= {f"one_{kind}": one.wall, f"one_{kind}_cpu": one.cpu}
+        marks |= {f"many_{kind}": many.wall, f"many_{kind}_cpu": many.cpu}
+    return marks
+
+
+def _with_drawn_heads(params: Any) -> Any:
+    """Draws the output layers, which are zero before training."""
+
+    def draw(leaf: jax.Array) -> jax.Array:
+        untouched = leaf.ndim == 3 and not jnp.any(leaf)
+        return _LOGIT_SPREAD * jax.random.normal(jax.random.key(leaf.size), leaf.shape) if untouched else leaf
+
+    return jax.tree.map(draw, params)
+
+
+def _first_list(folder: Path) -> list[Line]:
+    """Whole commands: a list for one user, programs cached."""
+    run = folder / "run"
+    command, environment = _train_command(folder, "run", False, ["train.steps=1"])
+    asked = [sys.executable, "-m", "tpgr_jax.recommend", f"run={run}", "user=42", "k=10"]
+    seconds = []
+    for words in (command, asked, asked, asked):
+        started = time.perf_counter()
+        finished = subprocess.run(words, env=environment, capture_output=True, text=True)
+        if finished.returncode:
+            raise UserError(f"{' '.join(words[2:])} failed:\n{finished.stderr[-2000:]}")
+        seconds.append(time.perf_counter() - started)
+    data = "MovieLens-1M" if _has_movielens() else "generated ratings of its shape"
+    name = "from the start of a process to its first list, programs cached"
+    return [Line(name, min(seconds[2:]), "s", 5, note=f"python -m tpgr_jax.recommend, {data}")]
+
+
 SECTIONS = {
     "step": bench_step,
     "table3": bench_table3,
@@ -629,8 +731,9 @@ SECTIONS = {
     "netflix": bench_netflix,
     "catalogue": bench_catalogue,
     "value_tree": bench_value_tree,
+    "recommend": bench_recommend,
 }
-POINTS = (catalogue_point, value_tree_point, tree_point, netflix_point, netflix_value_tree_point)
+POINTS = (catalogue_point, value_tree_point, tree_point, netflix_point, netflix_value_tree_point, recommend_point)
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from hrlmg_jax.reports.ranking import (
     unit_of,
 )
 from hrlmg_jax.reports.worlds import WorldsConfig, several_worlds
+from sim.evaluation.list_report import lists_section
 
 
 class Section(NamedTuple):
@@ -36,6 +37,7 @@ class Section(NamedTuple):
         metrics: To show, with their names for people; the first one ranks.
         digits: After the decimal point.
         results: Of methods and baselines.
+        lists: Markdown that says what was recommended.
     """
 
     title: str
@@ -44,6 +46,7 @@ class Section(NamedTuple):
     metrics: Mapping[str, str]
     digits: int
     results: Sequence[MethodResult]
+    lists: Sequence[str] = ()
 
 
 def report_figure7(config: WorldsConfig) -> None:
@@ -108,7 +111,9 @@ def _sections(test: ComparedTest, collected: Collected) -> list[Section]:
         steps = run.settings.get(f"evaluation.{length}")
         title = f"{length.capitalize()} sessions ({steps} recommendations), users: {users}"
         picture = f"figure8_{'truth_' if test is hrl_mg.ONLINE_TRUTH else ''}{length}.png"
-        sections.append(Section(title, picture, users, hrl_mg.metrics_of(length), test.digits, results))
+        own = collected.results, collected.baselines
+        lists = lists_section(*own, test.file, hrl_mg.SYSTEM.evaluate) if length == hrl_mg.LENGTHS[0] else []
+        sections.append(Section(title, picture, users, hrl_mg.metrics_of(length), test.digits, results, lists))
     return sections
 
 
@@ -122,4 +127,4 @@ def _section_lines(section: Section) -> list[str]:
     if ratios := ratio_table(section.results, metric):
         unit = "world" if several_worlds(section.results) else "seed"
         lines += ["", f"### {head} / popularity's, by {unit}", "", *ratios]
-    return lines
+    return [*lines, *section.lists]

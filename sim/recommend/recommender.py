@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from harness.errors import UserError
-from sim.envs.policy import Path
+from sim.envs.policy import Path, Ranking
 from sim.recommend.ask import Asked, best_items, next_items
 from sim.recommend.lists import Recommendations
 from sim.recommend.requests import Reader, Request, Unknown
@@ -23,18 +24,17 @@ from sim.tables.items import ItemTable, read_item_table
 
 AT_A_TIME = 256
 """Requests that are answered at once: few enough that their histories are of similar length."""
-_NO_ITEMS = np.zeros(0, np.int32)
+_AT_WORK = 3  # parts that are computed at the same time
 _EXAMPLES = 3
 _FEWEST_EXCLUDED = 16
 _FEWEST_RANKED = 16  # but for the decision alone
 
 
 class _Lists(NamedTuple):
-    """[n, k] items and scores, and for trees the paths [n, k, D]."""
+    """[n, k] items and scores."""
 
     items: np.ndarray
     scores: np.ndarray
-    path: Path | None
 
 
 @dataclass(frozen=True)
@@ -108,22 +108,31 @@ class Recommender:
         self._check(k, plan)
         requests = self.reader.requests(list(histories), sessions, unknown, notes)
         answered = np.flatnonzero([request.history is not None for request in requests])
-        lists = _Lists(
-            np.full((len(requests), k), -1, np.int32), np.full((len(requests), k), -np.inf, np.float32), None
-        )
+        shape = len(requests), k
+        lists = _Lists(np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32))
         parts: list[tuple[np.ndarray, Path]] = []
 
-        # Requests with the same allowed items are answered together.
+        # Requests with the same allowed items are answered together; while one part is computed the next is prepared.
+        waiting: deque[tuple[np.ndarray, Ranking, Path | None]] = deque()
+
+        def collect() -> None:
+            rows, ranking, path = waiting.popleft()
+            found = [part[: len(rows), :k] for part in jax.device_get((ranking.items, ranking.scores))]
+            lists.items[rows], lists.scores[rows] = found
+            if path is not None:
+                parts.append((rows, Path(*(part[: len(rows), :k] for part in jax.device_get(path)))))
+
         for chosen, filters in self.reader.filters(answered, len(requests), allowed, exclude, at, notes):
             for part in self._in_parts([requests[i] for i in chosen]):
                 rows = chosen[part]
                 excluded = [filters.excluded[i] for i in part]
-                found = self._ask(
-                    [requests[i] for i in rows], excluded, filters.available, k, not exclude_seen, plan, paths
-                )
-                lists.items[rows], lists.scores[rows] = found.items, found.scores
-                if found.path is not None:
-                    parts.append((rows, found.path))
+                together = [requests[i] for i in rows]
+                asked = self._ask(together, excluded, filters.available, k, not exclude_seen, plan, paths)
+                waiting.append((rows, *asked))
+                if len(waiting) == _AT_WORK:
+                    collect()
+        while waiting:
+            collect()
         return self._described(requests, lists, parts, notes, plan)
 
     def session(self, history: Any = (), **filters: Any) -> Session:
@@ -162,8 +171,8 @@ class Recommender:
         again: bool,
         plan: bool,
         paths: bool,
-    ) -> _Lists:
-        """Answers requests at once, their number and k rounded up to powers of two so that programs are reused."""
+    ) -> tuple[Ranking, Path | None]:
+        """Begins to answer requests at once, their number and k rounded up so that programs are reused."""
         system = self.system
         # What was done, and as many requests without a history as make their number a power of two.
         size = _power_of_two(len(requests))
@@ -189,14 +198,9 @@ class Recommender:
 
         # A plan's steps cannot be rounded up: the replay has left room for them.
         if plan:
-            likely = system.likely_answer, system.likely_params
-            ranking, path = next_items(system.env, system.policy, k, *likely, asked), None
-        else:
-            number = 1 if k == 1 else max(_FEWEST_RANKED, _power_of_two(k))
-            ranking, path = best_items(system.env, system.policy, number, paths, asked)
-        found = jax.device_get((ranking.items, ranking.scores))
-        items, scores = (part[: len(requests), :k] for part in found)
-        return _Lists(items, scores, path and Path(*(part[: len(requests), :k] for part in jax.device_get(path))))
+            return next_items(system.env, system.policy, k, system.likely_answer, system.likely_params, asked), None
+        number = 1 if k == 1 else max(_FEWEST_RANKED, _power_of_two(k))
+        return best_items(system.env, system.policy, number, paths, asked)
 
     @cached_property
     def _remembers(self) -> bool:

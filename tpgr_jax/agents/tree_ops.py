@@ -162,6 +162,33 @@ def available_items(tables: TreeTables, level: int, node: jax.Array, past_leaves
     return per_device(count, in_specs, episodes, batch_size)(tables.sizes[level], leaf_paths, node, past_leaves)
 
 
+def available_leaves(tables: TreeTables, node: jax.Array, past_leaves: jax.Array) -> jax.Array:
+    """Returns [S, W, C] int32: 1 where the leaf below a node of the deepest level was not recommended yet, else 0.
+
+    As `available_items` for each of W nodes of a sample, which looks at each past leaf once for all of them.
+
+    Args:
+        node: [S, W] int32 nodes; of one that a sample has twice only the first counts.
+        past_leaves: [S, T] int32 leaves recommended so far, `NO_LEAF` where there is none.
+    """
+    chex.assert_rank([node, past_leaves], 2)
+    chex.assert_equal_shape_prefix([node, past_leaves], 1)
+    level, branching, (samples, width) = tables.depth - 1, tables.num_children, node.shape
+    sizes, rows = tables.sizes[level], jnp.arange(samples)[:, None]
+    within = head_of(tables, level, node)
+    available = sizes[rows, within] if sizes.ndim == 3 else sizes[within]
+    # Where each past leaf is among those below the nodes; past the end if it is not.
+    past_node, child = step_to_leaf(tables, level, past_leaves)
+    here = (past_node[..., None] == node[:, None]) & (past_leaves >= 0)[..., None]
+    place = jnp.min(jnp.where(here, jnp.arange(width), width), -1) * branching + child
+    flat = available.reshape(samples, -1).at[rows, place].add(-1, mode="drop")
+    available = flat.reshape(available.shape)
+    if tables.lookups is None:
+        return available
+    # Whoever follows a path to a leaf that was reached above has found it available.
+    return jnp.where((node < _num_nodes(tables, level))[..., None], available, jnp.arange(branching) == 0)
+
+
 def past_leaves_of(tables: TreeTables, recommended: jax.Array) -> jax.Array:
     """Returns the leaf slot of each recommended item, `NO_LEAF` where the item is -1 (not recommended yet)."""
     return jnp.where(recommended >= 0, tables.item_leaf[jnp.maximum(recommended, 0)], NO_LEAF)
@@ -179,21 +206,30 @@ def allowed_only(tables: TreeTables, available: jax.Array, recommended: jax.Arra
         leaves of recommended items to take off them, `NO_LEAF` for an item that is not allowed anyway.
     """
     chex.assert_rank([available, recommended], [{1, 2}, 2])
-    # Allowed leaves, counted below each child of each node.
-    allowed = (available[..., jnp.maximum(tables.leaf_items, 0)] & (tables.leaf_items >= 0)).astype(jnp.int32)
-    leading, branching, sizes = available.shape[:-1], tables.num_children, []
-    for level in range(tables.depth):
-        shape = (*leading, _num_nodes(tables, level), branching)
-        if tables.lookups is None:
-            sizes.append(jnp.sum(allowed.reshape(*shape, -1), -1))
-        else:
-            path = tables.lookups.leaf_nodes[level], tables.lookups.leaf_choices[level]
-            sizes.append(jnp.zeros(shape, jnp.int32).at[..., *path].add(allowed, mode="drop"))
+
+    def counted(available: jax.Array) -> tuple[jax.Array, ...]:
+        """Allowed leaves below each child of each node."""
+        allowed = (available[..., jnp.maximum(tables.leaf_items, 0)] & (tables.leaf_items >= 0)).astype(jnp.int32)
+        leading, branching, sizes = available.shape[:-1], tables.num_children, []
+        for level in range(tables.depth):
+            shape = (*leading, _num_nodes(tables, level), branching)
+            if tables.lookups is None:
+                sizes.append(jnp.sum(allowed.reshape(*shape, -1), -1))
+            else:
+                path = tables.lookups.leaf_nodes[level], tables.lookups.leaf_choices[level]
+                sizes.append(jnp.zeros(shape, jnp.int32).at[..., *path].add(allowed, mode="drop"))
+        return tuple(sizes)
+
+    # Where everything is allowed, the tree's own counts do: over 10^6 items counting takes longer than deciding.
+    if available.ndim == 1 and tables.sizes[0].ndim == 2:
+        sizes = jax.lax.cond(jnp.all(available), lambda _: tables.sizes, counted, available)
+    else:
+        sizes = counted(available)
 
     # Of the recommended items only those count that are in these sizes.
     item = jnp.maximum(recommended, 0)
     is_allowed = available[item] if available.ndim == 1 else jnp.take_along_axis(available, item, 1)
-    tables = dataclasses.replace(tables, sizes=tuple(sizes))
+    tables = dataclasses.replace(tables, sizes=sizes)
     return tables, past_leaves_of(tables, jnp.where(is_allowed, recommended, -1))
 
 

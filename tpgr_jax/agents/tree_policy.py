@@ -23,6 +23,7 @@ from tpgr_jax.agents.tree_ops import (
     TreeTables,
     allowed_only,
     available_items,
+    available_leaves,
     chosen,
     fast_argmax,
     head_of,
@@ -36,6 +37,11 @@ from tpgr_jax.agents.tree_ops import (
 from tpgr_jax.networks.encoder import Encoder, EncoderConfig, make_encoder
 from tpgr_jax.networks.node_heads import NodeHeads
 from tpgr_jax.tree.item_tree import ItemTree
+
+_ITEMS_AT_A_TIME = 2**18
+"""Items that a search looks at together, those of all episodes."""
+_PARTS = 4
+"""In which it looks at the children of a node, at least."""
 
 
 @dataclass(frozen=True)
@@ -223,13 +229,14 @@ class TreePolicy:
         Returns:
             The k best with those below the nodes.
         """
+        last, children = self.network.depth - 1, self.network.num_children
+        if level == last:  # the only one
+            return self._merge_items(params, state, past_leaves, node[:, None], log_prob[:, None], leave_out, best)
         masked, available = self._masked_logits(params, level, state, node, past_leaves)
         path = jnp.where(available > 0, log_prob[:, None] + jax.nn.log_softmax(masked), -jnp.inf)
-        child = jnp.arange(self.network.num_children)
-        if level == self.network.depth - 1:
-            leaf = next_node(params.tables, level, node[:, None], child)
-            items = params.tables.leaf_items[leaf]
-            return merge_best(best, items, jnp.where(items == leave_out[:, None], -jnp.inf, path))
+        # Several of the deepest nodes are entered at a time: an operation on few numbers is not much faster.
+        width = min(-(-children // _PARTS), _ITEMS_AT_A_TIME // (len(node) * children)) if level == last - 1 else 1
+        width = max(width, 1)
 
         def promising(carry: tuple[jax.Array, Ranking]) -> jax.Array:
             unseen, best = carry
@@ -237,14 +244,37 @@ class TreePolicy:
 
         def enter_likeliest(carry: tuple[jax.Array, Ranking]) -> tuple[jax.Array, Ranking]:
             unseen, best = carry
-            choice = fast_argmax(unseen)
-            path = chosen(unseen, choice)
-            path = jnp.where(path > best.scores[:, -1], path, -jnp.inf)
-            below = next_node(params.tables, level, node, choice)
-            best = self._search(params, level + 1, state, past_leaves, below, path, leave_out, best)
-            return jnp.where(child == choice[:, None], -jnp.inf, unseen), best
+            path, choice = jax.lax.top_k(unseen, width)
+            path = jnp.where(path > best.scores[:, -1:], path, -jnp.inf)
+            below = next_node(params.tables, level, node[:, None], choice)
+            if level == last - 1:
+                best = self._merge_items(params, state, past_leaves, below, path, leave_out, best)
+            else:
+                best = self._search(params, level + 1, state, past_leaves, below[:, 0], path[:, 0], leave_out, best)
+            return unseen.at[jnp.arange(len(node))[:, None], choice].set(-jnp.inf), best
 
         return jax.lax.while_loop(promising, enter_likeliest, (path, best))[1]
+
+    def _merge_items(
+        self,
+        params: PolicyParams,
+        state: jax.Array,
+        past_leaves: jax.Array,
+        node: jax.Array,
+        log_prob: jax.Array,
+        leave_out: jax.Array,
+        best: Ranking,
+    ) -> Ranking:
+        """Returns the k best with the items below W of the deepest nodes, [B, W] with their log-probabilities."""
+        last, (batch_size, width) = self.network.depth - 1, node.shape
+        available = available_leaves(params.tables, node, past_leaves)
+        of_each = jnp.repeat(state, width, 0), node.reshape(-1), available.reshape(batch_size * width, -1)
+        masked = self._masked(params, last, *of_each).reshape(available.shape)
+        path = log_prob[..., None] + jax.nn.log_softmax(masked)
+        leaf = next_node(params.tables, last, node[..., None], jnp.arange(self.network.num_children))
+        items = params.tables.leaf_items[leaf]
+        path = jnp.where((available > 0) & (items != leave_out[:, None, None]), path, -jnp.inf)
+        return merge_best(best, items.reshape(batch_size, -1), path.reshape(batch_size, -1))
 
     def _path(
         self, params: PolicyParams, cell: jax.Array, observation: Observation, items: jax.Array, available: jax.Array
@@ -320,11 +350,17 @@ class TreePolicy:
         self, params: PolicyParams, level: int, state: jax.Array, node: jax.Array, past_leaves: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Returns [S, C] logits of nodes [S], masked to what is available, and [S, C] how many items that is."""
-        logits = self._apply(TreePolicyNetwork.logits, params, level, state, head_of(params.tables, level, node))
         available = available_items(params.tables, level, node, past_leaves)
+        return self._masked(params, level, state, node, available), available
+
+    def _masked(
+        self, params: PolicyParams, level: int, state: jax.Array, node: jax.Array, available: jax.Array
+    ) -> jax.Array:
+        """Returns [S, C] logits of nodes [S] where [S, C] items are available."""
+        logits = self._apply(TreePolicyNetwork.logits, params, level, state, head_of(params.tables, level, node))
         if self.count_prior:
             logits = logits + jnp.log(jnp.maximum(available, 1).astype(jnp.float32))
-        return jnp.where(available > 0, logits, MASKED_LOGIT), available
+        return jnp.where(available > 0, logits, MASKED_LOGIT)
 
 
 def make_tree_policy(config: PolicyConfig, tree: ItemTree) -> TreePolicy:

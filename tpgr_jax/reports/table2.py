@@ -22,9 +22,10 @@ from harness.reports.method_results import (
 )
 from harness.reports.plots import Bars, plot_bars
 from harness.reports.results import p_text
-from harness.reports.system_results import Collected, Rerun, RunsConfig, grouped, title_of
+from harness.reports.system_results import Collected, ComparedTest, Rerun, RunsConfig, grouped, title_of
 from harness.reports.tables import Cell, Table, markdown_table, markdown_text
 from harness.runs.index import RunRecord
+from sim.evaluation.list_report import lists_section
 from tpgr_jax.budgets import reading_of
 from tpgr_jax.reports import results as tpgr
 from tpgr_jax.reports.readings import SPENT, describe_budget, spent, stopped_early, unequal_choices
@@ -80,8 +81,11 @@ def collect(runs: Sequence[RunRecord], budget: str | None = None) -> Collected:
     def ignored(name: str, key: str) -> bool:
         return key == "env.alpha" or (name not in tpgr.ON_A_TREE and key.startswith("tree."))
 
-    test = tpgr.TEST if budget is None else tpgr.TEST._replace(file=reading_of(budget))
-    return tpgr.SYSTEM.read(tpgr.SYSTEM.methods(runs, ignored, apart=tpgr.alpha_of), test)
+    return tpgr.SYSTEM.read(tpgr.SYSTEM.methods(runs, ignored, apart=tpgr.alpha_of), _test_at(budget))
+
+
+def _test_at(budget: str | None) -> ComparedTest:
+    return tpgr.TEST if budget is None else tpgr.TEST._replace(file=reading_of(budget))
 
 
 def star(result: MethodResult, results: Sequence[MethodResult], metric: str) -> Star | None:
@@ -146,7 +150,7 @@ def report_table2(config: Table2Config) -> None:
     """
     # Read the runs.
     found = tpgr.comparable_runs(config)
-    collected = collect(found.runs, config.budget)
+    collected, test = collect(found.runs, config.budget), _test_at(config.budget)
     at_alphas = grouped(collected.results, lambda result: tpgr.alpha_of(result.runs[0]))
     title, pictures, warnings = title_of("Table 2", found.runs), [], [*collected.warnings]
     lines = (
@@ -164,6 +168,8 @@ def report_table2(config: Table2Config) -> None:
     for alpha, results in sorted(at_alphas.items()):
         lines += ["", f"## alpha = {alpha:g}", "", *_alpha_table(results, config.budget)]
         lines += ["", *_comparisons(results, folds)]
+        beside = [tpgr.baseline(tpgr.with_most_users(results), policy) for policy in tpgr.BASELINES]
+        lines += lists_section(results, beside, test.file, tpgr.SYSTEM.evaluate)
         warnings += _of_other_users(results)
     # The picture, and what is missing.
     if at_alphas:

@@ -49,6 +49,7 @@ TREES = {
     "flat": lambda: build_tree(6, 1, make_clustering("random", None, 0)),
     "regular with short paths": lambda: build_tree(7, 3, make_clustering("random", None, 1)),
     "regular with missing children": lambda: build_tree(10, 2, make_clustering("random", None, 1)),
+    "several nodes at a time": lambda: build_tree(50, 2, make_clustering("random", None, 1)),
     "irregular": hand_made_tree,
     "deep": deep_tree,
     "one item": lambda: build_tree(1, 2, make_clustering("random", None, 0)),
