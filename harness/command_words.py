@@ -176,7 +176,7 @@ def _bare(configuration: Configuration, word: str) -> list[str]:
     if len(groups) == 1:
         return [f"{'+' if groups[0] in ADDED_GROUPS else ''}{groups[0]}={word}"]
     path = Path(os.path.expanduser(word))
-    if path.is_file() and configuration.system is None and "data" in configuration.groups:  # it only looks
+    if path.is_file() and "auto" in configuration.choices("data") and "data" in configuration.groups:
         return ["data=auto", f"data.path={override_value(str(path))}"]
     raise UserError(f"{word!r} is not a setting", do=_form_of(configuration, word, path, groups))
 

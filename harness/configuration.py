@@ -205,7 +205,7 @@ def _groups_of(name: str, system: str | None) -> list[str]:
     if any(group == "report" for file in files for group, _ in _defaults(file)):  # reports have groups of their own
         reports = sorted(Path(CONFIGURATION, "report").glob("*.yaml"))
         files += [one for file in reports if owner_of(file) in (None, system) for one in _chain(file)]
-    hidden = ("schedule", "space", "tune", "items")  # follow the agent, or the data
+    hidden = ("schedule", "space", "tune")  # follow the agent
     found = [group for file in files for group, _ in _defaults(file) if group is not None]
     return [group for group in found if not group.startswith("hydra") and group not in hidden]
 
