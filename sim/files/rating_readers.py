@@ -145,7 +145,10 @@ def _ratings(rows: Rows, layout: TableLayout) -> pl.Series:
     if not layout.rating_of_event:
         return rows.numbers(layout.rating_column)
     do = "Set what it counts, as in '+data.rating_of_event={view: 1, buy: 5}'."
-    return rows.codes(layout.rating_column, layout.rating_of_event, do, dtype=pl.Float64)
+    counts = layout.rating_of_event
+    # 1.0 is what 1 is: a missing value turns a column of integers into floats.
+    floats = {f"{name}.0": count for name, count in counts.items() if name.isascii() and name.isdigit()}
+    return rows.codes(layout.rating_column, floats | dict(counts), do, dtype=pl.Float64)
 
 
 class _Delimited(LineParser[list[np.ndarray]]):

@@ -45,3 +45,10 @@ def test_a_line_of_names_is_no_row_although_names_are_given(tmp_path):
     with pytest.raises(UserError, match="line 1: the first line holds the names of the columns"):
         rows(tmp_path / "r.csv", TEXT, header=["user", "item", "rating"])
     assert rows(tmp_path / "r.csv", "item,1,3\n", header=["user", "item", "rating"]) == [("item", 1, 3.0)]
+
+
+def test_names_of_events_that_are_digits_may_have_become_floats(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("user,item,rating\na,1,1.0\nb,2,5\n")
+    layout = TableLayout(rating_of_event={"1": 2.0, "5": 4.0})
+    assert read_ratings("table", [Source(path)], layout=layout).ratings.tolist() == [2.0, 4.0]
