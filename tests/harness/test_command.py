@@ -42,6 +42,15 @@ def test_a_bug_keeps_its_traceback():
         run_command(raising(ZeroDivisionError("bug")))
 
 
+@pytest.fixture
+def usual_signals():
+    """SIGINT as in a terminal: shells let their background jobs ignore it."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
 @pytest.mark.parametrize("swallowed", [False, True])
 def test_signals_end_a_command_in_one_line(number, word, swallowed, capsys):
@@ -79,6 +88,7 @@ def test_ignored_signals_stay_ignored():
 SLOW_IMPORT = "import tpgr_jax, time; print('ready', flush=True); time.sleep(20)"
 
 
+@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
 def test_signals_during_imports_end_in_one_line(number, word):
     code = f"from harness.start import begin_command; begin_command(); {SLOW_IMPORT}"
