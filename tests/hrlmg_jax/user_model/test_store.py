@@ -262,6 +262,7 @@ def test_orders_that_are_a_proxy_are_called_so_everywhere(fit, tmp_path):
         "synthetic": False,
         "synthetic_skips": False,
         "order_proxy": "is_like",
+        "feedback_proxy": "",
     }
     real = describe_log(fit.data)
     assert kind_of(real) == " (SYNTHETIC)"
