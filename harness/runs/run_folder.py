@@ -304,6 +304,13 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     write_atomically(path, write)
 
 
+def _is_pickle(path: Path) -> bool:
+    """Returns whether a file begins as a pickle does (NumPy says so of any file that is no archive)."""
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(1) == b"\x80"
+    return False
+
+
 def read_arrays(path: Path, names: Sequence[str] | Callable[[str], bool] | None) -> dict[str, np.ndarray]:
     """Reads arrays of an .npz without pickles.
 
@@ -321,7 +328,7 @@ def read_arrays(path: Path, names: Sequence[str] | Callable[[str], bool] | None)
     except FileNotFoundError:
         raise UserError("is missing", where=str(path), do="Restore the file, or train again.") from None
     except Exception as error:  # a damaged archive can raise anything
-        if "Object arrays" in str(error):  # of other files, too, NumPy says that they are pickles
+        if "Object arrays" in str(error) or _is_pickle(path):
             raise UserError(
                 "holds Python objects, which nothing but a pickle can store",
                 where=str(path),
