@@ -548,6 +548,7 @@ def test_a_users_own_agent_is_tested_through_the_command(simulators, tmp_path, r
     assert {"toy", "random", "popularity", "best_rate"} <= policies.keys()
 
 
+@pytest.mark.long
 def test_whole_log_can_be_learned_from_and_nothing_is_tested(run_command_line, simulators, tmp_path):
     learned = run_command_line(TRAIN, *SMALL, "data.split=none", "hydra.run.dir=run")
     assert learned.returncode == 0, learned.stderr

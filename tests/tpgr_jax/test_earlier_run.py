@@ -80,6 +80,7 @@ def test_rows_of_known_items_are_carried_over_by_id(weeks, last_week, tmp_path):
     np.testing.assert_allclose(after["heads_1"]["kernel_0"], before["heads_1"]["kernel_0"], atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_tree_without_room_is_built_anew(weeks, tmp_path, capsys):
     full = {**SMALL, "tree": {"spare": 0.0}, **POLICY, **_schedule(1)}
     first = _train(weeks[0], tmp_path / "first", **full)

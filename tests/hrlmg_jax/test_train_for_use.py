@@ -1,0 +1,29 @@
+"""A log that is not split, to use what is learned rather than to measure it."""
+
+import numpy as np
+import pytest
+
+from harness.errors import UserError
+from harness.runs.composition import composed_values
+from harness.settings import read_settings
+from hrlmg_jax.evaluation.online import session_rows
+from hrlmg_jax.sessions import load_sessions
+from sim.datasets.events import LogConfig
+
+
+@pytest.fixture
+def whole(tmp_path):
+    values = composed_values("train_hrl_mg", ["data.size=tiny", "data.split=none", f"data.cache={tmp_path}"])
+    return load_sessions(read_settings(LogConfig, values["data"], "data"), 0.1, 0)
+
+
+def test_all_sessions_are_for_training(whole):
+    assert not whole.log.is_test.any()
+    assert len(whole.rows("test")) == 0
+    both = np.sort(np.concatenate([whole.rows("train"), whole.rows("held_out")]))
+    assert np.array_equal(both, np.arange(whole.log.num_events))
+
+
+def test_nothing_can_be_tested_on_it(whole):
+    with pytest.raises(UserError, match="has no test sessions"):
+        session_rows(whole, "test", 4)
