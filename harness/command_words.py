@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import re
 from collections.abc import Sequence
@@ -63,7 +64,7 @@ def override_value(value: object) -> str:
 def configuration_of(name: str, words: Sequence[str]) -> Configuration:
     """Returns the configuration of a command with the folders of choices that its words add."""
     added = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in itertools.pairwise([*words, ""]):
         option, given, value = word.partition("=")
         if option in ("-cd", "--config-dir"):
             added.append(value if given else following)

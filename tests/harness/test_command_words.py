@@ -153,3 +153,8 @@ def test_options_of_hydra_pass():
 def test_braces_that_cannot_be_read_say_how():
     with pytest.raises(UserError, match=r'(?s)cannot be read.*data\.rating_of_event=\["a;b=VALUE",c=VALUE\]'):
         hydra_words(["data.rating_of_event={a;b: 1}"])
+
+
+def test_a_command_without_words_has_its_own_configuration():
+    assert configuration_of("train", []).name == "train"
+    assert hydra_words([]) == []
