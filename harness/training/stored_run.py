@@ -35,7 +35,7 @@ class StoredRunConfig:
     def __post_init__(self) -> None:
         """Checks values; raises UserError naming the key."""
         if self.run is None:
-            raise UserError("no run given", do=f"Name a run folder: python -m {self.system}.evaluate run=RUN_FOLDER")
+            raise UserError("no run given", do="Name a run folder: run=RUN_FOLDER")
 
     @property
     def folder(self) -> RunFolder:
