@@ -164,8 +164,8 @@ class SessionSystem:
         return jnp.argmax(chances).astype(jnp.int32)
 
     def items_below(self, level: int, child: int) -> np.ndarray:
-        """There is no tree."""
-        raise NotImplementedError
+        """Returns no items: there is no tree, and policies of this system have no paths."""
+        return np.zeros(0, np.int32)
 
 
 def _in_places(history: History) -> LoggedHistory:

@@ -138,6 +138,7 @@ def read_earlier_run(path: str, agent: str, depth: int, data: RatingData, users:
     Raises:
         UserError: No run folder, another agent's or with another depth, or the two have no items in common.
     """
+    # Is it a run of the same kind?
     folder = RunFolder(Path(path).expanduser())
     values = read_single_run(folder)
     other = values.get("agent", {}).get("name")
@@ -153,6 +154,7 @@ def read_earlier_run(path: str, agent: str, depth: int, data: RatingData, users:
             where="init_from",
             do=f"Set tree.depth={earlier_depth}.",
         )
+    # Match ids, and look for known items like the new ones.
     ids = read_arrays(folder.ids, ("item_ids", "user_ids"))
     source = _places(np.asarray(data.item_ids), ids["item_ids"])
     if not (source >= 0).any():

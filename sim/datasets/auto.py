@@ -242,6 +242,7 @@ def _ratings(head: Head, roles: dict[str, str], answers: dict[str, str] | None) 
     """Returns the settings of a table of ratings, or of interactions if it has none."""
     overrides = ["data=ratings_file", *(f"data.{key}_column={override_value(roles[key])}" for key in ("user", "item"))]
     notes = ["It seems to be a table of ratings."]
+    # What a row counts.
     if "rating" in roles:
         overrides.append(f"data.rating_column={override_value(roles['rating'])}")
         ratings = head.rows.numbers(roles["rating"]).to_numpy()
@@ -258,6 +259,7 @@ def _ratings(head: Head, roles: dict[str, str], answers: dict[str, str] | None) 
     else:
         overrides += ["data.rating_column=null", "data.relevant_above=0"]
         notes = ["It seems to be a table of interactions without ratings: every row counts as 1."]
+    # When it was, and which of several counts.
     if "time" in roles:
         overrides.append(f"data.timestamp_column={override_value(roles['time'])}")
         overrides.append(f"data.time_format={head.rows.time_format(roles['time'])}")

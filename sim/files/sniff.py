@@ -72,6 +72,7 @@ def read_head(source: Source, text: TextFormat, limits: SizeLimits, wanted: Call
     """
     import polars as pl
 
+    # Parquet and JSON name their fields.
     if is_parquet(source):
         try_parquet([source.path], [])
         fields = fields_of_types(pl.read_parquet_schema(source.path))
@@ -85,6 +86,7 @@ def read_head(source: Source, text: TextFormat, limits: SizeLimits, wanted: Call
         values = scan(read_text(source, limits, text.encoding, _HEAD_BYTES), source)
         fields = fields_of([value for _, value in itertools.islice(values, HEAD_ROWS)])
         return _head_of_objects(source, text, limits, fields, wanted, b"")
+    # Of other text, the separator and the names are to be told.
     first, text = _first_lines(source, text, limits)
     records = _records(first, text)
     separator = text.separator or _separator_of(records, source)

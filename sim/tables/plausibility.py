@@ -56,6 +56,7 @@ def rating_warnings(data: RatingData, relevant_above: float, positive: np.ndarra
 
 def log_warnings(log: EventLog) -> list[str]:
     """Returns what was done to a log as it was read, and what is unlikely about it, a sentence each."""
+    # What was done to it, and values that look wrong.
     starts = log.session_starts()
     lengths = np.diff(starts)
     sessions_of_user = np.bincount(log.user[starts[:-1]], minlength=log.num_users)
@@ -72,6 +73,7 @@ def log_warnings(log: EventLog) -> list[str]:
             f"{log.cut_sessions:,} sessions went on after the split in time: they are cut there, and what came after "
             "belongs to the test part"
         )
+    # Shares and lengths, which a few rows cannot tell.
     if log.num_events < _FEWEST_ROWS:
         return warnings
     if np.median(lengths) < 2:

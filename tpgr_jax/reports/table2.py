@@ -224,6 +224,7 @@ def _comparisons(results: Sequence[MethodResult], folds: Sequence[int]) -> list[
         results: At one alpha.
         folds: Of the whole report, ascending; empty without folds.
     """
+    # Who is compared with whom, and over what.
     compared = [
         (result, other)
         for result in results
@@ -233,6 +234,7 @@ def _comparisons(results: Sequence[MethodResult], folds: Sequence[int]) -> list[
     ]
     seeds = sorted({seed for result, _ in compared if result.seeds_differ for seed in result.seeds})
     several = range(len(folds) if len(folds) > 1 else 0)
+    # A row for each pair.
     rows = []
     for result, other in compared:
         pooled = paired_p_value_of(result, other, "reward")
