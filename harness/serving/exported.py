@@ -29,6 +29,7 @@ MODEL_FILE = "model.json"
 PROGRAM, PATHS = "recommend", "paths"
 ANY_BATCH = "any"
 """Programs of an export, and the one that takes batches of any size."""
+_LARGEST_BATCH = 1024
 _NONE = np.zeros(0, np.int32)
 
 
@@ -90,22 +91,20 @@ class ExportedModel:
         self._replayed = max(self.facts["episode_length"] - 1, 0)
         self._width: int = self.facts["history_width"]
         try:
-            items = np.load(self.folder / "items.npz", allow_pickle=False)
+            items = _read_arrays(self.folder / "items.npz")
             self.item_ids, self.titles, self.categories = items["ids"], items["titles"], items["categories"]
-            users = np.load(self.folder / "users.npz", allow_pickle=False) if self.facts["users"] else {}
-            self._users: dict[str, np.ndarray] = {name: users[name] for name in users}
-            nodes = np.load(self.folder / "nodes.npz", allow_pickle=False) if self.has_paths else {}
-            self.nodes: dict[str, np.ndarray] = {name: nodes[name] for name in nodes}
-            arrays = np.load(self.folder / "arrays.npz", allow_pickle=False)
-            self._arrays = {name: jax.numpy.asarray(arrays[name]) for name in arrays}
+            self._users = _read_arrays(self.folder / "users.npz") if self.facts["users"] else {}
+            self.nodes = _read_arrays(self.folder / "nodes.npz") if self.has_paths else {}
+            arrays = _read_arrays(self.folder / "arrays.npz")
+            self._arrays = {name: jax.numpy.asarray(array) for name, array in arrays.items()}
             # All of it at once: the folder may be replaced by another model.
             self._programs = {
                 file: jax.jit(jax.export.deserialize(bytearray((self.folder / file).read_bytes())).call)
                 for files in self.facts["programs"].values()
                 for file in files.values()
             }
-        except (OSError, KeyError, ValueError, TypeError) as error:
-            raise UserError(f"the export is damaged ({error})", where=str(self.folder), do="Export it again.") from None
+        except Exception as error:  # deserialising damaged programs raises many kinds
+            raise UserError(f"the export is damaged ({error or type(error).__name__})", where=str(self.folder), do="Export it again.") from None
 
     @property
     def version(self) -> str:
@@ -223,7 +222,7 @@ class ExportedModel:
     @property
     def _largest_batch(self) -> int:
         files = self.facts["programs"][PROGRAM]
-        return 1024 if ANY_BATCH in files else max(map(int, files))
+        return _LARGEST_BATCH if ANY_BATCH in files else max(map(int, files))
 
     def _prepared(self, questions: list[Question], sizes: Sequence[int], widths: Sequence[int]) -> dict[str, Any]:
         """Returns the inputs of the program: episodes, and what else is excluded."""
@@ -291,6 +290,11 @@ def _read_facts(folder: Path) -> dict[str, Any]:
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise UserError(f"not an export of format {FORMAT}", where=str(folder), do="Export it again.")
     return facts
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays}
 
 
 def _kinds(items: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -26,7 +26,8 @@ from sim.recommend.ask import Asked, best_items
 from sim.recommend.recommender import Recommender, ranked_for
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-LARGEST_BATCH = 1024
+BATCHES = tuple(2**power for power in range(11))
+"""Batches of programs whose shapes cannot be symbolic."""
 _SHOWN_BELOW = 3
 _NODES_SHOWN = 1024  # of a level; the lists of larger levels would take long
 _EVALUATIONS = ("eval.json", "online.json", "offline.json")
@@ -162,7 +163,7 @@ def _exports(recommender: Recommender, program: _Program, name: str) -> dict[str
     """Returns the program for any batch if its shapes can be symbolic, else for batches of powers of two."""
     with suppress(Exception):  # whatever a program does with a size that is no number
         return {ANY_BATCH: _exported(program, _question(recommender, "b, e"))}
-    batches = [1] if name == PATHS else [2**power for power in range(LARGEST_BATCH.bit_length())]
+    batches = (1,) if name == PATHS else BATCHES
     return {str(batch): _exported(program, _question(recommender, f"{batch}, e")) for batch in batches}
 
 

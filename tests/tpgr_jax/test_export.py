@@ -28,7 +28,7 @@ RATINGS = [1, 2, "3", None]
 @pytest.fixture(scope="module", autouse=True)
 def _few_batches():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "LARGEST_BATCH", 8)
+        patch.setattr(export, "BATCHES", (1, 8))
         yield
 
 
@@ -41,10 +41,11 @@ def recommender_of(name: str) -> Recommender:
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in METHODS]
 )
-def test_an_agent_is_exported_with_symbolic_batches(name, tmp_path):
+def test_an_agent_is_exported(name, tmp_path):
     recommender = recommender_of(name)
     facts = write_export(recommender, str(tmp_path / "export"), 5, True)
-    assert list(facts["programs"]["recommend"]) == ["any"]
+    blocks = "dqn" in name or "ddpg" in name  # what these compute at a time depends on the batch
+    assert list(facts["programs"]["recommend"]) == (["1", "8"] if blocks else ["any"])
     model = assert_same_lists(recommender, tmp_path / "export", RATINGS)
     known, given = recommender.recommend([3], model.k), model.recommend([Question(model.history_of("3"))])
     np.testing.assert_array_equal(known.scores, given.scores)
@@ -86,7 +87,7 @@ BLOCKED = set(sys.argv[2].split(","))
 sys.meta_path.insert(0, Blocked())
 os.chdir(sys.argv[1])
 """
-FOREIGN = "flax,hydra,omegaconf,polars,orbax,optax,chex,sim,tpgr_jax,hrlmg_jax,pydantic,scipy,sklearn"
+FOREIGN = "flax,hydra,omegaconf,polars,orbax,optax,chex,sim,tpgr_jax,hrlmg_jax,pydantic,sklearn"
 
 
 def in_a_process_without(packages: str, folder: Path, code: str) -> Any:
