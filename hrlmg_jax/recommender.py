@@ -14,9 +14,11 @@ import numpy as np
 
 from harness.compilation_cache import keep_compiled_programs
 from harness.errors import UserError
+from harness.serving.episodes import KINDS, last_of_each
 from harness.settings import read_settings
 from harness.training.stored_run import StoredRunConfig
 from hrlmg_jax.agent.policy import ActingParams
+from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.problem import Problem, load_data, make_env, make_problem, origin_of
 from hrlmg_jax.registry import build_method
 from hrlmg_jax.sessions import SessionData, refuse_old_log
@@ -25,7 +27,6 @@ from hrlmg_jax.user_model.store import FILE
 from sim.envs.histories import HistoryTable, make_history_table
 from sim.envs.policy import Policy
 from sim.envs.session_env import SessionEnv, SessionParams, SessionState
-from harness.serving.episodes import KINDS, last_of_each
 from sim.recommend.recommender import Recommender, recommender_of
 from sim.recommend.system import Answers, History, Replay
 from sim.tables.events import CLICK, FEEDBACK_NAMES, NEVER, ORDER, EventLog
@@ -166,7 +167,7 @@ class SessionSystem:
         """Of the learned users and the policy; without the log, in whose place come the histories of a question."""
         params = self.params
         if isinstance(params, ActingParams):
-            params = dataclasses.replace(params, table=None)
+            params = params.replace(table=None)  # type: ignore[attr-defined]
         return self.problem.simulator.params, params
 
     def replay_of(self, params: tuple[Any, Any], question: Mapping[str, jax.Array]) -> Replay:
@@ -322,10 +323,14 @@ def load(stored: StoredSessionRun) -> Recommender:
             where=str(folder.path),
             do="Recommend from a run of another agent.",
         )
+    return recommender_of(system_of(problem, config, tested), folder.path, step)
+
+
+def system_of(problem: Problem, config: RunConfig, tested: EvaluationPolicy) -> SessionSystem:
+    """Returns what a recommender asks: a policy with what it has learned, in the sessions of the run."""
     users = problem.simulator.model
     env = make_env(problem.env, users, config.longest_session)
-    params = tested.params(problem.simulator.params)
     # A memory may reach further back than the histories.
     width = max(env.history_length, getattr(getattr(config.agent, "goals", None), "memory", 0))
-    system = SessionSystem(problem, config.agent.result_name, tested.policy(users), params, env, width)
-    return recommender_of(system, folder.path, step)
+    params = tested.params(problem.simulator.params)
+    return SessionSystem(problem, config.agent.result_name, tested.policy(users), params, env, width)

@@ -8,8 +8,8 @@ from omegaconf import DictConfig
 
 from harness.command import hydra_command, run_command
 from harness.settings import read_settings
-from tpgr_jax.recommender import StoredRatingRun, load
 from sim.recommend.export_command import ExportConfig, export_run
+from tpgr_jax.recommender import StoredRatingRun, load
 
 
 @dataclass(frozen=True, kw_only=True)

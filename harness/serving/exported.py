@@ -104,12 +104,21 @@ class ExportedModel:
                 for file in files.values()
             }
         except Exception as error:  # deserialising damaged programs raises many kinds
-            raise UserError(f"the export is damaged ({error or type(error).__name__})", where=str(self.folder), do="Export it again.") from None
+            raise UserError(
+                f"the export is damaged ({error or type(error).__name__})",
+                where=str(self.folder),
+                do="Export it again.",
+            ) from None
 
     @property
     def version(self) -> str:
         """Which model this is, by its content."""
         return str(self.facts["model"])
+
+    @property
+    def user_ids(self) -> np.ndarray:
+        """Ids of the users whose histories the export has."""
+        return self._users["ids"] if self._users else np.zeros(0, np.int64)
 
     @cached_property
     def _item_index(self) -> dict[str, int]:
@@ -284,7 +293,9 @@ def _read_facts(folder: Path) -> dict[str, Any]:
     try:
         facts = json.loads((folder / MODEL_FILE).read_text())
     except FileNotFoundError:
-        raise UserError("no export", where=str(folder), do="Make one: python -m tpgr_jax.export run=RUN out=FOLDER") from None
+        raise UserError(
+            "no export", where=str(folder), do="Make one: python -m tpgr_jax.export run=RUN out=FOLDER"
+        ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"cannot be read ({error})", where=str(folder / MODEL_FILE), do="Export it again.") from None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:

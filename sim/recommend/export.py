@@ -31,6 +31,8 @@ BATCHES = tuple(2**power for power in range(11))
 _SHOWN_BELOW = 3
 _NODES_SHOWN = 1024  # of a level; the lists of larger levels would take long
 _EVALUATIONS = ("eval.json", "online.json", "offline.json")
+
+
 class _Program(NamedTuple):
     """A function of (arrays by name, question) and the arrays that it reads."""
 
@@ -177,7 +179,13 @@ def _described(recommender: Recommender) -> dict[str, Any]:
 
 OUTPUTS = {
     PROGRAM: ["items [b, k], -1 where there is none", "scores [b, k]"],
-    PATHS: ["items", "scores", "score [b, k, d] of the child at each level", "child [b, k, d]", "items [b, k, d] below it"],
+    PATHS: [
+        "items",
+        "scores",
+        "score [b, k, d] of the child at each level",
+        "child [b, k, d]",
+        "items [b, k, d] below it",
+    ],
 }
 _MEANING = {
     "items": "what was recommended and answered, in order of time, padded with -1 behind; no item twice",

@@ -36,5 +36,7 @@ def export_run(settings: ExportConfig, recommender: Recommender) -> None:
     model = write_export(recommender, settings.out, settings.k, settings.users)
     programs = model["programs"]["recommend"]
     batches = "batches of any size" if "any" in programs else f"batches of {', '.join(programs)}"
-    print(f"written: {settings.out}, model {model['model']}: {model['method']}, lists of at most {model['k']} items, {batches}")
+    print(
+        f"written: {settings.out}, model {model['model']}: {model['method']}, lists of at most {model['k']} items, {batches}"
+    )
     print(f"  python -m harness.serving model={settings.out}               serves it")

@@ -42,7 +42,7 @@ class AnsweredEnvironment(Protocol):
 
 
 class Replay(NamedTuple):
-    """What B users did, as episodes in which each step has its answer.
+    """What B users did, as episodes in which each step has its answer; arrays of NumPy, or traced in an export.
 
     Attributes:
         env_params: Tables of the environment, in which user b is start b.
@@ -54,9 +54,9 @@ class Replay(NamedTuple):
 
     env_params: Any
     policy_params: Any
-    items: np.ndarray
+    items: Any
     answers: Any
-    length: np.ndarray
+    length: Any
 
 
 class Answers(NamedTuple):
