@@ -268,7 +268,7 @@ def _history_table(histories: Sequence[LoggedHistory], log: EventLog) -> tuple[H
 
 
 def _table_of_kinds(browsed: jax.Array, clicked: jax.Array, ordered: jax.Array) -> tuple[HistoryTable, jax.Array]:
-    """Returns the table of histories [B, W], padded with -1 in front, and [B] the rows in it just before which they end.
+    """Returns the table of histories [B, W], padded with -1 in front, and [B] its rows just before which they end.
 
     Each has W + 1 rows, the last for the session to come. Only the first and the last are ever asked where answers are.
     """

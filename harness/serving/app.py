@@ -22,9 +22,11 @@ from harness.serving.requests import AnswerBody, RecommendBody, RecommendResult,
 from harness.serving.service import Service, Unknown
 
 MOST_BYTES = 2**20
+_MOST_DROPPED = 2**24
 BODY_SECONDS = 10.0
 _LOCAL = {"localhost", "127.0.0.1", "[::1]"}
-_OPEN = ("/", "/docs", "/health", "/assets/")
+_ASSET_PATH = "/assets/"
+_OPEN = ("/", "/docs", "/health")
 _PAGES = {"/": "page.html", "/docs": "docs.html"}
 _ASSETS = {
     "page.js": "text/javascript",
@@ -232,33 +234,34 @@ class Guard:
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
             if name not in _LOCAL:
                 return Json({"error": "without a token the server answers to localhost only"}, 400)
-        elif not scope["path"].startswith(_OPEN[3]) and scope["path"] not in _OPEN:
-            if not hmac.compare_digest(headers.get(b"authorization", b""), self._token):
-                return Json({"error": "the token is missing or wrong"}, 401, {"WWW-Authenticate": "Bearer"})
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length[:20]) > MOST_BYTES:
-            return _too_large()
+            return None
+        is_open = scope["path"].startswith(_ASSET_PATH) or scope["path"] in _OPEN
+        if not is_open and not hmac.compare_digest(headers.get(b"authorization", b""), self._token):
+            return Json({"error": "the token is missing or wrong"}, 401, {"WWW-Authenticate": "Bearer"})
         return None
 
 
-def _too_large() -> Json:
-    return Json({"error": f"the body has more than {MOST_BYTES:,} bytes"}, 413, {"Connection": "close"})
-
-
 async def _whole_body(receive: Receive) -> bytes | Json:
-    """Returns the body, or the answer to one that is too large or too slow."""
-    body = bytearray()
+    """Returns the body, or the answer to one that is too large or too slow.
+
+    Of one that is too large some is read and dropped: most clients listen only when they have sent everything.
+    """
+    body, length = bytearray(), 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            while True:
+            more = True
+            while more and length <= _MOST_DROPPED:
                 message = await receive()
-                body += message.get("body", b"")
-                if len(body) > MOST_BYTES:
-                    return _too_large()
-                if message["type"] == "http.disconnect" or not message.get("more_body"):
-                    return bytes(body)
+                more = message["type"] != "http.disconnect" and bool(message.get("more_body"))
+                part = message.get("body", b"")
+                length += len(part)
+                if length <= MOST_BYTES:
+                    body += part
     except TimeoutError:
         return Json({"error": "the body took too long"}, 408, {"Connection": "close"})
+    if length > MOST_BYTES:
+        return Json({"error": f"the body has more than {MOST_BYTES:,} bytes"}, 413, {"Connection": "close"})
+    return bytes(body)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -86,7 +86,7 @@ def serve(settings: ServeSettings, sources: Sequence[object]) -> None:
         make_app(service, settings.token),
         http="httptools",
         lifespan="off",
-        log_level="warning",
+        log_level="error",
         access_log=False,
         server_header=False,
         limit_concurrency=2048,

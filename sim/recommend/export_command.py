@@ -37,6 +37,6 @@ def export_run(settings: ExportConfig, recommender: Recommender) -> None:
     programs = model["programs"]["recommend"]
     batches = "batches of any size" if "any" in programs else f"batches of {', '.join(programs)}"
     print(
-        f"written: {settings.out}, model {model['model']}: {model['method']}, lists of at most {model['k']} items, {batches}"
+        f"written: {settings.out}, {model['method']} as model {model['model']}: at most {model['k']} items, {batches}"
     )
     print(f"  python -m harness.serving model={settings.out}               serves it")

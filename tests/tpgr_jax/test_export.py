@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bandit_methods import METHODS, build
+from bandit_methods import METHODS
 from exports import assert_same_lists
+from rating_exports import recommender_of
 
 import tpgr_jax
 from harness.errors import UserError
@@ -18,7 +19,6 @@ from harness.serving.exported import ExportedModel, NotAsked, Question
 from sim.recommend import export
 from sim.recommend.export import write_export
 from sim.recommend.recommender import Recommender
-from tpgr_jax.recommender import RatingSystem
 
 OLD_RUNS = Path(__file__).parents[1] / "old_runs" / "5e63f8e"
 QUICK = ("popularity", "linear_ucb", "dqn_r")
@@ -30,12 +30,6 @@ def _few_batches():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "BATCHES", (1, 8))
         yield
-
-
-def recommender_of(name: str) -> Recommender:
-    problem, method, params = build(METHODS[name])
-    system = RatingSystem(problem, method, params, problem.env)
-    return Recommender(system, np.array([f"item {i}" for i in problem.data.item_ids]), "run")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +119,8 @@ def test_an_export_needs_jax_and_numpy_alone(tree):
     code = (
         "from harness.serving.exported import ExportedModel, Question\n"
         "model = ExportedModel('.')\n"
-        f"question = Question(model.past_of({history}), deny=model.items_of({[recommender.system.item_ids[0].item()]}))\n"
+        f"deny = model.items_of({[recommender.system.item_ids[0].item()]})\n"
+        f"question = Question(model.past_of({history}), deny=deny)\n"
         "lists = model.recommend([question])\n"
         "print(json.dumps([lists.items[0, :5].tolist(), lists.scores[0, :5].astype(float).tolist()]))"
     )
