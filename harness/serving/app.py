@@ -34,7 +34,7 @@ _ASSETS = {
     "play.js": "text/javascript",
     "docs.js": "text/javascript",
 }
-_POLICY = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+_POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Scope]]
