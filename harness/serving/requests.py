@@ -30,6 +30,9 @@ class RecommendBody(Body):
     k: StrictInt = Field(10, ge=1, description="Items in the list; at most the k of the export.")
     allow: Ids | None = Field(None, description="Only these items (what is in stock).")
     deny: Ids = Field([], description="None of these items.")
+    shown: StrictInt | None = Field(
+        None, ge=0, description="How many of them the user sees: the log keeps these; null: all."
+    )
     exclude_seen: StrictBool = Field(True, description="Whether items of the history are left out.")
     policy: Annotated[StrictStr, Field(max_length=200)] | None = Field(None, description="One of /policies.")
     paths: StrictBool = Field(False, description="Also how a policy on a tree reaches each item.")

@@ -141,7 +141,8 @@ class Service:
 
         decision = secrets.token_hex(8)
         if self.log is not None:
-            self.log.decision(decision, model.version, name, body.user, ids, values, chances)
+            parts = (part[: body.shown] for part in (ids, values, chances))
+            self.log.decision(decision, model.version, name, body.user, *parts)
             self.metrics.logged["decision"] += 1
         items = []
         for place, (index, item) in enumerate(zip(chosen, ids, strict=True)):

@@ -64,7 +64,7 @@ class Game {
     this.busy(true);
     const turn = (this.turn = (this.turn || 0) + 1);
     try {
-      const body = { history: [], session: this.state.session, k: Math.min(5, this.facts.k), policy: this.facts.policy };
+      const body = { history: [], session: this.state.session, k: Math.min(5, this.facts.k), shown: 1, policy: this.facts.policy };
       const list = await ask("/recommend", { ...body, paths: this.facts.paths });
       if (turn !== this.turn) return; // started again meanwhile
       this.decision = list.decision;
