@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.serving.serve import ServeSettings, folder_of, serve
+from harness.serving.serve import ServeSettings, serve
 
 _READ = {"port": int, "log_mb": int, "explore": float}
 
@@ -46,7 +47,7 @@ def main() -> None:
         from harness.serving.service import Source
 
         models, settings = read_words(sys.argv[1:])
-        serve(settings, [Source(folder_of(model)) for model in models])
+        serve(settings, [Source(Path(model.strip()).expanduser()) for model in models])
     except ModuleNotFoundError as error:
         print(f"error: {error.name} is not installed\n  Install fastapi, uvicorn and httptools.", file=sys.stderr)
         raise SystemExit(2) from None

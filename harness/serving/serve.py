@@ -8,13 +8,13 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from harness.compilation_cache import keep_compiled_programs
 from harness.errors import UserError
 
 TOKEN = "TPGR_JAX_TOKEN"
 _DRAIN_SECONDS = 20
+_BACKLOG = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +93,7 @@ def serve(settings: ServeSettings, sources: Sequence[object]) -> None:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
+    listening.listen(_BACKLOG)  # who reads the line below may ask at once
     host, port = listening.getsockname()[:2]
     models = ", ".join(f"{name} ({version})" for name, version in service.models.items())
     print(f"serving {models} on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
@@ -104,6 +105,7 @@ def serve(settings: ServeSettings, sources: Sequence[object]) -> None:
 
 def _listen(settings: ServeSettings) -> socket.socket:
     """Binds the address before models are loaded: who starts a second server need not wait for the message."""
+    listening: socket.socket | None = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[
             0
@@ -112,14 +114,11 @@ def _listen(settings: ServeSettings) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except OSError as error:
+        if listening is not None:
+            listening.close()
         raise UserError(
             f"cannot listen there ({error.strerror or error})",
             where=f"{settings.host}:{settings.port}",
             do="Choose another: host=ADDRESS port=NUMBER",
         ) from None
     return listening
-
-
-def folder_of(text: str) -> Path:
-    """Returns the folder that a setting names."""
-    return Path(text.strip()).expanduser()
