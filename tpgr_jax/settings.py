@@ -18,6 +18,7 @@ from harness.tuning.study import StudyConfig
 from sim.datasets.items import NO_ITEMS, ItemsConfig
 from sim.datasets.ratings import AnyDataConfig
 from sim.envs.simulator import ANY_SIMULATOR, EnvSettings
+from sim.tables.items import read_item_table
 from tpgr_jax.earlier_run import EarlierRun, read_earlier_run
 from tpgr_jax.methods import AgentSettings, Method, RunContext
 from tpgr_jax.problem import Problem, make_problem, origin_of
@@ -100,12 +101,16 @@ def make_method(config: RunConfig, problem: Problem, folder: RunFolder, earlier:
     return build_method(problem, config.agent, RunContext(config.seed, config.train.episodes_per_step, tree, earlier))
 
 
-def earlier_run_of(config: RunConfig, problem: Problem) -> EarlierRun | None:
+def earlier_run_of(config: RunConfig, problem: Problem, folder: RunFolder) -> EarlierRun | None:
     """Returns the run whose parameters training starts from (`init_from`), matched with the data; None without one.
+
+    Args:
+        folder: Of the run that starts from it; its table of items tells which items are alike that nobody has rated.
 
     Raises:
         UserError: No run folder, another agent's, or the two have no items in common.
     """
     if config.init_from is None:
         return None
-    return read_earlier_run(config.init_from, config.agent.name, config.tree.depth, problem.data, problem.train_users)
+    asked_for = config.init_from, config.agent.name, config.tree.depth
+    return read_earlier_run(*asked_for, problem.data, problem.train_users, read_item_table(folder.path))
