@@ -36,7 +36,7 @@ def measure_serving(recommender: Recommender, smoke: bool) -> list[Line]:
             lines = _load_lines(server, questions, seconds)
             lines += _refusal_lines(server, broken)
             lines += _memory_lines(server, questions, many)
-        lines += _kill_lines(folder, questions, kills)
+        lines += _kill_lines(folder, questions, kills) if kills else []
     return lines
 
 

@@ -89,6 +89,7 @@ def serve(settings: ServeSettings, sources: Sequence[object]) -> None:
         log_level="error",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         limit_concurrency=2048,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
