@@ -1,5 +1,6 @@
 """Exports of runs on ratings: every agent gives the recommender's lists, without our packages."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.export
 import numpy as np
 import pytest
 from bandit_methods import METHODS
@@ -67,6 +70,22 @@ def test_a_tree_is_exported_with_its_paths(tree):
     np.testing.assert_allclose(found.path_score[0, 1][steps], path["score"].to_numpy(), rtol=1e-6)
     below = model.titles[model.nodes["level_0"][path["node"][0]]]
     assert path["such_as"][0] == "; ".join(below)
+
+
+def test_an_export_of_a_run_on_many_devices_is_for_one(tmp_path):
+    recommender = recommender_of("linear_ucb")
+    devices = jax.sharding.Mesh(np.array(jax.devices()), ("all",))
+    spread = jax.device_put(
+        recommender.system.params, jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec())
+    )
+    assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(spread)} == {8}
+    many = dataclasses.replace(recommender, system=dataclasses.replace(recommender.system, params=spread))
+    facts = write_export(many, str(tmp_path / "export"), 5, True)
+    content = (tmp_path / "export" / facts["programs"]["recommend"]["any"]).read_bytes()
+    assert jax.export.deserialize(bytearray(content)).nr_devices == 1
+    lists = recommender.recommend([[]], 5)
+    found = ExportedModel(tmp_path / "export").recommend([Question()])
+    np.testing.assert_array_equal(found.items[0, :5], lists.ids[0])
 
 
 FIVE_LINES = """
