@@ -12,10 +12,10 @@ import numpy as np
 from harness.serving.episodes import width_for
 from harness.serving.exported import ExportedModel, Question
 
-SIZES = (1, 32)
-"""Batches that are compiled."""
+LARGEST_BATCH = 32
 MOST_EXCLUDED = 4096
 MOST_WAITING = 1024
+_COMPILED_AT_ONCE = 2
 
 
 class Overloaded(Exception):
@@ -42,20 +42,26 @@ class Batcher:
         """
         self.model, self._thread, self._count = model, thread, count
         widest = min(MOST_EXCLUDED, width_for(model.num_items))
-        self.widths = tuple(sorted({width for width in (16, 256, widest) if width <= widest}))
+        widths = sorted({width for width in (16, 256, widest) if width <= widest})
+        # Few shapes, so that few programs are compiled before the server begins.
+        self._shapes = ((1, widths[0]), *((LARGEST_BATCH, width) for width in widths))
+        self._path_shapes = ((1, widest),)
+        self.most_excluded = widest
         self._waiting: list[tuple[Question, asyncio.Future[Answered]]] = []
         self._running: asyncio.Task[None] | None = None
 
     def warm_up(self) -> None:
-        """Compiles every size."""
-        for width in self.widths:
+        """Compiles every shape, some at the same time."""
+
+        def compile_for(shape: tuple[int, int], paths: bool) -> None:
+            size, width = shape
             deny = np.arange(min(width, self.model.num_items), dtype=np.int32)
-            for size in SIZES:
-                self.model.recommend([Question(deny=deny)] * size, SIZES, self.widths)
-        if self.model.has_paths:
-            for width in self.widths:
-                deny = np.arange(min(width, self.model.num_items), dtype=np.int32)
-                self.model.recommend([Question(deny=deny)], (1,), self.widths, paths=True)
+            self.model.recommend([Question(deny=deny)] * size, (shape,), paths)
+
+        calls = [(shape, False) for shape in self._shapes]
+        calls += [(shape, True) for shape in self._path_shapes if self.model.has_paths]
+        with ThreadPoolExecutor(_COMPILED_AT_ONCE) as pool:
+            list(pool.map(compile_for, *zip(*calls, strict=True)))
 
     @property
     def waiting(self) -> int:
@@ -78,7 +84,7 @@ class Batcher:
 
     async def paths(self, question: Question) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Returns the items [K] and their paths [K, D] through the tree: score, child, items below."""
-        call = lambda: self.model.recommend([question], (1,), self.widths, paths=True)  # noqa: E731
+        call = lambda: self.model.recommend([question], self._path_shapes, paths=True)  # noqa: E731
         lists = await asyncio.get_running_loop().run_in_executor(self._thread, call)
         assert lists.path_score is not None
         assert lists.path_child is not None
@@ -88,10 +94,10 @@ class Batcher:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
-            batch, self._waiting = self._waiting[: SIZES[-1]], self._waiting[SIZES[-1] :]
+            batch, self._waiting = self._waiting[:LARGEST_BATCH], self._waiting[LARGEST_BATCH:]
             questions = [question for question, _ in batch]
             try:
-                lists = await loop.run_in_executor(self._thread, self.model.recommend, questions, SIZES, self.widths)
+                lists = await loop.run_in_executor(self._thread, self.model.recommend, questions, self._shapes)
             except Exception as error:  # each of those who wait is told
                 for _, future in batch:
                     if not future.done():

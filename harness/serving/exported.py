@@ -192,21 +192,21 @@ class ExportedModel:
         return tuple(allow.tolist())
 
     def recommend(
-        self, questions: Sequence[Question], sizes: Sequence[int] = (), widths: Sequence[int] = (), paths: bool = False
+        self, questions: Sequence[Question], shapes: Sequence[tuple[int, int]] = (), paths: bool = False
     ) -> Lists:
         """Answers questions, those with the same allowed items in one call of the program.
 
         Args:
             questions: At least one.
-            sizes: Batches that may be compiled, ascending; empty: powers of two.
-            widths: Numbers of excluded items that may be, likewise; empty: 16 times powers of four.
+            shapes: Batches and numbers of excluded items that may be compiled, of which the first that has room is
+                taken; empty, or where none has: a power of two, and 16 times a power of four.
             paths: Whether paths are wanted; of models with a tree.
         """
         found: list[tuple[list[int], list[np.ndarray]]] = []
         groups: dict[tuple[int, ...] | None, list[int]] = {}
         for place, question in enumerate(questions):
             groups.setdefault(question.allow, []).append(place)
-        most = 1 if paths else max(sizes, default=self._largest_batch)
+        most = 1 if paths else max((size for size, _ in shapes), default=self._largest_batch)
         for allow, places in groups.items():
             available = np.ones(self.num_items, bool)
             if allow is not None:
@@ -214,7 +214,7 @@ class ExportedModel:
                 available[list(allow)] = True
             for first in range(0, len(places), most):
                 part = places[first : first + most]
-                arrays = self._prepared([questions[i] for i in part], sizes, widths) | {"available": available}
+                arrays = self._prepared([questions[i] for i in part], shapes) | {"available": available}
                 found.append((part, [np.asarray(array) for array in self._call(PATHS if paths else PROGRAM, arrays)]))
         # Back in the order of the questions.
         results = [np.zeros((len(questions), *array.shape[1:]), array.dtype) for array in found[0][1]]
@@ -233,24 +233,24 @@ class ExportedModel:
         files = self.facts["programs"][PROGRAM]
         return _LARGEST_BATCH if ANY_BATCH in files else max(map(int, files))
 
-    def _prepared(self, questions: list[Question], sizes: Sequence[int], widths: Sequence[int]) -> dict[str, Any]:
+    def _prepared(self, questions: list[Question], shapes: Sequence[tuple[int, int]]) -> dict[str, Any]:
         """Returns the inputs of the program: episodes, and what else is excluded."""
-        size = _first_not_below(len(questions), sizes) or power_of_two(len(questions))
-        items, answers, out = [], [], []
-        repeatable, kinds = np.zeros(size, np.int32), []
-        for row, question in enumerate(questions):
+        items, answers, out, kinds, again = [], [], [], [], []
+        for question in questions:
             replayed, codes, seen, before = self._episode(question)
-            barred, repeatable[row] = barred_items(
+            barred, repeatable_items = barred_items(
                 replayed, question.session.items, seen, question.deny, question.again, self.facts["remembers"]
             )
             items.append(replayed)
             answers.append(codes)
             out.append(barred[barred < self.num_items])
             kinds.append(before)
-        longest = max(map(len, out), default=0)
-        width = _first_not_below(longest, widths) or width_for(longest)
-        length = np.zeros(size, np.int32)
-        length[: len(items)] = [len(some) for some in items]
+            again.append(repeatable_items)
+        number, longest = len(questions), max(map(len, out))
+        fitting = (shape for shape in shapes if shape[0] >= number and shape[1] >= longest)
+        size, width = next(fitting, (power_of_two(number), width_for(longest)))
+        length, repeatable = np.zeros((2, size), np.int32)
+        length[:number], repeatable[:number] = [len(some) for some in items], again
         prepared = {
             "items": padded(items, size, self._replayed),
             "answers": np.maximum(padded(answers, size, self._replayed), 0),
@@ -311,7 +311,3 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 def _kinds(items: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, ...]:
     """Returns all items, those clicked or ordered, and those ordered; codes are 0, 1 and 2."""
     return items, items[codes >= 1], items[codes >= 2]
-
-
-def _first_not_below(number: int, sizes: Sequence[int]) -> int | None:
-    return next((size for size in sizes if size >= number), None)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import UserError
 from harness.serving.batching import Batcher
 from harness.serving.decision_log import DecisionLog
 from harness.serving.exported import ExportedModel, NotAsked, Question
@@ -122,10 +121,10 @@ class Service:
             raise NotAsked(f"k is {body.k}, but lists have at most {model.k} items")
         question = self._question(body, model)
         excluded = len(question.history.items) + len(question.session.items) + len(question.deny)
-        if excluded > batcher.widths[-1]:
+        if excluded > batcher.most_excluded:
             seen = np.concatenate([question.history.items, question.session.items, question.deny])
-            if len(np.unique(seen)) > batcher.widths[-1]:
-                raise NotAsked(f"more than {batcher.widths[-1]} different items are excluded")
+            if len(np.unique(seen)) > batcher.most_excluded:
+                raise NotAsked(f"more than {batcher.most_excluded} different items are excluded")
 
         # The list, in random order now and then.
         steps = None
@@ -228,9 +227,3 @@ def _path(model: ExportedModel, place: int, steps: Sequence[np.ndarray]) -> list
         such_as = model.titles[shown].tolist()
         path.append({"level": level, "node": child, "score": finite, "items": below, "such_as": such_as})
     return path
-
-
-def check_explore(share: float) -> None:
-    """Raises UserError if a share of lists is none."""
-    if not 0 <= share <= 1:
-        raise UserError(f"explore is {share}", do="Give a share from 0 to 1.")
