@@ -129,6 +129,7 @@ def _add_questions(app: FastAPI, service: Service) -> None:
 
 
 def _add_facts(app: FastAPI, service: Service) -> None:
+    # What there is to ask about.
     @app.get("/items")
     async def items(
         offset: int = Query(0, ge=0, le=10**9),
@@ -158,6 +159,7 @@ def _add_facts(app: FastAPI, service: Service) -> None:
         """The policies, the answers that they take and what their evaluation found."""
         return Json({"policies": service.describe()})
 
+    # For balancers and monitors.
     @app.get("/health")
     async def health() -> Response:
         """Whether the server answers, and with which models."""

@@ -235,6 +235,7 @@ class ExportedModel:
 
     def _prepared(self, questions: list[Question], shapes: Sequence[tuple[int, int]]) -> dict[str, Any]:
         """Returns the inputs of the program: episodes, and what else is excluded."""
+        # Of each question: the episode, and what must not come.
         items, answers, out, kinds, again = [], [], [], [], []
         for question in questions:
             replayed, codes, seen, before = self._episode(question)
@@ -246,6 +247,7 @@ class ExportedModel:
             out.append(barred[barred < self.num_items])
             kinds.append(before)
             again.append(repeatable_items)
+        # Together, padded to a shape that is compiled.
         number, longest = len(questions), max(map(len, out))
         fitting = (shape for shape in shapes if shape[0] >= number and shape[1] >= longest)
         size, width = next(fitting, (power_of_two(number), width_for(longest)))

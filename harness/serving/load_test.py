@@ -105,6 +105,7 @@ async def put_under_load(
 
 def broken_requests(valid: dict[str, Any], number: int, seed: int = 0) -> list[bytes]:
     """Returns requests that must be refused: damaged HTTP and JSON, wrong types, sizes, ids, paths and methods."""
+    # Bodies that are no JSON, values that are none of a key's, things that do not exist, HTTP that is none; in turn.
     generator = random.Random(seed)
     wrong: list[Any] = [
         None,
