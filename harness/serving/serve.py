@@ -96,7 +96,7 @@ def serve(settings: ServeSettings, sources: Sequence[object]) -> None:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
-    # What has been loaded stays: looking for garbage among it, and too often, holds up requests for a tenth of a second.
+    # What has been loaded stays: looking for garbage among it, or often, holds up requests for a tenth of a second.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GARBAGE_THRESHOLDS)
