@@ -16,6 +16,7 @@ from harness.compilation_cache import keep_compiled_programs
 from harness.errors import UserError
 from harness.settings import read_settings
 from harness.training.stored_run import StoredRunConfig
+from harness.vector_width import choose_vector_width
 from hrlmg_jax.agent.policy import ActingParams
 from hrlmg_jax.problem import Problem, load_data, make_env, make_problem, origin_of
 from hrlmg_jax.registry import build_method
@@ -245,6 +246,7 @@ def load(stored: StoredSessionRun) -> Recommender:
         UserError: No run folder, or a damaged one; another log; or an oracle, which asks the users.
     """
     keep_compiled_programs()
+    choose_vector_width(stored.folder)
     folder, values = stored.folder, stored.read_values()
     refuse_old_log(folder)
     config = read_settings(RunConfig, values)
