@@ -67,9 +67,9 @@ class Policy(NamedTuple):
             arguments of `rank`; None without a tree.
         score: What the scores of `rank` are, and in which unit.
         path_score: What those of `path` are.
-        on_host: `(starts [B], items [B, t], answers [B, t]) -> items [B]` of a policy that is Python code, asked outside
-            of compiled programs (`sim.envs.host_rollout`); it knows what was recommended and answered, nothing else.
-            Such a policy has no other way to decide: its `act` is never called. None for all others.
+        on_host: `(starts [B], items [B, t], answers [B, t]) -> items [B]` of a policy that is Python code and is asked
+            between compiled programs (`sim.envs.host_rollout`). It knows what was recommended and answered, nothing
+            else, and has no other way to decide: its `act` is never called. None for all others.
     """
 
     initial_carry: Callable[[Any, int], Any]
