@@ -79,7 +79,7 @@ class Episodes:
         assert self._running is not None
         world = self.world
         stepped = advance(
-            world.view, self._reset, world.params, self._starts, self._running, jnp.asarray(action, jnp.int32)
+            world.view, self._reset, world.params, self._starts, self._running, np.asarray(action, np.int32)
         )
         self._observation, self._running = stepped.observation, stepped.running
         final = stepped.final if self._reset is Reset.SAME_STEP else None

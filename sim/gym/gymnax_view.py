@@ -4,9 +4,9 @@
     observation, state = env.reset(key)
     observation, state, reward, terminated, truncated, info = env.step(key, state, action)
 
-They can be jitted, vmapped and scanned. Make `params` an argument of what you compile, or the tables become constants of
-the program. Observations are dictionaries of arrays (`sim.gym.views`), spaces have what gymnax's have; gymnax itself is
-not needed.
+They can be jitted, vmapped and scanned. Make `params` an argument of what you compile, or the tables become constants
+of the program. Observations are dictionaries of arrays (`sim.gym.views`), spaces have what gymnax's have; gymnax itself
+is not needed.
 """
 
 from __future__ import annotations

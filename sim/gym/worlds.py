@@ -13,7 +13,7 @@ import numpy as np
 from harness.errors import UserError
 from harness.settings import read_settings
 from harness.training.from_python import composed_in_python, overrides_of
-from sim.datasets.events import LogConfig, load_log
+from sim.datasets.events import SYNTHETIC_FUNNEL, LogConfig, load_log
 from sim.datasets.items import ItemsConfig, load_items
 from sim.datasets.ratings import AnyDataConfig, load_dataset
 from sim.envs.histories import make_history_table
@@ -151,13 +151,15 @@ def _rating_world(values: Mapping[str, Any], split: Split) -> World:
 
 def _session_world(values: Mapping[str, Any], split: Split) -> World:
     config = read_settings(SessionsSettings, values)
-    settings, log = config.env, load_log(config.data)
-    if settings.users != TRUTH or log.generator is None:
+    settings = config.env
+    if settings.users != TRUTH or config.data.reader != SYNTHETIC_FUNNEL:
         raise UserError(
-            f"users who answer as in {log.name} would have to be learned; here those who wrote a generated log answer",
+            f"users who answer as in {config.data.name} would have to be learned; here those who wrote a generated log "
+            "answer",
             where="env.users",
             do="Take data=synthetic_funnel with env.users=truth; hrlmg_jax trains in learned users.",
         )
+    log = load_log(config.data)
     if log.num_items < settings.episode_length:
         raise UserError(
             f"{log.name} has {log.num_items} items, a session recommends {settings.episode_length} different ones",
