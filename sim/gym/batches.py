@@ -54,6 +54,7 @@ class Stepped(NamedTuple):
         truncated: [B] bool.
         info: Facts about the step by name, [B] each; where an episode was started in place of a step they mean nothing.
         start: [B] int32 numbers of the episodes that the step was taken in.
+        playing: [B] int32 those of the episodes after it.
         final: Observations after the step, also of episodes that ended with it.
     """
 
@@ -63,6 +64,7 @@ class Stepped(NamedTuple):
     truncated: jax.Array
     info: dict[str, jax.Array]
     start: jax.Array
+    playing: jax.Array
     final: Observation
 
 
@@ -119,6 +121,7 @@ def _step(view: View, reset: Reset, params: Any, starts: jax.Array, running: Run
         truncated=stepped.truncated,
         info=stepped.info,
         start=view.start_of(before),
+        playing=view.start_of(before),
         final=stepped.observation,
     )
     if reset is Reset.NEVER:
@@ -130,6 +133,7 @@ def _step(view: View, reset: Reset, params: Any, starts: jax.Array, running: Run
     anew = result._replace(
         running=Running(running.key, number, jnp.bool_(False), viewed),
         observation=observation,
+        playing=view.start_of(viewed),
     )
     if reset is Reset.NEXT_STEP:
         anew = anew._replace(reward=jnp.float32(0), truncated=jnp.bool_(False), start=view.start_of(viewed))

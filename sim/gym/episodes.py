@@ -46,14 +46,13 @@ class Episodes:
         self._starts = jnp.asarray(world.starts)
         self._running: Running | None = None
         self._observation: Any = None
+        self.ended: np.ndarray | None = None
+        """[B] bool, whether each episode has ended; None before the first."""
         self.items = np.zeros((number, 0), np.int32)
+        """[B, T] the items recommended so far."""
+        self._playing = np.zeros(number, np.int32)
         order = np.argsort(world.starts, kind="stable")
         self._user_of = world.user_ids[order], world.starts[order]
-
-    @property
-    def ended(self) -> np.ndarray | None:
-        """[B] bool, whether each episode has ended; None before the first."""
-        return None if self._running is None else np.asarray(self._running.ended)
 
     def begin(self, seeds: np.ndarray | None, chosen: np.ndarray, where: np.ndarray | None = None) -> Observation:
         """Starts episodes: the first after [B] seeds, or the next ones; only those `where` [B] says so."""
@@ -72,7 +71,8 @@ class Episodes:
                 before,
             )
         self._observation, self._running = observation, running
-        return self._told(observation)
+        told, ended, playing = jax.device_get((observation, running.ended, world.view.start_of(running.viewed)))
+        return self._told(told, ended, playing)
 
     def advance(self, action: np.ndarray) -> tuple[Observation, Any]:
         """Takes a step with [B] items; returns observations and the rest of `batches.Stepped` as NumPy arrays."""
@@ -83,12 +83,14 @@ class Episodes:
         )
         self._observation, self._running = stepped.observation, stepped.running
         final = stepped.final if self._reset is Reset.SAME_STEP else None
-        rest = jax.device_get(stepped._replace(running=None, observation=None, final=final))
-        return self._told(stepped.observation), rest
+        told, ended, rest = jax.device_get(
+            (stepped.observation, stepped.running.ended, stepped._replace(running=None, observation=None, final=final))
+        )
+        return self._told(told, ended, rest.playing), rest
 
-    def _told(self, observation: Any) -> Observation:
-        told = {name: np.array(leaf) for name, leaf in jax.device_get(observation).items()}
-        self.items = told["items"]
+    def _told(self, observation: Any, ended: np.ndarray, playing: np.ndarray) -> Observation:
+        told = {name: np.array(leaf) for name, leaf in observation.items()}
+        self.ended, self._playing, self.items = ended, playing, told["items"].copy()
         return told
 
     def masks(self) -> np.ndarray:
@@ -98,8 +100,7 @@ class Episodes:
 
     def users(self) -> np.ndarray:
         """Returns [B] original ids of the users who are played with."""
-        assert self._running is not None
-        return self.users_of(np.asarray(self.world.view.start_of(self._running.viewed)))
+        return self.users_of(self._playing)
 
     def users_of(self, starts: np.ndarray) -> np.ndarray:
         """Returns [B] original ids of the users of episodes."""
