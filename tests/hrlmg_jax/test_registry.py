@@ -35,7 +35,8 @@ def test_a_function_recommends_items_of_the_catalogue_and_takes_no_part_in_the_o
     path = Path(__file__).parents[1] / "python_policies.py"
     overrides = ["agent=python", f"agent.path={path}:smallest_new_id", "agent.label=mine"]
     agent = read_settings(RunConfig, composed_values("train_hrl_mg", overrides)).agent
-    problem = SimpleNamespace(data=SimpleNamespace(log=SimpleNamespace(item_ids=np.array([0, 2, 1])), num_items=2))
+    data = SimpleNamespace(log=SimpleNamespace(item_ids=np.array([0, 2, 1])), num_items=2)
+    problem = SimpleNamespace(data=data, earlier=None)
     tested = build_method(problem, agent).best(None)
     assert agent.result_name == "mine"
     assert tested.rank is None
