@@ -25,6 +25,7 @@ from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model.store import FILE
 from sim.envs.histories import HistoryTable, make_history_table
 from sim.envs.policy import Policy
+from sim.envs.python_policy import refuse_to_recommend
 from sim.envs.session_env import SessionEnv, SessionParams, SessionState
 from sim.recommend.recommender import Recommender, recommender_of
 from sim.recommend.system import History, Replay
@@ -257,14 +258,16 @@ def load(stored: StoredSessionRun) -> Recommender:
     method = build_method(problem, config.agent)
     step, state = (0, None) if method.agent is None else stored.restore(method.agent, config.seed)[:2]
     tested = method.best(state) if stored.actors == "best" else method.newest(state)
+    users = problem.simulator.model
+    policy = tested.policy(users)
+    refuse_to_recommend(policy, str(folder.path))
     if tested.rank is None:
         raise UserError(
             f"agent={config.agent.name} asks simulated users what they like, and real ones cannot be asked",
             where=str(folder.path),
             do="Recommend from a run of another agent.",
         )
-    users = problem.simulator.model
     env = make_env(problem.env, users, config.longest_session)
     params = tested.params(problem.simulator.params)
-    system = SessionSystem(problem, config.agent.result_name, tested.policy(users), params, env)
+    system = SessionSystem(problem, config.agent.result_name, policy, params, env)
     return recommender_of(system, folder.path, step)
