@@ -10,6 +10,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from harness.errors import UserError
+from sim.tables.event_order import EventOrder, blocks_of_users, cut_sessions_at, order_of_events
+from sim.tables.numbering import numbered
 
 SKIP, CLICK, ORDER = 0, 1, 2
 FeedbackName = Literal["skip", "click", "order"]
@@ -141,8 +143,11 @@ def build_event_log(
     places of its first click and order.
 
     A session that begins before the first second of the test part and goes on after it is cut there: its end becomes a
-    session of the test part, so that no training row holds an item or answer of that time. `with_test_sessions` then
-    sorts the parts.
+    session of the test part, so that no training row holds an item or answer of that time.
+
+    Columns of many rows are best given as int32 indices 0 to D - 1 (as `sim.files.event_readers` does): they are taken
+    as they are. Beyond the columns and the table (33 bytes a row), memory is needed for 9 bytes a row and a few million
+    rows at a time.
 
     Args:
         name: Name of the data set.
@@ -171,41 +176,78 @@ def build_event_log(
         raise UserError("holds no events", where=source, do="Provide a log with at least one event.")
     if len({len(column) for column in (users, items, times, feedback, sessions) if column is not None}) > 1:
         raise UserError("columns differ in length", where=source)
-    user_ids, user = np.unique(users, return_inverse=True)
-    item_ids, item = np.unique(items, return_inverse=True)
+    user_ids, user = _ids_and_index(users)
+    item_ids, item = _ids_and_index(items)
     times = np.asarray(times, np.int64)
-
-    # Places: the order of each user's events, whatever their sessions.
-    by_time = np.lexsort((times, user))  # stable: rows with equal times keep their order
-    place = np.empty(len(user), np.int32)
-    place[by_time] = np.arange(len(user)) - np.searchsorted(user[by_time], user[by_time])
-
-    # Sort by user, session and time.
-    if sessions is None:
-        order = by_time
-        user, times = user[order], times[order]
-        begins = (np.diff(user, prepend=-1) != 0) | (np.diff(times, prepend=times[0]) > session_gap)
-        session = np.cumsum(begins) - 1
-    else:
-        distinct, group = np.unique(_sessions_for_all(sessions, user, times, session_gap), return_inverse=True)
-        _, group = np.unique(user.astype(np.int64) * len(distinct) + group, return_inverse=True)
-        first_time = np.full(group.max() + 1, np.iinfo(np.int64).max)
-        np.minimum.at(first_time, group, times)
-        # Overlapping sessions of a user are kept apart, in the order of their start.
-        order = np.lexsort((times, group, first_time[group], user))
-        user, times, group = user[order], times[order], group[order]
-        session = np.cumsum(np.diff(group, prepend=-1) != 0) - 1
-
-    # Cut sessions at the split.
-    cut_sessions, test_begin = 0, np.iinfo(np.int64).max
+    # Users are independent: order their events, some users at a time.
+    blocks = [
+        order_of_events(rows, user[rows], times[rows], None if sessions is None else sessions[rows], session_gap)
+        for rows in blocks_of_users(user, len(user_ids))
+    ]
+    test_begin = np.iinfo(np.int64).max
     if first_test_second is not None:
-        test_begin = first_test_second(times[np.diff(session, prepend=-1) != 0])
-        moved, session, cut_sessions = _cut_sessions(user, times, session, test_begin)
-        user, times, order = user[moved], times[moved], order[moved]
+        test_begin = first_test_second(np.concatenate([times[block.rows[block.begins]] for block in blocks]))
+    # Their rows; those of the test part come last.
+    columns: dict[str, np.ndarray | None] = {"user": user, "time": times, "item": item, "feedback": feedback}
+    columns |= {"probabilities": probabilities, "shown_probability": shown_probability}
+    parts: dict[bool, list[dict[str, np.ndarray]]] = {False: [], True: []}
+    cut_sessions = 0
+    while blocks:
+        block = blocks.pop(0)
+        taken = {name: column[block.rows] for name, column in columns.items() if column is not None}
+        merged, is_test, cuts = _merged_rows(taken, block, test_begin, len(item_ids))
+        cut_sessions += cuts
+        for part, part_rows in parts.items():
+            if (is_test == part).any():
+                part_rows.append({name: column[is_test == part] for name, column in merged.items()})
+    return EventLog(
+        name=name,
+        **_joined(parts[False] + parts[True], len(parts[False])),
+        user_ids=user_ids,
+        item_ids=item_ids,
+        checksum=checksum,
+        source=source,
+        synthetic=synthetic,
+        synthetic_skips=synthetic_skips,
+        order_proxy=order_proxy,
+        feedback_proxy=feedback_proxy,
+        cut_sessions=cut_sessions,
+    )
 
+
+def _ids_and_index(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the distinct ids, ascending, and the index of every row's."""
+    column = np.asarray(column)
+    if column.dtype.kind == "i":
+        return numbered([column])
+    ids, index = np.unique(column, return_inverse=True)
+    return ids, index.astype(np.int32)
+
+
+def _merged_rows(
+    columns: dict[str, np.ndarray], block: EventOrder, test_begin: int, num_items: int
+) -> tuple[dict[str, np.ndarray], np.ndarray, int]:
+    """Returns a row for each item of a session.
+
+    Args:
+        columns: [r] user, time, item and feedback of the block's events, and their probabilities if known.
+        block: The order of these.
+        test_begin: Sessions that go on from this second on are cut there.
+        num_items: I.
+
+    Returns:
+        The columns [m] of the log, whether each row is of the test part [m], and the number of cuts.
+    """
+    # Cut sessions at the split.
+    session = np.cumsum(block.begins, dtype=np.int32) - np.int32(1)
+    moved, session, cuts = cut_sessions_at(columns["user"], columns["time"], session, test_begin)
+    place = block.place[moved]
+    taken = {name: column[moved] for name, column in columns.items()}
+    is_test = (taken["time"][np.diff(session, prepend=-1) != 0] >= test_begin)[session]
     # One row per item of a session, at the first place of the pair; the strongest answer, and the first of each kind.
-    item, answers, place = item[order], np.asarray(feedback, np.int8)[order], place[order]
-    _, first, pair = np.unique(session.astype(np.int64) * len(item_ids) + item, return_index=True, return_inverse=True)
+    answers = np.asarray(taken.pop("feedback"), np.int8)
+    keys = session.astype(np.int64) * num_items + taken["item"]
+    _, first, pair = np.unique(keys, return_index=True, return_inverse=True)
     in_order = np.argsort(first)
     first = first[in_order]
     strongest = np.zeros(len(first), np.int8)
@@ -215,72 +257,27 @@ def build_event_log(
         never = np.iinfo(np.int32).max
         places = np.full(len(first), never, np.int32)
         np.minimum.at(places, pair[answers >= least], place[answers >= least])
-        return np.where(places == never, NEVER, places)[in_order]
+        return np.where(places == never, np.int32(NEVER), places)[in_order]
 
-    rows = order[first]
-    return EventLog(
-        name=name,
-        user=user[first].astype(np.int32),
-        session=session[first].astype(np.int32),
-        time=times[first],
-        item=item[first].astype(np.int32),
-        feedback=strongest[in_order],
-        shown_at=place[first],
-        clicked_at=first_place(CLICK),
-        ordered_at=first_place(ORDER),
-        is_test=times[np.diff(session, prepend=-1) != 0] >= test_begin,
-        user_ids=user_ids,
-        item_ids=item_ids,
-        checksum=checksum,
-        source=source,
-        synthetic=synthetic,
-        synthetic_skips=synthetic_skips,
-        probabilities=_float32(probabilities, rows),
-        shown_probability=_float32(shown_probability, rows),
-        order_proxy=order_proxy,
-        feedback_proxy=feedback_proxy,
-        cut_sessions=cut_sessions,
-    )
+    merged = {name: column[first] for name, column in taken.items()}
+    merged |= {name: np.asarray(merged[name], np.float32) for name in _PROBABILITIES if name in merged}
+    merged |= {"session": session[first], "feedback": strongest[in_order], "shown_at": place[first]}
+    merged |= {"clicked_at": first_place(CLICK), "ordered_at": first_place(ORDER)}
+    return merged, is_test[first], cuts
 
 
-def _cut_sessions(
-    user: np.ndarray, times: np.ndarray, session: np.ndarray, test_begin: int
-) -> tuple[np.ndarray | slice, np.ndarray, int]:
-    """Cuts sessions that begin before a time and go on after it.
-
-    Args:
-        user: [R], ascending.
-        times: [R], ascending within a session.
-        session: [R], ascending; sessions of a user in the order of their first time.
-        test_begin: The time.
-
-    Returns:
-        A new order of the rows, in which this is true again, the sessions [R] in it, and the number of cuts.
-    """
-    begins = np.diff(session, prepend=-1) != 0
-    cut = ~begins & (times >= test_begin) & (np.roll(times, 1) < test_begin)
-    if not cut.any():
-        return slice(None), session, 0
-    begins |= cut
-    session = np.cumsum(begins) - 1
-    moved = np.lexsort((times[begins][session], user))  # stable: keeps sessions of equal beginnings apart
-    return moved, np.cumsum(np.diff(session[moved], prepend=-1) != 0) - 1, int(cut.sum())
-
-
-def _float32(column: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
-    return None if column is None else np.asarray(column, np.float32)[rows]
-
-
-def _sessions_for_all(sessions: np.ndarray, user: np.ndarray, times: np.ndarray, session_gap: float) -> np.ndarray:
-    """Returns the session ids [R]; rows without one get those of sessions cut where their user pauses."""
-    if sessions.dtype.kind not in "iu" or not (sessions < 0).any():
-        return sessions
-    rows = np.flatnonzero(sessions < 0)
-    rows = rows[np.lexsort((times[rows], user[rows]))]
-    begins = (np.diff(user[rows], prepend=-1) != 0) | (np.diff(times[rows], prepend=times[rows[0]]) > session_gap)
-    numbered = np.asarray(sessions, np.int64).copy()
-    numbered[rows] = max(int(sessions.max()), -1) + np.cumsum(begins)
-    return numbered
+def _joined(parts: list[dict[str, np.ndarray]], num_training: int) -> dict[str, Any]:
+    """Returns the columns of a log from those of its parts, which are emptied; the first ones are for training."""
+    columns: dict[str, Any] = {}
+    number = 0
+    begins = [np.diff(part["session"], prepend=-1) != 0 for part in parts]
+    for part, begin in zip(parts, begins, strict=True):
+        part["session"] = np.cumsum(begin, dtype=np.int32) + np.int32(number - 1)
+        number += int(begin.sum())
+    is_test = np.arange(number) >= sum(int(begin.sum()) for begin in begins[:num_training])
+    for name in list(parts[0]):
+        columns[name] = np.concatenate([part.pop(name) for part in parts])
+    return {**columns, "is_test": is_test}
 
 
 def with_test_sessions(log: EventLog, is_test: np.ndarray) -> EventLog:
@@ -293,6 +290,8 @@ def with_test_sessions(log: EventLog, is_test: np.ndarray) -> EventLog:
         is_test: [S] bool.
     """
     log = dataclasses.replace(log, is_test=is_test)
+    if not (is_test[:-1] & ~is_test[1:]).any():
+        return log
     return _rows_of(log, np.argsort(log.in_test_part(), kind="stable"))
 
 
@@ -311,7 +310,7 @@ def select_events(log: EventLog, kept: np.ndarray) -> EventLog:
             where=log.source,
             do="Lower data.min_item_events and data.min_session_events.",
         )
-    log = _rows_of(log, np.flatnonzero(kept))
+    log = _rows_of(log, kept)
     user_ids, user = _renumbered(log.user_ids, log.user)
     item_ids, item = _renumbered(log.item_ids, log.item)
     return dataclasses.replace(log, user=user, item=item, user_ids=user_ids, item_ids=item_ids)
@@ -323,15 +322,16 @@ HASHED = (
 )
 """What tells a log from another (`sim.tables.table_hash`)."""
 
+_PROBABILITIES = ("probabilities", "shown_probability")
 _OF_ROWS = (
     *("user", "session", "time", "item", "feedback", "shown_at", "clicked_at", "ordered_at"),
-    *("probabilities", "shown_probability"),
+    *_PROBABILITIES,
 )
 """Columns with a value per row."""
 
 
 def _rows_of(log: EventLog, rows: np.ndarray) -> EventLog:
-    """Returns the log with some rows in a new order that keeps sessions together; sessions are renumbered."""
+    """Returns the log with some rows (bool, or their numbers in an order that keeps sessions together) renumbered."""
     columns = {name: getattr(log, name) for name in _OF_ROWS}
     taken: dict[str, Any] = {name: None if column is None else column[rows] for name, column in columns.items()}
     begins = np.diff(taken["session"], prepend=-1) != 0

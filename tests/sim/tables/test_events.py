@@ -7,7 +7,8 @@ import pytest
 
 from harness.errors import UserError
 from harness.reports.tables import kind_of
-from sim.tables.events import CLICK, ORDER, SKIP, EventLog, build_event_log, select_events, with_test_sessions
+from sim.tables import event_order
+from sim.tables.events import CLICK, HASHED, ORDER, SKIP, EventLog, build_event_log, select_events, with_test_sessions
 
 GAP = 100.0
 
@@ -133,6 +134,17 @@ def test_a_log_equals_the_plain_construction(rows, with_sessions):
     assert as_rows(build(rows, with_sessions)) == expected
 
 
+@hypothesis.settings(max_examples=50, deadline=None)
+@hypothesis.given(rows=events, with_sessions=st.booleans(), second=st.integers(0, 600))
+def test_a_log_does_not_depend_on_how_many_users_are_sorted_at_a_time(rows, with_sessions, second):
+    whole = build(rows, with_sessions, first_test_second=lambda _: second)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(event_order, "_ROWS_OF_BLOCK", 3)
+        parts = build(rows, with_sessions, first_test_second=lambda _: second)
+    for name in (*HASHED, "cut_sessions"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+
+
 def test_the_probability_of_what_was_shown_follows_its_row():
     random = np.random.default_rng(0)
     users, items = random.integers(0, 5, 60), random.integers(0, 30, 60)
@@ -191,13 +203,13 @@ def test_a_session_that_goes_on_after_the_split_is_cut_there():
     assert as_rows(log) == [
         (1, 0, 80, "a", CLICK),
         (1, 0, 90, "b", SKIP),
-        (1, 1, 110, "d", CLICK),
-        (1, 2, 120, "c", SKIP),
-        (1, 2, 130, "b", ORDER),
-        (2, 3, 20, "a", SKIP),
+        (2, 1, 20, "a", SKIP),
+        (1, 2, 110, "d", CLICK),
+        (1, 3, 120, "c", SKIP),
+        (1, 3, 130, "b", ORDER),
         (3, 4, 100, "a", CLICK),
     ]
-    assert log.is_test.tolist() == [False, True, True, False, True]
+    assert log.is_test.tolist() == [False, False, True, True, True]
     assert log.ordered_at[log.feedback == ORDER].tolist() == [4]
     whole = build(rows, with_sessions=True)
     assert (whole.cut_sessions, whole.num_sessions, whole.is_test.any()) == (0, 4, False)
@@ -208,6 +220,5 @@ def test_a_session_that_goes_on_after_the_split_is_cut_there():
 def test_no_training_row_holds_an_answer_of_the_test_part(rows, with_sessions, second):
     earlier = [row for row in rows if row[2] < second]
     log = build(rows, with_sessions, first_test_second=lambda _: second)
-    log = with_test_sessions(log, log.is_test)
     training = [row for row, test in zip(as_rows(log), log.in_test_part(), strict=True) if not test]
     assert training == (as_rows(build(earlier, with_sessions)) if earlier else [])
