@@ -30,7 +30,7 @@ TEXTS = st.sampled_from(["7", "8", "-1", "12345678901", "b", "a", "é", "", "007
 @hypothesis.settings(max_examples=100, deadline=None)
 @hypothesis.given(parts=st.lists(st.lists(TEXTS, min_size=1), min_size=1), batch=st.sampled_from([1, 4, 100]))
 def test_it_does_not_matter_how_the_column_is_cut(parts, batch):
-    every = sum(parts, [])
+    every = [text for part in parts for text in part]
     plain = all(text not in ("b", "a", "é", "", "007", "7a") for text in every)
     expected = [int(text) for text in every] if plain else every
     assert joined(parts, batch) == joined([every], batch) == (sorted(set(expected)), expected)
@@ -41,5 +41,5 @@ def test_integers_that_some_chunks_write_as_floats_are_the_same_ids(batch):
     parts = [[7, 8], ["8.0", "9.0"], ["7", "10"], ["7.0", "11"]]
     assert joined(parts, batch) == ([7, 8, 9, 10, 11], [7, 8, 8, 9, 7, 10, 7, 11])
     assert joined([[7], ["8.0", "b"], [9]], batch) == (["7", "8.0", "9", "b"], ["7", "8.0", "b", "9"])
-    with pytest.raises(UserError, match="user ids '7' and '7.0' both occur"):
+    with pytest.raises(UserError, match="both occur"):
         joined([[7], ["a"], ["7.0"]], batch)
