@@ -1,5 +1,7 @@
 """The table of a log: sessions, merged repetitions and selections, by hand and against a plain implementation."""
 
+import tracemalloc
+
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
@@ -222,3 +224,25 @@ def test_no_training_row_holds_an_answer_of_the_test_part(rows, with_sessions, s
     log = build(rows, with_sessions, first_test_second=lambda _: second)
     training = [row for row, test in zip(as_rows(log), log.in_test_part(), strict=True) if not test]
     assert training == (as_rows(build(earlier, with_sessions)) if earlier else [])
+
+
+@pytest.mark.parametrize("with_sessions", [False, True])
+def test_building_takes_little_more_memory_than_the_log(monkeypatch, with_sessions):
+    monkeypatch.setattr(event_order, "_ROWS_OF_BLOCK", 5_000)
+    random, number = np.random.default_rng(0), 200_000
+    user, item = (np.append(np.arange(size), random.integers(0, size, number - size)) for size in (5_000, 3_000))
+    columns = {
+        "users": user.astype(np.int32),
+        "items": item.astype(np.int32),
+        "times": random.integers(0, 10**6, number),
+    }
+    columns["feedback"] = random.integers(0, 3, number).astype(np.int8)
+    columns["sessions"] = random.integers(0, 30, number).astype(np.int32) if with_sessions else None
+    tracemalloc.start()
+    try:
+        log = build_event_log(name="log", **columns, session_gap=GAP, checksum="", source="log.csv")
+        peak = tracemalloc.get_traced_memory()[1] / number
+    finally:
+        tracemalloc.stop()
+    assert log.num_events > 0.9 * number
+    assert peak < 60, "bytes a row, of which the log has 33"
