@@ -40,7 +40,8 @@ def order_of_events(
     # Places: the order of each user's events, whatever their sessions.
     by_time = np.lexsort((times, user))  # stable: rows with equal times keep their order
     place = np.empty(len(user), np.int32)
-    place[by_time] = np.arange(len(user)) - np.searchsorted(user[by_time], user[by_time])
+    first = np.flatnonzero(np.diff(user[by_time], prepend=-1))
+    place[by_time] = np.arange(len(user)) - np.repeat(first, np.diff(np.append(first, len(user))))
     # Sort by user, session and time.
     if sessions is None:
         order = by_time
