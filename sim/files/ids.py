@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _WHOLE = r"^(0|-?[1-9][0-9]*)$"
 _WHOLE_FLOAT = r"^(0|-?[1-9][0-9]*)\.0+$"
-_BATCH = 1 << 22
+_BATCH = 1 << 21
 
 
 class IdColumn:
@@ -87,7 +87,7 @@ class IdColumn:
         """Keeps the texts of a part until there are as many as are known, so that looking them up costs little."""
         self._waiting.append((number, texts))
         self._num_waiting += len(texts)
-        if self._num_waiting >= max(_BATCH, self._texts.height):
+        if self._num_waiting >= max(_BATCH, self._texts.height // 2):
             self._encode()
 
     def _encode(self) -> None:
@@ -99,7 +99,9 @@ class IdColumn:
         texts = pl.concat([texts.alias("text") for _, texts in self._waiting]).to_frame()
         new = texts.unique(maintain_order=True).join(self._texts, on="text", how="anti", maintain_order="left")
         new_codes = pl.Series("code", np.arange(self._texts.height, self._texts.height + new.height, dtype=np.int32))
-        self._texts = pl.concat([self._texts, new.with_columns(new_codes)])
+        # The addition copies: otherwise a few texts would keep the memory of all the others that they were read with.
+        copied = new.select(pl.col("text") + "")
+        self._texts = pl.concat([self._texts, copied.with_columns(new_codes)])
         codes = texts.join(self._texts, on="text", how="left", maintain_order="left")["code"].to_numpy()
         end = 0
         for number, part in self._waiting:
