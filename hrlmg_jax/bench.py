@@ -27,6 +27,7 @@ from harness.settings import read_settings
 from hrlmg_jax.agent import hrl_mg
 from hrlmg_jax.agent.learner import Learner, World
 from hrlmg_jax.agent.networks import NetworkConfig
+from hrlmg_jax.bench_logs import bench_logs, read_log, write_log
 from hrlmg_jax.problem import Problem, fixed_rankings, load_data, make_env
 from hrlmg_jax.retrieval.index import ItemIndex, make_item_index, nearest_items
 from hrlmg_jax.settings import RunConfig
@@ -318,12 +319,17 @@ _SHORT = (
     *(f"agent.learner.{size}=8" for size in ("sessions", "batch_size", "high_batch_size")),
     "agent.learner.replay_capacity=1000",
 )
-SECTIONS = {"training": bench_training, "rollout": bench_rollout, "retrieval": bench_retrieval}
+SECTIONS = {
+    "training": bench_training,
+    "rollout": bench_rollout,
+    "retrieval": bench_retrieval,
+    "logs": bench_logs,
+}
 
 
 def main() -> None:
     """Measures what the arguments of this process ask for."""
-    run_benchmark(MODULE, SECTIONS, ())
+    run_benchmark(MODULE, SECTIONS, (write_log, read_log))
 
 
 if __name__ == "__main__":

@@ -48,8 +48,9 @@ def read_tables(
             plan_columns, names=names, nested=text.nested, given=given, where=str(source), keys=keys
         )
         if source in in_parquet:
-            frame, numbers = read_parquet_columns(source.path, plan_of)
-            yield _with_given(Rows(frame, source, 1, numbers, unit="row"), names, given)
+            for part in read_parquet_columns(source.path, plan_of):
+                rows = Rows(part.frame, source, part.first, part.numbers, unit="row", fractional=part.fractional)
+                yield _with_given(rows, names, given)
         elif is_json(beginning := next(read_text(source, limits, text.encoding, _BEGINNING_BYTES), b"")):
             for rows in _json_rows(source, limits, text, beginning, plan_of):
                 yield _with_given(rows, names, given)

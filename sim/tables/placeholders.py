@@ -8,13 +8,14 @@ _WORDS = """
     na n/a n.a. #n/a <na> nan nat null (null) [null] none (none) nil nul \\n - -- -1 ? unknown undefined anonymous guest
     missing 00000000-0000-0000-0000-000000000000
 """
-_PLACEHOLDERS = frozenset(_WORDS.split()) | {"", "(not set)", "not set", "not available"}
+PLACEHOLDERS = frozenset(_WORDS.split()) | {"", "(not set)", "not set", "not available"}
+"""What `stands_for_nothing`, without blanks around and in lower case."""
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
 
 
 def stands_for_nothing(value: object) -> bool:
     """Returns whether a value often means that there is none."""
-    return str(value).strip().lower() in _PLACEHOLDERS
+    return str(value).strip().lower() in PLACEHOLDERS
 
 
 def folded(text: str) -> str:

@@ -238,3 +238,16 @@ def test_atomic_files_of_recbole(tmp_path, name):
     assert log == [(196, 242, 881250949, 1), (186, 302, 891717742, 1)]
     problem = message(ratings, source, **{**layout, "item_column": "genre"})
     assert f"{source}: line 1: the column 'genre' holds sequences (token_seq), which cannot be read" in problem
+
+
+@pytest.mark.parametrize("rows_at_a_time", [1, 2, 3])
+def test_parquet_files_are_read_in_parts(tmp_path, monkeypatch, rows_at_a_time):
+    monkeypatch.setattr("sim.files.parquet.ROWS_AT_A_TIME", rows_at_a_time)
+    events_of = [[{"item": 3.0, "event": "view"}], [], None, [{"item": 4.0, "event": "buy"}] * 2, [], []]
+    times = [10, 11, 12, 13, 14, 15]
+    log = parquet(tmp_path / "log.parquet", user=[1.0, 2.0, 3.0, 4.5, 5.0, 6.0], time=times, events=events_of)
+    assert events(log) == [("1.0", 3, 10, 1), ("4.5", 4, 13, 2), ("4.5", 4, 13, 2)]
+    wrong = parquet(tmp_path / "wrong.parquet", user=[1, 2, 3, 4], item=[1] * 4, rating=[1.0, 2.0, 3.0, None])
+    assert "row 4: rating '' is empty" in message(ratings, wrong)
+    empty = parquet(tmp_path / "empty.parquet", **{name: pl.Series(dtype=pl.Int64) for name in ("user", "time")})
+    assert "no column 'item'" in message(events, empty)
