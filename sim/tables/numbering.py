@@ -43,11 +43,18 @@ def numbered(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return (np.flatnonzero(occurs) + low).astype(kind), index
 
 
+def num_distinct(index: np.ndarray, number: int) -> int:
+    """Returns how many of the numbers 0 to `number` - 1 occur in a column."""
+    occurs = np.zeros(number, bool)
+    occurs[index] = True
+    return int(occurs.sum())
+
+
 def _are_ranks(column: np.ndarray) -> bool:
     """Returns whether a column is int32 and its values are 0 to D - 1, so that it is its own index."""
     if column.dtype != np.int32 or not len(column) or column.min() != 0 or column.max() >= len(column):
         return False
-    return bool(np.bincount(column).all())
+    return num_distinct(column, int(column.max()) + 1) == int(column.max()) + 1
 
 
 def _distinct(parts: list[np.ndarray]) -> np.ndarray:
