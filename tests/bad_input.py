@@ -39,8 +39,8 @@ from sim.files.event_layout import EventLayout
 from sim.files.event_readers import read_events
 from sim.files.rating_readers import read_ratings
 from sim.files.rows import TableLayout
-from sim.files.sources import SizeLimits, Source
-from sim.files.text_table import TextFormat
+from sim.formats.sources import SizeLimits, Source
+from sim.formats.text_table import TextFormat
 from sim.tables.ratings import build_rating_data
 from tpgr_jax import settings as tpgr_settings
 

@@ -27,7 +27,7 @@ from sim.files.event_readers import (
 )
 from sim.files.locate import NOT_AUTO, STORE_THEM, FilesConfig, bad_setting, check_count, fingerprint
 from sim.files.rows import TimeFormat
-from sim.files.sources import Source, checksum, describe_sources
+from sim.formats.sources import Source, checksum, describe_sources
 from sim.tables.events import (
     CLICK,
     HASHED,

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 
 from harness.errors import UserError
 from sim.files.rows import Rows, TimeFormat
-from sim.files.sources import shorten
-from sim.files.text_table import TextFormat
+from sim.formats.sources import shorten
+from sim.formats.text_table import TextFormat
 from sim.tables.events import CLICK, FEEDBACK_NAMES, SKIP
 
 if TYPE_CHECKING:

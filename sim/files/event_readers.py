@@ -18,9 +18,9 @@ from sim.files.cache import notice
 from sim.files.event_layout import EventLayout, UnknownEventError, answers_of_flags, events_of_rows, with_counts
 from sim.files.ids import IdColumn, id_array
 from sim.files.rows import Rows
-from sim.files.sources import SizeLimits, Source
 from sim.files.tables import read_tables
-from sim.files.text_table import TextFormat
+from sim.formats.sources import SizeLimits, Source
+from sim.formats.text_table import TextFormat
 from sim.tables.events import CLICK, ORDER, SKIP
 from sim.tables.placeholders import PLACEHOLDERS
 

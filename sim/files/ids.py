@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.errors import UserError
 from sim.files.rows import integers_if_plain
-from sim.files.text_table import compact
+from sim.formats.text_table import compact
 from sim.tables.numbering import numbered
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from sim.files.cache import notice
 from sim.files.ids import IdColumn, id_array
 from sim.files.netflix import read_netflix
 from sim.files.rows import Rows, TableLayout
-from sim.files.sources import SizeLimits, Source, describe_sources
 from sim.files.tables import read_tables
-from sim.files.text_table import (
+from sim.formats.sources import SizeLimits, Source, describe_sources
+from sim.formats.text_table import (
     BadLineError,
     Columns,
     LineParser,

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.sources import Source, shorten
-from sim.files.text_table import (
+from sim.files.text_times import are_dates, seconds_of
+from sim.formats.sources import Source, shorten
+from sim.formats.text_table import (
     MAX_ID_CHARACTERS,
     BadLineError,
     TextFormat,
     parse_number,
 )
-from sim.files.text_times import are_dates, seconds_of
 
 if TYPE_CHECKING:
     import polars as pl

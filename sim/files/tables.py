@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from sim.files.chunks import read_text
-from sim.files.delimited import TextTable
-from sim.files.json_records import has_lines, is_json
-from sim.files.json_table import JsonLines, read_values, sample_of_lines
-from sim.files.nested_fields import Fields, Plan, plan_columns
-from sim.files.packing import is_parquet
-from sim.files.parquet import partition_values, read_parquet_columns, try_parquet
 from sim.files.rows import Rows
-from sim.files.sources import SizeLimits, Source
-from sim.files.text_table import TextFormat, parse_file
+from sim.formats.chunks import read_text
+from sim.formats.delimited import TextTable
+from sim.formats.json_records import has_lines, is_json
+from sim.formats.json_table import JsonLines, read_values, sample_of_lines
+from sim.formats.nested_fields import Fields, Plan, plan_columns
+from sim.formats.packing import is_parquet
+from sim.formats.parquet import partition_values, read_parquet_columns, try_parquet
+from sim.formats.sources import SizeLimits, Source
+from sim.formats.text_table import TextFormat, parse_file
 
 _BEGINNING_BYTES = 1 << 21
 _BLOCK_BYTES = 1 << 22

@@ -607,7 +607,7 @@ def test_real_jdata():
 )
 def test_the_hash_of_a_log_stays_however_it_is_read_in_parts(tmp_path, monkeypatch, changes, table_hash, kind):
     monkeypatch.setattr("sim.files.tables.try_parquet", lambda *_: None)
-    monkeypatch.setattr("sim.files.parquet.ROWS_AT_A_TIME", 70)
+    monkeypatch.setattr("sim.formats.parquet.ROWS_AT_A_TIME", 70)
     monkeypatch.setattr("sim.files.ids._BATCH", 50)
     monkeypatch.setattr("sim.tables.event_order.ROWS_AT_A_TIME", 40)
     random, number = np.random.default_rng(0), 400

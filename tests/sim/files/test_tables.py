@@ -15,11 +15,11 @@ from harness.settings import read_settings
 from sim.datasets.events import LogConfig
 from sim.datasets.ratings import DataConfig
 from sim.files.event_readers import EventLayout, read_events
-from sim.files.parquet import parquet_files, partition_values
 from sim.files.rating_readers import read_ratings
 from sim.files.rows import TableLayout
-from sim.files.sources import SizeLimits, Source
-from sim.files.text_table import TextFormat
+from sim.formats.parquet import parquet_files, partition_values
+from sim.formats.sources import SizeLimits, Source
+from sim.formats.text_table import TextFormat
 
 CSV = "user,item,rating\n"
 
@@ -242,7 +242,7 @@ def test_atomic_files_of_recbole(tmp_path, name):
 
 @pytest.mark.parametrize("rows_at_a_time", [1, 2, 3])
 def test_parquet_files_are_read_in_parts(tmp_path, monkeypatch, rows_at_a_time):
-    monkeypatch.setattr("sim.files.parquet.ROWS_AT_A_TIME", rows_at_a_time)
+    monkeypatch.setattr("sim.formats.parquet.ROWS_AT_A_TIME", rows_at_a_time)
     events_of = [[{"item": 3.0, "event": "view"}], [], None, [{"item": 4.0, "event": "buy"}] * 2, [], []]
     times = [10, 11, 12, 13, 14, 15]
     log = parquet(tmp_path / "log.parquet", user=[1.0, 2.0, 3.0, 4.5, 5.0, 6.0], time=times, events=events_of)

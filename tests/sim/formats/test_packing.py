@@ -9,8 +9,8 @@ import pytest
 import zstandard
 
 from harness.errors import UserError
-from sim.files.packing import find_members, read_blocks
-from sim.files.sources import SizeLimits, Source
+from sim.formats.packing import find_members, read_blocks
+from sim.formats.sources import SizeLimits, Source
 
 TEXT = b"user,item,rating\n1,2,3\n"
 

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import zstandard
 
 from harness.errors import UserError
-from sim.files.sources import SizeLimits, Source, check_file, explained, natural_order, shorten
+from sim.formats.sources import SizeLimits, Source, check_file, explained, natural_order, shorten
 
 _MOST_LAYERS = 3  # such as gzip in a zip
 _TAR_MARK = slice(257, 262)

@@ -15,9 +15,9 @@ from urllib.parse import unquote
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.nested_fields import Fields, Plan, pick_columns
-from sim.files.packing import is_parquet
-from sim.files.sources import Source, check_file, natural_order, unreadable
+from sim.formats.nested_fields import Fields, Plan, pick_columns
+from sim.formats.packing import is_parquet
+from sim.formats.sources import Source, check_file, natural_order, unreadable
 
 if TYPE_CHECKING:
     import polars as pl
