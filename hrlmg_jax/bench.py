@@ -27,12 +27,12 @@ from harness.settings import read_settings
 from hrlmg_jax.agent import hrl_mg
 from hrlmg_jax.agent.learner import Learner, World
 from hrlmg_jax.agent.networks import NetworkConfig
-from hrlmg_jax.bench_logs import bench_logs, read_log, write_log
 from hrlmg_jax.problem import Problem, fixed_rankings, load_data, make_env
 from hrlmg_jax.retrieval.index import ItemIndex, make_item_index, nearest_items
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackParams, LearnedFeedback
 from hrlmg_jax.user_model.store import Simulator
+from sim.datasets.speed import bench_logs, read_log, write_log
 from sim.envs.fixed_policies import random_policy
 from sim.envs.nearest_items import unit
 from sim.envs.policy import Policy
@@ -323,7 +323,7 @@ SECTIONS = {
     "training": bench_training,
     "rollout": bench_rollout,
     "retrieval": bench_retrieval,
-    "logs": bench_logs,
+    "logs": partial(bench_logs, MODULE),
 }
 
 
