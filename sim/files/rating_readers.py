@@ -29,7 +29,7 @@ from sim.formats.text_table import (
 if TYPE_CHECKING:
     import polars as pl
 
-PARSER_VERSION = 5
+PARSER_VERSION = 6
 """Increment when the same file would be parsed differently; cached tables then expire."""
 
 _COLUMN_KEYS = "data.user_column, data.item_column, data.rating_column and data.timestamp_column"

@@ -36,7 +36,7 @@ def rating_warnings(data: RatingData, relevant_above: float, positive: np.ndarra
         *_id_warnings("user", data.user_ids),
         *_id_warnings("item", data.item_ids),
         *_owner_warning("ratings", data.user_ids, np.diff(data.indptr)),
-        *_value_warnings(values, counts),
+        *_value_warnings(values, counts, data.value_places),
         *([] if data.timestamps is None else _time_warnings(data.timestamps)),
     ]
     if data.num_ratings >= _FEWEST_ROWS and not LOWEST_SHARE <= share <= HIGHEST_SHARE:
@@ -132,27 +132,31 @@ def _owner_warning(what: str, user_ids: np.ndarray, numbers: np.ndarray) -> list
     ]
 
 
-def _value_warnings(values: np.ndarray, counts: np.ndarray) -> list[str]:
-    """Names an extreme rating that stands apart from the others, or that a scale of stars does not have."""
+def _value_warnings(values: np.ndarray, counts: np.ndarray, places: Sequence[str]) -> list[str]:
+    """Names an extreme rating that stands apart from the others, or that a scale of stars does not have.
+
+    Args:
+        values: [V] distinct ratings, ascending.
+        counts: [V] how often each occurs.
+        places: Where each first stands in the file, or empty.
+    """
     if len(values) < 4:
         return []
     gaps = np.diff(values)
     usual = float(np.median(gaps))
-    lowest, highest, total = values[0], values[-1], counts.sum()
+    lowest, total = values[0], counts.sum()
     # Below a scale, any gap is odd; above it, only a large one: 1, 2, 3, 5 may be weights of events.
-    apart = [
-        (value, count)
-        for value, count, gap, least in ((lowest, counts[0], gaps[0], 1.9), (highest, counts[-1], gaps[-1], 4.0))
-        if gap >= least * usual and gap >= 0.1 * (values[-2] - values[1])
-    ]
+    ends = ((0, gaps[0], 1.9), (-1, gaps[-1], 4.0))
+    apart = [end for end, gap, least in ends if gap >= least * usual and gap >= 0.1 * (values[-2] - values[1])]
     if lowest == -1 and values[1] >= 0:
-        apart = [(lowest, counts[0])]
+        apart = [0]
     if lowest == 0 and usual >= 1 and counts[0] > total / 3 and not apart:
-        apart = [(lowest, counts[0])]
+        apart = [0]
     return [
-        f"the rating {value:g} ({count / total:.1%} of all) stands apart from the others: if it means 'not rated', "
-        f"leave it out by data.missing_ratings=[{value:g}]"
-        for value, count in apart
+        f"the rating {values[end]:g} ({counts[end] / total:.1%} of all{f', first on {places[end]}' if places else ''}) "
+        "stands apart from the others: if it means 'not rated', leave it out by "
+        f"data.missing_ratings=[{values[end]:g}]"
+        for end in apart
     ]
 
 
