@@ -9,7 +9,7 @@ import signal
 import string
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import hydra
@@ -125,8 +125,15 @@ def _run(main: Callable[[], None]) -> None:
         itself = isinstance(error, OtherProcessError) or stopped_by()
         print(message if itself else f"error: {message}", file=sys.stderr, flush=True)
         if processes:
-            processes.end_together(message, code, getattr(main, "config_name", None))
+            processes.end_together(message, code, functools.partial(_devices_set, main))
         raise SystemExit(code) from None
+
+
+def _devices_set(main: Callable[[], None]) -> Mapping[str, Any]:
+    """Returns what the user has set of `devices` in a command whose configuration may be what has failed."""
+    from harness.runs.composition import devices_among  # what imports JAX, is imported after the command has begun
+
+    return devices_among(getattr(main, "config_name", None), sys.argv[1:])
 
 
 def describe_error(error: BaseException) -> tuple[str, int] | None:

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
@@ -186,7 +186,7 @@ def expect_processes(devices: Mapping[str, Any]) -> None:
     _expected = devices
 
 
-def end_together(message: str, code: int, config_name: str | None = None) -> None:
+def end_together(message: str, code: int, devices_set: Callable[[], Mapping[str, Any]] = dict) -> None:
     """Tells the other processes of this run, if any, that this one ends; then ends it without waiting for them.
 
     JAX's own end would wait minutes for the others, or abort them. Without other processes nothing happens.
@@ -194,14 +194,14 @@ def end_together(message: str, code: int, config_name: str | None = None) -> Non
     Args:
         message: Why, for the others' users.
         code: Of this process and of the others.
-        config_name: The configuration that the command composes, which may be what has failed.
+        devices_set: Returns what the user set of `DevicesConfig`, unchecked; asked unless `expect_processes` was.
     """
     if _gave_up:
         _exit(code)
     elif joined():
         _refuse(message, code)
     else:
-        _join_to_refuse(message, code, config_name)
+        _join_to_refuse(message, code, devices_set() if _expected is None else _expected)
 
 
 def _refuse(message: str, code: int) -> None:
@@ -211,12 +211,11 @@ def _refuse(message: str, code: int) -> None:
     _leave(code)
 
 
-def _join_to_refuse(message: str, code: int, config_name: str | None) -> None:
+def _join_to_refuse(message: str, code: int, devices: Mapping[str, Any]) -> None:
     """Tells processes that wait for this one, if its settings say that there are any.
 
     A process of its own joins them for this: JAX aborts it if there is none to join.
     """
-    devices = _devices_of(config_name, sys.argv[1:]) if _expected is None else _expected
     address = devices.get("coordinator")
     if address is None:
         return
@@ -243,24 +242,6 @@ def _join_to_refuse(message: str, code: int, config_name: str | None) -> None:
         _refuse(message, code)
     finally:
         os._exit(code)
-
-
-def _devices_of(config_name: str | None, overrides: Sequence[str]) -> dict[str, Any]:
-    """Returns the `devices` of a configuration that may not compose: of its overrides those that tell and do."""
-    if config_name is None or not any(word.lstrip("+").partition("=")[2] for word in overrides):
-        return {}
-    from harness.runs.composition import composed_values
-
-    devices: dict[str, Any] = {}
-    composed: list[str] = []
-    for word in overrides:
-        key = word.partition("=")[0].lstrip("+~")
-        if "." in key and not key.startswith("devices."):
-            continue
-        with suppress(Exception):  # this one is, or refers to, what has failed
-            devices = composed_values(config_name, [*composed, word])["devices"]
-            composed.append(word)
-    return devices
 
 
 def _client() -> Any:

@@ -13,6 +13,7 @@ from harness.errors import UserError
 from harness.runs.composition import unlike_composed
 from harness.runs.provenance import Origin
 from harness.runs.run_folder import RunFolder
+from hrlmg_jax.earlier_run import EarlierRun
 from hrlmg_jax.sessions import SessionData, describe_log, load_sessions
 from hrlmg_jax.user_model.fit import FitConfig
 from hrlmg_jax.user_model.store import FILE, Simulator, load_simulator, obtain_simulator
@@ -34,6 +35,7 @@ class Problem:
         simulator: The learned user.
         rankings: [I] int32 fixed lists by name, best item first.
         longest_session: Recommendations of the longest session to be played.
+        earlier: The run whose parameters training starts from; None: it starts anew.
     """
 
     data: SessionData
@@ -41,6 +43,7 @@ class Problem:
     simulator: Simulator
     rankings: dict[str, np.ndarray]
     longest_session: int
+    earlier: EarlierRun | None = None
 
     @property
     def truth(self) -> bool:
@@ -111,7 +114,12 @@ def shortened_sessions(values: dict[str, Any], num_items: int) -> dict[str, int]
 
 
 def make_problem(
-    config: FitConfig, values: dict[str, Any], data: SessionData, folder: RunFolder, longest_session: int
+    config: FitConfig,
+    values: dict[str, Any],
+    data: SessionData,
+    folder: RunFolder,
+    longest_session: int,
+    earlier: EarlierRun | None = None,
 ) -> Problem:
     """Takes the simulator from the run folder, or fits it (or finds it fitted) and copies it there.
 
@@ -120,6 +128,7 @@ def make_problem(
         values: The run's settings as plain values.
         folder: The run folder.
         longest_session: Recommendations of the longest session to be played.
+        earlier: The run that training starts from.
 
     Raises:
         UserError: The simulator is damaged or of another log.
@@ -128,8 +137,8 @@ def make_problem(
         simulator = load_simulator(config.simulator, folder, data)
     else:
         fitted = {key: values[key] for key in ("data", "env", "simulator")}
-        simulator = obtain_simulator(config, fitted, data, folder)
-    return Problem(data, config.env, simulator, fixed_rankings(config.env, data), longest_session)
+        simulator = obtain_simulator(config, fitted, data, folder, earlier)
+    return Problem(data, config.env, simulator, fixed_rankings(config.env, data), longest_session, earlier)
 
 
 def fixed_rankings(env: SessionConfig, data: SessionData) -> dict[str, np.ndarray]:

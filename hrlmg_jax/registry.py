@@ -11,6 +11,7 @@ names the module by the key `module` (`docs/extending.md`).
 
 from __future__ import annotations
 
+from harness.errors import UserError
 from harness.extensions import ByModule
 from hrlmg_jax.methods import AgentSettings, Method
 from hrlmg_jax.problem import Problem
@@ -36,5 +37,11 @@ def build_method(problem: Problem, settings: AgentSettings) -> Method:
     Raises:
         UserError: Settings that do not fit the data, or a module that cannot be used.
     """
+    if problem.earlier is not None and settings.name in AGENTS:
+        raise UserError(
+            f"agent={settings.name} has no parameters that could be carried over",
+            where="init_from",
+            do="Leave init_from out, or choose an agent that learns.",
+        )
     method: Method = ANY_AGENT.module_of(settings).build(problem, settings)
     return method

@@ -43,6 +43,7 @@ class RunConfig(SeedsConfig):
     train: ScheduleConfig
     evaluation: EvaluationConfig
     items: ItemsConfig = NO_ITEMS
+    init_from: str | None = None
     devices: DevicesConfig = AUTOMATIC
     logger: LoggerConfig = FILES
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,9 +13,12 @@ from omegaconf import DictConfig
 from harness.command import hydra_command, run_command
 from harness.devices import describe_devices, device_mesh
 from harness.phases import Phases
+from harness.processes import is_first_process
 from harness.reports.plots import Curve, Panel, plot_curves
 from harness.reports.tables import kind_of
+from harness.runs.index import newest_checkpoint
 from harness.runs.metric_writer import read_rows
+from harness.runs.provenance import add_to_record
 from harness.runs.run_folder import RunFolder, register_run_folder_resolver
 from harness.runs.seeds import Run, name_folders
 from harness.runs.tracking import check_logger
@@ -23,6 +27,7 @@ from harness.training.command import opened_runs, say_what_comes_next, start_or_
 from harness.training.from_python import call_module
 from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
+from hrlmg_jax.earlier_run import EarlierRun, read_earlier_run
 from hrlmg_jax.evaluation.collapse import CollapseWatch, collapse_at_the_end
 from hrlmg_jax.evaluation.evaluate_run import Comparison, references
 from hrlmg_jax.evaluation.online import make_validation
@@ -74,12 +79,19 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
     with opened_runs(runs, resume, configs[0].train, origin_of(data), phases) as begin:
         write_items(items, folders)
         with phases.phase("simulator"):
+            # Only where training begins: later, the earlier run may be gone.
+            begun = all(newest_checkpoint(run.folder) for run in runs)
+            earlier = None if begun else _earlier_run(configs[0], data)
             problems = [
-                make_problem(config.fit(), run.values, data, run.folder, config.longest_session)
+                make_problem(config.fit(), run.values, data, run.folder, config.longest_session, earlier)
                 for config, run in zip(configs, runs, strict=True)
             ]
         with device_mesh(configs[0].devices, *_spread_over_devices(configs[0])):
             _train_in_folders(configs, runs, problems[0], phases, begin)
+
+
+def _earlier_run(config: RunConfig, data: SessionData) -> EarlierRun | None:
+    return None if config.init_from is None else read_earlier_run(config.init_from, config.agent.name, data.log)
 
 
 def _fitted_to(data: SessionData, runs: list[Run]) -> list[Run]:
@@ -96,6 +108,8 @@ def _with_settings(values: dict[str, Any], lengths: dict[str, int]) -> dict[str,
     for dotted, length in lengths.items():
         group, _, key = dotted.partition(".")
         values[group] = {**values[group], key: length}
+    if init_from := values.get("init_from"):
+        values["init_from"] = str(Path(init_from).expanduser().absolute())
     return values
 
 
@@ -174,6 +188,10 @@ def _announce(problem: Problem, description: str, folders: list[RunFolder]) -> N
         f"{description}; device: {describe_devices()}; {name_folders(folders)}",
         file=sys.stderr,
     )
+    if problem.earlier is not None:
+        print(problem.earlier.description, file=sys.stderr)
+        for folder in folders if is_first_process() else []:
+            add_to_record(folder, {"init_from": problem.earlier.record})
     for warning in weakness(problem.simulator.report):
         print(f"warning: {warning}", file=sys.stderr)
 

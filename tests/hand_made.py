@@ -3,6 +3,7 @@
 import numpy as np
 
 from sim.tables.events import CLICK, ORDER, EventLog
+from sim.tables.items import ALWAYS, ItemTable
 from sim.tables.ratings import RatingData, build_rating_data
 from tpgr_jax.tree.item_tree import ItemTree, tree_from_children
 
@@ -48,6 +49,25 @@ def hand_made_log(user, item, feedback, num_users=None, num_items=None) -> Event
         source="hand-made",
         synthetic=True,
         synthetic_skips=False,
+    )
+
+
+def hand_made_items(category_names, categories) -> ItemTable:
+    """A table of items with the given categories, as indices of their names, and nothing else."""
+    count = len(categories)
+    return ItemTable(
+        item_ids=np.arange(count),
+        titles=[""] * count,
+        category_names=category_names,
+        category_starts=np.append(0, np.cumsum([len(each) for each in categories])),
+        categories=np.array([index for each in categories for index in each], np.int32),
+        available_from=np.full(count, -ALWAYS),
+        available_until=np.full(count, ALWAYS),
+        has_row=np.ones(count, bool),
+        source="hand-made",
+        rows=count,
+        other_rows=0,
+        repeated_rows=0,
     )
 
 

@@ -1,21 +1,18 @@
-"""Training that starts from an earlier run's parameters, on newer data; items are matched by id (`init_from`)."""
+"""Training that starts from an earlier run's tree and parameters, on newer data (`init_from`)."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from harness.errors import UserError
-from harness.runs.checkpoint import Checkpoints
-from harness.runs.run_folder import RunFolder, read_arrays
 from harness.runs.seeds import read_single_run
+from harness.training import earlier_run
+from sim.tables.items import ItemTable
 from sim.tables.ratings import RatingData
 from tpgr_jax.tree.item_tree import ItemTree, load_tree
 from tpgr_jax.tree.new_items import NUM_NEIGHBOURS, most_similar, with_new_items
@@ -25,42 +22,14 @@ _BY_ITEM = ("item_embedding", "item_kernel", "item_bias")
 
 
 @dataclass(frozen=True)
-class EarlierRun:
-    """A run that another one starts from.
+class EarlierRun(earlier_run.EarlierRun):
+    """A run on ratings that another one starts from.
 
     Attributes:
-        folder: Its run folder.
-        source: [I] int64 index of each present item in its catalogue; -1 for new ones.
         similar: [new, k] int64 present items that are known and most like each new one, the most similar first.
-        num_vanished: Its items that are no longer there.
-        num_known_users: Present users that it knew.
     """
 
-    folder: RunFolder
-    source: np.ndarray
     similar: np.ndarray
-    num_vanished: int
-    num_known_users: int
-
-    @property
-    def description(self) -> str:
-        """What is carried over, for people."""
-        known = int((self.source >= 0).sum())
-        return (
-            f"starting from {self.folder.path}: {known:,} of {len(self.source):,} items and {self.num_known_users:,} "
-            f"users are known from it, {len(self.similar):,} items are new, {self.num_vanished:,} have vanished"
-        )
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """What is carried over, for `run.json`."""
-        return {
-            "run": str(self.folder.path),
-            "known_items": int((self.source >= 0).sum()),
-            "new_items": len(self.similar),
-            "vanished_items": self.num_vanished,
-            "known_users": self.num_known_users,
-        }
 
     @cached_property
     def _tree(self) -> ItemTree:
@@ -92,40 +61,22 @@ class EarlierRun:
         Raises:
             UserError: There is no readable checkpoint, or its networks have another shape.
         """
-        with Checkpoints(self.folder.checkpoints, read_only=True) as checkpoints:
-            _, stored = checkpoints.restore_arrays()
-        return self._matched(fresh, stored["params"], leave_out)
+        carried = {name: value for name, value in fresh.items() if name not in leave_out}
+        matched = self.matched(carried, self.state()["params"], "agent.policy", self._of_present_items)
+        return {name: matched.get(name, value) for name, value in fresh.items()}
 
-    def _matched(self, fresh: Mapping[str, Any], stored: Mapping[str, Any], leave_out: Collection[str]) -> Any:
-        def match(path: tuple[Any, ...], drawn: jax.Array) -> jax.Array:
-            names = [key.key for key in path]
-            if names[0] in leave_out:
-                return drawn
-            found: Any = stored
-            for name in names:
-                found = found.get(name) if isinstance(found, Mapping) else None
-            value = None if found is None else np.asarray(found)
-            if value is not None and names[-1] in _BY_ITEM:
-                value = self._of_present_items(value)
-            if value is None or value.shape != drawn.shape:
-                raise UserError(
-                    f"its networks are others than this run's: {'.'.join(names)} is "
-                    f"{'missing' if value is None else f'{value.shape}, not {drawn.shape}'}",
-                    where=str(self.folder.path),
-                    do="Give the same agent.policy settings as that run has in config.yaml.",
-                )
-            return jnp.asarray(value, drawn.dtype)
-
-        return jax.tree_util.tree_map_with_path(match, fresh)
-
-    def _of_present_items(self, rows: np.ndarray) -> np.ndarray:
-        """Returns [I, ...] a row for each present item from the rows of the run's own items."""
-        values = rows[np.maximum(self.source, 0)]
-        values[self.source < 0] = values[self.similar].mean(1)
-        return values
+    def _of_present_items(self, name: str, value: np.ndarray) -> np.ndarray:
+        """Returns a parameter; one with a row for each item of the run has one for each present item."""
+        if name not in _BY_ITEM:
+            return value
+        rows = value[np.maximum(self.source, 0)]
+        rows[self.source < 0] = rows[self.similar].mean(1)
+        return rows
 
 
-def read_earlier_run(path: str, agent: str, depth: int, data: RatingData, users: np.ndarray) -> EarlierRun:
+def read_earlier_run(
+    path: str, agent: str, depth: int, data: RatingData, users: np.ndarray, items: ItemTable | None = None
+) -> EarlierRun:
     """Matches the items of a run with those of newer data.
 
     Args:
@@ -134,49 +85,17 @@ def read_earlier_run(path: str, agent: str, depth: int, data: RatingData, users:
         depth: Of the tree that is asked for.
         data: The newer data.
         users: [n] its training users, ascending; their ratings say which items are alike.
+        items: What is known of its items, for those that nobody has rated.
 
     Raises:
         UserError: No run folder, another agent's or with another depth, or the two have no items in common.
     """
-    # Is it a run of the same kind?
-    folder = RunFolder(Path(path).expanduser())
-    values = read_single_run(folder)
-    other = values.get("agent", {}).get("name")
-    if other != agent:
+    run = earlier_run.read_earlier_run(path, agent, data.name, np.asarray(data.item_ids), np.asarray(data.user_ids))
+    if (earlier_depth := read_single_run(run.folder).get("tree", {}).get("depth")) != depth:
         raise UserError(
-            f"is a run of agent={other}, whose parameters agent={agent} cannot start from",
-            where=str(folder.path),
-            do=f"Name a run of agent={agent} as init_from.",
-        )
-    if (earlier_depth := values.get("tree", {}).get("depth")) != depth:
-        raise UserError(
-            f"tree.depth is {depth}, {folder.path} has {earlier_depth}",
+            f"tree.depth is {depth}, {run.folder.path} has {earlier_depth}",
             where="init_from",
             do=f"Set tree.depth={earlier_depth}.",
         )
-    # Match ids, and look for known items like the new ones.
-    ids = read_arrays(folder.ids, ("item_ids", "user_ids"))
-    source = _places(np.asarray(data.item_ids), ids["item_ids"])
-    if not (source >= 0).any():
-        raise UserError(
-            f"has no item in common with {data.name} (its items are {_some(ids['item_ids'])}, not "
-            f"{_some(np.asarray(data.item_ids))})",
-            where=str(folder.path),
-            do="Name a run on the same catalogue as init_from.",
-        )
-    known_users = int((_places(np.asarray(data.user_ids), ids["user_ids"]) >= 0).sum())
-    similar = most_similar(data, users, source >= 0, NUM_NEIGHBOURS)
-    return EarlierRun(folder, source, similar, len(ids["item_ids"]) - int((source >= 0).sum()), known_users)
-
-
-def _places(ids: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Returns the index of each id among others, as text where types differ; -1 where it is not among them."""
-    if ids.dtype.kind != among.dtype.kind:
-        ids, among = ids.astype(str), among.astype(str)
-    order = np.argsort(among, kind="stable")
-    place = np.minimum(np.searchsorted(among, ids, sorter=order), len(among) - 1)
-    return np.where(among[order[place]] == ids, order[place], -1)
-
-
-def _some(ids: np.ndarray) -> str:
-    return ", ".join(map(str, ids[:3].tolist())) + (", ..." if len(ids) > 3 else "")
+    similar = most_similar(data, users, run.source >= 0, NUM_NEIGHBOURS, items)
+    return EarlierRun(run.folder, run.source, run.num_vanished, run.num_known_users, similar)

@@ -16,9 +16,8 @@ from harness.settings import Count, CountOrZero, read_settings
 from harness.training.stored_run import StoredRunConfig
 from tpgr_jax.budgets import evaluate_budgets
 from tpgr_jax.evaluation import USERS_PER_BATCH, evaluate_method, format_table, print_lists, write_evaluation
-from tpgr_jax.problem import Problem, make_problem, origin_of
-from tpgr_jax.settings import RunConfig, devices_of, make_method
-from tpgr_jax.tree.item_vectors import tree_path
+from tpgr_jax.problem import Problem
+from tpgr_jax.settings import RunConfig, devices_of, make_method, stored_problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +47,7 @@ def evaluate(settings: EvaluateConfig) -> None:
     devices = DevicesConfig(count=settings.devices_count)
     cores_as_devices(devices)
     folder = settings.folder
-    config = read_settings(RunConfig, settings.read_values())
-    if config.agent.on_a_tree:
-        settings.check_began(tree_path(folder), "tree")
-    problem = make_problem(config.data, config.env)
-    origin_of(problem).check(folder)
+    config, problem = stored_problem(settings)
     if problem.for_use:
         raise UserError(
             "the run learned from all users (data.test_fraction=0), so there is nobody to test it with",

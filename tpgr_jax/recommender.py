@@ -13,7 +13,6 @@ import numpy as np
 
 from harness.compilation_cache import keep_compiled_programs
 from harness.errors import UserError
-from harness.settings import read_settings
 from harness.training.stored_run import StoredRunConfig
 from sim.envs.policy import Policy
 from sim.envs.rating_env import Answer, EnvConfig, EnvState, RatingEnv, answers_of_ratings
@@ -21,9 +20,8 @@ from sim.recommend.recommender import Recommender, recommender_of
 from sim.recommend.system import History, Replay
 from tpgr_jax.agents.tree_ops import TreeTables, next_node, step_to_leaf
 from tpgr_jax.methods import Method
-from tpgr_jax.problem import Problem, make_problem, origin_of
-from tpgr_jax.settings import RunConfig, make_method
-from tpgr_jax.tree.item_vectors import tree_path
+from tpgr_jax.problem import Problem
+from tpgr_jax.settings import make_method, stored_problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,11 +177,7 @@ def load(stored: StoredRunConfig) -> Recommender:
     """
     keep_compiled_programs()
     folder = stored.folder
-    config = read_settings(RunConfig, stored.read_values())
-    if config.agent.on_a_tree:
-        stored.check_began(tree_path(folder), "tree")
-    problem = make_problem(config.data, config.env)
-    origin_of(problem).check(folder)
+    config, problem = stored_problem(stored)
     if not isinstance(problem.env, RatingEnv):
         raise UserError(
             f"the run was trained in the simulator {config.env.module}, which takes no answers of real users",

@@ -11,18 +11,20 @@ from harness.devices import AUTOMATIC, DevicesConfig, device_mesh
 from harness.runs.run_folder import RunFolder
 from harness.runs.seeds import SeedsConfig
 from harness.runs.tracking import FILES, LoggerConfig
-from harness.settings import Count
+from harness.settings import Count, read_settings
 from harness.training.loop import ScheduleConfig
+from harness.training.stored_run import StoredRunConfig
 from harness.tuning.study import StudyConfig
 from sim.datasets.items import NO_ITEMS, ItemsConfig
 from sim.datasets.ratings import AnyDataConfig
 from sim.envs.simulator import ANY_SIMULATOR, EnvSettings
+from sim.tables.items import read_item_table
 from tpgr_jax.earlier_run import EarlierRun, read_earlier_run
 from tpgr_jax.methods import AgentSettings, Method, RunContext
-from tpgr_jax.problem import Problem
+from tpgr_jax.problem import Problem, make_problem, origin_of
 from tpgr_jax.registry import ANY_AGENT, build_method
 from tpgr_jax.tree.item_tree import TreeConfig
-from tpgr_jax.tree.item_vectors import stored_item_tree
+from tpgr_jax.tree.item_vectors import stored_item_tree, tree_path
 
 _ITEMS_ON_EVERY_CORE = 100_000  # of more items the networks are too large to keep one copy for each core of a CPU
 
@@ -71,6 +73,20 @@ def devices_of(config: RunConfig, num_items: int) -> AbstractContextManager[None
     return device_mesh(config.devices, batch, "train.episodes_per_step", config.agent.node_shards, small)
 
 
+def stored_problem(stored: StoredRunConfig) -> tuple[RunConfig, Problem]:
+    """Returns the settings of a stored run, and its problem, made again.
+
+    Raises:
+        UserError: No run folder, or a damaged one; data missing, or other than the run was trained on.
+    """
+    config = read_settings(RunConfig, stored.read_values())
+    if config.agent.on_a_tree:
+        stored.check_began(tree_path(stored.folder), "tree")
+    problem = make_problem(config.data, config.env)
+    origin_of(problem).check(stored.folder)
+    return config, problem
+
+
 def make_method(config: RunConfig, problem: Problem, folder: RunFolder, earlier: EarlierRun | None = None) -> Method:
     """Builds the method that a run asks for; agents on a tree keep it in the run's folder.
 
@@ -85,12 +101,16 @@ def make_method(config: RunConfig, problem: Problem, folder: RunFolder, earlier:
     return build_method(problem, config.agent, RunContext(config.seed, config.train.episodes_per_step, tree, earlier))
 
 
-def earlier_run_of(config: RunConfig, problem: Problem) -> EarlierRun | None:
+def earlier_run_of(config: RunConfig, problem: Problem, folder: RunFolder) -> EarlierRun | None:
     """Returns the run whose parameters training starts from (`init_from`), matched with the data; None without one.
+
+    Args:
+        folder: Of the run that starts from it; its table of items tells which items are alike that nobody has rated.
 
     Raises:
         UserError: No run folder, another agent's, or the two have no items in common.
     """
     if config.init_from is None:
         return None
-    return read_earlier_run(config.init_from, config.agent.name, config.tree.depth, problem.data, problem.train_users)
+    asked_for = config.init_from, config.agent.name, config.tree.depth
+    return read_earlier_run(*asked_for, problem.data, problem.train_users, read_item_table(folder.path))

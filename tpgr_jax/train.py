@@ -96,7 +96,8 @@ def _train_in_folders(
 ) -> None:
     with phases.phase("method"):
         # Only where training begins: later, the earlier run may be gone.
-        earlier = None if all(newest_checkpoint(folder) for folder in folders) else earlier_run_of(configs[0], problem)
+        begun = all(newest_checkpoint(folder) for folder in folders)
+        earlier = None if begun else earlier_run_of(configs[0], problem, folders[0])
         methods = [
             make_method(config, problem, folder, earlier) for config, folder in zip(configs, folders, strict=True)
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,27 @@ def composed_values(name: str, overrides: Sequence[str]) -> dict[str, Any]:
         values = plain_config(compose(name, overrides=list(overrides)))
     values.pop("resume", None)
     return values
+
+
+def devices_among(name: str | None, overrides: Sequence[str]) -> dict[str, Any]:
+    """Returns the `devices` of a configuration that may not compose: of its overrides those that tell and do.
+
+    Args:
+        name: Of the configuration; None: a command without one.
+        overrides: Words of the command line.
+    """
+    if name is None or not any(word.lstrip("+").partition("=")[2] for word in overrides):
+        return {}
+    devices: dict[str, Any] = {}
+    composed: list[str] = []
+    for word in overrides:
+        key = word.partition("=")[0].lstrip("+~")
+        if "." in key and not key.startswith("devices."):
+            continue
+        with suppress(Exception):  # this one is, or refers to, what has failed
+            devices = composed_values(name, [*composed, word])["devices"]
+            composed.append(word)
+    return devices
 
 
 def differing_overrides(

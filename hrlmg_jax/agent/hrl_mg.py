@@ -13,7 +13,7 @@ from harness.settings import SettingError
 from harness.training.agent import Agent
 from hrlmg_jax.agent.goals import GoalConfig
 from hrlmg_jax.agent.high_levels import HighLevel, LearnedGoals, MemoryGoals
-from hrlmg_jax.agent.learner import HrlState, Learner, LearnerConfig, OneLevelLearner, TwoLevelLearner, World
+from hrlmg_jax.agent.learner import HrlState, Learner, LearnerConfig, OneLevelLearner, TwoLevelLearner, World, levels_of
 from hrlmg_jax.agent.low_levels import DdpgByCritic, DdpgLevel, DnnLevel, LowLevel
 from hrlmg_jax.agent.memory import REMEMBERED, Memory
 from hrlmg_jax.agent.memory_critic import MemoryActorCritic
@@ -79,10 +79,14 @@ def build(problem: Problem, settings: Settings) -> Method:
             replays += f", {state.high_replay.bytes_per_row} per window"
         return f"{settings.name}: {settings.learner.sessions} sessions side by side, replay {replays}"
 
+    def pretrain(state: HrlState) -> HrlState:
+        earlier = problem.earlier
+        return state if earlier is None else learner.with_levels(state, earlier.carry_over(levels_of(state)))
+
     # What the outer loop trains, and what is tested of it.
     agent = Agent(
         init=learner.init,
-        pretrain=lambda state: state,
+        pretrain=pretrain,
         train_step=learner.train_step,
         world=world,
         episodes_per_step=settings.learner.sessions / problem.env.episode_length,

@@ -181,6 +181,18 @@ class Learner(ABC):
         """Returns what the actors act with as they are now."""
         return self._acting(state.low, state.high, world, jnp.bool_(False))
 
+    def with_levels(self, state: HrlState, params: dict[str, Any]) -> HrlState:
+        """Returns a state that has learned nothing with other parameters; targets and the actors to keep follow them.
+
+        Args:
+            params: As `levels_of` returns them.
+        """
+        low = _with_params(state.low, params["low"])
+        high = None if state.high is None else _with_params(state.high, params["high"])
+        actors = jax.tree.map(jnp.copy, (self.policy.low.deciding(low), _actor_of(high)))
+        best = dataclasses.replace(state.best, low=actors[0], high=actors[1])
+        return dataclasses.replace(state, low=low, high=high, best=best)
+
     def keep_best(self, state: HrlState, reward: float) -> HrlState:
         """Returns the state with the present actors as the best, if `reward` (on validation users) says so."""
         if not reward > float(state.best.reward):
@@ -368,6 +380,16 @@ def _empty_replay(rows: Any, capacity: int) -> Replay:
 
 def _params(low: Any, high: Any, world: World, warming_up: jax.Array) -> ActingParams:
     return ActingParams(low, high, world.index, world.env.table, world.cumulative, warming_up)
+
+
+def _with_params(level: LevelState, params: Any) -> LevelState:
+    return dataclasses.replace(level, params=params, target=jax.tree.map(jnp.copy, params))
+
+
+def levels_of(state: HrlState) -> dict[str, Any]:
+    """Returns the parameters of each level, "low" and, if there is one, "high"."""
+    levels = {"low": state.low, "high": state.high}
+    return {name: level.params for name, level in levels.items() if level is not None}
 
 
 def _actor_of(high: LevelState | None) -> Any:

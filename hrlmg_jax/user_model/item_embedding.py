@@ -94,6 +94,29 @@ def embed_items(config: EmbeddingConfig, log: EventLog, rows: np.ndarray, seed: 
     return _with_appeal(config, embedding, log, rows)
 
 
+def turned_towards(
+    config: EmbeddingConfig, embedding: np.ndarray, known: np.ndarray, earlier: np.ndarray
+) -> np.ndarray:
+    """Turns item vectors so that known items come as near as they can to where they were (orthogonal Procrustes).
+
+    A factorisation is as good in every turn of its directions; the appeal is a coordinate of its own and not turned.
+
+    Args:
+        config: Says whether the last coordinate is the appeal.
+        embedding: [J, E] vectors.
+        known: [K] indices of known items.
+        earlier: [K, E] where they were.
+
+    Returns:
+        [J, E] float32, each of the norm that it had.
+    """
+    directions = config.size - bool(config.appeal_weight)
+    left, _, right = np.linalg.svd(embedding[known, :directions].T.astype(np.float64) @ earlier[:, :directions])
+    turned = embedding.copy()
+    turned[:, :directions] = embedding[:, :directions] @ (left @ right)
+    return turned.astype(np.float32)
+
+
 def _with_appeal(config: EmbeddingConfig, vectors: np.ndarray, log: EventLog, rows: np.ndarray) -> np.ndarray:
     """Returns [J, E] float32 vectors of unit norm, their last coordinate the appeal if that has a weight."""
     if config.appeal_weight:

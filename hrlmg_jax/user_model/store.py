@@ -21,6 +21,7 @@ from harness.reports.plots import plot_reliability
 from harness.reports.tables import kind_of
 from harness.runs import provenance
 from harness.runs.run_folder import RunFolder, make_folder, read_arrays, read_json, write_arrays, write_json
+from hrlmg_jax.earlier_run import EarlierRun
 from hrlmg_jax.sessions import SessionData, describe_log
 from hrlmg_jax.user_model.fit import FitConfig, SimulatorConfig, fit_feedback
 from hrlmg_jax.user_model.item_embedding import embed_items
@@ -46,19 +47,25 @@ class Simulator:
     report: dict[str, Any]
 
 
-def simulator_folder(config: FitConfig, data: SessionData) -> RunFolder:
+def simulator_folder(config: FitConfig, data: SessionData, earlier: EarlierRun | None = None) -> RunFolder:
     """Returns where the simulator of these settings and this log is kept."""
     decisive = {
         "table": data.log.table_hash,
         "history_length": config.env.history_length,
         "simulator": {key: value for key, value in dataclasses.asdict(config.simulator).items() if key != "root"},
     }
+    if earlier is not None:
+        decisive["earlier_run"] = earlier.checksum
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:10]
     return RunFolder(Path(config.simulator.root).expanduser() / f"{data.log.name}-{key}")
 
 
 def obtain_simulator(
-    config: FitConfig, values: dict[str, Any], data: SessionData, copy_to: RunFolder | None = None
+    config: FitConfig,
+    values: dict[str, Any],
+    data: SessionData,
+    copy_to: RunFolder | None = None,
+    earlier: EarlierRun | None = None,
 ) -> Simulator:
     """Returns the simulator of these settings: the one that is kept, or else it is fitted (or its fit continued) now.
 
@@ -66,11 +73,12 @@ def obtain_simulator(
         config: Settings.
         values: The same as plain values, for the folder's record.
         copy_to: A run folder that shall hold a copy, so that the run does not need the original any more.
+        earlier: The run that training starts from; the item vectors are turned towards its own.
 
     Raises:
         UserError: The folder is damaged or cannot be written.
     """
-    folder = simulator_folder(config, data)
+    folder = simulator_folder(config, data, earlier)
     if not (folder.path / REPORT).exists():
         if jax.process_count() > 1:
             raise UserError(
@@ -83,7 +91,7 @@ def obtain_simulator(
         with folder.locked(wait=True):
             if not (folder.path / REPORT).exists():  # else another process has been quicker
                 print(f"fitting the user-feedback simulator in {folder.path}", file=sys.stderr)
-                _fit_in_folder(config, values, data, folder)
+                _fit_in_folder(config, values, data, folder, earlier)
     simulator = load_simulator(config.simulator, folder, data)
     if copy_to is not None:
         write_json(copy_to.path / REPORT, simulator.report)
@@ -91,11 +99,15 @@ def obtain_simulator(
     return simulator
 
 
-def _fit_in_folder(config: FitConfig, values: dict[str, Any], data: SessionData, folder: RunFolder) -> None:
+def _fit_in_folder(
+    config: FitConfig, values: dict[str, Any], data: SessionData, folder: RunFolder, earlier: EarlierRun | None
+) -> None:
     if not folder.config.exists():
         folder.write_config(values)
     provenance.record_versions(folder, describe_log(data))
     embedding = embed_items(config.simulator.embedding, data.log, data.rows("train"), config.simulator.seed)
+    if earlier is not None:
+        embedding = earlier.turned(config.simulator.embedding, embedding)
     params = fit_feedback(config, data, embedding, folder)
     model = LearnedFeedback(FeedbackNetwork(config.simulator.network))
     report = report_on(model, params, data, config.env.history_length)

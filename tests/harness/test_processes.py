@@ -5,11 +5,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from harness import processes
 from harness.processes import check_same_settings, meet
 
 TRAIN = ["-m", "tpgr_jax.train", "data.size=tiny", "devices.count=0", "devices.processes=2"]
@@ -97,25 +95,6 @@ def test_processes_of_a_scheduler_hear_of_one_that_refuses_before_it_joins(comma
     errors, seconds = run_two(tmp_path, environments, commands)
     assert seconds < 10
     assert "process 0 ends, since process 1 does: unknown key env.alfa" in errors[0]
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["data.size=tiny", "+experiment=cluster", "devices.process=1", "env.alfa=1"],
-        ["+agent=nonsense", "+experiment=cluster", "devices.process=1"],
-    ],
-)
-def test_what_composes_tells_of_other_processes_wherever_it_is_set(overrides, monkeypatch):
-    def composed(name: str, given: list[str]) -> dict[str, Any]:
-        if name != "train" or "env.alfa=1" in given or "+agent=nonsense" in given:
-            raise ValueError
-        known = {"coordinator": "node1:80", "processes": 2} if "+experiment=cluster" in given else {}
-        return {"devices": known | {"process": int("devices.process=1" in given)}}
-
-    monkeypatch.setattr("harness.runs.composition.composed_values", composed)
-    assert processes._devices_of("train", overrides) == {"coordinator": "node1:80", "processes": 2, "process": 1}
-    assert processes._devices_of("train", []) == processes._devices_of(None, overrides) == {}
 
 
 def test_a_process_in_a_computation_ends_when_another_refuses(command_environment, tmp_path, address):

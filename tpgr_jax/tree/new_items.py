@@ -3,40 +3,55 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.sparse
 
+from sim.tables.items import ItemTable
 from sim.tables.ratings import RatingData
 from tpgr_jax.tree.item_tree import NO_CHILD, ItemTree, regular_tree
 
 NUM_NEIGHBOURS = 5
 
 
-def most_similar(data: RatingData, users: np.ndarray, known: np.ndarray, number: int) -> np.ndarray:
-    """Returns the known items whose ratings are most like those of each new one, by the cosine of rating columns.
+def most_similar(
+    data: RatingData, users: np.ndarray, known: np.ndarray, number: int, table: ItemTable | None = None
+) -> np.ndarray:
+    """Returns the known items that are most like each new one, by the cosine of rating columns.
 
-    Items that no training user has rated are like the most rated ones.
+    Items that no training user has rated are like those with the same categories, again by cosine; without a category
+    they are like the most rated ones.
 
     Args:
         data: Ratings.
         users: [n] training users, ascending.
         known: [I] bool, at least one True.
         number: k.
+        table: Categories of the items; None: unknown.
 
     Returns:
-        [new, min(k, known items)] int64, the most similar first, ties to the lower index.
+        [new, min(k, known items)] int64, the most similar first, ties to the more rated one, then to the lower index.
     """
     columns = data.matrix(data.rating_values, users).T.tocsr()
+    counts = np.diff(columns.indptr)
+    rated = _unit_rows(columns)
+    categories = None if table is None else _unit_rows(table.category_matrix())
     old, new = np.flatnonzero(known), np.flatnonzero(~known)
-    counts = np.diff(columns.indptr)[old]
-    length = np.sqrt(np.asarray(columns.multiply(columns).sum(axis=1), np.float64).ravel())
-    length[length == 0] = 1.0
+    old = old[np.argsort(-counts[old], kind="stable")]
     number = min(number, len(old))
     similar = np.empty((len(new), number), np.int64)
     for first in range(0, len(new), 256):  # bounds memory
         rows = new[first : first + 256]
-        cosine = (columns[rows] @ columns[old].T).toarray() / length[rows, None] / length[None, old]
-        cosine[np.diff(columns.indptr)[rows] == 0] = counts  # nothing is known of them
+        cosine = (rated[rows] @ rated[old].T).toarray()
+        if categories is not None:
+            cosine += np.where(counts[rows, None] == 0, (categories[rows] @ categories[old].T).toarray(), 0.0)
         similar[first : first + 256] = old[np.argsort(-cosine, axis=1, kind="stable")[:, :number]]
     return similar
+
+
+def _unit_rows(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+    """Returns the rows at norm 1; empty ones stay empty."""
+    rows = matrix.astype(np.float64)
+    length = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1)).ravel())
+    return scipy.sparse.csr_array(scipy.sparse.diags_array(1 / np.where(length == 0, 1.0, length)) @ rows)
 
 
 def with_new_items(tree: ItemTree, source: np.ndarray, nearest: np.ndarray) -> ItemTree | None:

@@ -1,7 +1,9 @@
 """Command lines that compose to a given configuration."""
 
 import shlex
+from typing import Any
 
+import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from harness.command_words import override_value
 from harness.runs.composition import (
     composed_values,
+    devices_among,
     differing_overrides,
     is_configuration,
     overrides_like,
@@ -74,3 +77,22 @@ def test_an_agents_own_schedule_has_the_last_word_in_an_experiment():
     assert (
         composed_values("train", ["agent=tpgr_plus", "+experiment=movielens", "train.steps=7"])["train"]["steps"] == 7
     )
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.size=tiny", "+experiment=cluster", "devices.process=1", "env.alfa=1"],
+        ["+agent=nonsense", "+experiment=cluster", "devices.process=1"],
+    ],
+)
+def test_what_composes_tells_of_other_processes_wherever_it_is_set(overrides, monkeypatch):
+    def composed(name: str, given: list[str]) -> dict[str, Any]:
+        if name != "train" or "env.alfa=1" in given or "+agent=nonsense" in given:
+            raise ValueError
+        known = {"coordinator": "node1:80", "processes": 2} if "+experiment=cluster" in given else {}
+        return {"devices": known | {"process": int("devices.process=1" in given)}}
+
+    monkeypatch.setattr("harness.runs.composition.composed_values", composed)
+    assert devices_among("train", overrides) == {"coordinator": "node1:80", "processes": 2, "process": 1}
+    assert devices_among("train", []) == devices_among(None, overrides) == {}

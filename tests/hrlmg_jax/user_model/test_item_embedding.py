@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.settings import read_settings
-from hrlmg_jax.user_model.item_embedding import EmbeddingConfig, embed_items
+from hrlmg_jax.user_model.item_embedding import EmbeddingConfig, embed_items, turned_towards
 from sim.datasets.events import LogConfig, load_log
 from sim.generators.funnel import truth_of_sessions
 from sim.tables.events import CLICK, ORDER, SKIP, EventLog, build_event_log
@@ -217,3 +217,14 @@ def test_settings_out_of_range_are_named(key, value):
 def test_some_feedback_must_have_a_weight():
     with pytest.raises(UserError, match="all 0"):
         config(skip_weight=0.0, click_weight=0.0, order_weight=0.0)
+
+
+def test_vectors_are_turned_to_where_known_items_were():
+    random = np.random.default_rng(0)
+    settings = config(size=5, appeal_weight=0.5)
+    before = random.normal(size=(9, 5))
+    turn = np.linalg.qr(random.normal(size=(4, 4)))[0]
+    now = np.concatenate([before[:, :4] @ turn, random.normal(size=(9, 1))], 1).astype(np.float32)
+    turned = turned_towards(settings, now, np.arange(6), before[:6])
+    np.testing.assert_allclose(turned[:, :4], before[:, :4], atol=1e-5)  # the three unknown ones as well
+    np.testing.assert_array_equal(turned[:, 4], now[:, 4])  # the appeal stays

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hand_made import hand_made_ratings
+from hand_made import hand_made_items, hand_made_ratings
 from tpgr_jax.tree.balanced_tree import build_tree, make_clustering
 from tpgr_jax.tree.item_tree import regular_tree, tree_from_children
 from tpgr_jax.tree.new_items import most_similar, with_new_items
@@ -61,3 +61,15 @@ def test_similar_items_are_those_whose_ratings_have_the_smallest_angle():
     cosine = [columns[3] @ columns[i] / np.linalg.norm(columns[3]) / np.linalg.norm(columns[i]) for i in range(3)]
     assert np.argsort(cosine)[::-1].tolist() == [0, 2, 1]
     assert most_similar(data, np.array([0, 1, 2]), known, 9).shape == (2, 3)
+
+
+def test_unrated_items_are_like_those_of_the_same_categories_and_the_most_rated_of_these_first():
+    #          item 0  1  2  3  4
+    table = [[5.0, 1, 0, 0, 0], [4, 0, 2, 0, 0], [0, 3, 2, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 4, 5]]
+    users, items = np.nonzero(table)
+    data = hand_made_ratings(users, items, np.array(table)[users, items])
+    known, trained = np.array([True, True, True, False, False]), np.arange(4)
+    assert most_similar(data, trained, known, 3).tolist() == [[1, 0, 2]] * 2  # 3, 2 and 2 ratings
+    # Item 3 is a comedy as 0 and 2 are, of which 2 is nothing else; nothing is known of item 4.
+    categories = hand_made_items(["comedy", "drama"], [[0, 1], [1], [0], [0], []])
+    assert most_similar(data, trained, known, 3, categories).tolist() == [[2, 0, 1], [1, 0, 2]]
