@@ -6,7 +6,9 @@ import itertools
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +18,15 @@ import numpy as np
 
 from harness.errors import UserError
 from sim.formats.nested_fields import Fields, Plan, pick_columns
-from sim.formats.packing import is_parquet
-from sim.formats.sources import Source, check_file, natural_order, unreadable
+from sim.formats.packing import is_plain_parquet, read_blocks
+from sim.formats.sources import SizeLimits, Source, check_file, natural_order, unreadable
 
 if TYPE_CHECKING:
     import polars as pl
 
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 ROWS_AT_A_TIME = 1 << 20
+_BLOCK_BYTES = 1 << 22
 _ENDINGS = (".parquet", ".parq", ".pq")
 
 
@@ -51,13 +54,31 @@ def parquet_files(folder: Path) -> list[Path]:
 
 
 def _holds_parquet(path: Path) -> bool:
-    return path.stat().st_size > 0 and is_parquet(Source(path))
+    return path.stat().st_size > 0 and is_plain_parquet(Source(path))
 
 
 def partition_values(path: Path) -> dict[str, str]:
     """Returns the columns that the folders of a path name, as in `date=2024-01-01/part-0.parquet`."""
     pairs = (part.partition("=") for part in path.parent.parts if "=" in part)
     return {unquote(name): "" if value == _NO_VALUE else unquote(value) for name, _, value in pairs if name}
+
+
+@contextmanager
+def unpacked_parquet(source: Source, limits: SizeLimits) -> Iterator[Path]:
+    """Gives the path of a Parquet file; of a packed one that of a temporary copy, as such files are read from the end.
+
+    Raises:
+        UserError: The file cannot be unpacked.
+    """
+    if is_plain_parquet(source):
+        yield source.path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "unpacked.parquet"
+        with copy.open("wb") as file:
+            for block in read_blocks(source, limits, _BLOCK_BYTES, of_parquet=True):
+                file.write(block)
+        yield copy
 
 
 @dataclass(frozen=True)
@@ -77,12 +98,13 @@ class ParquetPart:
     fractional: frozenset[str]
 
 
-def read_parquet_columns(path: Path, plan_of: Callable[[Fields], Plan]) -> Iterator[ParquetPart]:
+def read_parquet_columns(path: Path, plan_of: Callable[[Fields], Plan], where: str) -> Iterator[ParquetPart]:
     """Yields columns of a Parquet file that has been tried (`try_parquet`), some rows at a time.
 
     Args:
         path: The file.
         plan_of: Finds the columns.
+        where: What to call the file in messages.
 
     Raises:
         UserError: The file is missing, empty or damaged, or lacks a column.
@@ -105,7 +127,7 @@ def read_parquet_columns(path: Path, plan_of: Callable[[Fields], Plan]) -> Itera
                 numbers = np.repeat(np.arange(begin + 1, begin + 1 + len(counts)), counts.to_numpy())
             yield ParquetPart(frame, begin + 1, numbers, fractional)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise _bad_parquet(str(path), error) from None
+        raise _bad_parquet(where, error) from None
 
 
 def _places_of_parts(height: int) -> list[tuple[int, int]]:
@@ -160,12 +182,17 @@ for number, path in enumerate(paths):
 """
 
 
-def try_parquet(paths: Sequence[Path], names: Sequence[str]) -> None:
+def try_parquet(files: Mapping[Path, str], names: Sequence[str]) -> None:
     """Reads Parquet files in another process first: on a damaged file the library may abort the process.
+
+    Args:
+        files: What to call each file in messages.
+        names: The columns to read.
 
     Raises:
         UserError: A file is missing or empty, or that process failed.
     """
+    paths = list(files)
     for path in paths:
         check_file(path)
     trial = [sys.executable, "-c", _PARQUET_TRIAL]
@@ -177,7 +204,7 @@ def try_parquet(paths: Sequence[Path], names: Sequence[str]) -> None:
         known = kind.startswith("polars.exceptions.") and not kind.endswith("PanicException")
         number = finished.stdout.split()[-1:]
         bad = paths[int(number[0])] if number else paths[0]
-        raise _bad_parquet(str(bad), reason if known else "the library that reads it gave up")
+        raise _bad_parquet(files[bad], reason if known else "the library that reads it gave up")
 
 
 def _bad_parquet(where: str, error: Exception | str) -> UserError:

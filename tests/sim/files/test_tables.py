@@ -1,6 +1,8 @@
 """Several files that are one table, folders of Parquet files, columns of Parquet files, and RecBole's atomic files."""
 
 import functools
+import gzip
+import tempfile
 import uuid
 import zipfile
 from pathlib import Path
@@ -251,3 +253,27 @@ def test_parquet_files_are_read_in_parts(tmp_path, monkeypatch, rows_at_a_time):
     assert "row 4: rating '' is empty" in message(ratings, wrong)
     empty = parquet(tmp_path / "empty.parquet", **{name: pl.Series(dtype=pl.Int64) for name in ("user", "time")})
     assert "no column 'item'" in message(events, empty)
+
+
+def test_packed_parquet(tmp_path, monkeypatch):
+    plain = parquet(tmp_path / "r.parquet", user=[1, 2], item=[3, 4], rating=[5.0, None])
+    whole = plain.path.read_bytes()
+    with zipfile.ZipFile(tmp_path / "r.zip", "w") as archive:
+        archive.writestr("day=1/r.parquet", whole)
+    packed = [store(tmp_path / "r.parquet.gz", gzip.compress(whole)), Source(tmp_path / "r.zip", "day=1/r.parquet")]
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "unpacked"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    (tmp_path / "unpacked").mkdir()
+    for source in packed:
+        assert ratings(source, rating_column="user") == [(1, 3, 1.0), (2, 4, 2.0)]
+        assert message(ratings, source).startswith(f"{source}: row 2: rating '' is empty")
+    assert ratings(plain, *packed, rating_column="item") == [(1, 3, 3.0), (2, 4, 4.0)] * 3
+    assert not list((tmp_path / "unpacked").iterdir())
+
+
+def test_damaged_parquet_that_is_packed_is_named_as_what_it_is(tmp_path):
+    parquet(tmp_path / "r.parquet", user=[1] * 99)
+    cut = store(tmp_path / "r.parquet.gz", gzip.compress((tmp_path / "r.parquet").read_bytes()[:-9]))
+    assert message(ratings, cut).startswith(f"{cut}: is not a sound Parquet file")
+    half = store(tmp_path / "half.gz", gzip.compress((tmp_path / "r.parquet").read_bytes())[:-9])
+    assert message(ratings, half).startswith(f"{half}: the compressed data ends too early")
