@@ -16,6 +16,7 @@ import numpy as np
 from harness.command import run_command
 from harness.reports.benchmark import (
     Line,
+    Section,
     alternating_seconds,
     composed_settings,
     matrix_product_rate,
@@ -319,7 +320,7 @@ _SHORT = (
     *(f"agent.learner.{size}=8" for size in ("sessions", "batch_size", "high_batch_size")),
     "agent.learner.replay_capacity=1000",
 )
-SECTIONS = {
+SECTIONS: dict[str, Section] = {
     "training": bench_training,
     "rollout": bench_rollout,
     "retrieval": bench_retrieval,
