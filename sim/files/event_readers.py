@@ -22,7 +22,7 @@ from sim.files.tables import read_tables
 from sim.formats.sources import SizeLimits, Source
 from sim.formats.text_table import TextFormat
 from sim.tables.events import CLICK, ORDER, SKIP
-from sim.tables.placeholders import PLACEHOLDERS
+from sim.tables.placeholders import stand_for_nothing
 
 if TYPE_CHECKING:
     import polars as pl
@@ -133,12 +133,11 @@ def _unlikely_sessions(sessions: np.ndarray, ids: pl.Series) -> list[str]:
     from harness.command_words import override_value
 
     texts = ids.cast(pl.String)
-    unlikely = texts.str.strip_chars().str.to_lowercase().is_in(list(PLACEHOLDERS)) & (texts != "")
     return [
         f"{int((sessions == index).sum()):,} events have the session {ids[index]!r}, which often means that it is "
         f"unknown: 'data.missing_values={override_value([texts[index]])}' cuts them by pauses; now a user has one such "
         "session"
-        for index in unlikely.arg_true()
+        for index in (stand_for_nothing(texts) & (texts != "")).arg_true()
     ]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sim.tables.events import CLICK, EventLog
-from sim.tables.placeholders import folded, stands_for_nothing
+from sim.tables.placeholders import folded, stand_for_nothing
 from sim.tables.ratings import RatingData
 from sim.tables.summary import above_the_middle
 
@@ -94,20 +94,19 @@ def _id_warnings(what: str, ids: np.ndarray) -> list[str]:
     """Names ids that stand for a missing value, and ids that differ only by blanks, case or leading zeros."""
     if ids.dtype.kind != "U":
         return [_placeholder_warning(what, -1)] if (ids == -1).any() else []
-    warnings = []
-    seen: dict[str, str] = {}
-    alike, example = 0, ("", "")
-    for text in ids.tolist():
-        if stands_for_nothing(text):
-            warnings.append(_placeholder_warning(what, text))
-        key = folded(text)
-        if key in seen:
-            alike, example = alike + 1, example if alike else (seen[key], text)
-        seen.setdefault(key, text)
-    if alike:
+    import polars as pl
+
+    texts = pl.Series(ids)
+    plain = texts.str.contains(r"^[\x00-\x7f]*$")
+    others = pl.Series([folded(text) for text in texts.filter(~plain)], dtype=pl.String)
+    keys = texts.str.strip_chars().str.to_lowercase().str.strip_chars_start("0").scatter((~plain).arg_true(), others)
+    warnings = [_placeholder_warning(what, texts[row]) for row in stand_for_nothing(texts).arg_true()]
+    if alike := len(keys) - keys.n_unique():
+        second = int((~keys.is_first_distinct()).arg_max() or 0)
+        first = int((keys == keys[second]).arg_max() or 0)
         warnings.append(
             f"{alike:,} {what} ids differ from others only by blanks, case or leading zeros (or look the same), "
-            f"such as {example[0]!r} and {example[1]!r}"
+            f"such as {texts[first]!r} and {texts[second]!r}"
         )
     return warnings
 
