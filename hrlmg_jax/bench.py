@@ -16,6 +16,7 @@ import numpy as np
 from harness.command import run_command
 from harness.reports.benchmark import (
     Line,
+    Section,
     alternating_seconds,
     composed_settings,
     matrix_product_rate,
@@ -32,6 +33,7 @@ from hrlmg_jax.retrieval.index import ItemIndex, make_item_index, nearest_items
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackParams, LearnedFeedback
 from hrlmg_jax.user_model.store import Simulator
+from sim.datasets.speed import bench_logs, read_log, write_log
 from sim.envs.fixed_policies import random_policy
 from sim.envs.nearest_items import unit
 from sim.envs.policy import Policy
@@ -318,12 +320,17 @@ _SHORT = (
     *(f"agent.learner.{size}=8" for size in ("sessions", "batch_size", "high_batch_size")),
     "agent.learner.replay_capacity=1000",
 )
-SECTIONS = {"training": bench_training, "rollout": bench_rollout, "retrieval": bench_retrieval}
+SECTIONS: dict[str, Section] = {
+    "training": bench_training,
+    "rollout": bench_rollout,
+    "retrieval": bench_retrieval,
+    "logs": partial(bench_logs, MODULE),
+}
 
 
 def main() -> None:
     """Measures what the arguments of this process ask for."""
-    run_benchmark(MODULE, SECTIONS, ())
+    run_benchmark(MODULE, SECTIONS, (write_log, read_log))
 
 
 if __name__ == "__main__":

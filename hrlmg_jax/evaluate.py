@@ -12,6 +12,7 @@ from harness.compilation_cache import keep_compiled_programs
 from harness.errors import UserError
 from harness.settings import read_settings
 from harness.training.stored_run import StoredRunConfig
+from harness.vector_width import choose_vector_width
 from hrlmg_jax.evaluation.evaluate_run import Comparison
 from hrlmg_jax.problem import load_data, make_problem, origin_of
 from hrlmg_jax.registry import build_method
@@ -41,6 +42,7 @@ def evaluate(settings: EvaluateConfig) -> None:
         UserError: No run folder, or a group of them; no or damaged checkpoint, another log than the run was trained on.
     """
     keep_compiled_programs()
+    choose_vector_width(settings.folder)
     folder, values = settings.folder, settings.read_values()
     refuse_old_log(folder)
     config = read_settings(RunConfig, values)

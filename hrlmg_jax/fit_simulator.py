@@ -11,6 +11,7 @@ from harness.compilation_cache import keep_compiled_programs
 from harness.runs.run_folder import plain_config
 from harness.settings import read_settings
 from harness.training.loop import Interruption
+from harness.vector_width import choose_vector_width
 from hrlmg_jax.problem import load_data
 from hrlmg_jax.sessions import say_what_was_understood
 from hrlmg_jax.user_model.fit import FitConfig
@@ -22,6 +23,7 @@ from hrlmg_jax.user_model.store import obtain_simulator, simulator_folder
 def main(composed: DictConfig) -> None:
     """Fits the simulator of the configured log, or finds it fitted, and prints its report."""
     keep_compiled_programs()
+    choose_vector_width()
     config = read_settings(FitConfig, composed)
     data = load_data(config)
     say_what_was_understood(data)

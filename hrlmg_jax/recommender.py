@@ -17,6 +17,7 @@ from harness.errors import UserError
 from harness.serving.episodes import KINDS, last_of_each
 from harness.settings import read_settings
 from harness.training.stored_run import StoredRunConfig
+from harness.vector_width import choose_vector_width
 from hrlmg_jax.agent.policy import ActingParams
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.problem import Problem, load_data, make_env, make_problem, origin_of
@@ -26,6 +27,7 @@ from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model.store import FILE
 from sim.envs.histories import HistoryTable, make_history_table
 from sim.envs.policy import Policy
+from sim.envs.python_policy import refuse_to_recommend
 from sim.envs.session_env import SessionEnv, SessionParams, SessionState
 from sim.recommend.recommender import Recommender, recommender_of
 from sim.recommend.system import Answers, History, Replay
@@ -307,6 +309,7 @@ def load(stored: StoredSessionRun) -> Recommender:
         UserError: No run folder, or a damaged one; another log; or an oracle, which asks the users.
     """
     keep_compiled_programs()
+    choose_vector_width(stored.folder)
     folder, values = stored.folder, stored.read_values()
     refuse_old_log(folder)
     config = read_settings(RunConfig, values)
@@ -317,6 +320,7 @@ def load(stored: StoredSessionRun) -> Recommender:
     method = build_method(problem, config.agent)
     step, state = (0, None) if method.agent is None else stored.restore(method.agent, config.seed)[:2]
     tested = method.best(state) if stored.actors == "best" else method.newest(state)
+    refuse_to_recommend(tested.policy(problem.simulator.model), str(folder.path))
     if tested.rank is None:
         raise UserError(
             f"agent={config.agent.name} asks simulated users what they like, and real ones cannot be asked",

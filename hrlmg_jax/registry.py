@@ -21,6 +21,7 @@ AGENTS = {
     "popularity": "hrlmg_jax.baselines.popularity",
     "greedy_oracle": "hrlmg_jax.baselines.oracle",
     "planner": "hrlmg_jax.baselines.oracle",
+    "python": "hrlmg_jax.baselines.python_function",
 }
 """Modules, which are imported when they are asked for."""
 

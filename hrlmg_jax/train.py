@@ -104,7 +104,7 @@ def _fitted_to(data: SessionData, runs: list[Run]) -> list[Run]:
 
 
 def _with_settings(values: dict[str, Any], lengths: dict[str, int]) -> dict[str, Any]:
-    values = values | {group: with_absolute_places(values[group]) for group in ("data", "items")}
+    values = values | {group: with_absolute_places(values[group]) for group in ("data", "items", "agent")}
     for dotted, length in lengths.items():
         group, _, key = dotted.partition(".")
         values[group] = {**values[group], key: length}

@@ -39,8 +39,8 @@ from sim.files.event_layout import EventLayout
 from sim.files.event_readers import read_events
 from sim.files.rating_readers import read_ratings
 from sim.files.rows import TableLayout
-from sim.files.sources import SizeLimits, Source
-from sim.files.text_table import TextFormat
+from sim.formats.sources import SizeLimits, Source
+from sim.formats.text_table import TextFormat
 from sim.tables.ratings import build_rating_data
 from tpgr_jax import settings as tpgr_settings
 
@@ -921,7 +921,7 @@ _WRONG: dict[type, list[Any]] = {
 # Words that mean something to whoever chose them, places, and numbers that may be any.
 _FREE = re.compile(
     r"(data|items)\.(name|path|root|cache|files|obtain|archive|member|missing_values|.*_column|column_names|beside)"
-    r"|items\.category_separator|simulator\.root"
+    r"|items\.((category_)?separator|category_flags)|simulator\.root"
 )
 _FREE_NUMBERS = ("data.relevant_above", "data.implicit_rating", "data.rating_min", "data.rating_max")
 

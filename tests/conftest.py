@@ -11,8 +11,11 @@ from command_lines import commands_forked, run_module
 from long_tests import Part, part
 from quick_compilation import UNFUSED, UNOPTIMISED, with_flag
 
+from harness.vector_width import choose_vector_width
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = with_flag(os.environ.get("XLA_FLAGS", ""), UNFUSED)
+choose_vector_width()  # as the commands do, which tests compare with what they compute themselves
 jax.config.update("jax_num_cpu_devices", 8)  # for the tests of many devices; all others compute on the first
 
 

@@ -9,7 +9,7 @@ import pytest
 from harness.errors import UserError
 from sim.files.event_layout import EventLayout
 from sim.files.event_readers import EventColumns, read_events
-from sim.files.sources import SizeLimits, Source
+from sim.formats.sources import SizeLimits, Source
 
 LAYOUT = EventLayout(
     "user", "item", "time", "event", feedback_of_event={"view": "click", "buy": "order", "x": "ignore"}

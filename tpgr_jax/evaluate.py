@@ -14,6 +14,7 @@ from harness.errors import UserError
 from harness.runs.run_folder import RunFolder
 from harness.settings import Count, CountOrZero, read_settings
 from harness.training.stored_run import StoredRunConfig
+from harness.vector_width import choose_vector_width
 from tpgr_jax.budgets import evaluate_budgets
 from tpgr_jax.evaluation import USERS_PER_BATCH, evaluate_method, format_table, print_lists, write_evaluation
 from tpgr_jax.problem import Problem
@@ -44,6 +45,7 @@ def evaluate(settings: EvaluateConfig) -> None:
         UserError: No run folder, or a group of them; no or damaged checkpoint, other data than the run was trained on.
     """
     keep_compiled_programs()
+    choose_vector_width(settings.folder)
     devices = DevicesConfig(count=settings.devices_count)
     cores_as_devices(devices)
     folder = settings.folder

@@ -15,6 +15,7 @@ from harness.compilation_cache import keep_compiled_programs
 from harness.errors import UserError
 from harness.serving.episodes import last_of_each
 from harness.training.stored_run import StoredRunConfig
+from harness.vector_width import choose_vector_width
 from sim.envs.policy import Policy
 from sim.envs.rating_env import Answer, EnvConfig, EnvState, RatingEnv, answers_of_ratings
 from sim.recommend.recommender import Recommender, recommender_of
@@ -211,6 +212,7 @@ def load(stored: StoredRunConfig) -> Recommender:
         UserError: No run folder, or a damaged one; other data; or a simulator that takes no answers.
     """
     keep_compiled_programs()
+    choose_vector_width(stored.folder)
     folder = stored.folder
     config, problem = stored_problem(stored)
     if not isinstance(problem.env, RatingEnv):

@@ -33,10 +33,15 @@ AGENTS = {
     "linear_ucb": "tpgr_jax.baselines.linear_ucb",
     "hlinear_ucb": "tpgr_jax.baselines.hlinear_ucb",
     "gaussian_posterior": "tpgr_jax.baselines.gaussian_posterior",
+    "python": "tpgr_jax.baselines.python_function",
 }
 """Modules, which are imported when they are asked for."""
 
-_OBSERVED: dict[str, tuple[str, ...]] = {"popularity": ("recommended",), "tpgr_plus": ()}  # the latter checks itself
+_OBSERVED: dict[str, tuple[str, ...]] = {
+    "popularity": ("recommended",),
+    "python": (),
+    "tpgr_plus": (),  # checks itself
+}
 """Fields of an observation that agents read; those without an entry read all of `Observation`."""
 
 _CARRIED_OVER = ("tpgr", "dqn_r")

@@ -178,6 +178,7 @@ def _with_found_data(values: dict[str, Any], config: RunConfig, problem: Problem
         **values,
         "data": data,
         "items": with_absolute_places(values.get("items", {})),
+        "agent": with_absolute_places(values["agent"]),
         "tree": {**values["tree"], "path": _absolute(values["tree"].get("path"))},
         "init_from": _absolute(values.get("init_from")),
     }

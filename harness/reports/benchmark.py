@@ -27,6 +27,7 @@ from harness.runs.composition import composed_values
 from harness.runs.provenance import describe_environment
 from harness.runs.run_folder import write_atomically
 from harness.settings import Settings, read_settings
+from harness.vector_width import choose_vector_width
 
 _GIB = 2**30
 Name = TypeVar("Name")
@@ -160,6 +161,7 @@ def run_benchmark(
     parser.add_argument("--section", choices=list(sections), help=argparse.SUPPRESS)
     parser.add_argument("--point", nargs=2, metavar=("NAME", "JSON"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    choose_vector_width()
     cores_as_devices(AUTOMATIC)
     if options.point:
         name, settings = options.point

@@ -13,6 +13,7 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.runs.run_folder import RunFolder, read_arrays, read_json, write_arrays, write_json
+from harness.vector_width import vector_width
 
 _PACKAGES = (
     "tpgr-jax",
@@ -41,6 +42,7 @@ def describe_environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions,
         "device": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
+        "vector_width": vector_width() if devices[0].platform == "cpu" else None,
         "git": _git(),
     }
 

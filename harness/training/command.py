@@ -40,6 +40,7 @@ from harness.runs.run_folder import (
 from harness.runs.seeds import Run, check_alike, group_of, new_runs, runs_in
 from harness.settings import read_settings
 from harness.training.loop import Interruption, ScheduleConfig, check_steps
+from harness.vector_width import choose_vector_width
 
 _RESUMABLE_KEYS = (
     *("train.steps", "train.budgets.episodes", "train.budgets.seconds", "train.max_to_keep"),
@@ -89,6 +90,7 @@ def start_in(
     expect_processes(composed.devices)
     with discard_if_empty(own):
         keep_compiled_programs()
+        choose_vector_width(RunFolder(own) if resume else None)
         devices = read_settings(DevicesConfig, composed.devices, "devices")
         cores_as_devices(devices)
         join_processes(devices)

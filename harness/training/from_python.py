@@ -68,6 +68,16 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
+def composed_in_python(configuration: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Returns the values that `conf/CONFIGURATION.yaml` composes with overrides.
+
+    Raises:
+        UserError: An override is invalid.
+    """
+    with _mistakes_are_user_errors(), explained(Configuration(configuration), overrides):
+        return composed_values(configuration, overrides)
+
+
 def run_folder(folder: str | os.PathLike[str] | None) -> Path:
     """Returns the folder that was chosen, or outputs/DAY/TIME, as with the command."""
     now = datetime.datetime.now()
@@ -94,8 +104,7 @@ def train_in(
         UserError: A mistake in the settings, the data or the folder.
         KeyboardInterrupt: Ctrl-C; the state is saved if training had begun.
     """
-    with _mistakes_are_user_errors(), explained(Configuration(configuration), overrides):
-        composed = OmegaConf.create({**composed_values(configuration, overrides), "resume": None})
+    composed = OmegaConf.create({**composed_in_python(configuration, overrides), "resume": None})
     try:
         start_in(folder, composed, command, train, per_seed)
     except SystemExit as stopped:  # its message has been printed

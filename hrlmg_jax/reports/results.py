@@ -38,9 +38,10 @@ LABELS = {
     "hrl_mg_paper_updates": "HRL-MG (paper, Algorithm 2's updates)",
     "greedy_oracle": "Greedy oracle",
     "planner": "Planner",
+    "python": "Python function",
 }
 """Names of methods and baselines as tables write them; other names stay as they are."""
-WITHOUT_SEED = ("random", "popularity", "best_rate", "count", "greedy_oracle", "planner")
+WITHOUT_SEED = ("random", "popularity", "best_rate", "count", "greedy_oracle", "planner", "python")
 """Methods that neither train nor draw from their seed."""
 BASELINES = ("random", "popularity", "best_rate")
 """Baselines of every run that know no user."""
@@ -78,6 +79,8 @@ def metrics_of(length: str) -> dict[str, str]:
 def method_name(run: RunRecord) -> str:
     """Returns the name of a run's method in its results (`AgentSettings.result_name`)."""
     name = str(run.settings["agent.name"])
+    if name == "python":
+        return str(run.settings.get("agent.label") or name)
     if name == POPULARITY:
         return _POPULARITY_BY.get(str(run.settings.get("agent.policy.by")), name)
     return name

@@ -33,7 +33,7 @@ from sim.files.event_readers import read_events
 from sim.files.locate import check_text_format, named_sources, text_format
 from sim.files.rating_readers import read_ratings
 from sim.files.sniff import Head, is_number, read_head
-from sim.files.sources import SizeLimits, Source, shorten
+from sim.formats.sources import SizeLimits, Source, shorten
 from sim.tables.events import FEEDBACK_NAMES
 
 _MOST_EVENTS = 30

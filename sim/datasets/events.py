@@ -28,7 +28,7 @@ from sim.files.event_readers import (
 from sim.files.locate import NOT_AUTO, STORE_THEM, FilesConfig, bad_setting, check_count, fingerprint
 from sim.files.rows import TimeFormat
 from sim.files.served_log import SERVED, read_served_events
-from sim.files.sources import Source, checksum, describe_sources
+from sim.formats.sources import Source, checksum, describe_sources
 from sim.tables.events import (
     CLICK,
     HASHED,
@@ -41,6 +41,7 @@ from sim.tables.events import (
     select_events,
     with_test_sessions,
 )
+from sim.tables.numbering import num_distinct
 from sim.tables.session_length import LongSessions, limit_sessions
 from sim.tables.skip_sampling import SKIP_SAMPLER_VERSION, Excluded, add_sampled_skips
 from sim.tables.summary import time_span
@@ -276,8 +277,9 @@ def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
         first_test_second=partial(_first_test_second, config),
     )
     user_ids, item_ids = columns.user_ids[log.user_ids], columns.item_ids[log.item_ids]
-    named = dataclasses.replace(log, user_ids=user_ids, item_ids=item_ids, notes=[*columns.notes, *log.notes])
-    return _prepared(named, config)
+    log = dataclasses.replace(log, user_ids=user_ids, item_ids=item_ids, notes=[*columns.notes, *log.notes])
+    del columns
+    return _prepared(log, config)
 
 
 def _prepared(log: EventLog, config: LogConfig) -> EventLog:
@@ -363,13 +365,13 @@ def log_statistics(log: EventLog) -> dict[str, Any]:
         name, users, items, parts ("train" and, if there is one, "test"; see `_part_statistics`), checksum, source,
         synthetic, synthetic_skips, order_proxy and feedback_proxy.
     """
-    in_test_part = log.in_test_part()
-    rows_of_parts = {"train": ~in_test_part, "test": in_test_part}
+    num_training = log.num_events - int(log.in_test_part().sum())
+    parts = {"train": slice(0, num_training), "test": slice(num_training, log.num_events)}
     return {
         "name": log.name,
         "users": log.num_users,
         "items": log.num_items,
-        "parts": {part: _part_statistics(log, rows) for part, rows in rows_of_parts.items() if rows.any()},
+        "parts": {part: _part_statistics(log, rows) for part, rows in parts.items() if rows.start < rows.stop},
         "checksum": log.checksum,
         "source": log.source,
         "synthetic": log.synthetic,
@@ -379,18 +381,19 @@ def log_statistics(log: EventLog) -> dict[str, Any]:
     }
 
 
-def _part_statistics(log: EventLog, rows: np.ndarray) -> dict[str, Any]:
+def _part_statistics(log: EventLog, rows: slice) -> dict[str, Any]:
     """Returns counts, rates per sample, events_per_session and times ([first, last]) of some rows.
 
     Every row is a sample; an order also counts as a click.
     """
     feedback, times = log.feedback[rows], log.time[rows]
     clicks, orders = int((feedback >= CLICK).sum()), int((feedback == ORDER).sum())
-    events_per_session = np.unique(log.session[rows], return_counts=True)[1]
+    starts = np.flatnonzero(np.diff(log.session[rows], prepend=-1))
+    events_per_session = np.diff(starts, append=len(feedback))
     return {
         "samples": len(feedback),
-        "items": len(np.unique(log.item[rows])),
-        "users": len(np.unique(log.user[rows])),
+        "items": num_distinct(log.item[rows], log.num_items),
+        "users": num_distinct(log.user[rows], log.num_users),
         "sessions": len(events_per_session),
         "clicks": clicks,
         "orders": orders,

@@ -14,10 +14,10 @@ from harness.errors import UserError
 from sim.files.cache import notice
 from sim.files.item_reader import ItemLayout, read_items
 from sim.files.locate import FilesConfig, bad_setting, check_text_format, matching_files, named_sources, text_format
-from sim.files.packing import find_members
 from sim.files.rows import TimeFormat
-from sim.files.sources import Source
-from sim.files.text_table import TextFormat
+from sim.formats.packing import find_members
+from sim.formats.sources import Source
+from sim.formats.text_table import TextFormat
 from sim.tables.items import ITEMS_FILE, ItemTable, read_item_table
 
 _KEYS_OF_READERS = re.compile(

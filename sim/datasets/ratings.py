@@ -19,7 +19,7 @@ from sim.files.download import DownloadError, check_address, check_checksum, dow
 from sim.files.locate import NOT_AUTO, STORE_THEM, FilesConfig, bad_setting, check_count, fingerprint
 from sim.files.rating_readers import PARSER_VERSION, READERS, read_ratings
 from sim.files.rows import TableLayout, TimeFormat
-from sim.files.sources import Source, checksum, describe_sources
+from sim.formats.sources import Source, checksum, describe_sources
 from sim.tables.ratings import HASHED, Duplicates, RatingData, build_rating_data, scaled_by_users
 from sim.tables.split import fold_users, split_users
 from sim.tables.table_hash import hashed

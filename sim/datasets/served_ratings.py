@@ -5,7 +5,7 @@ from __future__ import annotations
 from sim.datasets.ratings import DataConfig
 from sim.files.locate import bad_setting
 from sim.files.served_log import read_served_ratings
-from sim.files.sources import checksum, describe_sources
+from sim.formats.sources import checksum, describe_sources
 from sim.tables.ratings import RatingData, build_rating_data
 
 Settings = DataConfig

@@ -172,6 +172,11 @@ class StepInfo(NamedTuple):
     hit: jax.Array
     repeated: jax.Array
 
+    @property
+    def answer(self) -> jax.Array:
+        """What the user answered, as a number: r."""
+        return self.empirical
+
 
 @flax.struct.dataclass
 class Trajectory:

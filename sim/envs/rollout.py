@@ -90,12 +90,24 @@ def advance(
 ) -> tuple[Episodes, Any]:
     """Takes one step in every episode; returns the next episodes and `env.record` of the step."""
     carry, decision = policy.act(policy_params, episodes.carry, episodes.observation, key, explore)
-    env_keys = jax.random.split(jax.random.fold_in(key, _ENVIRONMENT_STREAM), decision.action.shape[0])
-    observation, state, reward, _, _, info = jax.vmap(env.step, in_axes=(0, 0, 0, None))(
-        env_keys, episodes.state, decision.action, env_params
-    )
+    observation, state, reward, info = respond(env, env_params, episodes.state, decision, key)
     next_episodes = over_episodes(Episodes(carry, observation, state))
     return next_episodes, env.record(episodes.observation, decision, reward, info)
+
+
+def respond(
+    env: Environment, env_params: Any, state: Any, decision: Decision, key: jax.Array
+) -> tuple[Any, Any, jax.Array, Any]:
+    """Lets the users of a batch of episodes answer; returns observation, state, reward and info of each.
+
+    Args:
+        key: Of the step; the users' randomness is the same for every policy.
+    """
+    env_keys = jax.random.split(jax.random.fold_in(key, _ENVIRONMENT_STREAM), decision.action.shape[0])
+    observation, state, reward, _, _, info = jax.vmap(env.step, in_axes=(0, 0, 0, None))(
+        env_keys, state, decision.action, env_params
+    )
+    return observation, state, reward, info
 
 
 def rollout(

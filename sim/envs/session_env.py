@@ -116,6 +116,11 @@ class SessionInfo(NamedTuple):
     feedback: jax.Array
     probabilities: jax.Array
 
+    @property
+    def answer(self) -> jax.Array:
+        """What the user answered: `feedback`."""
+        return self.feedback
+
 
 @flax.struct.dataclass
 class SessionTrajectory:

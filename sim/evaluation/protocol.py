@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.sharding import num_shards, on_every_device
+from sim.envs.host_rollout import rollout_on_host
 from sim.envs.policy import Policy
 from sim.envs.rollout import Environment, rollout
 from sim.evaluation.user_metrics import UserMetrics, user_metrics
@@ -46,9 +47,13 @@ def num_relevant_items(data: RatingData, relevant_above: float) -> np.ndarray:
 def make_episode_batch(env: Environment, policy: Policy, explore: bool) -> EpisodeBatch:
     """Returns the rollout of one batch of users, compiled once for equal environments and policies.
 
+    A policy that is Python code is asked step by step, between compiled ones of the environment.
+
     Returns:
         `(env_params, policy_params, users [B], key) -> (items, rewards, hits)`, each [T, B].
     """
+    if policy.on_host is not None:
+        return partial(_episode_batch_on_host, env, policy)
     return partial(_episode_batch, env, policy, explore)
 
 
@@ -66,7 +71,13 @@ def _episode_batch(
     return on_every_device((trajectory.item, trajectory.reward, trajectory.hit))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+def _episode_batch_on_host(
+    env: Environment, policy: Policy, env_params: Any, policy_params: Any, users: jax.Array, key: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    trajectory = rollout_on_host(env, env_params, policy, users, key)
+    return trajectory.item, trajectory.reward, trajectory.hit
+
+
 def compiled_rollout(
     env: Environment,
     policy: Policy,
@@ -76,7 +87,25 @@ def compiled_rollout(
     starts: jax.Array,
     key: jax.Array,
 ) -> Any:
-    """Returns the whole trajectory of `sim.envs.rollout.rollout`, compiled once for equal environments and policies."""
+    """Returns the whole trajectory of `sim.envs.rollout.rollout`, compiled once for equal environments and policies.
+
+    A policy that is Python code is asked step by step, between compiled ones of the environment.
+    """
+    if policy.on_host is not None:
+        return rollout_on_host(env, env_params, policy, starts, key)
+    return _compiled_rollout(env, policy, explore, env_params, policy_params, starts, key)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _compiled_rollout(
+    env: Environment,
+    policy: Policy,
+    explore: bool,
+    env_params: Any,
+    policy_params: Any,
+    starts: jax.Array,
+    key: jax.Array,
+) -> Any:
     return on_every_device(rollout(env, env_params, policy, policy_params, starts, key, explore))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ import uuid
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -115,9 +116,11 @@ def load(kind: type[Table], folder: Path) -> Table:
     """
     meta = json.loads((folder / "meta.json").read_text("utf-8"))
     values: dict[str, Any] = {}
+    newer = {field.name for field in dataclasses.fields(cast(Any, kind)) if _has_default(field)} - meta.keys()
     for name, hint in typing.get_type_hints(kind).items():
         if not _is_array(hint):
-            values[name] = meta[name]
+            if name not in newer:  # an entry of an earlier version lacks what has a default
+                values[name] = meta[name]
         elif name in meta["arrays"]:
             path = folder / f"{name}.npy"
             if _crc(path) != meta["arrays"][name]:
@@ -126,6 +129,10 @@ def load(kind: type[Table], folder: Path) -> Table:
         elif hint is not np.ndarray:
             values[name] = None
     return kind(**values)
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
 def _crc(path: Path) -> int:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from harness.errors import UserError
-from sim.files.rows import Rows, TimeFormat, integers_if_plain
-from sim.files.sources import shorten
-from sim.files.text_table import TextFormat
+from sim.files.rows import Rows, TimeFormat
+from sim.formats.sources import shorten
+from sim.formats.text_table import TextFormat
 from sim.tables.events import CLICK, FEEDBACK_NAMES, SKIP
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ def events_of_rows(
 
     rows = _one_item_per_row(rows, layout)
     columns = {
-        "user": integers_if_plain(rows.ids(layout.user_column)),
-        "item": integers_if_plain(rows.ids(layout.item_column)),
+        "user": rows.ids(layout.user_column),
+        "item": rows.ids(layout.item_column),
         "time": rows.times(layout.time_column, time_format),
         "feedback": _feedback(rows, layout, feedback_of_file),
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -16,12 +16,13 @@ import numpy as np
 from harness.errors import UserError
 from sim.files.cache import notice
 from sim.files.event_layout import EventLayout, UnknownEventError, answers_of_flags, events_of_rows, with_counts
-from sim.files.rows import Rows, id_array, join_ids
-from sim.files.sources import SizeLimits, Source
+from sim.files.ids import IdColumn, id_array
+from sim.files.rows import Rows
 from sim.files.tables import read_tables
-from sim.files.text_table import TextFormat
+from sim.formats.sources import SizeLimits, Source
+from sim.formats.text_table import TextFormat
 from sim.tables.events import CLICK, ORDER, SKIP
-from sim.tables.placeholders import stands_for_nothing
+from sim.tables.placeholders import stand_for_nothing
 
 if TYPE_CHECKING:
     import polars as pl
@@ -80,6 +81,7 @@ def read_events(
     Raises:
         UserError: A file is missing, empty, damaged, of another layout, or has a malformed line or value.
     """
+    frames: Iterable[pl.DataFrame]
     if reader == "diginetica":
         frames = _read_diginetica(sources, layout.missing_values, limits)
     elif reader == "kuairand":
@@ -89,59 +91,62 @@ def read_events(
     return _as_columns(frames, ", ".join(map(str, sources[:3])))
 
 
-def _as_columns(frames: list[pl.DataFrame], where: str) -> EventColumns:
-    """Concatenates frames with the columns user, item, time, feedback and possibly session."""
+def _as_columns(frames: Iterable[pl.DataFrame], where: str) -> EventColumns:
+    """Joins frames with the columns user, item, time, feedback and possibly more; of each, only numbers are kept."""
+    ids = {name: IdColumn(name, where) for name in ("user", "item", "session")}
+    others: dict[str, list[np.ndarray]] = {"time": [], "feedback": [], "shown_probability": []}
+    for frame in frames:
+        for name in frame.columns:
+            if name in ids:
+                ids[name].add(frame[name])
+            else:
+                others[name].append(frame[name].to_numpy())
+    if not sum(map(len, others["time"])):
+        raise UserError("holds no events", where=where, do="Check that these are the right files and event names.")
+    users, user_ids = ids.pop("user").finish()
+    items, item_ids = ids.pop("item").finish()
+    sessions, notes = None, []
+    if not ids["session"].is_empty:
+        sessions, session_ids = ids.pop("session").finish()
+        notes = _unlikely_sessions(sessions, session_ids)
+        if session_ids[0] == "":  # the first of all texts
+            sessions[sessions == 0] = -1
+    times, feedback = (np.concatenate(others.pop(name)) for name in ("time", "feedback"))
+    probability = others["shown_probability"]
+    return EventColumns(
+        users,
+        items,
+        times,
+        feedback,
+        sessions,
+        id_array(user_ids),
+        id_array(item_ids),
+        np.concatenate(probability) if probability else None,
+        notes=notes,
+    )
+
+
+def _unlikely_sessions(sessions: np.ndarray, ids: pl.Series) -> list[str]:
+    """Names sessions that stand for a missing one and would make a single session of all such events of a user."""
     import polars as pl
 
-    if not sum(frame.height for frame in frames):
-        raise UserError("holds no events", where=where, do="Check that these are the right files and event names.")
-
-    def index_of(name: str) -> tuple[np.ndarray, np.ndarray]:
-        return _index(join_ids([frame[name] for frame in frames], name, where))
-
-    users, user_ids = index_of("user")
-    items, item_ids = index_of("item")
-    sessions, notes = None, []
-    if "session" in frames[0].columns:
-        sessions, session_ids = index_of("session")
-        notes = _unlikely_sessions(sessions, session_ids)
-        if session_ids.dtype.kind == "U":
-            sessions = np.where(session_ids == "", -1, np.arange(len(session_ids)))[sessions].astype(np.int32)
-    others = [name for name in ("time", "feedback", "shown_probability") if name in frames[0].columns]
-    times, feedback, *probability = (pl.concat([frame[name] for frame in frames]).to_numpy() for name in others)
-    return EventColumns(users, items, times, feedback, sessions, user_ids, item_ids, *probability, notes=notes)
-
-
-def _unlikely_sessions(sessions: np.ndarray, ids: np.ndarray) -> list[str]:
-    """Names sessions that stand for a missing one and would make a single session of all such events of a user."""
     from harness.command_words import override_value
 
+    texts = ids.cast(pl.String)
     return [
-        f"{int((sessions == index).sum()):,} events have the session {name!r}, which often means that it is unknown: "
-        f"'data.missing_values={override_value([str(name)])}' cuts them by pauses; now a user has one such session"
-        for index, name in enumerate(ids.tolist())
-        if stands_for_nothing(name) and name != ""
+        f"{int((sessions == index).sum()):,} events have the session {ids[index]!r}, which often means that it is "
+        f"unknown: 'data.missing_values={override_value([texts[index]])}' cuts them by pauses; now a user has one such "
+        "session"
+        for index in (stand_for_nothing(texts) & (texts != "")).arg_true()
     ]
-
-
-def _index(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the index of every id in the distinct ids, and these ids, ascending."""
-    import polars as pl
-
-    distinct = column.unique()
-    ids = id_array(distinct)
-    order = np.argsort(ids, kind="stable")
-    ranks = np.empty(len(ids), np.int32)
-    ranks[order] = np.arange(len(ids), dtype=np.int32)
-    return column.replace_strict(distinct, pl.Series(ranks)).to_numpy(), ids[order]
 
 
 # Generic tables
 
 
-def _read_tables(sources: Sequence[Source], layout: EventLayout, limits: SizeLimits) -> list[pl.DataFrame]:
-    """Returns the events of all files, one frame per chunk."""
-    frames, left_out, elsewhen = [], 0, 0
+def _read_tables(sources: Sequence[Source], layout: EventLayout, limits: SizeLimits) -> Iterator[pl.DataFrame]:
+    """Yields the events of all files, one frame per chunk."""
+    left_out, elsewhen = 0, 0
     feedback_of = _feedback_of_sources(sources, layout.feedback_of_file)
 
     def tables() -> Iterator[Rows]:
@@ -162,14 +167,14 @@ def _read_tables(sources: Sequence[Source], layout: EventLayout, limits: SizeLim
             elsewhen += known.frame.height - kept.frame.height
             known = kept
         try:
-            frames.append(events_of_rows(known, layout, time_format, feedback_of[rows.source]))
+            events = events_of_rows(known, layout, time_format, feedback_of[rows.source])
         except UnknownEventError as error:
             raise with_counts(error, tables(), layout) from None
+        yield events
     if left_out:
         notice(f"{sources[0]}: {left_out:,} rows left out by data.missing_values")
     if elsewhen:
         notice(f"{sources[0]}: {elsewhen:,} rows left out by data.times_between")
-    return frames
 
 
 def _feedback_of_sources(sources: Sequence[Source], feedback_of_file: Mapping[str, str]) -> dict[Source, str | None]:

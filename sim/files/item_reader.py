@@ -10,9 +10,9 @@ import numpy as np
 
 from harness.errors import UserError
 from sim.files.rows import Rows, TimeFormat
-from sim.files.sources import SizeLimits, Source, describe_sources, shorten
 from sim.files.tables import read_tables
-from sim.files.text_table import TextFormat
+from sim.formats.sources import SizeLimits, Source, describe_sources, shorten
+from sim.formats.text_table import TextFormat
 from sim.tables.items import ALWAYS, ItemTable
 
 if TYPE_CHECKING:

@@ -23,10 +23,10 @@ from typing import Annotated, Any
 from harness.errors import UserError
 from harness.folders import CACHE_VARIABLE, ROOT_VARIABLE, named_folder
 from harness.settings import CountOrZero, Otherwise, Positive
-from sim.files.packing import find_members, is_archive
-from sim.files.parquet import parquet_files
-from sim.files.sources import SizeLimits, Source, natural_order
-from sim.files.text_table import BLANKS, TextFormat
+from sim.formats.packing import find_members, is_archive
+from sim.formats.parquet import parquet_files
+from sim.formats.sources import SizeLimits, Source, natural_order
+from sim.formats.text_table import BLANKS, TextFormat
 
 _LONGEST_SEPARATOR = 8
 Paths = Annotated[

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.chunks import Chunk, read_chunks
-from sim.files.sources import SizeLimits, Source, shorten
-from sim.files.text_table import (
+from sim.formats.chunks import Chunk, read_chunks
+from sim.formats.sources import SizeLimits, Source, shorten
+from sim.formats.text_table import (
     BadLineError,
     CarefulRecords,
     Columns,

@@ -9,11 +9,12 @@ import numpy as np
 
 from harness.errors import UserError
 from sim.files.cache import notice
+from sim.files.ids import IdColumn, id_array
 from sim.files.netflix import read_netflix
-from sim.files.rows import Rows, TableLayout, id_array, integers_if_plain, join_ids
-from sim.files.sources import SizeLimits, Source, describe_sources
+from sim.files.rows import Rows, TableLayout
 from sim.files.tables import read_tables
-from sim.files.text_table import (
+from sim.formats.sources import SizeLimits, Source, describe_sources
+from sim.formats.text_table import (
     BadLineError,
     Columns,
     LineParser,
@@ -28,7 +29,7 @@ from sim.files.text_table import (
 if TYPE_CHECKING:
     import polars as pl
 
-PARSER_VERSION = 5
+PARSER_VERSION = 6
 """Increment when the same file would be parsed differently; cached tables then expire."""
 
 _COLUMN_KEYS = "data.user_column, data.item_column, data.rating_column and data.timestamp_column"
@@ -99,7 +100,9 @@ def _read_table(sources: Sequence[Source], layout: TableLayout, limits: SizeLimi
     """Reads a table of one file or several."""
     import polars as pl
 
-    users, items, ratings, times, lines, unit = [], [], [], list[pl.Series](), [], "line"
+    where = describe_sources(sources)
+    users, items = IdColumn("user", where), IdColumn("item", where)
+    ratings, times, lines, unit = [], list[pl.Series](), [], "line"
     source, time_format, earlier, left_out = None, layout.time_format, 0, 0
     # Chunk by chunk: leave out what is missing, then convert the rest.
     for every in read_tables(sources, layout.names, limits, layout.text, _COLUMN_KEYS):
@@ -109,8 +112,8 @@ def _read_table(sources: Sequence[Source], layout: TableLayout, limits: SizeLimi
             rated = ~rating.is_in(list(layout.missing_ratings))
             rows, rating = rows.kept(rated), rating.filter(rated)
         left_out += every.frame.height - rows.frame.height
-        users.append(integers_if_plain(rows.ids(layout.user_column)))
-        items.append(integers_if_plain(rows.ids(layout.item_column)))
+        users.add(rows.ids(layout.user_column))
+        items.add(rows.ids(layout.item_column))
         ratings.append(rating)
         lines.append(rows.lines())
         unit = rows.unit
@@ -123,17 +126,21 @@ def _read_table(sources: Sequence[Source], layout: TableLayout, limits: SizeLimi
             if rows.unterminated:
                 _check_last_timestamp(pl.concat(times[earlier:]).to_numpy(), rows.source)
     # Join the chunks.
-    where = describe_sources(sources)
     if left_out:
         notice(f"{where}: {left_out:,} rows left out by data.missing_values and data.missing_ratings")
     return Columns(
-        users=id_array(join_ids(users, "user", where)),
-        items=id_array(join_ids(items, "item", where)),
+        users=_values(users),
+        items=_values(items),
         ratings=pl.concat(ratings).to_numpy(),
         timestamps=compact(pl.concat(times).to_numpy()) if times else None,
         lines=np.concatenate(lines) if len(sources) == 1 else None,
         unit=unit,
     )
+
+
+def _values(column: IdColumn) -> np.ndarray:
+    index, ids = column.finish()
+    return id_array(ids)[index]
 
 
 def _ratings(rows: Rows, layout: TableLayout) -> pl.Series:

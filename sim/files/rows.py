@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.sources import Source, shorten
-from sim.files.text_table import (
+from sim.files.text_times import are_dates, seconds_of
+from sim.formats.sources import Source, shorten
+from sim.formats.text_table import (
     MAX_ID_CHARACTERS,
     BadLineError,
     TextFormat,
-    compact,
     parse_number,
 )
-from sim.files.text_times import are_dates, seconds_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,8 +33,6 @@ _END_OF_TIME = 253_402_300_800  # the year 10,000
 _LARGEST_SECONDS = 10**11  # the year 5138; as milliseconds, March 1973
 _SCIENTIFIC = r"^[+-]?(?:[0-9]+(?:\.[0-9]*)?[eE]\+|[0-9]+\.[0-9]*[eE])[0-9]+$"  # 1e5 may be a name
 _LARGE_FLOAT = r"^-?[0-9]{16,}\.0+$"
-_WHOLE = r"^(0|-?[1-9][0-9]*)$"
-_WHOLE_FLOAT = r"^(0|-?[1-9][0-9]*)\.0+$"
 _EXACT_BITS = {"Float32": 24, "Float64": 53}
 
 
@@ -86,6 +83,7 @@ class Rows:
         unit: "line" or "row", for messages.
         unterminated: Whether these are the last rows of a file whose last line is not terminated.
         may_lack_values: Whether data.missing_values has had a say (`known`), for messages.
+        fractional: Columns of floats that are not all whole in the file, though they may be in these rows.
     """
 
     frame: pl.DataFrame
@@ -95,6 +93,7 @@ class Rows:
     unit: str = "line"
     unterminated: bool = False
     may_lack_values: bool = False
+    fractional: frozenset[str] = frozenset()
 
     def lines(self) -> np.ndarray:
         """Returns [R] int32 the number of each row in the file."""
@@ -186,7 +185,7 @@ class Rows:
             values = values.fill_nan(None)
             beyond = (values.abs() > 2**bits).fill_null(False)
             self.refuse(column, beyond, f"is beyond 2^{bits}, where {values.dtype} merges ids", _LOST_DIGITS)
-            if (values == values.floor()).all():
+            if column not in self.fractional and (values == values.floor()).all():
                 return values.cast(pl.Int64).cast(pl.String).fill_null("")
         texts = self.texts(column)
         self.refuse(column, texts.str.contains(_SCIENTIFIC), "is in scientific notation", _LOST_DIGITS)
@@ -346,47 +345,3 @@ def integers_if_plain(column: pl.Series) -> pl.Series:
         return column
     numbers = column.cast(pl.Int64, strict=False)
     return numbers if not numbers.null_count() and bool((numbers.cast(pl.String) == column).all()) else column
-
-
-def join_ids(parts: Sequence[pl.Series], what: str, where: str) -> pl.Series:
-    """Joins the parts of a column of ids: Int64 if all are whole numbers, else strings.
-
-    Whole numbers that one file writes as "7" and another as "7.0" (a column with missing values, promoted to floats)
-    are the same id.
-
-    Args:
-        parts: Strings or Int64.
-        what: What the ids are of, for messages.
-        where: The files.
-
-    Raises:
-        UserError: "7" and "7.0" both occur among ids that are not numbers.
-    """
-    import polars as pl
-
-    parts = [integers_if_plain(part) for part in parts]
-    if all(part.dtype == pl.Int64 for part in parts):
-        return pl.concat(parts)
-    column = pl.concat([part.cast(pl.String) for part in parts])
-    distinct = column.unique()
-    floats = distinct.filter(distinct.str.contains(_WHOLE_FLOAT))
-    if floats.is_empty():
-        return column
-    if bool((distinct.str.contains(_WHOLE_FLOAT) | distinct.str.contains(_WHOLE)).all()):
-        return integers_if_plain(column.str.replace(r"\.0+$", ""))
-    twins = floats.filter(floats.str.replace(r"\.0+$", "").is_in(distinct.implode()))
-    if not twins.is_empty():
-        text = str(twins[0])
-        raise UserError(
-            f"{what} ids {text.partition('.')[0]!r} and {text!r} both occur, among ids that are not numbers",
-            where=where,
-            do="If they are the same, write them the same way in all files.",
-        )
-    return column
-
-
-def id_array(column: pl.Series) -> np.ndarray:
-    """Returns ids as integers (int32 if they fit) or strings."""
-    import polars as pl
-
-    return compact(column.to_numpy()) if column.dtype == pl.Int64 else column.to_numpy().astype(str)

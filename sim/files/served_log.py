@@ -12,7 +12,7 @@ import numpy as np
 from harness.errors import UserError
 from sim.files.event_layout import EventLayout
 from sim.files.event_readers import EventColumns
-from sim.files.sources import Source
+from sim.formats.sources import Source
 from sim.tables.events import CLICK, FEEDBACK_NAMES, ORDER, SKIP
 
 SERVED = "served_log"

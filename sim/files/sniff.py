@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError
-from sim.files.chunks import read_chunks, read_text
-from sim.files.delimited import names_in_header
-from sim.files.json_records import has_lines, is_json, scan
-from sim.files.json_rows import fields_of
-from sim.files.json_table import sample_of_lines
-from sim.files.nested_fields import Fields
-from sim.files.packing import is_parquet
-from sim.files.parquet import fields_of_types, try_parquet
 from sim.files.rows import Rows
-from sim.files.sources import SizeLimits, Source
 from sim.files.tables import read_tables
-from sim.files.text_table import BLANKS, TextFormat
+from sim.formats.chunks import read_chunks, read_text
+from sim.formats.delimited import names_in_header
+from sim.formats.json_records import has_lines, is_json, scan
+from sim.formats.json_rows import fields_of
+from sim.formats.json_table import sample_of_lines
+from sim.formats.nested_fields import Fields
+from sim.formats.packing import is_parquet
+from sim.formats.parquet import fields_of_types, try_parquet, unpacked_parquet
+from sim.formats.sources import SizeLimits, Source
+from sim.formats.text_table import BLANKS, TextFormat
 
 if TYPE_CHECKING:
     import polars as pl
@@ -73,9 +73,10 @@ def read_head(source: Source, text: TextFormat, limits: SizeLimits, wanted: Call
     import polars as pl
 
     # Parquet and JSON name their fields.
-    if is_parquet(source):
-        try_parquet([source.path], [])
-        fields = fields_of_types(pl.read_parquet_schema(source.path))
+    if is_parquet(source, limits):
+        with unpacked_parquet(source, limits) as path:
+            try_parquet({path: str(source)}, [])
+            fields = fields_of_types(pl.read_parquet_schema(path))
         return _head_of_objects(source, text, limits, fields, wanted, b"")
     beginning = next(read_text(source, limits, text.encoding, _HEAD_BYTES), b"")
     if is_json(beginning):

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from sim.files.chunks import read_text
-from sim.files.delimited import TextTable
-from sim.files.json_records import has_lines, is_json
-from sim.files.json_table import JsonLines, read_values, sample_of_lines
-from sim.files.nested_fields import Fields, Plan, plan_columns
-from sim.files.packing import is_parquet
-from sim.files.parquet import partition_values, read_parquet_columns, try_parquet
 from sim.files.rows import Rows
-from sim.files.sources import SizeLimits, Source
-from sim.files.text_table import TextFormat, parse_file
+from sim.formats.chunks import read_text
+from sim.formats.delimited import TextTable
+from sim.formats.json_records import has_lines, is_json
+from sim.formats.json_table import JsonLines, read_values, sample_of_lines
+from sim.formats.nested_fields import Fields, Plan, plan_columns
+from sim.formats.packing import is_parquet, is_plain_parquet
+from sim.formats.parquet import partition_values, read_parquet_columns, try_parquet, unpacked_parquet
+from sim.formats.sources import SizeLimits, Source
+from sim.formats.text_table import TextFormat, parse_file
 
 _BEGINNING_BYTES = 1 << 21
 _BLOCK_BYTES = 1 << 22
@@ -38,9 +38,9 @@ def read_tables(
     Raises:
         UserError: A file is missing, empty, damaged, lacks a column, or has a malformed line.
     """
-    in_parquet = [source for source in sources if is_parquet(source)]
-    if in_parquet:
-        try_parquet([source.path for source in in_parquet], names)
+    in_parquet = [source for source in sources if is_parquet(source, limits)]
+    if plain := {source.path: str(source) for source in in_parquet if is_plain_parquet(source)}:
+        try_parquet(plain, names)
     num_columns = 0
     for source in sources:
         given = partition_values(source.path)
@@ -48,8 +48,12 @@ def read_tables(
             plan_columns, names=names, nested=text.nested, given=given, where=str(source), keys=keys
         )
         if source in in_parquet:
-            frame, numbers = read_parquet_columns(source.path, plan_of)
-            yield _with_given(Rows(frame, source, 1, numbers, unit="row"), names, given)
+            with unpacked_parquet(source, limits) as path:
+                if path not in plain:
+                    try_parquet({path: str(source)}, names)
+                for part in read_parquet_columns(path, plan_of, str(source)):
+                    rows = Rows(part.frame, source, part.first, part.numbers, unit="row", fractional=part.fractional)
+                    yield _with_given(rows, names, given)
         elif is_json(beginning := next(read_text(source, limits, text.encoding, _BEGINNING_BYTES), b"")):
             for rows in _json_rows(source, limits, text, beginning, plan_of):
                 yield _with_given(rows, names, given)

@@ -10,6 +10,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from harness.errors import UserError
+from sim.tables.event_order import blocks_of_sessions, cut_sessions, order_of_events, stable_order
+from sim.tables.numbering import numbered
 
 SKIP, CLICK, ORDER = 0, 1, 2
 FeedbackName = Literal["skip", "click", "order"]
@@ -20,7 +22,6 @@ ShopName = Literal["seen", "blind", "reads_minds"]
 SHOPS: tuple[ShopName, ...] = get_args(ShopName)
 """Shops that write generated logs, by what they know of a user: the direction of the clicked items, as the log shows
 them; nothing; taste and curiosity, which no log shows (`sim.generators.shop`)."""
-_SECONDS_PER_DAY = 86_400
 _MOST_IN_LONG_SESSIONS = 0.05
 NEVER = -1
 """Place of an answer that was not given."""
@@ -143,8 +144,11 @@ def build_event_log(
     places of its first click and order.
 
     A session that begins before the first second of the test part and goes on after it is cut there: its end becomes a
-    session of the test part, so that no training row holds an item or answer of that time. `with_test_sessions` then
-    sorts the parts.
+    session of the test part, so that no training row holds an item or answer of that time.
+
+    Columns of many rows are best given as int32 indices 0 to D - 1 (as `sim.files.event_readers` does): they are taken
+    as they are. Beyond the columns, memory is needed for the table (33 bytes a row), 14 bytes a row, and a few million
+    rows at a time.
 
     Args:
         name: Name of the data set.
@@ -173,92 +177,53 @@ def build_event_log(
         raise UserError("holds no events", where=source, do="Provide a log with at least one event.")
     if len({len(column) for column in (users, items, times, feedback, sessions) if column is not None}) > 1:
         raise UserError("columns differ in length", where=source)
-    user_ids, user = np.unique(users, return_inverse=True)
-    item_ids, item = np.unique(items, return_inverse=True)
+    user_ids, user = _ids_and_index(users)
+    item_ids, item = _ids_and_index(items)
     times = np.asarray(times, np.int64)
-
-    # Places: the order of each user's events, whatever their sessions.
-    by_time = np.lexsort((times, user))  # stable: rows with equal times keep their order
-    place = np.empty(len(user), np.int32)
-    place[by_time] = np.arange(len(user)) - np.searchsorted(user[by_time], user[by_time])
-
-    # Sort by user, session and time.
-    if sessions is None:
-        order = by_time
-        user, times = user[order], times[order]
-        begins = (np.diff(user, prepend=-1) != 0) | (np.diff(times, prepend=times[0]) > session_gap)
-        session = np.cumsum(begins) - 1
-    else:
-        distinct, group = np.unique(_sessions_for_all(sessions, user, times, session_gap), return_inverse=True)
-        _, group = np.unique(user.astype(np.int64) * len(distinct) + group, return_inverse=True)
-        first_time = np.full(group.max() + 1, np.iinfo(np.int64).max)
-        np.minimum.at(first_time, group, times)
-        # Overlapping sessions of a user are kept apart, in the order of their start.
-        order = np.lexsort((times, group, first_time[group], user))
-        user, times, group = user[order], times[order], group[order]
-        session = np.cumsum(np.diff(group, prepend=-1) != 0) - 1
-
-    notes = [] if sessions is None else _note_of_long_sessions(times, session)
-
-    # Cut sessions at the split.
-    cut_sessions, test_begin = 0, np.iinfo(np.int64).max
+    if sessions is not None and sessions.dtype.kind not in "iu":
+        sessions = _ids_and_index(sessions)[1]
+    # Sort by user, session and time, the part for testing last.
+    order = order_of_events(user, times, sessions, session_gap, len(user_ids))
+    notes = [] if sessions is None else _note_of_long_sessions(order.in_long_sessions / len(user))
+    num_training, num_cut = len(user), 0
     if first_test_second is not None:
-        test_begin = first_test_second(times[np.diff(session, prepend=-1) != 0])
-        moved, session, cut_sessions = _cut_sessions(user, times, session, test_begin)
-        user, times, order = user[moved], times[moved], order[moved]
-
-    # One row per item of a session, at the first place of the pair; the strongest answer, and the first of each kind.
-    item, answers, place = item[order], np.asarray(feedback, np.int8)[order], place[order]
-    _, first, pair = np.unique(session.astype(np.int64) * len(item_ids) + item, return_index=True, return_inverse=True)
-    in_order = np.argsort(first)
-    first = first[in_order]
-    strongest = np.zeros(len(first), np.int8)
-    np.maximum.at(strongest, pair, answers)
-
-    def first_place(least: int) -> np.ndarray:
-        never = np.iinfo(np.int32).max
-        places = np.full(len(first), never, np.int32)
-        np.minimum.at(places, pair[answers >= least], place[answers >= least])
-        return np.where(places == never, NEVER, places)[in_order]
-
-    rows = order[first]
+        num_training, num_cut = cut_sessions(order, user, times, first_test_second(order.first_times))
+    columns = {"user": user, "time": times, "item": item, "feedback": np.asarray(feedback, np.int8)}
+    for which, column in (("probabilities", probabilities), ("shown_probability", shown_probability)):
+        if column is not None:
+            columns[which] = np.asarray(column, np.float32)
+    del user, item, times
+    for which, column in columns.items():
+        columns[which] = column[order.rows]
+    del order.rows
     return EventLog(
         name=name,
-        user=user[first].astype(np.int32),
-        session=session[first].astype(np.int32),
-        time=times[first],
-        item=item[first].astype(np.int32),
-        feedback=strongest[in_order],
-        shown_at=place[first],
-        clicked_at=first_place(CLICK),
-        ordered_at=first_place(ORDER),
-        is_test=times[np.diff(session, prepend=-1) != 0] >= test_begin,
+        **_merged(columns, order.begins, order.place, len(item_ids)),
+        is_test=np.arange(order.begins.sum()) >= order.begins[:num_training].sum(),
         user_ids=user_ids,
         item_ids=item_ids,
         checksum=checksum,
         source=source,
         synthetic=synthetic,
         synthetic_skips=synthetic_skips,
-        probabilities=_float32(probabilities, rows),
-        shown_probability=_float32(shown_probability, rows),
         order_proxy=order_proxy,
         feedback_proxy=feedback_proxy,
-        cut_sessions=cut_sessions,
+        cut_sessions=num_cut,
         notes=notes,
     )
 
 
-def _note_of_long_sessions(times: np.ndarray, session: np.ndarray) -> list[str]:
-    """Returns a sentence if many events are in sessions of more than a day, which the log names itself.
+def _ids_and_index(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the distinct ids, ascending, and the index of every row's."""
+    column = np.asarray(column)
+    if column.dtype.kind == "i":
+        return numbered([column])
+    ids, index = np.unique(column, return_inverse=True)
+    return ids, index.astype(np.int32)
 
-    Args:
-        times: [R], ascending within a session.
-        session: [R], ascending from 0.
-    """
-    begins = np.flatnonzero(np.diff(session, prepend=-1))
-    ends = np.append(begins[1:], len(session)) - 1
-    long = times[ends] - times[begins] > _SECONDS_PER_DAY
-    share = float((ends - begins + 1)[long].sum() / len(session))
+
+def _note_of_long_sessions(share: float) -> list[str]:
+    """Returns a sentence if much of a log is in sessions of more than a day, which it names itself."""
     if share <= _MOST_IN_LONG_SESSIONS:
         return []
     return [
@@ -267,44 +232,47 @@ def _note_of_long_sessions(times: np.ndarray, session: np.ndarray) -> list[str]:
     ]
 
 
-def _cut_sessions(
-    user: np.ndarray, times: np.ndarray, session: np.ndarray, test_begin: int
-) -> tuple[np.ndarray | slice, np.ndarray, int]:
-    """Cuts sessions that begin before a time and go on after it.
+def _merged(columns: dict[str, np.ndarray], begins: np.ndarray, place: np.ndarray, num_items: int) -> dict[str, Any]:
+    """Returns a row for each item of a session: its first one, with the strongest answer, and the first of each kind.
 
     Args:
-        user: [R], ascending.
-        times: [R], ascending within a session.
-        session: [R], ascending; sessions of a user in the order of their first time.
-        test_begin: The time.
+        columns: [R] user, time, item and feedback by user, session and time, and probabilities if known. These arrays
+            are changed and returned, so that there is one copy of the log.
+        begins: [R] bool, whether a session begins there.
+        place: [R] int32 place of each event among those of its user; likewise.
 
     Returns:
-        A new order of the rows, in which this is true again, the sessions [R] in it, and the number of cuts.
+        The columns [n] of the log.
     """
-    begins = np.diff(session, prepend=-1) != 0
-    cut = ~begins & (times >= test_begin) & (np.roll(times, 1) < test_begin)
-    if not cut.any():
-        return slice(None), session, 0
-    begins |= cut
-    session = np.cumsum(begins) - 1
-    moved = np.lexsort((times[begins][session], user))  # stable: keeps sessions of equal beginnings apart
-    return moved, np.cumsum(np.diff(session[moved], prepend=-1) != 0) - 1, int(cut.sum())
-
-
-def _float32(column: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
-    return None if column is None else np.asarray(column, np.float32)[rows]
-
-
-def _sessions_for_all(sessions: np.ndarray, user: np.ndarray, times: np.ndarray, session_gap: float) -> np.ndarray:
-    """Returns the session ids [R]; rows without one get those of sessions cut where their user pauses."""
-    if sessions.dtype.kind not in "iu" or not (sessions < 0).any():
-        return sessions
-    rows = np.flatnonzero(sessions < 0)
-    rows = rows[np.lexsort((times[rows], user[rows]))]
-    begins = (np.diff(user[rows], prepend=-1) != 0) | (np.diff(times[rows], prepend=times[rows[0]]) > session_gap)
-    numbered = np.asarray(sessions, np.int64).copy()
-    numbered[rows] = max(int(sessions.max()), -1) + np.cumsum(begins)
-    return numbered
+    columns = {**columns, "shown_at": place}
+    added = {name: np.empty(len(begins), np.int32) for name in ("session", "clicked_at", "ordered_at")}
+    end, num_sessions = 0, 0
+    for rows in blocks_of_sessions(begins):
+        session = np.cumsum(begins[rows], dtype=np.int32) + np.int32(num_sessions - 1)
+        num_sessions = int(session[-1]) + 1
+        # Rows of a pair, in their order.
+        order = stable_order(session, columns["item"][rows])
+        pair = session[order].astype(np.int64) * num_items + columns["item"][rows][order]
+        starts = np.flatnonzero(np.diff(pair, prepend=-1))
+        first = order[starts]
+        kept = np.zeros(len(session), bool)
+        kept[first] = True
+        answers, places = columns["feedback"][rows][order], place[rows][order]
+        of_first = {"session": session, "feedback": np.empty(len(session), np.int8)}
+        of_first["feedback"][first] = np.maximum.reduceat(answers, starts)
+        for name, least in (("clicked_at", CLICK), ("ordered_at", ORDER)):
+            never = np.iinfo(np.int32).max
+            earliest = np.minimum.reduceat(np.where(answers >= least, places, np.int32(never)), starts)
+            of_first[name] = np.empty(len(session), np.int32)
+            of_first[name][first] = np.where(earliest == never, np.int32(NEVER), earliest)
+        # They take the place of rows before.
+        merged = slice(end, end + len(first))
+        end = merged.stop
+        for name, column in (columns | added).items():
+            column[merged] = of_first[name][kept] if name in of_first else column[rows][kept]
+    for column in (columns | added).values():
+        column.resize((end, *column.shape[1:]), refcheck=False)
+    return columns | added
 
 
 def with_test_sessions(log: EventLog, is_test: np.ndarray) -> EventLog:
@@ -317,6 +285,8 @@ def with_test_sessions(log: EventLog, is_test: np.ndarray) -> EventLog:
         is_test: [S] bool.
     """
     log = dataclasses.replace(log, is_test=is_test)
+    if not (is_test[:-1] & ~is_test[1:]).any():
+        return log
     return _rows_of(log, np.argsort(log.in_test_part(), kind="stable"))
 
 
@@ -335,7 +305,7 @@ def select_events(log: EventLog, kept: np.ndarray) -> EventLog:
             where=log.source,
             do="Lower data.min_item_events and data.min_session_events.",
         )
-    log = _rows_of(log, np.flatnonzero(kept))
+    log = _rows_of(log, kept)
     user_ids, user = _renumbered(log.user_ids, log.user)
     item_ids, item = _renumbered(log.item_ids, log.item)
     return dataclasses.replace(log, user=user, item=item, user_ids=user_ids, item_ids=item_ids)
@@ -347,15 +317,16 @@ HASHED = (
 )
 """What tells a log from another (`sim.tables.table_hash`)."""
 
+_PROBABILITIES = ("probabilities", "shown_probability")
 _OF_ROWS = (
     *("user", "session", "time", "item", "feedback", "shown_at", "clicked_at", "ordered_at"),
-    *("probabilities", "shown_probability"),
+    *_PROBABILITIES,
 )
 """Columns with a value per row."""
 
 
 def _rows_of(log: EventLog, rows: np.ndarray) -> EventLog:
-    """Returns the log with some rows in a new order that keeps sessions together; sessions are renumbered."""
+    """Returns the log with some rows (bool, or their numbers in an order that keeps sessions together) renumbered."""
     columns = {name: getattr(log, name) for name in _OF_ROWS}
     taken: dict[str, Any] = {name: None if column is None else column[rows] for name, column in columns.items()}
     begins = np.diff(taken["session"], prepend=-1) != 0

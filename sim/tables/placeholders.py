@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _WORDS = """
     na n/a n.a. #n/a <na> nan nat null (null) [null] none (none) nil nul \\n - -- -1 ? unknown undefined anonymous guest
     missing 00000000-0000-0000-0000-000000000000
 """
-_PLACEHOLDERS = frozenset(_WORDS.split()) | {"", "(not set)", "not set", "not available"}
+_PLACEHOLDERS = [*_WORDS.split(), "", "(not set)", "not set", "not available"]
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
 
 
-def stands_for_nothing(value: object) -> bool:
-    """Returns whether a value often means that there is none."""
-    return str(value).strip().lower() in _PLACEHOLDERS
+def stand_for_nothing(texts: pl.Series) -> pl.Series:
+    """Returns which texts often mean that there is no value."""
+    return texts.str.strip_chars().str.to_lowercase().is_in(_PLACEHOLDERS)
 
 
 def folded(text: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sim.tables.events import CLICK, EventLog
-from sim.tables.placeholders import folded, stands_for_nothing
+from sim.tables.placeholders import folded, stand_for_nothing
 from sim.tables.ratings import RatingData
 from sim.tables.summary import above_the_middle
 
@@ -36,7 +36,7 @@ def rating_warnings(data: RatingData, relevant_above: float, positive: np.ndarra
         *_id_warnings("user", data.user_ids),
         *_id_warnings("item", data.item_ids),
         *_owner_warning("ratings", data.user_ids, np.diff(data.indptr)),
-        *_value_warnings(values, counts),
+        *_value_warnings(values, counts, data.value_places),
         *([] if data.timestamps is None else _time_warnings(data.timestamps)),
     ]
     if data.num_ratings >= _FEWEST_ROWS and not LOWEST_SHARE <= share <= HIGHEST_SHARE:
@@ -94,20 +94,19 @@ def _id_warnings(what: str, ids: np.ndarray) -> list[str]:
     """Names ids that stand for a missing value, and ids that differ only by blanks, case or leading zeros."""
     if ids.dtype.kind != "U":
         return [_placeholder_warning(what, -1)] if (ids == -1).any() else []
-    warnings = []
-    seen: dict[str, str] = {}
-    alike, example = 0, ("", "")
-    for text in ids.tolist():
-        if stands_for_nothing(text):
-            warnings.append(_placeholder_warning(what, text))
-        key = folded(text)
-        if key in seen:
-            alike, example = alike + 1, example if alike else (seen[key], text)
-        seen.setdefault(key, text)
-    if alike:
+    import polars as pl
+
+    texts = pl.Series(ids)
+    plain = texts.str.contains(r"^[\x00-\x7f]*$")
+    others = pl.Series([folded(text) for text in texts.filter(~plain)], dtype=pl.String)
+    keys = texts.str.strip_chars().str.to_lowercase().str.strip_chars_start("0").scatter((~plain).arg_true(), others)
+    warnings = [_placeholder_warning(what, texts[row]) for row in stand_for_nothing(texts).arg_true()]
+    if alike := len(keys) - keys.n_unique():
+        second = int((~keys.is_first_distinct()).arg_max() or 0)
+        first = int((keys == keys[second]).arg_max() or 0)
         warnings.append(
             f"{alike:,} {what} ids differ from others only by blanks, case or leading zeros (or look the same), "
-            f"such as {example[0]!r} and {example[1]!r}"
+            f"such as {texts[first]!r} and {texts[second]!r}"
         )
     return warnings
 
@@ -132,27 +131,31 @@ def _owner_warning(what: str, user_ids: np.ndarray, numbers: np.ndarray) -> list
     ]
 
 
-def _value_warnings(values: np.ndarray, counts: np.ndarray) -> list[str]:
-    """Names an extreme rating that stands apart from the others, or that a scale of stars does not have."""
+def _value_warnings(values: np.ndarray, counts: np.ndarray, places: Sequence[str]) -> list[str]:
+    """Names an extreme rating that stands apart from the others, or that a scale of stars does not have.
+
+    Args:
+        values: [V] distinct ratings, ascending.
+        counts: [V] how often each occurs.
+        places: Where each first stands in the file, or empty.
+    """
     if len(values) < 4:
         return []
     gaps = np.diff(values)
     usual = float(np.median(gaps))
-    lowest, highest, total = values[0], values[-1], counts.sum()
+    lowest, total = values[0], counts.sum()
     # Below a scale, any gap is odd; above it, only a large one: 1, 2, 3, 5 may be weights of events.
-    apart = [
-        (value, count)
-        for value, count, gap, least in ((lowest, counts[0], gaps[0], 1.9), (highest, counts[-1], gaps[-1], 4.0))
-        if gap >= least * usual and gap >= 0.1 * (values[-2] - values[1])
-    ]
+    ends = ((0, gaps[0], 1.9), (-1, gaps[-1], 4.0))
+    apart = [end for end, gap, least in ends if gap >= least * usual and gap >= 0.1 * (values[-2] - values[1])]
     if lowest == -1 and values[1] >= 0:
-        apart = [(lowest, counts[0])]
+        apart = [0]
     if lowest == 0 and usual >= 1 and counts[0] > total / 3 and not apart:
-        apart = [(lowest, counts[0])]
+        apart = [0]
     return [
-        f"the rating {value:g} ({count / total:.1%} of all) stands apart from the others: if it means 'not rated', "
-        f"leave it out by data.missing_ratings=[{value:g}]"
-        for value, count in apart
+        f"the rating {values[end]:g} ({counts[end] / total:.1%} of all{f', first on {places[end]}' if places else ''}) "
+        "stands apart from the others: if it means 'not rated', leave it out by "
+        f"data.missing_ratings=[{values[end]:g}]"
+        for end in apart
     ]
 
 

@@ -40,6 +40,8 @@ class RatingData:
         source: Where the ratings came from, for messages (a path or "generated").
         synthetic: Whether the ratings are generated.
         source_rows: [R] row of each rating in the source, which breaks ties in time; None unless requested.
+        num_repeats: How many rows of the source repeat a user and an item; `Duplicates` says which of them count.
+        value_places: Where each distinct rating first stands in the source, such as "line 7"; empty if unknown.
         table_hash: See `sim.tables.table_hash`; `sim.datasets.ratings` fills it in.
     """
 
@@ -57,6 +59,8 @@ class RatingData:
     source: str
     synthetic: bool
     source_rows: np.ndarray | None = None
+    num_repeats: int = 0
+    value_places: list[str] = dataclasses.field(default_factory=list)
     table_hash: str = ""
 
     @property
@@ -169,11 +173,13 @@ def build_rating_data(
     user_ids, user_index = np.unique(users, return_inverse=True)
     item_ids, item_index = np.unique(items, return_inverse=True)
     rows = np.arange(len(ratings)) if keep_source_rows else None
+    num_rows = len(ratings)
     if duplicates != "error":
         pair = user_index.astype(np.int64) * len(item_ids) + item_index
         chosen, ratings = _combined(pair, ratings, timestamps, duplicates)
         user_index, item_index = user_index[chosen], item_index[chosen]
-        timestamps, rows = (None if column is None else column[chosen] for column in (timestamps, rows))
+        columns = (timestamps, rows, lines if duplicates in ("first", "last") else None)
+        timestamps, rows, lines = (None if column is None else column[chosen] for column in columns)
 
     # The scale.
     low = float(np.min(ratings)) if rating_min is None else float(rating_min)
@@ -195,6 +201,10 @@ def build_rating_data(
             where=source,
             do="Round the ratings, for instance to two decimals.",
         )
+
+    # Where each distinct rating first stands.
+    first_row = np.full(len(distinct), len(ratings))
+    np.minimum.at(first_row, code, np.arange(len(ratings)))
 
     # Sort by user and item; a pair may occur only once.
     key = user_index.astype(np.int64) * len(item_ids) + item_index
@@ -229,6 +239,8 @@ def build_rating_data(
         source=source,
         synthetic=synthetic,
         source_rows=None if rows is None else rows[order],
+        num_repeats=num_rows - len(ratings),
+        value_places=[] if lines is None else [f"{unit} {line:,}" for line in lines[first_row].tolist()],
     )
 
 

@@ -35,11 +35,13 @@ def limit_sessions(log: EventLog, longest: int, long_sessions: LongSessions) -> 
     if long_sessions == "drop":
         return dataclasses.replace(select_events(log, ~too_long[log.session]), notes=[*log.notes, note])
     parts = -(-lengths // longest)
-    place = np.arange(log.num_events) - starts[log.session]
-    part = place * parts[log.session] // lengths[log.session]
-    session = np.append(0, np.cumsum(parts))[log.session] + part
+    session = np.append(0, np.cumsum(parts)).astype(np.int32)[log.session]
+    rows = np.flatnonzero(too_long[log.session])
+    cut = log.session[rows]
+    place = rows - starts[cut]
+    session[rows] += (place * parts[cut] // lengths[cut]).astype(np.int32)
     is_test = np.repeat(log.is_test, parts)
-    return dataclasses.replace(log, session=session.astype(np.int32), is_test=is_test, notes=[*log.notes, note])
+    return dataclasses.replace(log, session=session, is_test=is_test, notes=[*log.notes, note])
 
 
 def _note(log: EventLog, starts: np.ndarray, lengths: np.ndarray, longest: int, long_sessions: LongSessions) -> str:

@@ -35,6 +35,7 @@ def rating_summary(data: RatingData, relevant_above: float, positive: np.ndarray
         "share_positive": float(counts[positive].sum() / data.num_ratings),
         "median_ratings_per_user": float(np.median(np.diff(data.indptr))),
         "median_session": None if times is None else _median_session(data, times),
+        "repeats": data.num_repeats,
         "timestamps": None if times is None else [int(np.min(times)), int(np.max(times))],
     }
 
@@ -75,7 +76,7 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
             ("relevant", f"{summary['share_relevant']:.1%} (above data.relevant_above={summary['relevant_above']:g})"),
             ("positive", f"{summary['share_positive']:.1%} (of the ratings have a reward above 0)"),
             ("a user's ratings", f"median {summary['median_ratings_per_user']:g}{within}"),
-            ("repeats", "none left (data.duplicates)"),
+            ("repeats", _repeats(summary["repeats"])),
         ]
     else:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in summary["shares"].items())
@@ -88,6 +89,12 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ]
     people = [("users", f"{summary['users']:,}"), ("items", f"{summary['items']:,}")]
     return [*people, *rows, ("time span", time_span(summary["timestamps"]))]
+
+
+def _repeats(number: int) -> str:
+    if not number:
+        return "none"
+    return f"{number:,} rows repeat{'s' if number == 1 else ''} a user and item (data.duplicates says what counts)"
 
 
 def aligned(rows: list[tuple[str, str]]) -> str:

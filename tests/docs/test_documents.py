@@ -241,6 +241,9 @@ def _write_data(folder: Path) -> None:
     lists = {"users.txt": "3\n5\nnobody\n", "sold_out.txt": "1\n2\n", "history.csv": "item,rating\n1,5\n2,\n"}
     for name, text in (lists | {"new_user.csv": "1,5\n"}).items():
         (folder / name).write_text(text)
+    own = re.search(r"```python\n(# my\.py\n.*?)```", (ROOT / "docs" / "environments.md").read_text(), re.DOTALL)
+    assert own
+    (folder / "my.py").write_text(own[1])
     write_files(folder / "outputs" / "KuaiRand-1K" / "data", kuairand_files(0, "1k", users=40))
 
 

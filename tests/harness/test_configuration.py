@@ -25,7 +25,7 @@ def test_every_choice_belongs_to_the_system_whose_command_takes_it():
         assert not set(configuration.choices("experiment")) & set(other.choices("experiment"))
         assert not set(configuration.choices("data")) & set(other.choices("data"))
     shared = set(Configuration("train").choices("agent")) & set(Configuration("train_hrl_mg").choices("agent"))
-    assert shared == {"popularity"}
+    assert shared == {"popularity", "python"}
 
 
 def test_agents_of_tpgr_are_those_of_its_registry():
@@ -37,7 +37,7 @@ def test_agents_of_tpgr_are_those_of_its_registry():
         while "name" not in values:
             chain = path.with_name(f"{values['defaults'][0]}.yaml")
             values = yaml.safe_load(chain.read_text("utf-8"))
-        if path.stem != "popularity":
+        if path.stem not in ("popularity", "python"):
             assert owner_of(path) == ("tpgr_jax" if values["name"] in AGENTS else "hrlmg_jax"), path.stem
 
 

@@ -259,6 +259,7 @@ def test_killed_run_resumes_to_the_same_end(finished_run, command_environment, r
     }
 
 
+POLICIES = Path(__file__).resolve().parents[1] / "python_policies.py"
 UNTRAINED = [argument for argument in SMALL if not argument.startswith("agent.")]
 
 
@@ -275,6 +276,7 @@ def results(folder: Path, name: str) -> tuple[dict, dict]:
         pytest.param(["agent=popularity", "agent.policy.by=average"], "best_rate", 3),
         pytest.param(["agent=greedy_oracle"], "greedy_oracle", 2, marks=pytest.mark.long),
         pytest.param(["agent=planner", "env.users=truth"], "planner", 1),
+        pytest.param(["agent=python", f"agent.path={POLICIES}:smallest_new_id"], "python", 2, marks=pytest.mark.long),
     ],
 )
 def test_agents_without_training_are_tested_like_all_others(

@@ -1,7 +1,9 @@
 """Agents by name and by module, ours and a user's own."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from harness.errors import UserError
@@ -11,7 +13,7 @@ from harness.settings import read_settings
 from hrlmg_jax.agent import low_levels
 from hrlmg_jax.agent.hrl_mg import make_learner
 from hrlmg_jax.agent.low_levels import DdpgByCritic, DdpgLevel, DnnLevel
-from hrlmg_jax.registry import AGENTS, HRL_MG
+from hrlmg_jax.registry import AGENTS, HRL_MG, build_method
 from hrlmg_jax.settings import RunConfig
 from sim.envs.session_env import SessionEnv
 from sim.generators.funnel import FunnelModel
@@ -22,11 +24,27 @@ PRESETS = ["hrl_mg", "hrl", "hrl_mg_paper", "hrl_mg_memory_frozen", "ddpg", "ddp
 
 @pytest.mark.parametrize("name", [*AGENTS, *PRESETS])
 def test_every_agent_is_one_module(name):
-    users = ["env.users=truth"] if name == "planner" else []
-    config = read_settings(RunConfig, composed_values("train_hrl_mg", [f"agent={name}", *users]))
+    needed = {"planner": ["env.users=truth"], "python": ["agent.path=my.py:policy"]}.get(name, [])
+    config = read_settings(RunConfig, composed_values("train_hrl_mg", [f"agent={name}", *needed]))
     module = load_module(AGENTS.get(name, HRL_MG), "agent.name", ("Settings", "build"))
     assert type(config.agent) is module.Settings
     assert config.agent.name == name
+
+
+def test_a_function_recommends_items_of_the_catalogue_and_takes_no_part_in_the_offline_test(capsys):
+    path = Path(__file__).parents[1] / "python_policies.py"
+    overrides = ["agent=python", f"agent.path={path}:smallest_new_id", "agent.label=mine"]
+    agent = read_settings(RunConfig, composed_values("train_hrl_mg", overrides)).agent
+    data = SimpleNamespace(log=SimpleNamespace(item_ids=np.array([0, 2, 1])), num_items=2)
+    problem = SimpleNamespace(data=data, earlier=None)
+    tested = build_method(problem, agent).best(None)
+    assert agent.result_name == "mine"
+    assert tested.rank is None
+    assert f"agent.path runs smallest_new_id in {path}" in capsys.readouterr().err
+    decide, starts, none = tested.policy(FunnelModel()).on_host, np.array([3, 4]), np.zeros((2, 0))
+    assert decide(starts, none, none).tolist() == [0, 0]
+    with pytest.raises(UserError, match="returned 1 for session 3 at step 2, which is the id of no item"):
+        decide(starts, np.array([[0], [0]]), np.array([[1], [2]]))  # the third item is not of the catalogue
 
 
 def test_any_other_name_is_of_an_agent_that_learns():

@@ -2,12 +2,14 @@
 
 import csv
 
+import pytest
 from document_commands import shortened
 
 from harness.runs.composition import composed_values
 from harness.runs.index import flattened
 
 
+@pytest.mark.long
 def test_a_study_of_ddpg_never_plays_test_sessions(run_command_line, tmp_path):
     job = ["agent=ddpg"]
     tiny = shortened(job, {key for key, _ in flattened(composed_values("tune_hrl_mg", job))})

@@ -61,7 +61,8 @@ def agent_name(preset: str) -> str:
 PRESETS = sorted(
     path.stem
     for path in (CONF / "agent").glob("*.yaml")
-    if agent_name(path.stem) not in {*OTHERS, "random"} - {"popularity"}  # random items learn nothing
+    # Random items learn nothing, and what a user's function knows is the user's affair.
+    if agent_name(path.stem) not in {*OTHERS, "random"} - {"popularity"}
 )
 
 

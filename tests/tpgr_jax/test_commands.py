@@ -239,6 +239,7 @@ def test_methods_of_every_kind_train_evaluate_and_enter_the_table(run_command_li
     assert ",ddpg_r,tpgr " in table.stdout  # what is missing, with its command
 
 
+@pytest.mark.long
 def test_multirun_over_seeds_in_processes_of_joblib(run_command_line, tmp_path):
     launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     finished = run_command_line(TRAIN, "-m", *SMALL, "train.steps=2", "seed=0,1", "hydra.sweep.dir=sweep", *launcher)

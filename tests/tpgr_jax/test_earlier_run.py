@@ -52,6 +52,7 @@ def _parameters(folder):
         return checkpoints.restore_arrays()[1]["params"]
 
 
+@pytest.mark.long
 def test_last_weeks_policy_starts_above_a_fresh_one(weeks, last_week, tmp_path, capsys, run_command_line):
     this_week = {**SMALL, **POLICY, **_schedule(1)}
     warm = _train(weeks[1], tmp_path / "warm", init_from=str(last_week), **this_week)

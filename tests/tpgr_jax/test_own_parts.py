@@ -106,7 +106,8 @@ def test_modules_that_cannot_be_used_are_named_with_what_to_do(override, parts):
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_every_agent_of_the_table_is_one_module(name):
-    config = read_settings(RunConfig, composed_values("train", [f"agent={name}"]))
+    needed = ["agent.path=my.py:policy"] if name == "python" else []
+    config = read_settings(RunConfig, composed_values("train", [f"agent={name}", *needed]))
     module = load_module(AGENTS[name], "agent.name", ("Settings", "build"))
     assert type(config.agent) is module.Settings
     assert config.agent.name == name

@@ -61,9 +61,8 @@ def agent_name(preset: str) -> str:
     return name[1] if name else agent_name(re.search(r"^  - (?!_self_)(\w+)", text, re.MULTILINE)[1])
 
 
-AGENT_PRESETS = [
-    preset for path in sorted((CONF / "agent").glob("*.yaml")) if agent_name(preset := path.stem) in AGENTS
-]
+OURS = {*AGENTS} - {"python"}  # what a user's function knows is the user's affair
+AGENT_PRESETS = [preset for path in sorted((CONF / "agent").glob("*.yaml")) if agent_name(preset := path.stem) in OURS]
 ABLATIONS = sorted(path.stem for path in (CONF / "ablation").glob("*.yaml"))
 PRESETS = {
     **{preset: [f"agent={preset}", *SMALL_AGENTS.get(agent_name(preset), [])] for preset in AGENT_PRESETS},

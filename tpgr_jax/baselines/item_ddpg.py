@@ -19,7 +19,7 @@ import optax
 from harness.settings import Count, NotNegative, Positive, SettingError
 from harness.training.optimizers import clipped_adam, descend
 from sim.envs.available_items import hide_recommended
-from sim.envs.nearest_items import best_available, is_known, map_rows, similarity, unit, unknown_last
+from sim.envs.nearest_items import best_available, is_known, k_largest, map_rows, similarity, unit, unknown_last
 from sim.envs.policy import Decision, Policy, Ranking, rank_best
 from sim.envs.rating_env import STATUS_SIZE, Observation
 from sim.envs.rollout import TrainingEnvironment
@@ -237,11 +237,11 @@ class ItemPolicy:
         def best_of_nearest(row: tuple[jax.Array, ...]) -> jax.Array:
             state_part, proto, recommended = row
             nearness = hide_recommended(similarity(proto, item_vectors, self.measure), recommended)
-            nearness, candidates = jax.lax.top_k(nearness, self.neighbours)
+            candidates = k_largest(nearness, self.neighbours)
             q = self._critic(Critic.combine, params, state_part, item_part[candidates])
             q = unknown_last(q, known[candidates])
             # Fewer than K may be left.
-            return candidates[jnp.argmax(jnp.where(nearness > -jnp.inf, q, -jnp.inf))]
+            return candidates[jnp.argmax(jnp.where(nearness[candidates] > -jnp.inf, q, -jnp.inf))]
 
         best = best_of_all if self.neighbours >= num_items else best_of_nearest
         largest = max(self.neighbours * max(self.networks.critic.hidden), num_items)

@@ -58,6 +58,8 @@ TEST = ComparedTest(
 def method_name(run: RunRecord) -> str:
     """Returns a key of `METHODS`, or the name of a method that is not there."""
     name = str(run.settings.get("agent.name"))
+    if name == "python":
+        return str(run.settings.get("agent.label") or name)
     measure = run.settings.get("agent.policy.by")
     if name == "popularity" and measure not in (None, "average"):
         return f"Popularity ({measure})"

@@ -52,9 +52,17 @@ def test_table():
     assert table[-1] == "| step | gpu |  | <= 5 1/s | not measured |  |"
 
 
-@pytest.mark.parametrize("module", ["tpgr_jax.bench", "hrlmg_jax.bench"])
-def test_every_section_runs(module, run_command_line, tmp_path):
-    finished = run_command_line(module, "--smoke", "--out", "out")
+@pytest.mark.parametrize(
+    ("module", "sections"),
+    [
+        ("tpgr_jax.bench", ["--only", "decisions"]),
+        ("hrlmg_jax.bench", ["--only", "retrieval"]),
+        pytest.param("tpgr_jax.bench", [], marks=pytest.mark.long),
+        pytest.param("hrlmg_jax.bench", [], marks=pytest.mark.long),
+    ],
+)
+def test_every_section_runs(module, sections, run_command_line, tmp_path):
+    finished = run_command_line(module, "--smoke", *sections, "--out", "out")
     assert finished.returncode == 0, finished.stderr
     record = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert (tmp_path / "out" / "bench.md").read_text().strip() == finished.stdout.strip()

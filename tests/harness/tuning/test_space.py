@@ -12,7 +12,7 @@ from harness.runs.composition import composed_values
 from harness.settings import read_settings
 from harness.tuning.space import read_space
 
-UNTUNED = ("popularity", "random", "greedy_oracle", "planner")
+UNTUNED = ("popularity", "random", "greedy_oracle", "planner", "python")
 """Agents that learn nothing."""
 SCHEMAS = {"tune": tpgr_jax.settings.TuneConfig, "tune_hrl_mg": hrlmg_jax.settings.TuneConfig}
 OF_TPGR = (

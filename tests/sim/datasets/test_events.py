@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hydra
 import numpy as np
+import polars as pl
 import pytest
 from impression_logs import (
     diginetica_files,
@@ -591,3 +592,31 @@ def test_real_jdata():
     starts = log.time[log.session_starts()[:-1]]
     # The last of the three bursts, 2016-03-31 and 2016-04-01, is for testing.
     np.testing.assert_array_equal(log.is_test, starts > np.datetime64("2016-03-15", "s").astype(int))
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("changes", "table_hash"),
+    [
+        ({"session_column": "session"}, "5587f1da488907e3018accfcfc1de9c2b66e2b31b30143ab3898bac8e4f72733"),
+        (
+            {"split": "day", "min_item_events": 3, "max_session": 4},
+            "b13ef0a800a26147911076a234d8e8b9d36b75c4328f5b452414dd573288f920",
+        ),
+    ],
+)
+def test_the_hash_of_a_log_stays_however_it_is_read_in_parts(tmp_path, monkeypatch, changes, table_hash, kind):
+    monkeypatch.setattr("sim.files.tables.try_parquet", lambda *_: None)
+    monkeypatch.setattr("sim.formats.parquet.ROWS_AT_A_TIME", 70)
+    monkeypatch.setattr("sim.files.ids._BATCH", 50)
+    monkeypatch.setattr("sim.tables.event_order.ROWS_AT_A_TIME", 40)
+    random, number = np.random.default_rng(0), 400
+    users = [f"u{user}" if row < 250 else str(user) for row, user in enumerate(random.integers(0, 30, number))]
+    items, times = random.integers(10**9, 10**9 + 20, number), random.integers(0, 3 * DAY, number)
+    sessions = [f"s{session}" if session else "" for session in random.integers(0, 4, number)]
+    events = random.choice(np.array(["skip", "click", "order"]), number).tolist()
+    table = pl.DataFrame({"user": users, "item": items, "time": times, "event": events, "session": sessions})
+    table.write_csv(tmp_path / "log.csv")
+    table.write_parquet(tmp_path / "log.parquet")
+    log = load_log(config("events_csv", path=str(tmp_path / f"log.{kind}"), **changes))
+    assert log.table_hash == f"sha256:{table_hash}"

@@ -198,6 +198,19 @@ def test_a_damaged_cache_is_rebuilt_with_one_notice(tmp_path, capsys, victim, ha
     assert capsys.readouterr().err == ""
 
 
+def test_what_an_earlier_version_cached_may_lack_what_has_a_default(tmp_path, capsys):
+    path = write(tmp_path / "r.csv", "user,item,rating\n1,2,3\n1,3,5\n1,2,4\n2,2,3\n")
+    setting = config("ratings_file", path=str(path), duplicates="last")
+    parsed = load_dataset(setting)
+    assert (parsed.num_repeats, parsed.value_places) == (1, ["line 5", "line 4", "line 3"])
+    (file,) = (tmp_path / "tables").glob("*/meta.json")
+    meta = json.loads(file.read_text())
+    del meta["num_repeats"], meta["value_places"]
+    file.write_text(json.dumps(meta))
+    assert_same(load_dataset(setting), dataclasses.replace(parsed, num_repeats=0, value_places=[]))
+    assert capsys.readouterr().err == ""
+
+
 def test_a_cache_that_cannot_be_written_only_warns(tmp_path, capsys, monkeypatch):
     write(tmp_path / "data" / "ml-1m" / "ratings.dat")
 

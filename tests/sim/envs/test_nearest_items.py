@@ -4,9 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sim.envs import nearest_items as nearest
-from sim.envs.nearest_items import best_available, map_rows, similarity
+from sim.envs.nearest_items import best_available, k_largest, map_rows, similarity
+
+partition = jax.jit(k_largest, static_argnums=1)
 
 
 @pytest.mark.parametrize("measure", ["euclidean", "inner"])
@@ -39,3 +43,17 @@ def test_rows_are_mapped_alike_however_many_at_a_time(monkeypatch, at_a_time):
     found = jax.jit(lambda rows: map_rows(function, rows, numbers_per_row=10))(rows)
     np.testing.assert_array_equal(found, rows["a"].sum(1) * 100 + rows["b"])
     assert set(shapes) == {(2,)}
+
+
+scores_with_ties = st.sampled_from([-np.inf, -3.5, -1e-30, 0.0, 1e-30, 0.25, 3.5, 1e30])
+any_scores = st.floats(width=32, allow_nan=False)
+
+
+@pytest.mark.parametrize(("size", "k"), [(1, 1), (5, 5), (64, 1), (100, 37), (130, 129)])
+@settings(deadline=None, max_examples=30)
+@given(data=st.data())
+def test_a_partition_finds_the_largest_and_of_equal_ones_the_first(size, k, data):
+    drawn = data.draw(st.lists(scores_with_ties | any_scores, min_size=size, max_size=size))
+    scores = np.array(drawn, np.float32) + 0.0  # no -0.0, which is equal to 0.0
+    expected = np.sort(np.argsort(-scores, kind="stable")[:k])
+    assert np.array_equal(partition(jnp.asarray(scores), k), expected)

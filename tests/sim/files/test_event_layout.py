@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 from event_files import as_rows, message, read, store
 
-from sim.files.sources import Source
-from sim.files.text_table import TextFormat, read_csv
+from sim.formats.sources import Source
+from sim.formats.text_table import TextFormat, read_csv
 
 NAMES = {"page.view": "click", "Add to cart": "click", "購入": "order", "1": "skip", "No": "ignore", "a=b": "click"}
 
@@ -110,7 +110,7 @@ def test_of_a_wide_table_the_same_rows_are_read_as_of_a_narrow_one(tmp_path, mon
         read_in_part.append(columns)
         return read_csv(data, separator, schema, columns)
 
-    monkeypatch.setattr("sim.files.delimited.read_csv", spy)
+    monkeypatch.setattr("sim.formats.delimited.read_csv", spy)
     names = [*(f"a{number}" for number in range(30)), "user", "item", "time", "event", *(f"z{n}" for n in range(30))]
     filled = {"user": "u", "event": "view", "z29": last}
 

@@ -8,8 +8,8 @@ import pytest
 from event_files import as_rows, message, read, store
 
 from harness.command_words import override_value
-from sim.files.sources import Source
-from sim.files.text_table import TextFormat
+from sim.formats.sources import Source
+from sim.formats.text_table import TextFormat
 
 TEXT = "time,user,event,item\n1000,u2,view,20\n1001,u1,buy,3\n1002,u1,x,4\n999,u1,view,20\n"
 ROWS = [("u2", 20, 1000, 1), ("u1", 3, 1001, 2), ("u1", 20, 999, 1)]
@@ -275,7 +275,7 @@ def test_unknown_events_may_be_ignored(tmp_path):
 
 
 def test_lines_are_counted_across_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr("sim.files.chunks.read_chunks.__defaults__", (64, None))
+    monkeypatch.setattr("sim.formats.chunks.read_chunks.__defaults__", (64, None))
     text = TEXT + "5,u1,view,3\n" * 50
     assert len(as_rows(read(store(tmp_path, text)))) == 53
     assert "line 57: event 'wish'" in message(store(tmp_path, text + "5,u1,view,3\n5,u1,wish,3\n"))

@@ -20,14 +20,14 @@ import pytest
 import zstandard
 
 from harness.errors import UserError
-from sim.files import packing, sources
 from sim.files import rating_readers as readers
-from sim.files.chunks import read_chunks
-from sim.files.delimited import TextTable
 from sim.files.rating_readers import read_ratings
 from sim.files.rows import TableLayout
-from sim.files.sources import SizeLimits, Source
-from sim.files.text_table import BLANKS, Columns, TextFormat
+from sim.formats import packing, sources
+from sim.formats.chunks import read_chunks
+from sim.formats.delimited import TextTable
+from sim.formats.sources import SizeLimits, Source
+from sim.formats.text_table import BLANKS, Columns, TextFormat
 
 HEADER = "userId,movieId,rating,timestamp\n"
 LINES = {
@@ -203,7 +203,7 @@ def test_the_fast_path_is_taken(tmp_path, reader, monkeypatch):
     def refuse(*_):
         raise AssertionError("careful path taken")
 
-    for module in ("sim.files.text_table", "sim.files.netflix"):
+    for module in ("sim.formats.text_table", "sim.files.netflix"):
         monkeypatch.setattr(f"{module}.CarefulRecords", refuse)
     found = read_ratings(reader, [store(tmp_path, LINES[reader])])
     assert found.users.tolist() == [1, 2]
@@ -215,7 +215,7 @@ def test_chunks_join_without_loss_and_lines_keep_their_numbers(tmp_path, reader,
     body = LINES[reader].splitlines(keepends=True)
     head = body[:1] if reader in ("movielens_csv", "table") else []
     text = "".join(head + body[len(head) :] * 50)
-    for module in ("sim.files.text_table", "sim.files.netflix"):
+    for module in ("sim.formats.text_table", "sim.files.netflix"):
         monkeypatch.setattr(f"{module}.read_chunks", lambda *source, **_: read_chunks(*source[:2], 37))
     assert len(read_ratings(reader, [store(tmp_path, text)]).users) == 100
     bad = store(tmp_path, text + "oops\n")
@@ -241,7 +241,7 @@ def test_a_table_without_header(tmp_path):
 
 
 def test_integer_chunks_become_text_if_a_later_chunk_holds_text(tmp_path, monkeypatch):
-    monkeypatch.setattr("sim.files.text_table.read_chunks", lambda *source, **_: read_chunks(*source, 20))
+    monkeypatch.setattr("sim.formats.text_table.read_chunks", lambda *source, **_: read_chunks(*source, 20))
     found = read_ratings("table", [store(tmp_path, "user,item,rating\n1,1,4\n22,1,4\n333,1,4\nx,1,4\n")])
     assert found.users.tolist() == ["1", "22", "333", "x"]
 
@@ -472,7 +472,7 @@ def test_damaged_parquet_files(tmp_path):
 @pytest.mark.parametrize("end", ["import os; os.abort()", "raise BaseException('panic: range end')"])
 def test_a_parquet_file_that_ends_its_reader_gives_a_message(tmp_path, monkeypatch, end):
     source = parquet(tmp_path, user=[1], item=[1], rating=[1])
-    monkeypatch.setattr("sim.files.parquet._PARQUET_TRIAL", end)
+    monkeypatch.setattr("sim.formats.parquet._PARQUET_TRIAL", end)
     assert "not a sound Parquet file (the library that reads it gave up)" in message("table", source)
 
 
@@ -565,7 +565,7 @@ QUOTED = [
 @pytest.mark.parametrize("chunk", [30, 1 << 20])
 @pytest.mark.parametrize("body", [body for body, _ in QUOTED], ids=[name for _, name in QUOTED])
 def test_quoted_values_may_go_over_lines(tmp_path, monkeypatch, body, chunk):
-    monkeypatch.setattr("sim.files.text_table.read_chunks", lambda *source, **_: read_chunks(*source[:2], chunk))
+    monkeypatch.setattr("sim.formats.text_table.read_chunks", lambda *source, **_: read_chunks(*source[:2], chunk))
     text = f"user,item,rating,text\n{body}"
     assert as_rows(read_ratings("table", [store(tmp_path, text)])) == [(1, 10, 5.0), (2, 20, 3.5)]
     said = message("table", store(tmp_path, f"{text}x,y,z,w\n"))

@@ -1,6 +1,8 @@
 """Several files that are one table, folders of Parquet files, columns of Parquet files, and RecBole's atomic files."""
 
 import functools
+import gzip
+import tempfile
 import uuid
 import zipfile
 from pathlib import Path
@@ -15,11 +17,11 @@ from harness.settings import read_settings
 from sim.datasets.events import LogConfig
 from sim.datasets.ratings import DataConfig
 from sim.files.event_readers import EventLayout, read_events
-from sim.files.parquet import parquet_files, partition_values
 from sim.files.rating_readers import read_ratings
 from sim.files.rows import TableLayout
-from sim.files.sources import SizeLimits, Source
-from sim.files.text_table import TextFormat
+from sim.formats.parquet import parquet_files, partition_values
+from sim.formats.sources import SizeLimits, Source
+from sim.formats.text_table import TextFormat
 
 CSV = "user,item,rating\n"
 
@@ -238,3 +240,40 @@ def test_atomic_files_of_recbole(tmp_path, name):
     assert log == [(196, 242, 881250949, 1), (186, 302, 891717742, 1)]
     problem = message(ratings, source, **{**layout, "item_column": "genre"})
     assert f"{source}: line 1: the column 'genre' holds sequences (token_seq), which cannot be read" in problem
+
+
+@pytest.mark.parametrize("rows_at_a_time", [1, 2, 3])
+def test_parquet_files_are_read_in_parts(tmp_path, monkeypatch, rows_at_a_time):
+    monkeypatch.setattr("sim.formats.parquet.ROWS_AT_A_TIME", rows_at_a_time)
+    events_of = [[{"item": 3.0, "event": "view"}], [], None, [{"item": 4.0, "event": "buy"}] * 2, [], []]
+    times = [10, 11, 12, 13, 14, 15]
+    log = parquet(tmp_path / "log.parquet", user=[1.0, 2.0, 3.0, 4.5, 5.0, 6.0], time=times, events=events_of)
+    assert events(log) == [("1.0", 3, 10, 1), ("4.5", 4, 13, 2), ("4.5", 4, 13, 2)]
+    wrong = parquet(tmp_path / "wrong.parquet", user=[1, 2, 3, 4], item=[1] * 4, rating=[1.0, 2.0, 3.0, None])
+    assert "row 4: rating '' is empty" in message(ratings, wrong)
+    empty = parquet(tmp_path / "empty.parquet", **{name: pl.Series(dtype=pl.Int64) for name in ("user", "time")})
+    assert "no column 'item'" in message(events, empty)
+
+
+def test_packed_parquet(tmp_path, monkeypatch):
+    plain = parquet(tmp_path / "r.parquet", user=[1, 2], item=[3, 4], rating=[5.0, None])
+    whole = plain.path.read_bytes()
+    with zipfile.ZipFile(tmp_path / "r.zip", "w") as archive:
+        archive.writestr("day=1/r.parquet", whole)
+    packed = [store(tmp_path / "r.parquet.gz", gzip.compress(whole)), Source(tmp_path / "r.zip", "day=1/r.parquet")]
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "unpacked"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    (tmp_path / "unpacked").mkdir()
+    for source in packed:
+        assert ratings(source, rating_column="user") == [(1, 3, 1.0), (2, 4, 2.0)]
+        assert message(ratings, source).startswith(f"{source}: row 2: rating '' is empty")
+    assert ratings(plain, *packed, rating_column="item") == [(1, 3, 3.0), (2, 4, 4.0)] * 3
+    assert not list((tmp_path / "unpacked").iterdir())
+
+
+def test_damaged_parquet_that_is_packed_is_named_as_what_it_is(tmp_path):
+    parquet(tmp_path / "r.parquet", user=[1] * 99)
+    cut = store(tmp_path / "r.parquet.gz", gzip.compress((tmp_path / "r.parquet").read_bytes()[:-9]))
+    assert message(ratings, cut).startswith(f"{cut}: is not a sound Parquet file")
+    half = store(tmp_path / "half.gz", gzip.compress((tmp_path / "r.parquet").read_bytes())[:-9])
+    assert message(ratings, half).startswith(f"{half}: the compressed data ends too early")

@@ -1,5 +1,7 @@
 """The table of a log: sessions, merged repetitions and selections, by hand and against a plain implementation."""
 
+import tracemalloc
+
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
@@ -7,7 +9,8 @@ import pytest
 
 from harness.errors import UserError
 from harness.reports.tables import kind_of
-from sim.tables.events import CLICK, ORDER, SKIP, EventLog, build_event_log, select_events, with_test_sessions
+from sim.tables import event_order
+from sim.tables.events import CLICK, HASHED, ORDER, SKIP, EventLog, build_event_log, select_events, with_test_sessions
 
 GAP = 100.0
 
@@ -133,6 +136,17 @@ def test_a_log_equals_the_plain_construction(rows, with_sessions):
     assert as_rows(build(rows, with_sessions)) == expected
 
 
+@hypothesis.settings(max_examples=50, deadline=None)
+@hypothesis.given(rows=events, with_sessions=st.booleans(), second=st.integers(0, 600))
+def test_a_log_does_not_depend_on_how_many_users_are_sorted_at_a_time(rows, with_sessions, second):
+    whole = build(rows, with_sessions, first_test_second=lambda _: second)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(event_order, "ROWS_AT_A_TIME", 3)
+        parts = build(rows, with_sessions, first_test_second=lambda _: second)
+    for name in (*HASHED, "cut_sessions"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+
+
 def test_the_probability_of_what_was_shown_follows_its_row():
     random = np.random.default_rng(0)
     users, items = random.integers(0, 5, 60), random.integers(0, 30, 60)
@@ -191,13 +205,13 @@ def test_a_session_that_goes_on_after_the_split_is_cut_there():
     assert as_rows(log) == [
         (1, 0, 80, "a", CLICK),
         (1, 0, 90, "b", SKIP),
-        (1, 1, 110, "d", CLICK),
-        (1, 2, 120, "c", SKIP),
-        (1, 2, 130, "b", ORDER),
-        (2, 3, 20, "a", SKIP),
+        (2, 1, 20, "a", SKIP),
+        (1, 2, 110, "d", CLICK),
+        (1, 3, 120, "c", SKIP),
+        (1, 3, 130, "b", ORDER),
         (3, 4, 100, "a", CLICK),
     ]
-    assert log.is_test.tolist() == [False, True, True, False, True]
+    assert log.is_test.tolist() == [False, False, True, True, True]
     assert log.ordered_at[log.feedback == ORDER].tolist() == [4]
     whole = build(rows, with_sessions=True)
     assert (whole.cut_sessions, whole.num_sessions, whole.is_test.any()) == (0, 4, False)
@@ -208,6 +222,27 @@ def test_a_session_that_goes_on_after_the_split_is_cut_there():
 def test_no_training_row_holds_an_answer_of_the_test_part(rows, with_sessions, second):
     earlier = [row for row in rows if row[2] < second]
     log = build(rows, with_sessions, first_test_second=lambda _: second)
-    log = with_test_sessions(log, log.is_test)
     training = [row for row, test in zip(as_rows(log), log.in_test_part(), strict=True) if not test]
     assert training == (as_rows(build(earlier, with_sessions)) if earlier else [])
+
+
+@pytest.mark.parametrize("with_sessions", [False, True])
+def test_building_takes_little_more_memory_than_the_log(monkeypatch, with_sessions):
+    monkeypatch.setattr(event_order, "ROWS_AT_A_TIME", 5_000)
+    random, number = np.random.default_rng(0), 200_000
+    user, item = (np.append(np.arange(size), random.integers(0, size, number - size)) for size in (5_000, 3_000))
+    columns = {
+        "users": user.astype(np.int32),
+        "items": item.astype(np.int32),
+        "times": random.integers(0, 10**6, number),
+    }
+    columns["feedback"] = random.integers(0, 3, number).astype(np.int8)
+    columns["sessions"] = random.integers(0, 30, number).astype(np.int32) if with_sessions else None
+    tracemalloc.start()
+    try:
+        log = build_event_log(name="log", **columns, session_gap=GAP, checksum="", source="log.csv")
+        peak = tracemalloc.get_traced_memory()[1] / number
+    finally:
+        tracemalloc.stop()
+    assert log.num_events > 0.9 * number
+    assert peak < 52, "bytes a row, of which the log has 33"

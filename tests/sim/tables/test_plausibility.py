@@ -75,6 +75,14 @@ def test_ratings_that_mean_something_else(values, said):
     assert any(said in warning for warning in rating_warnings(ratings(values), 3.0))
 
 
+def test_a_rating_that_stands_apart_is_named_with_its_line():
+    values = np.where(np.arange(1000) == 600, -3, STARS / 2)
+    table = dataclasses.replace(ratings(values), value_places=[f"line {n}" for n in (602, 2, 3, 4, 5, 6)])
+    said = rating_warnings(table, 3.0)
+    assert said[0].startswith("the rating -3 (0.1% of all, first on line 602) stands apart from the others")
+    assert "data.relevant_above" in said[1]
+
+
 @pytest.mark.parametrize("name", ["NA", "nan", "NULL", "\\N", "-1", "Unknown"])
 def test_names_of_nobody(name):
     words = np.array([f"u{n // 20:03}" for n in range(980)] + [name] * 20)

@@ -41,6 +41,9 @@ def test_ratings():
     assert said["relevant"] == "40.0% (above data.relevant_above=3)"
     assert said["a user's ratings"] == "median 2.5, and 1 within a session (no pause of half an hour)"
     assert said["time span"] == "1970-01-02 to 1970-01-04"
+    assert said["repeats"] == "none"
+    twice = rating_summary(dataclasses.replace(ratings(), num_repeats=1200), 3.0)
+    assert dict(summary_rows(twice))["repeats"].startswith("1,200 rows repeat a user and item")
 
 
 def test_ratings_without_times():

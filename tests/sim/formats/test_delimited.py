@@ -5,8 +5,8 @@ import pytest
 from harness.errors import UserError
 from sim.files.rating_readers import read_ratings
 from sim.files.rows import TableLayout
-from sim.files.sources import Source
-from sim.files.text_table import TextFormat
+from sim.formats.sources import Source
+from sim.formats.text_table import TextFormat
 
 TEXT = "user,item,rating\na,1,3\nb,20,5\n"
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.errors import UserError
-from sim.files.packing import read_blocks
-from sim.files.sources import DAMAGED, SizeLimits, Source
+from sim.formats.packing import read_blocks
+from sim.formats.sources import DAMAGED, SizeLimits, Source
 
 CHUNK_BYTES = 1 << 25
 MAX_LINE_BYTES = 1 << 20

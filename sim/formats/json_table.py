@@ -1,6 +1,6 @@
 """Tables in JSON: arrays of objects, or an object per line; fields within objects, and lists of objects, as columns.
 
-Polars parses lines; they are read carefully (`sim.files.text_table`) wherever it might alter a value: where a wanted
+Polars parses lines; they are read carefully (`sim.formats.text_table`) wherever it might alter a value: where a wanted
 key may occur twice, where an object or a list stands for a value, and where a float cannot hold a number.
 """
 
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.json_records import MAX_OBJECT_BYTES, decode, scan
-from sim.files.json_rows import NO_OBJECT, JsonPart, collect, expected, fields_of, rows_of
-from sim.files.nested_fields import Fields, Path, Plan, at, pick_columns
-from sim.files.sources import Source
-from sim.files.text_table import BadLineError, LineParser, is_utf8
+from sim.formats.json_records import MAX_OBJECT_BYTES, decode, scan
+from sim.formats.json_rows import NO_OBJECT, JsonPart, collect, expected, fields_of, rows_of
+from sim.formats.nested_fields import Fields, Path, Plan, at, pick_columns
+from sim.formats.sources import Source
+from sim.formats.text_table import BadLineError, LineParser, is_utf8
 
 if TYPE_CHECKING:
     import polars as pl

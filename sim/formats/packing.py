@@ -1,6 +1,6 @@
 """How source files are packed, told by their first bytes and not by their names; members of archives, unpacked bytes.
 
-Nothing is unpacked to disk. Any reason why a file cannot be unpacked becomes a `UserError` that names the file.
+Nothing but Parquet is unpacked to disk. Any reason why a file cannot be unpacked becomes a `UserError` that names it.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
 
 import zstandard
 
 from harness.errors import UserError
-from sim.files.sources import SizeLimits, Source, check_file, explained, natural_order, shorten
+from sim.formats.sources import SizeLimits, Source, check_file, explained, natural_order, shorten
 
 _MOST_LAYERS = 3  # such as gzip in a zip
 _TAR_MARK = slice(257, 262)
 
-PARQUET = "a Parquet file"
+_PARQUET_MARK = b"PAR1"
 WEB_PAGE = "a web page, not the file that it may link to"
 LFS_POINTER = "a pointer of Git LFS, not the file that it stands for"
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _ARCHIVES = {b"PK\3\4": "zip", b"PK\5\6": "zip"}
 _PACKED = ("an LZ4 file", "a compressed file (compress)", "a Snappy file", "an old LZMA file")
 _NO_TABLES = {
-    b"PAR1": PARQUET,
+    _PARQUET_MARK: "a Parquet file",
     **dict(zip((b"\x04\x22\x4d\x18", b"\x1f\x9d", b"\xff\x06\0\0sNaPpY", b"]\0\0"), _PACKED, strict=True)),
     **dict.fromkeys((b"<!DOCTYPE", b"<!doctype", b"<html", b"<HTML", b"\n<!DOCTYPE"), WEB_PAGE),
     b"<?xml": "an XML document",
@@ -57,15 +57,13 @@ _NO_TABLES = {
 }
 _UNPACK = "Unpack it yourself, and name the unpacked file."
 _GET = "Get the file itself."
-_ADVICE = {WEB_PAGE: _GET, LFS_POINTER: f"{_GET} In a clone, git lfs pull does.", PARQUET: _UNPACK} | dict.fromkeys(
-    _PACKED, _UNPACK
-)
+_ADVICE = {WEB_PAGE: _GET, LFS_POINTER: f"{_GET} In a clone, git lfs pull does."} | dict.fromkeys(_PACKED, _UNPACK)
 _FIRST_BYTES = 512
 _BLOCK_BYTES = 1 << 20
 
 
-def is_parquet(source: Source) -> bool:
-    """Returns whether a source is a Parquet file, by its first bytes.
+def is_plain_parquet(source: Source) -> bool:
+    """Returns whether a source is a Parquet file that is not packed, by its first bytes.
 
     Raises:
         UserError: The file cannot be read.
@@ -74,7 +72,21 @@ def is_parquet(source: Source) -> bool:
         return False
     check_file(source.path)
     with explained(str(source)), source.path.open("rb") as file:
-        return file.read(4) == b"PAR1"
+        return file.read(len(_PARQUET_MARK)) == _PARQUET_MARK
+
+
+def is_parquet(source: Source, limits: SizeLimits) -> bool:
+    """Returns whether a source is a Parquet file once it is unpacked.
+
+    Raises:
+        UserError: The file cannot be read. One that cannot be unpacked is none: reading it says what is wrong.
+    """
+    if is_plain_parquet(source):
+        return True
+    with suppress(UserError), explained(str(source)), ExitStack() as stack:
+        file, _ = _opened(source, limits, stack)
+        return file.read(len(_PARQUET_MARK)) == _PARQUET_MARK
+    return False
 
 
 def is_archive(path: Path) -> bool:
@@ -123,8 +135,14 @@ def find_members(path: Path, pattern: str) -> list[str]:
     return members
 
 
-def read_blocks(source: Source, limits: SizeLimits, block_bytes: int) -> Iterator[bytes]:
+def read_blocks(source: Source, limits: SizeLimits, block_bytes: int, *, of_parquet: bool = False) -> Iterator[bytes]:
     """Yields the unpacked bytes of a source while checking their number.
+
+    Args:
+        source: The source.
+        limits: Limits on the size of unpacked files.
+        block_bytes: How many bytes at a time.
+        of_parquet: Whether it is a Parquet file (`is_parquet`), which is refused otherwise.
 
     Raises:
         UserError: The file is missing, empty, a directory, unreadable, damaged, unsafe (see `SizeLimits` and
@@ -142,11 +160,8 @@ def read_blocks(source: Source, limits: SizeLimits, block_bytes: int) -> Iterato
                 raise UserError(
                     "is a tar archive that is packed otherwise than by gzip, bzip2 or xz", where=where, do=_UNPACK
                 )
-            if not total and (kind := _kind(block, _NO_TABLES)) is not None:
-                inside = ", and is packed" if kind == PARQUET else ""
-                raise UserError(
-                    f"is {kind}{inside}", where=where, do=_ADVICE.get(kind, "Export it as CSV, TSV or Parquet.")
-                )
+            if not total and not of_parquet and (kind := _kind(block, _NO_TABLES)) is not None:
+                raise UserError(f"is {kind}", where=where, do=_ADVICE.get(kind, "Export it as CSV, TSV or Parquet."))
             total += len(block)
             if packed is not None:
                 limits.check(total, packed, where)

@@ -4,13 +4,12 @@ import gzip
 import io
 import tarfile
 
-import polars as pl
 import pytest
 import zstandard
 
 from harness.errors import UserError
-from sim.files.packing import find_members, read_blocks
-from sim.files.sources import SizeLimits, Source
+from sim.formats.packing import find_members, read_blocks
+from sim.formats.sources import SizeLimits, Source
 
 TEXT = b"user,item,rating\n1,2,3\n"
 
@@ -47,10 +46,6 @@ def test_what_must_be_unpacked_first(tmp_path):
         archive.addfile(entry, io.BytesIO(TEXT))
     with pytest.raises(UserError, match=r"is a tar archive(?s:.*)Unpack it yourself"):
         unpacked(tmp_path / "r.tar.zst", zstandard.compress(tar.getvalue()))
-    parquet = io.BytesIO()
-    pl.DataFrame({"user": [1]}).write_parquet(parquet)
-    with pytest.raises(UserError, match=r"is a Parquet file, and is packed\n  Unpack it yourself"):
-        unpacked(tmp_path / "r.parquet.gz", gzip.compress(parquet.getvalue()))
 
 
 def test_office_documents_are_no_archives_of_tables(tmp_path):

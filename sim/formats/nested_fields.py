@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError
-from sim.files.sources import shorten
+from sim.formats.sources import shorten
 
 if TYPE_CHECKING:
     import polars as pl

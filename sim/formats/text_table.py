@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.chunks import MAX_LINE_BYTES, Chunk, read_chunks
-from sim.files.sources import SizeLimits, Source, shorten
+from sim.formats.chunks import MAX_LINE_BYTES, Chunk, read_chunks
+from sim.formats.sources import SizeLimits, Source, shorten
 
 if TYPE_CHECKING:
     pass

@@ -11,15 +11,15 @@ import pytest
 import zstandard
 
 from harness.errors import UserError
-from sim.files import json_records
-from sim.files.chunks import read_chunks
 from sim.files.event_readers import EventColumns, EventLayout, read_events
-from sim.files.json_table import JsonLines
-from sim.files.nested_fields import Plan
 from sim.files.rating_readers import read_ratings
 from sim.files.rows import TableLayout
-from sim.files.sources import SizeLimits, Source
-from sim.files.text_table import TextFormat
+from sim.formats import json_records
+from sim.formats.chunks import read_chunks
+from sim.formats.json_table import JsonLines
+from sim.formats.nested_fields import Plan
+from sim.formats.sources import SizeLimits, Source
+from sim.formats.text_table import TextFormat
 
 RATINGS = [
     {"user": "a", "item": 9007199254740993, "rating": 4.5},
@@ -249,7 +249,7 @@ def test_text_that_begins_with_brackets_is_not_json(tmp_path):
 @pytest.mark.parametrize("written", WRITTEN)
 def test_blocks_join_without_loss(tmp_path, monkeypatch, written, size):
     monkeypatch.setattr("sim.files.tables._BLOCK_BYTES", size)
-    monkeypatch.setattr("sim.files.text_table.read_chunks", lambda *source, **_: read_chunks(*source[:2], size))
+    monkeypatch.setattr("sim.formats.text_table.read_chunks", lambda *source, **_: read_chunks(*source[:2], size))
     source = store(tmp_path, WRITTEN[written](RATINGS * 5))
     columns = read_ratings("table", [source], layout=TableLayout())
     assert list(zip(columns.users.tolist(), columns.items.tolist(), columns.ratings.tolist(), strict=True)) == ROWS * 5
@@ -300,6 +300,6 @@ def test_polars_is_never_more_lenient_than_the_careful_path(text, inserted):
 
 @pytest.mark.parametrize("records", [RATINGS[:2], SESSIONS])
 def test_the_fast_path_is_taken(tmp_path, monkeypatch, records):
-    monkeypatch.setattr("sim.files.json_table.rows_of", None)
+    monkeypatch.setattr("sim.formats.json_table.rows_of", None)
     source = store(tmp_path, lines(records))
     assert len(ratings(source) if records is not SESSIONS else as_rows(sessions(source))) > 1

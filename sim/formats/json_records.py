@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.sources import DAMAGED, Source, shorten
-from sim.files.text_table import BadLineError
+from sim.formats.sources import DAMAGED, Source, shorten
+from sim.formats.text_table import BadLineError
 
 MAX_OBJECT_BYTES = 1 << 26
 TWICE = object()

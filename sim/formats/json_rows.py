@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.files.json_records import TWICE
-from sim.files.nested_fields import Fields, Path, Plan
-from sim.files.sources import shorten
-from sim.files.text_table import BadLineError
+from sim.formats.json_records import TWICE
+from sim.formats.nested_fields import Fields, Path, Plan
+from sim.formats.sources import shorten
+from sim.formats.text_table import BadLineError
 
 if TYPE_CHECKING:
     import polars as pl

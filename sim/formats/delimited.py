@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.files.sources import Source
-from sim.files.text_table import BLANKS, BadLineError, LineParser, TextFormat, check_field_count, is_utf8, read_csv
+from sim.formats.sources import Source
+from sim.formats.text_table import BLANKS, BadLineError, LineParser, TextFormat, check_field_count, is_utf8, read_csv
 
 if TYPE_CHECKING:
     import polars as pl

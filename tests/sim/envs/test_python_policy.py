@@ -1,0 +1,129 @@
+"""A function of the user's as a policy: the same episodes as a compiled policy that decides alike, and its mistakes."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_worlds import FIRST_ID, ITEMS, LENGTH, rating_table, rating_world, session_world
+
+from harness.errors import UserError
+from harness.user_function import UserFunction
+from sim.envs.fixed_policies import fixed_list_policy
+from sim.envs.python_policy import PythonSettings, python_policy, refuse_to_recommend
+from sim.envs.rating_env import RatingEnv
+from sim.evaluation.protocol import compiled_rollout, make_episode_batch
+
+RATINGS, SESSIONS = rating_world(), session_world()
+ORDER = [7, 3, 0, 9, 2, 11]
+STARTS, KEY = jnp.array([1, 3, 5]), jax.random.key(4)
+
+
+def policy_of(function, batched=False, world=RATINGS, distinct=True):
+    user = UserFunction(Path("my.py"), "policy", function, "0" * 64)
+    return python_policy(user, batched, world.item_ids, distinct, lambda start: f"user {start}")
+
+
+def in_order(history):
+    """The items of `ORDER` that are not in the history."""
+    return next(FIRST_ID + item for item in ORDER if FIRST_ID + item not in {known for known, _ in history})
+
+
+@pytest.mark.parametrize("cold_start", ["policy", "random"])
+@pytest.mark.parametrize("batched", [False, True])
+def test_ratings_are_played_as_by_a_compiled_policy(batched, cold_start):
+    env = RatingEnv(ITEMS, LENGTH, cold_start)
+    compiled = make_episode_batch(env, fixed_list_policy(), False)
+    function = (lambda histories: [in_order(history) for history in histories]) if batched else in_order
+    played = make_episode_batch(env, policy_of(function, batched), False)(RATINGS.params, None, STARTS, KEY)
+    for mine, one in zip(played, compiled(RATINGS.params, jnp.array(ORDER), STARTS, KEY), strict=True):
+        np.testing.assert_array_equal(mine, one)
+
+
+def test_users_of_sessions_answer_as_they_answer_compiled_policies():
+    env, starts = SESSIONS.view.env, jnp.array([0, 1, 2, 0, 1, 2])
+    policy = policy_of(in_order, world=SESSIONS)
+    mine = compiled_rollout(env, policy, False, SESSIONS.params, None, starts, KEY)
+    one = compiled_rollout(env, fixed_list_policy(), False, SESSIONS.params, jnp.array(ORDER), starts, KEY)
+    jax.tree.map(np.testing.assert_array_equal, mine, one)
+    assert len(np.unique(mine.feedback)) == 3
+
+
+def test_histories_hold_ids_and_answers():
+    told = []
+
+    def policy(history):
+        told.append(history)
+        return in_order(history)
+
+    make_episode_batch(RATINGS.view.env, policy_of(policy), False)(RATINGS.params, None, STARTS[:1], KEY)
+    ratings = rating_table()[1, ORDER]
+    answers = [0.0 if rating == 0 else round(2 * rating / 5 - 1, 6) for rating in ratings.tolist()]
+    expected = [(FIRST_ID + item, answer) for item, answer in zip(ORDER, answers, strict=True)]
+    assert told == [expected[:step] for step in range(LENGTH)]
+    told.clear()
+    sessions = policy_of(policy, world=SESSIONS)
+    played = compiled_rollout(SESSIONS.view.env, sessions, False, SESSIONS.params, None, STARTS[:1] * 0, KEY)
+    assert [answer for _, answer in told[-1]] == played.feedback[:-1, 0].tolist()
+    assert all(type(item) is int and type(answer) is int for item, answer in told[-1])
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, lambda item: np.array(item), lambda item: jnp.int32(item)])
+def test_ids_of_any_kind_of_number(kind):
+    batch = make_episode_batch(RATINGS.view.env, policy_of(lambda history: kind(in_order(history))), False)
+    assert batch(RATINGS.params, None, STARTS, KEY)[0][:, 0].tolist() == ORDER[:LENGTH]
+
+
+def refusal(function, batched=False, **settings) -> str:
+    batch = make_episode_batch(RATINGS.view.env, policy_of(function, batched, **settings), False)
+    with pytest.raises(UserError) as caught:
+        batch(RATINGS.params, None, STARTS, KEY)
+    return str(caught.value)
+
+
+def test_mistakes_name_function_user_and_step():
+    def fails_late(history):
+        return {}["x"] if len(history) == 2 else in_order(history)
+
+    assert "policy in my.py: raised KeyError: 'x' for user 1 at step 3" in refusal(fails_late)
+    assert "returned 55 for user 1 at step 1, which is the id of no item" in refusal(lambda history: 55)
+    assert "such as 100, 101, 102" in refusal(lambda history: None)
+    assert "is the id of no item" in refusal(lambda history: [100])
+    again = refusal(lambda history: in_order([]))
+    assert f"returned {FIRST_ID + ORDER[0]} for user 1 at step 2, which it had recommended already" in again
+    assert "raised ZeroDivisionError: division by zero for 3 users at step 1" in refusal(lambda many: 1 / 0, True)
+    for wrong in ([100], 100, "abcd", None):
+        assert "an item for each history" in refusal(lambda many, wrong=wrong: wrong, True)
+
+
+def test_items_may_come_again_where_the_simulator_allows_it():
+    world = rating_world(repeats=True)
+    batch = make_episode_batch(world.view.env, policy_of(lambda history: FIRST_ID, distinct=False), False)
+    items, rewards, _ = batch(world.params, None, STARTS, KEY)
+    assert not items.any()
+    assert (np.diff(rewards, axis=0) > 0).all()  # everybody gives item 0 four stars
+
+
+def test_a_simulator_that_tells_no_answers_is_refused():
+    class Silent(RatingEnv):
+        def step(self, *arguments):
+            return (*super().step(*arguments)[:-1], ())
+
+    batch = make_episode_batch(Silent(ITEMS, LENGTH), policy_of(in_order), False)
+    with pytest.raises(UserError, match="do not say what users answer"):
+        batch(RATINGS.params, None, STARTS, KEY)
+
+
+def test_settings():
+    def check(**changes):
+        given = {"path": "my.py:policy", "batched": False, "label": None, **changes}
+        PythonSettings(**given).check_function(("random",))
+
+    check(label="my-ppo_2")
+    for changes, key in (({"path": None}, "path"), ({"label": "random"}, "label"), ({"label": "a b"}, "label")):
+        with pytest.raises(UserError, match=rf"agent\.{key}"):
+            check(**changes)
+    with pytest.raises(UserError, match="a function of yours"):
+        refuse_to_recommend(policy_of(in_order), "run")
+    refuse_to_recommend(fixed_list_policy(), "run")
