@@ -8,6 +8,8 @@ COMMANDS = {
     "tune": Command("hrlmg_jax.tune", "choose an agent's settings by users who are neither trained nor tested on"),
     "evaluate": Command("hrlmg_jax.evaluate", "the online and the offline test of a run"),
     "recommend": Command("hrlmg_jax.recommend", "what a run recommends: to one user, or to all of them into a file"),
+    "export": Command("hrlmg_jax.export", "a run as StableHLO with its arrays, for use without this package"),
+    "serve": Command("hrlmg_jax.serve", "what runs recommend over HTTP, and a page on which one plays the user"),
     "report": Command("hrlmg_jax.report", "figures from run folders: figure6, figure7, figure8, alpha, goals, runs"),
     "fit_simulator": Command("hrlmg_jax.fit_simulator", "learn the users of a log once for many runs"),
     "gate": Command("hrlmg_jax.gate", "whether a generated log is worth learning from"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -14,10 +14,12 @@ import numpy as np
 
 from harness.compilation_cache import keep_compiled_programs
 from harness.errors import UserError
+from harness.serving.episodes import KINDS, last_of_each
 from harness.settings import read_settings
 from harness.training.stored_run import StoredRunConfig
 from harness.vector_width import choose_vector_width
 from hrlmg_jax.agent.policy import ActingParams
+from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.problem import Problem, load_data, make_env, make_problem, origin_of
 from hrlmg_jax.registry import build_method
 from hrlmg_jax.sessions import SessionData, refuse_old_log
@@ -28,7 +30,7 @@ from sim.envs.policy import Policy
 from sim.envs.python_policy import refuse_to_recommend
 from sim.envs.session_env import SessionEnv, SessionParams, SessionState
 from sim.recommend.recommender import Recommender, recommender_of
-from sim.recommend.system import History, Replay
+from sim.recommend.system import Answers, History, Replay
 from sim.tables.events import CLICK, FEEDBACK_NAMES, NEVER, ORDER, EventLog
 
 
@@ -60,6 +62,7 @@ class SessionSystem:
         policy: Recommends.
         params: Its parameters.
         env: Tells the policy the answers.
+        history_width: W, how many of the latest items of each kind the policy sees of a history.
     """
 
     problem: Problem
@@ -67,6 +70,7 @@ class SessionSystem:
     policy: Policy
     params: Any
     env: SessionEnv
+    history_width: int
 
     @property
     def _data(self) -> SessionData:
@@ -141,7 +145,7 @@ class SessionSystem:
         steps, rest, before = np.zeros(number, np.int32), [], []
         for row, (history, session) in enumerate(zip(histories, sessions, strict=True)):
             # A session replays each item once; an earlier answer to it is history.
-            last = np.sort(len(session.items) - 1 - np.unique(session.items[::-1], return_index=True)[1])
+            last = last_of_each(session.items)
             kept = last[max(len(last) - length, 0) :]
             steps[row] = len(kept)
             items[row, : len(kept)], answers[row, : len(kept)] = session.items[kept], session.answers[kept]
@@ -154,6 +158,44 @@ class SessionSystem:
         if isinstance(params, ActingParams):
             params = dataclasses.replace(params, table=table)
         return Replay(env_params, params, items, answers, steps), rest
+
+    @property
+    def answers(self) -> Answers:
+        """Skip, click and order."""
+        return Answers(list(FEEDBACK_NAMES), np.asarray(self.env.reward_of(jnp.arange(len(FEEDBACK_NAMES)))).tolist())
+
+    @property
+    def program_params(self) -> tuple[Any, Any]:
+        """Of the learned users and the policy; without the log, in whose place come the histories of a question."""
+        params = self.params
+        if isinstance(params, ActingParams):
+            params = params.replace(table=None)  # type: ignore[attr-defined]
+        return self.problem.simulator.params, params
+
+    def replay_of(self, params: tuple[Any, Any], question: Mapping[str, jax.Array]) -> Replay:
+        """Returns the sessions of a question, each beginning behind its histories."""
+        users, policy_params = params
+        table, rows = _table_of_kinds(*(question[kind] for kind in KINDS))
+        if isinstance(policy_params, ActingParams):
+            policy_params = dataclasses.replace(policy_params, table=table)
+        env_params = SessionParams(table, rows, None, users)
+        return Replay(env_params, policy_params, question["items"], question["answers"], question["length"])
+
+    nodes_per_level: ClassVar[list[int]] = []
+
+    def codes_of(self, answers: np.ndarray) -> np.ndarray:
+        """Returns feedback, which is its own code."""
+        return np.asarray(answers, np.int32)
+
+    def kinds_of(self, history: History) -> tuple[np.ndarray, ...]:
+        """Returns the items browsed, clicked and ordered, each kind in the order of its answers."""
+        logged = _in_places(history)
+
+        def kind(places: np.ndarray) -> np.ndarray:
+            given = np.flatnonzero(places != NEVER)
+            return logged.items[given[np.argsort(places[given], kind="stable")]]
+
+        return logged.items, kind(logged.clicked_at), kind(logged.ordered_at)
 
     @property
     def likely_params(self) -> None:
@@ -227,6 +269,26 @@ def _history_table(histories: Sequence[LoggedHistory], log: EventLog) -> tuple[H
     return table, np.cumsum(lengths) - 1
 
 
+def _table_of_kinds(browsed: jax.Array, clicked: jax.Array, ordered: jax.Array) -> tuple[HistoryTable, jax.Array]:
+    """Returns the table of histories [B, W], padded with -1 in front, and [B] its rows just before which they end.
+
+    Each has W + 1 rows, the last for the session to come. Only the first and the last are ever asked where answers are.
+    """
+    number, width = browsed.shape
+    users = jnp.arange(number, dtype=jnp.int32)[:, None]
+    last = jnp.arange(width + 1) == width
+    answered = (jnp.where(last, users + 1, users) * width).reshape(-1)
+    table = HistoryTable(
+        item=jnp.pad(browsed, ((0, 0), (0, 1))).reshape(-1),
+        begin=jnp.broadcast_to(users * (width + 1), (number, width + 1)).reshape(-1),
+        num_clicked=answered,
+        num_ordered=answered,
+        clicked=clicked.reshape(-1),
+        ordered=ordered.reshape(-1),
+    )
+    return table, users[:, 0] * (width + 1) + width
+
+
 def _padded(column: jax.Array) -> jax.Array:
     size = 1 << (len(column) - 1).bit_length()
     return jnp.asarray(np.resize(np.asarray(column), size))
@@ -258,16 +320,21 @@ def load(stored: StoredSessionRun) -> Recommender:
     method = build_method(problem, config.agent)
     step, state = (0, None) if method.agent is None else stored.restore(method.agent, config.seed)[:2]
     tested = method.best(state) if stored.actors == "best" else method.newest(state)
-    users = problem.simulator.model
-    policy = tested.policy(users)
-    refuse_to_recommend(policy, str(folder.path))
+    refuse_to_recommend(tested.policy(problem.simulator.model), str(folder.path))
     if tested.rank is None:
         raise UserError(
             f"agent={config.agent.name} asks simulated users what they like, and real ones cannot be asked",
             where=str(folder.path),
             do="Recommend from a run of another agent.",
         )
+    return recommender_of(system_of(problem, config, tested), folder.path, step)
+
+
+def system_of(problem: Problem, config: RunConfig, tested: EvaluationPolicy) -> SessionSystem:
+    """Returns what a recommender asks: a policy with what it has learned, in the sessions of the run."""
+    users = problem.simulator.model
     env = make_env(problem.env, users, config.longest_session)
+    # A memory may reach further back than the histories.
+    width = max(env.history_length, getattr(getattr(config.agent, "goals", None), "memory", 0))
     params = tested.params(problem.simulator.params)
-    system = SessionSystem(problem, config.agent.result_name, policy, params, env)
-    return recommender_of(system, folder.path, step)
+    return SessionSystem(problem, config.agent.result_name, tested.policy(users), params, env, width)

@@ -45,6 +45,7 @@ from tpgr_jax.agents.reinforce import LearnerState, Reinforce, World
 from tpgr_jax.agents.tpgr import Settings, make_learner
 from tpgr_jax.agents.tree_policy import PolicyParams
 from tpgr_jax.agents.value_tree import Learned
+from tpgr_jax.bench_serving import measure_serving
 from tpgr_jax.methods import Method, RunContext
 from tpgr_jax.networks.encoder import REWARD_BINS
 from tpgr_jax.problem import Problem, make_problem
@@ -668,18 +669,10 @@ def recommend_point(agent: str, items: int, depth: int, users: int, repeats: int
     Args:
         items: Of a catalogue without structure; 0: generated ratings, of MovieLens-1M's shape for many users.
     """
-    size = "movielens_1m" if users > _SMOKE_USERS else "tiny"
-    embedding = ("agent.policy.embedding=random",) if agent in ("tpgr", "dqn_r", "ddpg_r", "ddpg_knn_tenth") else ()
-    config = settings(f"agent={agent}", f"data.size={size}", f"tree.depth={depth}", *embedding)
-    problem = catalogue_problem(config, items) if items else make_problem(config.data, config.env)
-    method = _method_on_a_random_tree(config, problem)
-    state = None if method.agent is None else jax.jit(method.agent.init)(jax.random.key(0), method.agent.world)
-    if state is not None:
-        draw = _with_drawn_model if isinstance(state.params, Learned) else _with_drawn_heads
-        state = replace(state, params=draw(state.params))
-    assert isinstance(problem.env, RatingEnv)
-    system = RatingSystem(problem, method, method.policy_params(state), problem.env)
-    recommender = Recommender(system, problem.data.item_ids.astype(str), "benchmark")
+    recommender = _drawn_recommender(agent, "movielens_1m" if users > _SMOKE_USERS else "tiny", items, depth)
+    system = recommender.system
+    assert isinstance(system, RatingSystem)
+    problem = system.problem
 
     # Known users, and such as begin with three of their ratings.
     known = problem.data.user_ids[:users].tolist()
@@ -692,6 +685,21 @@ def recommend_point(agent: str, items: int, depth: int, users: int, repeats: int
         marks |= {f"one_{kind}": one.wall, f"one_{kind}_cpu": one.cpu}
         marks |= {f"many_{kind}": many.wall, f"many_{kind}_cpu": many.cpu}
     return marks
+
+
+def _drawn_recommender(agent: str, size: str, items: int, depth: int) -> Recommender:
+    """Returns a recommender whose networks are drawn; see `recommend_point`."""
+    embedding = ("agent.policy.embedding=random",) if agent in ("tpgr", "dqn_r", "ddpg_r", "ddpg_knn_tenth") else ()
+    config = settings(f"agent={agent}", f"data.size={size}", f"tree.depth={depth}", *embedding)
+    problem = catalogue_problem(config, items) if items else make_problem(config.data, config.env)
+    method = _method_on_a_random_tree(config, problem)
+    state = None if method.agent is None else jax.jit(method.agent.init)(jax.random.key(0), method.agent.world)
+    if state is not None:
+        draw = _with_drawn_model if isinstance(state.params, Learned) else _with_drawn_heads
+        state = replace(state, params=draw(state.params))
+    assert isinstance(problem.env, RatingEnv)
+    system = RatingSystem(problem, method, method.policy_params(state), problem.env)
+    return Recommender(system, problem.data.item_ids.astype(str), "benchmark")
 
 
 def _with_drawn_heads(params: Any) -> Any:
@@ -719,6 +727,11 @@ def _first_list(folder: Path) -> list[Line]:
     data = "MovieLens-1M" if _has_movielens() else "generated ratings of its shape"
     name = "from the start of a process to its first list, programs cached"
     return [Line(name, min(seconds[2:]), "s", 5, note=f"python -m tpgr_jax.recommend, {data}")]
+
+
+def bench_serve(smoke: bool) -> list[Line]:
+    """TPGR of MovieLens-1M's shape behind a server."""
+    return measure_serving(_drawn_recommender("tpgr", "tiny" if smoke else "movielens_1m", 0, 2), smoke)
 
 
 def bench_gym(smoke: bool) -> list[Line]:
@@ -757,6 +770,7 @@ SECTIONS = {
     "catalogue": bench_catalogue,
     "value_tree": bench_value_tree,
     "recommend": bench_recommend,
+    "serve": bench_serve,
     "gym": bench_gym,
 }
 POINTS = (catalogue_point, value_tree_point, tree_point, netflix_point, netflix_value_tree_point, recommend_point)

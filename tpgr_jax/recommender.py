@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -13,12 +13,13 @@ import numpy as np
 
 from harness.compilation_cache import keep_compiled_programs
 from harness.errors import UserError
+from harness.serving.episodes import last_of_each
 from harness.training.stored_run import StoredRunConfig
 from harness.vector_width import choose_vector_width
 from sim.envs.policy import Policy
 from sim.envs.rating_env import Answer, EnvConfig, EnvState, RatingEnv, answers_of_ratings
 from sim.recommend.recommender import Recommender, recommender_of
-from sim.recommend.system import History, Replay
+from sim.recommend.system import Answers, History, Replay
 from tpgr_jax.agents.tree_ops import TreeTables, next_node, step_to_leaf
 from tpgr_jax.methods import Method
 from tpgr_jax.problem import Problem
@@ -118,6 +119,41 @@ class RatingSystem:
         answers = Answer(*(np.asarray(part).reshape(items.shape) for part in given))
         return Replay(self.problem.env_params, self.params, items, answers, steps), rest
 
+    history_width: ClassVar[int] = 0
+
+    @property
+    def answers(self) -> Answers:
+        """The ratings of the scale; code 0 is none."""
+        ratings = self.problem.data.rating_values[1:].tolist()
+        rewards = self._answers(self.problem.data.rating_values).empirical
+        return Answers([None, *ratings], np.asarray(rewards).tolist(), float(self.problem.env_params.alpha))
+
+    @property
+    def program_params(self) -> tuple[Any, Any, Answer]:
+        """Of environment and policy, and [V + 1] answers by code."""
+        return self.problem.env_params, self.params, self._answers(self.problem.data.rating_values)
+
+    def replay_of(self, params: tuple[Any, Any, Answer], question: Mapping[str, jax.Array]) -> Replay:
+        """Returns the episodes of a question."""
+        env_params, policy_params, by_code = params
+        answers = jax.tree.map(lambda answer: jnp.asarray(answer)[question["answers"]], by_code)
+        return Replay(env_params, policy_params, question["items"], answers, question["length"])
+
+    @property
+    def nodes_per_level(self) -> list[int]:
+        """Inner nodes below those of each level but the last."""
+        tables: TreeTables = self.params.tables
+        return [sizes.shape[-2] for sizes in tables.sizes[1:]]
+
+    def codes_of(self, answers: np.ndarray) -> np.ndarray:
+        """Returns the codes of ratings."""
+        found = np.searchsorted(self.problem.data.rating_values[1:], answers) + 1
+        return np.where(np.isnan(answers), 0, found).astype(np.int32)
+
+    def kinds_of(self, history: History) -> tuple[np.ndarray, ...]:
+        """Returns nothing: an episode is all that a policy sees."""
+        return ()
+
     def _answers(self, ratings: np.ndarray) -> Answer:
         settings = self.problem.env_settings
         assert isinstance(settings, EnvConfig)
@@ -158,8 +194,7 @@ def _last_of_each(history: History, session: History) -> History:
     """Puts a session after a history and keeps the last answer to each item."""
     items = np.concatenate([history.items, session.items])
     answers = np.concatenate([history.answers, session.answers])
-    _, last = np.unique(items[::-1], return_index=True)
-    kept = np.sort(len(items) - 1 - last)
+    kept = last_of_each(items)
     return History(items[kept], answers[kept])
 
 

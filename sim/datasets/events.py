@@ -27,6 +27,7 @@ from sim.files.event_readers import (
 )
 from sim.files.locate import NOT_AUTO, STORE_THEM, FilesConfig, bad_setting, check_count, fingerprint
 from sim.files.rows import TimeFormat
+from sim.files.served_log import SERVED, read_served_events
 from sim.formats.sources import Source, checksum, describe_sources
 from sim.tables.events import (
     CLICK,
@@ -114,7 +115,7 @@ class LogConfig(FilesConfig):
     def __post_init__(self) -> None:
         """Checks settings against each other, and the reader's name."""
         self.check_files()
-        self.check_choice("reader", (SYNTHETIC_FUNNEL, *EVENT_READERS))
+        self.check_choice("reader", (SYNTHETIC_FUNNEL, SERVED, *EVENT_READERS))
         if self.order_proxy and self.reader != "kuairand":
             problem = f"is set, but the reader {self.reader} knows no such columns"
             raise bad_setting("order_proxy", problem, "Set it to []; it belongs to data=kuairand.")
@@ -254,7 +255,10 @@ def _generated_log(config: LogConfig) -> EventLog:
 
 def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
     layout = config.event_layout()
-    columns = read_events(config.reader, sources, layout, config.limits, config.order_proxy)
+    if config.reader == SERVED:
+        columns = read_served_events(sources, layout)
+    else:
+        columns = read_events(config.reader, sources, layout, config.limits, config.order_proxy)
     origin = describe_sources(sources)
     check_count(config.name, origin, "events", len(columns.items), config.expected_events)
     log = build_event_log(

@@ -37,6 +37,7 @@ ABOUT = {
     # Ratings
     "synthetic": About("generated ratings", "data.size", "none: it is generated", True),
     "ratings_file": About("your own ratings", "", "yours", True),
+    "served_ratings": About("ratings that a server collected", "", "yours", True),
     "movielens_100k": About("ratings of films", "943 users, 1,682 items, 100,000 ratings", _MOVIELENS),
     "movielens_1m": About("ratings of films", "6,040 users, 3,706 items, 1,000,209 ratings", _MOVIELENS, True),
     "movielens_10m": About("ratings of films", "69,878 users, 10,677 items, 10,000,054 ratings", _MOVIELENS),
@@ -63,6 +64,7 @@ ABOUT = {
     # Event logs
     "synthetic_funnel": About("a generated log", "data.size", "none: it is generated", True),
     "events_csv": About("your own log", "", "yours", True),
+    "served_log": About("what a server decided, and the answers", "", "yours", True),
     "ratings_as_events": About("your own ratings as answers", "", "yours", True),
     "movielens_1m_as_events": About("the ratings of movielens_1m as answers", "1,000,209 rows", _MOVIELENS, True),
     "movielens_latest_small_as_events": About(

@@ -85,9 +85,10 @@ def next_items(
 
 def _after_replay(env: AnsweredEnvironment, policy: Policy, replay: Replay) -> Episodes:
     """Plays the episodes with the answers given; the number of steps is traced, so that no length compiles anew."""
-    starts = jnp.arange(len(replay.items), dtype=jnp.int32)
+    number = replay.items.shape[0]  # an export's may be symbolic
+    starts = jnp.arange(number, dtype=jnp.int32)
     observation, state = jax.vmap(env.reset_at, (0, None))(starts, replay.env_params)
-    episodes = Episodes(policy.initial_carry(replay.policy_params, len(starts)), observation, state)
+    episodes = Episodes(policy.initial_carry(replay.policy_params, number), observation, state)
     if not replay.items.shape[1]:
         return episodes  # of one step: what was before does not count
 

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from harness.errors import UserError
+from harness.serving.episodes import barred_items, padded, power_of_two, width_for
 from sim.envs.policy import Path, Ranking
 from sim.envs.python_policy import refuse_to_recommend
 from sim.recommend.ask import Asked, best_items, next_items
@@ -27,7 +28,6 @@ AT_A_TIME = 256
 """Requests that are answered at once: few enough that their histories are of similar length."""
 _AT_WORK = 3  # parts that are computed at the same time
 _EXAMPLES = 3
-_FEWEST_EXCLUDED = 16
 _FEWEST_RANKED = 16  # but for the decision alone
 
 
@@ -176,7 +176,7 @@ class Recommender:
         """Begins to answer requests at once, their number and k rounded up so that programs are reused."""
         system = self.system
         # What was done, and as many requests without a history as make their number a power of two.
-        size = _power_of_two(len(requests))
+        size = power_of_two(len(requests))
         nothing = self.reader.read((), [])
         histories = [request.history or nothing for request in requests] + [nothing] * (size - len(requests))
         sessions = [request.session for request in requests] + [nothing] * (size - len(requests))
@@ -187,24 +187,18 @@ class Recommender:
         out, repeatable = [], np.zeros(size, np.int32)
         for i, request in enumerate(requests):
             replayed, shown = replay.items[i, : replay.length[i]], request.session.items
-            if again:
-                barred = np.setdiff1d(shown, replayed)
-                repeatable[i] = max(len(replayed) - len(np.unique(shown)), 0)
-            else:
-                barred = rest[i] if self._remembers else np.concatenate([rest[i], replayed])
-            if len(excluded[i]):
-                barred = np.setdiff1d(np.concatenate([barred, excluded[i]]), replayed[repeatable[i] :])
+            barred, repeatable[i] = barred_items(replayed, shown, rest[i], excluded[i], again, self.remembers)
             out.append(barred[barred < system.num_items])
-        asked = Asked(replay, jnp.asarray(_padded(out, size)), jnp.asarray(repeatable), jnp.asarray(available))
+        barred_of_each = padded(out, size, width_for(max(map(len, out), default=0)))
+        asked = Asked(replay, jnp.asarray(barred_of_each), jnp.asarray(repeatable), jnp.asarray(available))
 
         # A plan's steps cannot be rounded up: the replay has left room for them.
         if plan:
             return next_items(system.env, system.policy, k, system.likely_answer, system.likely_params, asked), None
-        number = 1 if k == 1 else max(_FEWEST_RANKED, _power_of_two(k))
-        return best_items(system.env, system.policy, number, paths, asked)
+        return best_items(system.env, system.policy, ranked_for(k), paths, asked)
 
     @cached_property
-    def _remembers(self) -> bool:
+    def remembers(self) -> bool:
         """Whether observations carry what was recommended; not where items may be recommended again."""
         replay, _ = self.system.replay([self.reader.read((), [])], [self.reader.read((), [])], 0)
         observation, _ = jax.eval_shape(self.system.env.reset_at, jnp.int32(0), replay.env_params)
@@ -299,17 +293,6 @@ class Session:
         self.answers.append((item, answer))
 
 
-def _power_of_two(number: int) -> int:
-    """Returns the smallest power of two that is not below."""
-    return 1 << (number - 1).bit_length()
-
-
-def _padded(items: list[np.ndarray], size: int) -> np.ndarray:
-    """Returns [size, E] int32 lists of items, padded with -1; E is 16 times a power of four, so that few compile."""
-    longest, width = max((len(some) for some in items), default=0), _FEWEST_EXCLUDED
-    while width < longest:
-        width *= 4
-    padded = np.full((size, width), -1, np.int32)
-    for row, some in zip(padded, items, strict=False):
-        row[: len(some)] = some
-    return padded
+def ranked_for(k: int) -> int:
+    """Returns how many items are ranked for a list of k: so few numbers that few programs compile."""
+    return 1 if k == 1 else max(_FEWEST_RANKED, power_of_two(k))

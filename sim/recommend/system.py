@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -42,7 +42,7 @@ class AnsweredEnvironment(Protocol):
 
 
 class Replay(NamedTuple):
-    """What B users did, as episodes in which each step has its answer.
+    """What B users did, as episodes in which each step has its answer; arrays of NumPy, or traced in an export.
 
     Attributes:
         env_params: Tables of the environment, in which user b is start b.
@@ -54,12 +54,62 @@ class Replay(NamedTuple):
 
     env_params: Any
     policy_params: Any
-    items: np.ndarray
+    items: Any
     answers: Any
-    length: np.ndarray
+    length: Any
 
 
-class System(Protocol):
+class Answers(NamedTuple):
+    """The answers that an exported program takes, by their codes 0 to V - 1.
+
+    Attributes:
+        values: [V] each as people give it: a number, a name, or None for none.
+        rewards: [V] what each earns.
+        streak_weight: Weight of the positive less the negative answers in a row just before, which the reward of an
+            answer has on top.
+    """
+
+    values: list[Any]
+    rewards: list[float]
+    streak_weight: float = 0.0
+
+
+class Exportable(Protocol):
+    """What an export asks of a system."""
+
+    @property
+    def answers(self) -> Answers:
+        """The answers."""
+
+    @property
+    def history_width(self) -> int:
+        """W, how many of the latest items of each kind the policy sees of a history; 0: an episode is all it sees."""
+
+    @property
+    def program_params(self) -> Any:
+        """What the program reads."""
+
+    def replay_of(self, params: Any, question: Mapping[str, jax.Array]) -> Replay:
+        """Returns the episodes of a question, as a pure function.
+
+        Args:
+            params: `program_params`.
+            question: `items` [B, L], `answers` [B, L] codes and `length` [B]; with a history width also `browsed`,
+                `clicked` and `ordered` [B, W], padded with -1 in front.
+        """
+
+    @property
+    def nodes_per_level(self) -> list[int]:
+        """Inner nodes below those of each level of the tree but the last; [] without one."""
+
+    def codes_of(self, answers: np.ndarray) -> np.ndarray:
+        """Returns [n] int32 codes of the answers of a `History`."""
+
+    def kinds_of(self, history: History) -> tuple[np.ndarray, ...]:
+        """Returns all browsed, clicked and ordered items of a history, in order; nothing without a history width."""
+
+
+class System(Exportable, Protocol):
     """A run as a recommender asks it."""
 
     @property

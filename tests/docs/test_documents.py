@@ -24,6 +24,7 @@ from impression_logs import kuairand_files, write_files
 from harness.reports.command import hydra_arguments
 from harness.runs.composition import composed_values, sweep_of
 from harness.runs.index import flattened
+from harness.serving.__main__ import read_words
 from harness.settings import read_settings
 
 
@@ -39,6 +40,10 @@ ENTRIES = {
     "tpgr_jax.evaluate": Entry("evaluate", "tpgr_jax.evaluate:EvaluateConfig"),
     "tpgr_jax.recommend": Entry("recommend", "tpgr_jax.recommend:Config"),
     "hrlmg_jax.recommend": Entry("recommend_hrl_mg", "hrlmg_jax.recommend:Config"),
+    "tpgr_jax.export": Entry("export", "tpgr_jax.export:Config"),
+    "hrlmg_jax.export": Entry("export_hrl_mg", "hrlmg_jax.export:Config"),
+    "tpgr_jax.serve": Entry("serve", "tpgr_jax.serve:Config"),
+    "hrlmg_jax.serve": Entry("serve_hrl_mg", "hrlmg_jax.serve:Config"),
     "tpgr_jax.tune": Entry("tune", "tpgr_jax.settings:TuneConfig"),
     "hrlmg_jax.tune": Entry("tune_hrl_mg", "hrlmg_jax.settings:TuneConfig"),
     "hrlmg_jax.train": Entry("train_hrl_mg", "hrlmg_jax.settings:RunConfig"),
@@ -54,7 +59,9 @@ _DATA = {
 }
 REPORTS = {"tpgr_jax.report": "report", "hrlmg_jax.report": "report_hrl_mg"}
 BENCHMARKS = ("tpgr_jax.bench", "hrlmg_jax.bench")
+SERVER = "harness.serving"
 NOT_OURS = ("pip", "pytest", "venv", "mkdocs")
+OF_THE_SYSTEM = ("curl", "kill")
 HYDRA_ONLY = ("--help", "--cfg")  # these print something and run nothing
 
 
@@ -121,6 +128,10 @@ def _check(command: Command) -> None:
             _check_marker(arguments[arguments.index("-m") + 1])
     elif module is None and command.words[1:2] == ("-c",):
         ast.parse(command.words[2])
+    elif module == SERVER:
+        read_words(arguments)
+    elif module is None and command.words[0] in OF_THE_SYSTEM:
+        return
     elif module is None:
         assert command.words[0] == "python", f"{command} is no command that this test knows"
         assert (ROOT / command.words[1]).is_file()
@@ -190,6 +201,10 @@ def _runnable(command: Command) -> bool:
     if command.words[0] == "srun" or any(part in word for word in command.words for part in _NOT_RUN):
         return False
     if any("jdata" in word for word in command.words) and not _JDATA.is_dir():  # must be placed by hand
+        return False
+    if (command.module or "").endswith(".serve") or command.words[0] in OF_THE_SYSTEM:  # it does not end, or asks it
+        return False
+    if "served" in " ".join(command.words):  # a log that a server has to write first
         return False
     return command.module in {*ENTRIES, *REPORTS, *BENCHMARKS} or command.words[1] in {"-c", *_SCRIPTS}
 

@@ -311,7 +311,15 @@ def test_impossible_times(between):
 def test_every_preset_is_listed():
     names = {path.stem for path in Path(CONFIGURATION, "data").glob("*.yaml")} - set(NOT_LISTED)
     assert set(ABOUT) == names == {preset["name"] for preset in presets()}
-    own = {"synthetic", "synthetic_funnel", "ratings_file", "events_csv", "ratings_as_events"}
+    own = {
+        "synthetic",
+        "synthetic_funnel",
+        "ratings_file",
+        "events_csv",
+        "ratings_as_events",
+        "served_log",
+        "served_ratings",
+    }
     assert {preset["name"] for preset in presets() if not preset["files"]} == own
     read = {name for name, about in ABOUT.items() if about.layout_read}
     assert read >= {"movielens_1m", "movielens_latest_small", "jdata"}

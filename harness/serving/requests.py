@@ -1,0 +1,96 @@
+"""What clients send: the bodies of requests, checked for types and sizes before anything is looked up."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+
+MOST_LISTED = 10_000
+
+Id = Annotated[StrictStr, Field(max_length=200)] | StrictInt
+Answer = Annotated[StrictStr, Field(max_length=40)] | StrictInt | StrictFloat | None
+Pair = tuple[Id, Answer]
+Pairs = Annotated[list[Pair], Field(max_length=MOST_LISTED)]
+Ids = Annotated[list[Id], Field(max_length=MOST_LISTED)]
+
+
+class Body(BaseModel):
+    """No other keys than those that are named."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class RecommendBody(Body):
+    """Who gets a list, and what may be in it."""
+
+    user: Id | None = Field(None, description="A user of the data; with a history any name, for the log.")
+    history: Pairs | None = Field(None, description="Item and answer, in order of time; [] for somebody new.")
+    session: Pairs = Field([], description="Items and answers since the present session began.")
+    k: StrictInt = Field(10, ge=1, description="Items in the list; at most the k of the export.")
+    allow: Ids | None = Field(None, description="Only these items (what is in stock).")
+    deny: Ids = Field([], description="None of these items.")
+    shown: StrictInt | None = Field(
+        None, ge=0, description="How many of them the user sees: the log keeps these; null: all."
+    )
+    exclude_seen: StrictBool = Field(True, description="Whether items of the history are left out.")
+    policy: Annotated[StrictStr, Field(max_length=200)] | None = Field(None, description="One of /policies.")
+    paths: StrictBool = Field(False, description="Also how a policy on a tree reaches each item.")
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"example": {"history": [["1", 5], ["2", 3]], "k": 5, "deny": ["3"]}}
+    )
+
+
+class AnswerBody(Body):
+    """What a user answered to an item."""
+
+    item: Id
+    answer: Answer = None
+    decision: Annotated[StrictStr, Field(max_length=64)] | None = Field(None, description="Of /recommend.")
+    user: Id | None = None
+    policy: Annotated[StrictStr, Field(max_length=200)] | None = None
+
+
+class SimulatedBody(Body):
+    """An item that a user of the data is shown."""
+
+    user: Id
+    item: Id
+    policy: Annotated[StrictStr, Field(max_length=200)] | None = None
+
+
+class Step(BaseModel):
+    """A child that a tree policy takes."""
+
+    level: int
+    node: int
+    score: float
+    items: int
+    such_as: list[str]
+
+
+class Item(BaseModel):
+    """An item of a list."""
+
+    item: Any
+    title: str
+    categories: str
+    score: float
+    probability: float = Field(description="That the item came to this place of the list; for estimates from the log.")
+    path: list[Step] | None = None
+
+
+class RecommendResult(BaseModel):
+    """A list, best first."""
+
+    decision: str
+    policy: str
+    model: str
+    items: list[Item]
+
+
+class Refused(BaseModel):
+    """Why a request was not answered."""
+
+    error: str

@@ -1,0 +1,133 @@
+"""Logs of a server, read as events with probabilities and as ratings."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.errors import UserError
+from harness.runs.composition import composed_values
+from harness.serving.decision_log import DecisionLog
+from harness.settings import read_settings
+from sim.datasets.events import LogConfig, load_log
+from sim.datasets.ratings import load_dataset
+from sim.tables.events import CLICK, ORDER, SKIP
+from tpgr_jax.settings import RunConfig
+
+
+def write(folder: Path, *answers: tuple[str | None, Any, Any, Any]) -> None:
+    """Two lists for ann, one for bob and one for nobody; then answers: (decision, item, answer, user)."""
+    log = DecisionLog(folder)
+    for decision, user, items, chances in (
+        ("a", "ann", [7, 3], [0.8, 0.1]),
+        ("b", "bob", [7, 5], [1.0, 1.0]),
+        ("c", "ann", [9, 5], [0.5, 0.5]),
+        ("d", None, [9], [1.0]),
+    ):
+        log.decision(decision, "model", "tpgr", user, items, [0.0] * len(items), chances)
+    for answer in answers:
+        log.answer(*answer)
+    log.close()
+
+
+def load(folder: Path, *overrides: str) -> Any:
+    paths = [f"data.path={folder}/*.jsonl", f"data.cache={folder / 'tables'}", "data.split=none"]
+    values = composed_values("data_statistics", ["data=served_log", *paths, *overrides])["data"]
+    return load_log(read_settings(LogConfig, values, "data"))
+
+
+def test_lists_are_impressions_with_their_probabilities(tmp_path):
+    write(
+        tmp_path, ("a", 3, "order", "ann"), ("b", 7, "click", None), ("c", 5, "skip", None), (None, 7, "click", "ann")
+    )
+    log = load(tmp_path)
+    rows = {
+        (str(log.user_ids[user]), int(log.item_ids[item])): (int(feedback), round(float(chance), 6))
+        for user, item, feedback, chance in zip(log.user, log.item, log.feedback, log.shown_probability, strict=True)
+    }
+    assert rows == {
+        ("ann", 7): (SKIP, 0.8),
+        ("ann", 3): (ORDER, 0.1),
+        ("bob", 7): (CLICK, 1.0),
+        ("bob", 5): (SKIP, 1.0),
+        ("ann", 9): (SKIP, 0.5),
+        ("ann", 5): (SKIP, 0.5),
+    }
+    assert not log.synthetic_skips
+    notes = " ".join(log.notes)
+    assert "1 rows are left out: of nobody" in notes
+    assert "1 rows are left out: answers to what was not shown" in notes
+
+
+def test_who_answered_may_be_told_by_the_answer(tmp_path):
+    write(tmp_path, ("d", 9, "click", "eve"))
+    log = load(tmp_path)
+    own = log.user_ids[log.user] == "eve"
+    assert log.feedback[own].tolist() == [CLICK]
+
+
+def test_ratings_count_as_the_settings_say(tmp_path):
+    write(tmp_path, ("a", 7, 5.0, None), ("b", 7, 4, None), ("b", 5, 2.0, None), ("a", 3, None, None))
+    with pytest.raises(UserError, match=r"(?s)the answer 5 is a rating.*least_rating"):
+        load(tmp_path)
+    log = load(tmp_path, "+data.least_rating={click: 4, order: 5}")
+    assert sorted(log.feedback.tolist()) == [SKIP] * 4 + [CLICK, ORDER]
+
+
+def test_answers_are_ratings_to_learn_from(tmp_path):
+    write(
+        tmp_path,
+        ("a", 7, 2.0, None),
+        ("a", 7, 5.0, "ann"),
+        (None, 4, 3.0, "bob"),
+        ("a", 3, None, None),
+        ("b", 5, 1.0, None),
+    )
+    values = composed_values("train", ["data=served_ratings", f"data.path={tmp_path}/*.jsonl", "data.rating_max=5"])
+    data = load_dataset(read_settings(RunConfig, values).data)
+    ratings = {
+        (str(data.user_ids[user]), int(data.item_ids[item])): float(data.rating_values[code])
+        for user in range(data.num_users)
+        for item, code in zip(
+            *(part[data.indptr[user] : data.indptr[user + 1]] for part in (data.items, data.codes)), strict=True
+        )
+    }
+    assert ratings == {("ann", 7): 5.0, ("bob", 4): 3.0, ("bob", 5): 1.0}
+    assert (data.rating_min, data.rating_max) == (1.0, 5.0)
+    assert data.timestamps is not None
+    assert not data.synthetic
+
+
+def test_no_ratings_and_no_path(tmp_path):
+    write(tmp_path, ("a", 7, "click", None))
+    for path, match in ((f"{tmp_path}/*.jsonl", "holds no ratings"), ("null", "data.path: is not set")):
+        values = composed_values("train", ["data=served_ratings", f"data.path={path}"])
+        with pytest.raises(UserError, match=match):
+            load_dataset(read_settings(RunConfig, values).data)
+
+
+def test_a_line_that_was_cut_at_the_end_is_left_out_and_others_are_named(tmp_path):
+    write(tmp_path, ("a", 7, "click", None))
+    file = next(tmp_path.glob("*.jsonl"))
+    whole = file.read_text()
+    file.write_text(whole[:-20])
+    assert (load(tmp_path).feedback == SKIP).all()
+    for damage in ("x" + whole, whole.replace('"probabilities":[0.8,0.1]', '"probabilities":[0.8]'), whole + "{}\n"):
+        file.write_text(damage)
+        with pytest.raises(UserError, match=r"line \d+: is damaged"):
+            load(tmp_path)
+    file.write_text(json.dumps({"decision": "a", "user": None, "time": 1.0, "items": [1], "probabilities": [1.0]}))
+    with pytest.raises(UserError, match="named user"):
+        load(tmp_path)
+
+
+def test_numbers_stay_numbers(tmp_path):
+    log = DecisionLog(tmp_path)
+    log.decision("a", "model", "tpgr", 5, [1, 2], [0, 0], [1.0, 1.0])
+    log.decision("b", "model", "tpgr", 6, [2], [0], [1.0])
+    log.close()
+    loaded = load(tmp_path)
+    assert loaded.user_ids.dtype.kind == loaded.item_ids.dtype.kind == "i"
+    np.testing.assert_array_equal(loaded.user_ids, [5, 6])

@@ -1,0 +1,27 @@
+"""Serves what runs recommend over HTTP: `python -m tpgr_jax.serve run=RUN_FOLDER`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+
+from harness.command import hydra_command, run_command
+from harness.settings import read_settings
+from sim.recommend.serve_command import ServeConfig, serve_runs
+from tpgr_jax.recommender import StoredRatingRun, load
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ServeConfig, StoredRatingRun):
+    """Which runs are served, and where (`conf/serve.yaml`)."""
+
+
+@hydra_command("serve")
+def main(composed: DictConfig) -> None:
+    """Serves until it is stopped."""
+    serve_runs(read_settings(Config, composed), load)
+
+
+if __name__ == "__main__":
+    run_command(main)
