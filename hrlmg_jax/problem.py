@@ -14,7 +14,7 @@ from harness.runs.composition import unlike_composed
 from harness.runs.provenance import Origin
 from harness.runs.run_folder import RunFolder
 from hrlmg_jax.sessions import SessionData, describe_log, load_sessions
-from hrlmg_jax.user_model.fit import FitConfig
+from hrlmg_jax.user_model.settings import FitConfig
 from hrlmg_jax.user_model.store import FILE, Simulator, load_simulator, obtain_simulator
 from sim.envs.session_env import TRUTH, FeedbackModel, SessionConfig, SessionEnv, SessionParams
 from sim.generators.funnel import FunnelModel, truth_of_sessions
@@ -56,7 +56,8 @@ class Problem:
         """Returns the environment's tables for sessions that begin at rows of the log."""
         if self.truth:
             return true_env_params(self.data, rows)
-        return SessionParams(self.data.table, jnp.asarray(rows, jnp.int32), None, self.simulator.params)
+        users = self.simulator.model.in_sessions(self.simulator.params, self.data, rows)
+        return SessionParams(self.data.table, jnp.asarray(rows, jnp.int32), None, users)
 
     def with_truth(self) -> Problem:
         """Returns the same with the users who wrote the log."""
