@@ -17,7 +17,7 @@ from hrlmg_jax.sessions import SessionData, describe_log, load_sessions
 from hrlmg_jax.user_model.settings import FitConfig
 from hrlmg_jax.user_model.store import FILE, Simulator, load_simulator, obtain_simulator
 from sim.envs.session_env import TRUTH, FeedbackModel, SessionConfig, SessionEnv, SessionParams
-from sim.generators.funnel import FunnelModel, truth_of_sessions
+from sim.generators.funnel import true_users, truth_of_sessions
 
 _SESSION_LENGTHS = (("env", "episode_length"), ("evaluation", "short"), ("evaluation", "long"))
 POPULARITY, BEST_RATE, COUNT = "popularity", "best_rate", "count"
@@ -50,7 +50,7 @@ class Problem:
     @property
     def users(self) -> FeedbackModel:
         """Who answers."""
-        return FunnelModel() if self.truth else self.simulator.model
+        return true_users(self.data.log) if self.truth else self.simulator.model
 
     def env_params(self, rows: np.ndarray) -> SessionParams:
         """Returns the environment's tables for sessions that begin at rows of the log."""

@@ -18,7 +18,7 @@ _PRIOR, _LARGEST = 50.0, 2.5  # of the appeal
 
 @dataclass(frozen=True)
 class EmbeddingConfig:
-    """Settings of the item embeddings (`conf/simulator/paper.yaml` explains each)."""
+    """Settings of the item embeddings (`conf/simulator/base.yaml` explains each)."""
 
     size: Count
     together: Literal["user", "session"]

@@ -36,6 +36,21 @@ class PaperConfig(SimulatorConfig):
     name: Literal["paper"] = "paper"  # runs before there were other kinds do not say so
 
 
+@dataclass(frozen=True, kw_only=True)
+class LatentConfig(SimulatorConfig):
+    """Users with a held taste and interest (`conf/simulator/latent.yaml` explains each)."""
+
+    name: Literal["latent"]
+    size: Count
+    interests: Count
+    tastes: Count
+    posterior_tastes: Count
+    posterior_interests: Count
+    item_decay: NotNegative
+    appeal_decay: NotNegative
+    weight_decay: NotNegative
+
+
 @dataclass(frozen=True)
 class FitConfig:
     """Everything that decides a simulator (`conf/fit_simulator.yaml`)."""
@@ -45,4 +60,4 @@ class FitConfig:
     simulator: AnySimulator
 
 
-AnySimulator = Annotated[SimulatorConfig, ByName({"paper": PaperConfig}, otherwise=PaperConfig)]
+AnySimulator = Annotated[SimulatorConfig, ByName({"paper": PaperConfig, "latent": LatentConfig}, PaperConfig)]
