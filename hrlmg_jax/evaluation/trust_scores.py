@@ -19,24 +19,31 @@ def agreement(learned: np.ndarray, true: np.ndarray, seed: int = 0) -> dict[str,
 
     Returns:
         ratio: median of learned / true, and least and most; error: median and largest of |learned / true - 1|; within:
-        how many policies are within 25 %; spearman with its 95 % interval (policies resampled); regret: share of the
-        best true value that is lost by taking the policy which the learned users value most.
+        how many policies are within 25 %; spearman: None without an order, with its 95 % interval (policies are
+        resampled); regret: share of the best true value that is lost by taking the policy which the learned users value
+        most.
     """
     ratio = learned / np.maximum(true, 1e-9)
     error = np.abs(ratio - 1)
     random = np.random.default_rng(seed)
     samples = [random.integers(len(true), size=len(true)) for _ in range(_RESAMPLES)]
-    kept = [rows for rows in samples if len(np.unique(true[rows])) > 1 and len(np.unique(learned[rows])) > 1]
-    resampled = [spearmanr(learned[rows], true[rows])[0] for rows in kept]
+    resampled = [order for rows in samples if (order := _spearman(learned[rows], true[rows])) is not None]
     return {
         "policies": len(true),
         "ratio": {"median": float(np.median(ratio)), "least": float(ratio.min()), "most": float(ratio.max())},
         "error": {"median": float(np.median(error)), "largest": float(error.max())},
         "within_25_percent": int(np.sum(error <= 0.25)),
-        "spearman": float(spearmanr(learned, true)[0]),
+        "spearman": _spearman(learned, true),
         "spearman_ci95": [float(bound) for bound in np.percentile(resampled, [2.5, 97.5])] if resampled else None,
         "regret": float(1 - true[np.argmax(learned)] / true.max()),
     }
+
+
+def _spearman(one: np.ndarray, other: np.ndarray) -> float | None:
+    """Returns the rank correlation, or None where all values of one are equal."""
+    if min(len(np.unique(one)), len(np.unique(other))) < 2:
+        return None
+    return float(spearmanr(one, other)[0])
 
 
 def windows_beyond_log(feedback: np.ndarray, logged: np.ndarray, shown: np.ndarray) -> float | None:
@@ -57,7 +64,7 @@ def windows_beyond_log(feedback: np.ndarray, logged: np.ndarray, shown: np.ndarr
     in_log, simulated = clicks((logged >= CLICK) & shown)[whole], clicks(feedback >= CLICK)
     if not in_log.size or not simulated.size:
         return None
-    return float(np.mean(simulated > np.quantile(in_log, 0.999)))
+    return float(np.mean(simulated > np.quantile(in_log, 0.999, method="higher")))
 
 
 def weighted_calibration(chance: np.ndarray, happened: np.ndarray, weight: np.ndarray) -> dict[str, Any]:

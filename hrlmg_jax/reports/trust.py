@@ -24,7 +24,7 @@ def table(entries: Sequence[dict[str, Any]]) -> list[str]:
             rows.append(
                 [str(entry["world"]), entry["shop"], entry["simulator"], length, str(found["policies"])]
                 + [f"{found['ratio'][key]:.2f}" for key in ("median", "least", "most")]
-                + [str(found["within_25_percent"]), f"{found['spearman']:.2f}"]
+                + [str(found["within_25_percent"]), "" if found["spearman"] is None else f"{found['spearman']:.2f}"]
                 + ["" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}", f"{found['regret']:.0%}"]
                 + [", ".join(kept), f"{test['log_loss']:.4f} ({test['best_log_loss']:.4f})"]
                 + [f"{test[f'{name}_auc']:.3f}" for name in ("click", "order")]
