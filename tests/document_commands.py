@@ -72,7 +72,7 @@ _SHORT = {
     "exploiter_generations": "1",
     "exploiter_size": "2",
     "exploiter_sessions": "4",
-    "settings": "[data.size=tiny,env.episode_length=8,simulator.train.steps=4]",
+    "settings": '["data.size=tiny","env.episode_length=8","simulator.train.steps=4"]',
     "trials": "2",
 }
 
