@@ -12,6 +12,7 @@ COMMANDS = {
     "serve": Command("hrlmg_jax.serve", "what runs recommend over HTTP, and a page on which one plays the user"),
     "report": Command("hrlmg_jax.report", "figures from run folders: figure6, figure7, figure8, alpha, goals, runs"),
     "fit_simulator": Command("hrlmg_jax.fit_simulator", "learn the users of a log once for many runs"),
+    "trust": Command("hrlmg_jax.trust", "whether what learned users pay is what true users pay, on generated logs"),
     "gate": Command("hrlmg_jax.gate", "whether a generated log is worth learning from"),
     "bench": Command("hrlmg_jax.bench", "speed and memory on this machine"),
     "data": Command("sim.data", "the statistics of a log"),

@@ -31,7 +31,9 @@ from hrlmg_jax.agent.networks import NetworkConfig
 from hrlmg_jax.problem import Problem, fixed_rankings, load_data, make_env
 from hrlmg_jax.retrieval.index import ItemIndex, make_item_index, nearest_items
 from hrlmg_jax.settings import RunConfig
-from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackParams, LearnedFeedback
+from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackParams
+from hrlmg_jax.user_model.paper import PaperUsers
+from hrlmg_jax.user_model.settings import PaperConfig
 from hrlmg_jax.user_model.store import Simulator
 from sim.datasets.speed import bench_logs, read_log, write_log
 from sim.envs.fixed_policies import random_policy
@@ -69,7 +71,8 @@ def make_parts(smoke: bool) -> Parts:
     data = load_data(config.fit(), config.longest_session)
     key, embedding_key = jax.random.split(jax.random.key(0))
     embedding = unit(jax.random.normal(embedding_key, (data.log.num_items, config.simulator.embedding.size)))
-    model = LearnedFeedback(FeedbackNetwork(config.simulator.network))
+    assert isinstance(config.simulator, PaperConfig)
+    model = PaperUsers(FeedbackNetwork(config.simulator.network))
     simulator = Simulator(model, FeedbackParams(model.init(key, embedding), embedding), {})
     rankings = fixed_rankings(config.env, data)
     problem = Problem(data, config.env, simulator, rankings, config.longest_session)
@@ -100,6 +103,7 @@ def step_operations(parts: Parts) -> tuple[float, float]:
     config, agent, embedding = parts.config, parts.agent, parts.config.simulator.embedding.size
     # A recommendation: the agent's state, the user's state, the product with all items.
     acting = encoding(config, agent.network.hidden_size, agent.network.state_size)
+    assert isinstance(config.simulator, PaperConfig)
     user = encoding(config, config.simulator.network.hidden_size, config.simulator.network.state_size)
     retrieval = 2.0 * embedding * parts.problem.data.num_items
     played = agent.learner.sessions * (acting + user + retrieval)

@@ -14,8 +14,8 @@ from harness.training.loop import Interruption
 from harness.vector_width import choose_vector_width
 from hrlmg_jax.problem import load_data
 from hrlmg_jax.sessions import say_what_was_understood
-from hrlmg_jax.user_model.fit import FitConfig
 from hrlmg_jax.user_model.quality import format_report
+from hrlmg_jax.user_model.settings import FitConfig
 from hrlmg_jax.user_model.store import obtain_simulator, simulator_folder
 
 

@@ -23,7 +23,7 @@ from hrlmg_jax.sessions import load_sessions
 from sim.datasets.events import LogConfig, log_statistics
 from sim.envs.nearest_items import map_rows
 from sim.envs.session_env import SessionConfig, SessionEnv, SessionParams
-from sim.generators.funnel import CLICK_RATE, ORDER_RATE, FunnelModel
+from sim.generators.funnel import CLICK_RATE, ORDER_RATE, true_users
 
 _RATE_TOLERANCE = 0.1
 _LEAST_PLANNING = 1.3
@@ -94,7 +94,7 @@ def check_generator(config: GateConfig) -> list[Check]:
         for name, wanted in (("click_rate", CLICK_RATE), ("order_rate", ORDER_RATE))
     ]
     rows = session_rows(data, "test", config.sessions)
-    env = make_env(config.env, FunnelModel(), length)
+    env = make_env(config.env, true_users(data.log), length)
     env_params = true_env_params(data, rows)
     play = make_player(env, env_params, config.sessions_at_a_time)
     planner, greedy = (play(oracle(config.env, data.num_items, weight)) for weight in (config.agent.trust_weight, 0.0))

@@ -15,10 +15,10 @@ from harness.runs.provenance import Origin
 from harness.runs.run_folder import RunFolder
 from hrlmg_jax.earlier_run import EarlierRun
 from hrlmg_jax.sessions import SessionData, describe_log, load_sessions
-from hrlmg_jax.user_model.fit import FitConfig
+from hrlmg_jax.user_model.settings import FitConfig
 from hrlmg_jax.user_model.store import FILE, Simulator, load_simulator, obtain_simulator
 from sim.envs.session_env import TRUTH, FeedbackModel, SessionConfig, SessionEnv, SessionParams
-from sim.generators.funnel import FunnelModel, truth_of_sessions
+from sim.generators.funnel import true_users, truth_of_sessions
 
 _SESSION_LENGTHS = (("env", "episode_length"), ("evaluation", "short"), ("evaluation", "long"))
 POPULARITY, BEST_RATE, COUNT = "popularity", "best_rate", "count"
@@ -53,13 +53,14 @@ class Problem:
     @property
     def users(self) -> FeedbackModel:
         """Who answers."""
-        return FunnelModel() if self.truth else self.simulator.model
+        return true_users(self.data.log) if self.truth else self.simulator.model
 
     def env_params(self, rows: np.ndarray) -> SessionParams:
         """Returns the environment's tables for sessions that begin at rows of the log."""
         if self.truth:
             return true_env_params(self.data, rows)
-        return SessionParams(self.data.table, jnp.asarray(rows, jnp.int32), None, self.simulator.params)
+        users = self.simulator.model.in_sessions(self.simulator.params, self.data, rows)
+        return SessionParams(self.data.table, jnp.asarray(rows, jnp.int32), None, users)
 
     def with_truth(self) -> Problem:
         """Returns the same with the users who wrote the log."""

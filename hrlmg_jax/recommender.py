@@ -153,7 +153,10 @@ class SessionSystem:
             before.append(_followed(_in_places(history), session.items[earlier], session.answers[earlier]))
             rest.append(np.setdiff1d(before[-1].items, items[row, : len(kept)]).astype(np.int32))
         table, rows = _history_table(before, self._data.log)
-        env_params = SessionParams(table, jnp.asarray(rows, jnp.int32), None, self.problem.simulator.params)
+        # Answers are given, so that it does not matter which users these are.
+        simulator = self.problem.simulator
+        users = simulator.model.of_strangers(simulator.params, number)
+        env_params = SessionParams(table, jnp.asarray(rows, jnp.int32), None, users)
         params = self.params
         if isinstance(params, ActingParams):
             params = dataclasses.replace(params, table=table)

@@ -13,7 +13,7 @@ from harness.training.loop import ScheduleConfig
 from harness.tuning.study import StudyConfig
 from hrlmg_jax.methods import AgentSettings
 from hrlmg_jax.registry import ANY_AGENT
-from hrlmg_jax.user_model.fit import FitConfig, SimulatorConfig
+from hrlmg_jax.user_model.settings import AnySimulator, FitConfig
 from sim.datasets.events import LogConfig
 from sim.datasets.items import NO_ITEMS, ItemsConfig
 from sim.envs.session_env import SessionConfig
@@ -38,7 +38,7 @@ class RunConfig(SeedsConfig):
 
     data: LogConfig
     env: SessionConfig
-    simulator: SimulatorConfig
+    simulator: AnySimulator
     agent: Annotated[AgentSettings, ANY_AGENT]
     train: ScheduleConfig
     evaluation: EvaluationConfig

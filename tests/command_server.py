@@ -18,7 +18,7 @@ import warnings
 from hydra.core.plugins import Plugins
 
 COMMANDS = [f"{package}.{name}" for package in ("tpgr_jax", "hrlmg_jax") for name in ("train", "evaluate", "report")]
-COMMANDS += ["hrlmg_jax.fit_simulator", "hrlmg_jax.gate", "sim.data"]
+COMMANDS += ["hrlmg_jax.fit_simulator", "hrlmg_jax.gate", "hrlmg_jax.trust", "sim.data"]
 IMPORTED_LATER = ["matplotlib.backends.backend_agg", "matplotlib.figure", "scipy.optimize", "scipy.stats", "sklearn"]
 
 

@@ -67,6 +67,12 @@ _SHORT = {
     "train.checkpoint_every": "2",
     "tree.vector_epochs": "1",
     "sessions": "24",  # of the gate
+    "lengths": "[4,8]",  # from here on of the trust bench
+    "agent_steps": "[2]",
+    "exploiter_generations": "1",
+    "exploiter_size": "2",
+    "exploiter_sessions": "4",
+    "settings": '["data.size=tiny","env.episode_length=8","simulator.train.steps=4"]',
     "trials": "2",
 }
 

@@ -76,7 +76,11 @@ def oracle_policy(
         probabilities = model.probabilities(params, hidden, histories, item)
         expected = probabilities @ rewards
         if trust_weight:
-            assert isinstance(model, FunnelModel), "learned users have no trust"
+            if not isinstance(model, FunnelModel):
+                raise UserError(
+                    "agent.trust_weight counts the trust of users, and these have none",
+                    do="Let data.world=trust, or set agent.trust_weight=0.",
+                )
             expected += trust_weight * (1 - probabilities[0]) * model.trust_gain(params, hidden, item)
         return expected
 

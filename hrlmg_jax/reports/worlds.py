@@ -15,7 +15,7 @@ from harness.reports.system_results import Collected, RunsConfig
 from harness.runs.index import RunRecord
 
 WORLD = "data.seed"
-SAME_IN_ALL_WORLDS = ("data.reader", "data.size", "data.num_users", "data.num_items", "data.shop")
+SAME_IN_ALL_WORLDS = ("data.reader", "data.size", "data.num_users", "data.num_items", "data.shop", "data.world")
 _GENERATED = "synthetic_funnel"
 
 

@@ -1,10 +1,9 @@
-"""Fits the user model to logged feedback."""
+"""Fits the paper's network to logged feedback."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import flax.traverse_util
@@ -14,16 +13,13 @@ import numpy as np
 import optax
 
 from harness.runs.run_folder import RunFolder
-from harness.settings import Count, NotNegative, Positive, ProperShare, Seed
 from harness.training.agent import Agent
-from harness.training.loop import ScheduleConfig, run_training
+from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from hrlmg_jax.sessions import SessionData, row_labels
-from hrlmg_jax.user_model.item_embedding import EmbeddingConfig
-from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackNetworkConfig, FeedbackParams, LearnedFeedback
-from sim.datasets.events import LogConfig
+from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackParams, LearnedFeedback
+from hrlmg_jax.user_model.settings import FitConfig, PaperConfig
 from sim.envs.histories import HistoryTable
-from sim.envs.session_env import SessionConfig
 from sim.tables.events import NUM_FEEDBACK
 
 _EVALUATION_ROWS = 8192
@@ -74,6 +70,7 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
         The parameters with the lowest held-out log-loss.
     """
     # What training reads, and the base rates of the answers.
+    assert isinstance(config.simulator, PaperConfig)
     model = LearnedFeedback(FeedbackNetwork(config.simulator.network))
     world = FitWorld(
         table=data.table,
@@ -176,28 +173,3 @@ def log_loss(probabilities: np.ndarray, feedback: np.ndarray) -> float:
     """Returns the mean negative log-likelihood (nats) of answers [R] under probabilities [R, 3]."""
     given = probabilities[np.arange(len(feedback)), feedback]
     return float(-np.mean(np.log(np.maximum(given, 1e-12))))
-
-
-@dataclass(frozen=True)
-class SimulatorConfig:
-    """How the user-feedback simulator is learned, and where it is kept (`conf/simulator/learned.yaml`)."""
-
-    embedding: EmbeddingConfig
-    network: FeedbackNetworkConfig
-    train: ScheduleConfig
-    batch_size: Count
-    learning_rate: Positive
-    weight_decay: NotNegative
-    held_out_fraction: ProperShare
-    patience: Count
-    seed: Seed
-    root: str
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """Everything that decides a simulator (`conf/fit_simulator.yaml`)."""
-
-    data: LogConfig
-    env: SessionConfig
-    simulator: SimulatorConfig

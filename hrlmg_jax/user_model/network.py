@@ -18,7 +18,7 @@ from sim.tables.events import NUM_FEEDBACK
 
 @dataclass(frozen=True)
 class FeedbackNetworkConfig:
-    """Sizes of the learned user's network (`conf/simulator/learned.yaml`)."""
+    """Sizes of the learned user's network (`conf/simulator/paper.yaml`)."""
 
     hidden_size: Count
     state_size: Count

@@ -12,8 +12,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from harness.reports.tables import kind_of
 from hrlmg_jax.sessions import SessionData, describe_log
-from hrlmg_jax.user_model.fit import log_loss, predict
-from hrlmg_jax.user_model.network import FeedbackParams, LearnedFeedback
+from hrlmg_jax.user_model.fit import log_loss
+from hrlmg_jax.user_model.user_model import UserModel
 from sim.envs.fixed_policies import scripted_policy
 from sim.envs.rollout import rollout
 from sim.envs.session_env import SessionEnv, SessionParams
@@ -29,7 +29,7 @@ PARTS = {"held_out": "held-out users", "test": "test part"}
 """What the simulator has not seen, as it is called in reports; a log that is not split has no test part."""
 
 
-def report_on(model: LearnedFeedback, params: FeedbackParams, data: SessionData, history_length: int) -> dict[str, Any]:
+def report_on(model: UserModel, params: Any, data: SessionData, history_length: int) -> dict[str, Any]:
     """Returns how well the simulator predicts what it has not seen: held-out users, and the test part.
 
     Returns:
@@ -42,7 +42,7 @@ def report_on(model: LearnedFeedback, params: FeedbackParams, data: SessionData,
         rows = data.rows(part)
         if not len(rows):
             continue
-        predicted = predict(model, params, data, rows, history_length)
+        predicted = model.predict(params, data, rows, history_length)
         parts[part] = score(predicted, log.feedback[rows], base, best_log_loss(log, rows))
         for name, rate in simulated_rates(model, params, data, part, history_length).items():
             parts[part][name]["simulated_rate"] = rate
@@ -50,7 +50,7 @@ def report_on(model: LearnedFeedback, params: FeedbackParams, data: SessionData,
 
 
 def simulated_rates(
-    model: LearnedFeedback, params: FeedbackParams, data: SessionData, part: str, history_length: int
+    model: UserModel, params: Any, data: SessionData, part: str, history_length: int
 ) -> dict[str, float]:
     """Returns the rates of "click" (click or order) and "order" when the simulator answers to logged sessions itself.
 
@@ -63,7 +63,8 @@ def simulated_rates(
     shown = np.arange(steps) < lengths[session][:, None]
     rows = np.where(shown, starts[session][:, None] + np.arange(steps), 0)
     env = SessionEnv(model, steps, history_length)
-    world = SessionParams(data.table, jnp.asarray(starts[session], jnp.int32), None, params)
+    users = model.in_sessions(params, data, starts[session])
+    world = SessionParams(data.table, jnp.asarray(starts[session], jnp.int32), None, users)
     script = jnp.asarray(data.log.item[rows], jnp.int32)
     sessions = jnp.arange(len(session), dtype=jnp.int32)
     play = jax.jit(

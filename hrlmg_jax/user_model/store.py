@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import flax.struct
+import flax.serialization
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,11 @@ from harness.runs import provenance
 from harness.runs.run_folder import RunFolder, make_folder, read_arrays, read_json, write_arrays, write_json
 from hrlmg_jax.earlier_run import EarlierRun
 from hrlmg_jax.sessions import SessionData, describe_log
-from hrlmg_jax.user_model.fit import FitConfig, SimulatorConfig, fit_feedback
 from hrlmg_jax.user_model.item_embedding import embed_items
-from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackParams, LearnedFeedback
+from hrlmg_jax.user_model.kinds import make_user_model
 from hrlmg_jax.user_model.quality import _SHOWN, PARTS, report_on
+from hrlmg_jax.user_model.settings import FitConfig, SimulatorConfig
+from hrlmg_jax.user_model.user_model import UserModel
 
 FILE = "simulator.npz"
 REPORT = "simulator.json"
@@ -37,22 +38,24 @@ class Simulator:
     """A learned user.
 
     Attributes:
-        model: Its network.
-        params: The network's parameters and the item embedding.
+        model: Of which kind it is.
+        params: What was learned, the item `embedding` included.
         report: How good it is.
     """
 
-    model: LearnedFeedback
-    params: FeedbackParams
+    model: UserModel
+    params: Any
     report: dict[str, Any]
 
 
 def simulator_folder(config: FitConfig, data: SessionData, earlier: EarlierRun | None = None) -> RunFolder:
     """Returns where the simulator of these settings and this log is kept."""
+    settings = dataclasses.asdict(config.simulator)
+    left_out = ("root", "name") if settings["name"] == "paper" else ("root",)  # folders from before there were names
     decisive = {
         "table": data.log.table_hash,
         "history_length": config.env.history_length,
-        "simulator": {key: value for key, value in dataclasses.asdict(config.simulator).items() if key != "root"},
+        "simulator": {key: value for key, value in settings.items() if key not in left_out},
     }
     if earlier is not None:
         decisive["earlier_run"] = earlier.checksum
@@ -108,11 +111,11 @@ def _fit_in_folder(
     embedding = embed_items(config.simulator.embedding, data.log, data.rows("train"), config.simulator.seed)
     if earlier is not None:
         embedding = earlier.turned(config.simulator.embedding, embedding)
-    params = fit_feedback(config, data, embedding, folder)
-    model = LearnedFeedback(FeedbackNetwork(config.simulator.network))
+    model = make_user_model(config.simulator)
+    params = model.fit(config, data, embedding, folder)
     report = report_on(model, params, data, config.env.history_length)
-    flat = {f"network/{key}": np.asarray(value) for key, value in _flat(params.network).items()}
-    write_arrays(folder.path / FILE, {"embedding": embedding, "item_ids": np.asarray(data.log.item_ids), **flat})
+    flat = {key: np.asarray(value) for key, value in _flat(params).items()}
+    write_arrays(folder.path / FILE, {"item_ids": np.asarray(data.log.item_ids), **flat})
     curves = {
         f"{name}, {part}": report[part][name]["reliability"] for part in PARTS if part in report for name in _SHOWN
     }
@@ -128,26 +131,25 @@ def load_simulator(config: SimulatorConfig, folder: RunFolder, data: SessionData
     Raises:
         UserError: Files missing or damaged, or of other items or sizes.
     """
-    model = LearnedFeedback(FeedbackNetwork(config.network))
-    embedding_shape = (data.log.num_items, config.embedding.size)
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros(embedding_shape)))
-    wanted = {f"network/{key}": shape for key, shape in _flat(shapes).items()}
+    model = make_user_model(config)
+    shapes = model.shapes(data.log.num_items, config.embedding.size)
+    expected = {name: tuple(shape.shape) for name, shape in _flat(shapes).items()}
     path = folder.path / FILE
-    arrays = read_arrays(path, ("embedding", "item_ids", *wanted))
-    shapes_read = {name: arrays[name].shape for name in ("embedding", *wanted)}
-    expected = {"embedding": embedding_shape} | {name: tuple(shape.shape) for name, shape in wanted.items()}
+    arrays = read_arrays(path, ("item_ids", *expected))
     report = read_json(folder.path / REPORT)
     same_log = report.get("data", {}).get("table") == data.log.table_hash
-    if not same_log or shapes_read != expected or not np.array_equal(arrays["item_ids"], data.log.item_ids):
+    same_shapes = {name: arrays[name].shape for name in expected} == expected
+    if not same_log or not same_shapes or not np.array_equal(arrays["item_ids"], data.log.item_ids):
         raise UserError(
             "was fitted to another log or with other settings",
             where=str(path),
             do="Restore the file, or fit again elsewhere.",
         )
-    tree = flax.traverse_util.unflatten_dict({tuple(name.split("/")[1:]): jnp.asarray(arrays[name]) for name in wanted})
-    params = FeedbackParams(network=tree, embedding=jnp.asarray(arrays["embedding"]))
-    return Simulator(model, params, report)
+    tree = flax.traverse_util.unflatten_dict({tuple(name.split("/")): jnp.asarray(arrays[name]) for name in expected})
+    return Simulator(model, flax.serialization.from_state_dict(shapes, tree), report)
 
 
-def _flat(tree: Any) -> dict[str, Any]:
-    return {"/".join(path): leaf for path, leaf in flax.traverse_util.flatten_dict(tree).items()}
+def _flat(params: Any) -> dict[str, Any]:
+    """Returns the arrays of parameters by the path of their fields."""
+    state: Any = flax.serialization.to_state_dict(params)
+    return {"/".join(path): leaf for path, leaf in flax.traverse_util.flatten_dict(state).items()}

@@ -37,6 +37,7 @@ from sim.tables.events import (
     EventLog,
     FeedbackName,
     ShopName,
+    WorldName,
     build_event_log,
     select_events,
     with_test_sessions,
@@ -97,6 +98,7 @@ class LogConfig(FilesConfig):
     order_proxy: list[OrderProxy] = dataclasses.field(default_factory=list)
     skips_exclude: Excluded = "session"
     shop: ShopName | None = None
+    world: WorldName | None = None
     events: Annotated[dict[str, FeedbackChoice], PAIRS] = dataclasses.field(default_factory=dict)
     event_columns: Annotated[dict[str, FeedbackChoice], PAIRS] = dataclasses.field(default_factory=dict)
     least_rating: dict[Answer, Finite] = dataclasses.field(default_factory=dict)
@@ -219,6 +221,8 @@ def load_log(config: LogConfig) -> EventLog:
             one of the parts is empty.
     """
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in _NOT_OF_THE_LOG}
+    if config.world is None:  # tables kept before there were kinds of users do not say theirs
+        del settings["world"]
     if config.reader == SYNTHETIC_FUNNEL:
         from sim.generators import funnel
 
@@ -245,6 +249,7 @@ def _generated_log(config: LogConfig) -> EventLog:
         size=config.size or "",
         seed=config.seed,
         shop=config.shop or "seen",
+        world=config.world or "trust",
         num_users=config.num_users,
         num_items=config.num_items,
     )

@@ -51,8 +51,10 @@ from sim.envs.histories import Histories, HistoryTable
 from sim.envs.policy import Decision
 from sim.envs.rollout import begin, play_on
 from sim.envs.session_env import SessionEnv, SessionInfo, SessionObservation, SessionParams, SessionTrajectory
+from sim.generators.drift import DriftModel
+from sim.generators.funnel_users import FunnelModel, FunnelParams, FunnelUser, unit
 from sim.generators.shop import Catalogue, shop_policy, shown_probabilities
-from sim.tables.events import CLICK, SHOPS, EventLog, ShopName, build_event_log
+from sim.tables.events import CLICK, SHOPS, WORLDS, EventLog, ShopName, WorldName, build_event_log
 
 GENERATOR_VERSION = 3
 """Increment when the same settings would give a different log; cached logs then expire."""
@@ -88,102 +90,7 @@ SIZES = {
 }
 
 
-@flax.struct.dataclass
-class FunnelParams:
-    """The truth behind a generated log.
-
-    Attributes:
-        item: [I, 50] float32 item vectors e.
-        click_appeal: [I] float32 bc.
-        order_appeal: [I] float32 bo.
-        taste: [S, 50] float32 u of each session's user.
-        curiosity: [S, 50] float32 v0.
-        trust: [S] float32 m at the beginning of the session.
-        length: [S] int32 steps after which trust changes no more, because the session has ended.
-        click_bias: float32 kc.
-        order_bias: float32 ko.
-    """
-
-    item: jax.Array
-    click_appeal: jax.Array
-    order_appeal: jax.Array
-    taste: jax.Array
-    curiosity: jax.Array
-    trust: jax.Array
-    length: jax.Array
-    click_bias: jax.Array
-    order_bias: jax.Array
-
-
-@flax.struct.dataclass
-class FunnelUser:
-    """The hidden state of one user: vectors [50] float32; trust, steps done and length of the session (scalars)."""
-
-    taste: jax.Array
-    first_curiosity: jax.Array
-    curiosity: jax.Array
-    boredom: jax.Array
-    trust: jax.Array
-    step: jax.Array
-    length: jax.Array
-
-
-@dataclass(frozen=True)
-class FunnelModel:
-    """The truth as a feedback model."""
-
-    def initial(self, params: FunnelParams, start: jax.Array) -> FunnelUser:
-        """Returns a user at the beginning of a session."""
-        curiosity = params.curiosity[start]
-        return FunnelUser(
-            taste=params.taste[start],
-            first_curiosity=curiosity,
-            curiosity=curiosity,
-            boredom=jnp.zeros_like(curiosity),
-            trust=params.trust[start],
-            step=jnp.int32(0),
-            length=params.length[start],
-        )
-
-    def probabilities(
-        self, params: FunnelParams, hidden: FunnelUser, histories: Histories, item: jax.Array
-    ) -> jax.Array:
-        """Returns [3] the true probabilities; histories play no part."""
-        vector = params.item[item]
-        click = jax.nn.sigmoid(
-            params.click_bias
-            + 4 * hidden.curiosity @ vector
-            + 0.3 * hidden.taste @ vector
-            + 0.4 * params.click_appeal[item]
-            - 1.5 * jax.nn.relu(hidden.boredom @ vector)
-            + 2.5 * hidden.trust
-        )
-        order = jax.nn.sigmoid(
-            params.order_bias + 3 * hidden.taste @ vector + 0.8 * params.order_appeal[item] + 2 * hidden.trust
-        )
-        return jnp.stack([1 - click, click * (1 - order), click * order])
-
-    def update(self, params: FunnelParams, hidden: FunnelUser, item: jax.Array, feedback: jax.Array) -> FunnelUser:
-        """Returns the user after an answer."""
-        vector = params.item[item]
-        clicked = (feedback >= CLICK).astype(jnp.float32)
-        pull = 0.01 * (hidden.first_curiosity - hidden.curiosity)
-        trust = jnp.clip(0.98 * hidden.trust + clicked * self.trust_gain(params, hidden, item), -1.0, 1.0)
-        return dataclasses.replace(
-            hidden,
-            curiosity=_unit(hidden.curiosity + (0.15 * clicked + 0.02) * vector + pull),
-            boredom=0.9 * hidden.boredom + 0.1 * vector,
-            trust=jnp.where(hidden.step < hidden.length, trust, hidden.trust),
-            step=hidden.step + 1,
-        )
-
-    def trust_gain(self, params: FunnelParams, hidden: FunnelUser, item: jax.Array) -> jax.Array:
-        """Returns what a click on an item adds to the user's trust: below 0 where it does not fit the taste."""
-        return 0.25 * (hidden.taste @ params.item[item] - 0.35 + 0.1 * params.order_appeal[item])
-
-
-def _unit(vector: jax.Array) -> jax.Array:
-    return vector / jnp.maximum(jnp.linalg.norm(vector, axis=-1, keepdims=True), 1e-12)
+_TRUST = FunnelModel()
 
 
 class Visits(NamedTuple):
@@ -205,7 +112,7 @@ class Visitor:
 class VisitorModel:
     """The truth as a feedback model, together with what a shop can know of its users."""
 
-    truth: FunnelModel = FunnelModel()
+    truth: FunnelModel | DriftModel = _TRUST
 
     def initial(self, params: Visits, start: jax.Array) -> Visitor:
         """Returns a user at the beginning of a session."""
@@ -226,7 +133,7 @@ def interest_of(shop: ShopName, visitor: Visitor) -> jax.Array:
     """Returns [..., 50] what a shop knows of its visitors' interests, of norm 1 or less; 0 for nothing."""
     if shop == "reads_minds":
         return 0.5 * (visitor.user.taste + visitor.user.curiosity)
-    return _unit(visitor.clicks) if shop == "seen" else jnp.zeros_like(visitor.clicks)
+    return unit(visitor.clicks) if shop == "seen" else jnp.zeros_like(visitor.clicks)
 
 
 @flax.struct.dataclass
@@ -255,7 +162,13 @@ class LoggingEnv(SessionEnv):
 
 
 def generate_log(
-    *, size: str, seed: int, shop: ShopName = "seen", num_users: int | None = None, num_items: int | None = None
+    *,
+    size: str,
+    seed: int,
+    shop: ShopName = "seen",
+    world: WorldName = "trust",
+    num_users: int | None = None,
+    num_items: int | None = None,
 ) -> EventLog:
     """Generates a log of two days.
 
@@ -264,13 +177,14 @@ def generate_log(
         seed: Same settings and seed give the same log (up to rounding differences between processors), and with
             another shop the same items, users and visits.
         shop: What the shop that writes the log knows of its users.
+        world: Of which kind the users are: see `true_users`.
         num_users: Number of users; None: that of the size.
         num_items: Number of items, at least 100; None: that of the size.
 
     Raises:
         UserError: The size or the shop is unknown, or the counts are too small.
     """
-    for key, value, choices in (("size", size, [*SIZES]), ("shop", shop, [*SHOPS])):
+    for key, value, choices in (("size", size, [*SIZES]), ("shop", shop, [*SHOPS]), ("world", world, [*WORLDS])):
         if value not in choices:
             raise UserError(f"data.{key} is {value!r}", do=f"Choose one of: {', '.join(choices)}.")
     users, items = num_users or SIZES[size].num_users, num_items or SIZES[size].num_items
@@ -282,15 +196,18 @@ def generate_log(
     # Draw items, users and their sessions; play these under the logging policy.
     with _on_cpu():
         generator = np.random.default_rng([GENERATOR_VERSION, seed])
-        world = _draw_world(generator, users, items)
+        drawn = _draw_world(generator, users, items)
         schedule = _draw_sessions(generator, users)
         calibration_key, key = jax.random.split(jax.random.key(seed))
-        world = _calibrated(world, shop, schedule, calibration_key)
-        columns = _play(world, shop, schedule, np.arange(users), key, True)
+        written = _Writer(shop, _KINDS[world])
+        drawn = _calibrated(drawn, written, schedule, calibration_key)
+        columns = _play(drawn, written, schedule, np.arange(users), key, True)
         columns, order_bias = _draw_orders(generator, columns)
 
     # The log.
-    text = f"{GENERATOR_VERSION}/{size}/{shop}/{seed}/{users}/{items}"
+    kind = {} if world == "trust" else {"world": world}  # logs from before there were kinds do not say theirs
+    in_words = "".join(f"{name} {of}, " for name, of in kind.items())
+    text = "/".join(map(str, (GENERATOR_VERSION, size, shop, *kind.values(), seed, users, items)))
     log = build_event_log(
         name="synthetic_funnel",
         users=columns["users"],
@@ -302,11 +219,13 @@ def generate_log(
         shown_probability=columns["shown_probability"],
         session_gap=0.0,
         checksum=f"sha256:{hashlib.sha256(text.encode()).hexdigest()}",
-        source=f"generated (size {size}, shop {shop}, seed {seed}, {users:,} users, {items:,} items)",
+        source=f"generated (size {size}, {in_words}shop {shop}, seed {seed}, {users:,} users, {items:,} items)",
         synthetic=True,
     )
-    biases = {"click_bias": float(world.params.click_bias), "order_bias": order_bias}
-    return dataclasses.replace(log, generator={"seed": seed, "users": users, "items": items, "shop": shop, **biases})
+    biases = {"click_bias": float(drawn.params.click_bias), "order_bias": order_bias}
+    return dataclasses.replace(
+        log, generator={"seed": seed, "users": users, "items": items, "shop": shop, **kind, **biases}
+    )
 
 
 def _on_cpu() -> contextlib.AbstractContextManager[Any]:
@@ -315,6 +234,22 @@ def _on_cpu() -> contextlib.AbstractContextManager[Any]:
         return jax.default_device(jax.devices("cpu")[0])
     except RuntimeError:
         return contextlib.nullcontext()
+
+
+class _Writer(NamedTuple):
+    """Who writes a log: a shop that knows something of its users, and users of a kind."""
+
+    shop: ShopName
+    users: FunnelModel | DriftModel
+
+
+_KINDS: dict[WorldName, FunnelModel | DriftModel] = {"trust": _TRUST, "drift": DriftModel()}
+
+
+def true_users(log: EventLog) -> FunnelModel | DriftModel:
+    """Returns the users who wrote a generated log: `sim.generators.funnel_users`, or `sim.generators.drift`."""
+    assert log.generator is not None, "only a generated log has a truth"
+    return _KINDS[log.generator.get("world", "trust")]
 
 
 def truth_of_sessions(log: EventLog, rows: np.ndarray) -> FunnelParams:
@@ -365,7 +300,7 @@ def _draw_curiosity(interests: _Interests, key: jax.Array, first: jax.Array, sec
     def draw(first: jax.Array, second: jax.Array) -> jax.Array:
         cluster_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, first), second))
         centre = interests.centres[jax.random.randint(cluster_key, (), 0, NUM_CLUSTERS)]
-        return _unit(centre + 0.5 * _unit(jax.random.normal(noise_key, (DIMENSION,)) @ interests.axes))
+        return unit(centre + 0.5 * unit(jax.random.normal(noise_key, (DIMENSION,)) @ interests.axes))
 
     return jax.vmap(draw)(first, second)
 
@@ -443,7 +378,7 @@ def _draw_sessions(generator: np.random.Generator, users: int) -> _Schedule:
     return _Schedule(np.where(session < train + test, length, 0), start)
 
 
-def _calibrated(world: _World, shop: ShopName, schedule: _Schedule, key: jax.Array) -> _World:
+def _calibrated(world: _World, writer: _Writer, schedule: _Schedule, key: jax.Array) -> _World:
     """Sets kc so that a log of the first users, with fixed random numbers, has the click rate of Table 1."""
     pilot = np.arange(min(_PILOT_USERS, len(schedule.length)))
 
@@ -451,7 +386,7 @@ def _calibrated(world: _World, shop: ShopName, schedule: _Schedule, key: jax.Arr
         return world._replace(params=dataclasses.replace(world.params, click_bias=jnp.float32(click_bias)))
 
     def excess(click_bias: float) -> float:
-        played = _play(with_bias(click_bias), shop, schedule, pilot, key, False)
+        played = _play(with_bias(click_bias), writer, schedule, pilot, key, False)
         return float(np.log(np.mean(1 - played["probabilities"][:, 0]) / CLICK_RATE))
 
     return with_bias(scipy.optimize.brentq(excess, -6.0, 0.0, xtol=0.02))
@@ -480,21 +415,21 @@ def _draw_orders(generator: np.random.Generator, columns: dict[str, np.ndarray])
 
 @partial(jax.jit, static_argnums=0)
 def _play_sessions(
-    shop: ShopName, visits: Visits, catalogue: Catalogue, users: jax.Array, key: jax.Array
+    writer: _Writer, visits: Visits, catalogue: Catalogue, users: jax.Array, key: jax.Array
 ) -> tuple[Visitor, Impressions]:
     """Plays one session with each user; returns them afterwards, and what was played."""
-    env = LoggingEnv(VisitorModel(), MAX_SESSION, 1, shop=shop)
+    env = LoggingEnv(VisitorModel(writer.users), MAX_SESSION, 1, shop=writer.shop)
     nothing = jnp.zeros((1,), jnp.int32)  # the truth ignores histories
     table = HistoryTable(nothing, nothing, jnp.zeros((2,), jnp.int32), jnp.zeros((2,), jnp.int32), nothing, nothing)
     env_params = SessionParams(table, jnp.zeros_like(visits.users.length), None, visits)
-    policy = shop_policy(partial(interest_of, shop))
+    policy = shop_policy(partial(interest_of, writer.shop))
     episodes = begin(env, env_params, policy, catalogue, users)
     episodes, played = play_on(env, env_params, policy, catalogue, episodes, key, True)
     return episodes.state.hidden, played
 
 
 def _play(
-    world: _World, shop: ShopName, schedule: _Schedule, users: np.ndarray, key: jax.Array, with_shown: bool
+    world: _World, writer: _Writer, schedule: _Schedule, users: np.ndarray, key: jax.Array, with_shown: bool
 ) -> dict[str, np.ndarray]:
     """Plays all sessions of the users, in batches, and returns the columns of the log.
 
@@ -516,7 +451,7 @@ def _play(
             batch = visiting[first : first + size]
             padded = jnp.asarray(np.resize(batch, size), jnp.int32)
             batch_key = jax.random.fold_in(jax.random.fold_in(key, session), first)
-            visitors, played = _play_sessions(shop, visits, world.catalogue, padded, batch_key)
+            visitors, played = _play_sessions(writer, visits, world.catalogue, padded, batch_key)
             trust = visits.users.trust.at[batch].set(visitors.user.trust[: len(batch)])
             clicks = visits.clicks.at[batch].set(visitors.clicks[: len(batch)])
             visits = Visits(dataclasses.replace(visits.users, trust=trust), clicks)

@@ -22,6 +22,9 @@ ShopName = Literal["seen", "blind", "reads_minds"]
 SHOPS: tuple[ShopName, ...] = get_args(ShopName)
 """Shops that write generated logs, by what they know of a user: the direction of the clicked items, as the log shows
 them; nothing; taste and curiosity, which no log shows (`sim.generators.shop`)."""
+WorldName = Literal["trust", "drift"]
+WORLDS: tuple[WorldName, ...] = get_args(WorldName)
+"""Kinds of users of generated logs (`sim.generators.funnel`, `sim.generators.drift`)."""
 _MOST_IN_LONG_SESSIONS = 0.05
 NEVER = -1
 """Place of an answer that was not given."""

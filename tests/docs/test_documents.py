@@ -50,6 +50,7 @@ ENTRIES = {
     "hrlmg_jax.evaluate": Entry("evaluate_hrl_mg", "hrlmg_jax.evaluate:EvaluateConfig"),
     "hrlmg_jax.fit_simulator": Entry("fit_simulator", "hrlmg_jax.settings:FitConfig"),
     "hrlmg_jax.gate": Entry("gate", "hrlmg_jax.gate:GateConfig"),
+    "hrlmg_jax.trust": Entry("trust", "hrlmg_jax.trust:TrustConfig"),
     "sim.data": Entry("data_statistics", ""),
 }
 _DATA = {

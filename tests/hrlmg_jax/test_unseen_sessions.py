@@ -334,7 +334,7 @@ def test_the_guard_notices_what_the_simulator_is_fitted_to(variants, monkeypatch
         raise Stop(embedding, data.log.feedback[data.rows("train")])
 
     another_part("rows", "train", part)(monkeypatch)
-    monkeypatch.setattr(store, "fit_feedback", stop)
+    monkeypatch.setattr("hrlmg_jax.user_model.paper.fit_feedback", stop)
     held_out, found = variants["as it is"].data.held_out, []
 
     def changed(log: EventLog) -> EventLog:

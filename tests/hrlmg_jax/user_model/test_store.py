@@ -30,8 +30,9 @@ from harness.runs.run_folder import RunFolder, read_arrays, write_arrays
 from harness.settings import read_settings
 from hrlmg_jax.sessions import SessionData, describe_log, load_sessions, row_labels
 from hrlmg_jax.user_model import store as module
-from hrlmg_jax.user_model.fit import FitConfig, fit_feedback, predict
+from hrlmg_jax.user_model.fit import fit_feedback, predict
 from hrlmg_jax.user_model.quality import calibration, format_report, score, simulated_rates
+from hrlmg_jax.user_model.settings import FitConfig
 from hrlmg_jax.user_model.store import FILE, REPORT, Simulator, load_simulator, obtain_simulator, simulator_folder
 from sim.envs.histories import Histories
 from sim.generators.funnel import best_log_loss
@@ -222,7 +223,7 @@ def no_fit(monkeypatch):
     def refuse(*arguments):
         raise AssertionError("fits again")
 
-    monkeypatch.setattr(module, "fit_feedback", refuse)
+    monkeypatch.setattr("hrlmg_jax.user_model.paper.fit_feedback", refuse)
 
 
 def predictions(fit: Fit, simulator: Simulator) -> np.ndarray:
@@ -327,6 +328,9 @@ class ClicksOnce:
 
     def update(self, params, hidden, item, feedback):
         return ()
+
+    def in_sessions(self, params, data, rows):
+        return params
 
 
 def test_simulated_rates_are_of_the_logged_items_after_simulated_answers(fit):

@@ -503,7 +503,7 @@ def test_diginetica_is_what_plain_python_reads_in_its_files(tmp_path, packing):
 def test_generated_logs(tmp_path, monkeypatch):
     from sim.generators import funnel
 
-    def generate_log(*, size, seed, shop, num_users, num_items):
+    def generate_log(*, size, seed, shop, world, num_users, num_items):
         assert (size, seed, shop, num_users, num_items) == ("tiny", 3, "blind", 20, 100)
         rows = {"users": [1, 2], "items": [5, 6], "times": [0, DAY], "feedback": [0, 1]}
         columns = {name: np.array(column) for name, column in rows.items()}

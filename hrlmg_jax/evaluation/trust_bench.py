@@ -1,0 +1,223 @@
+"""The trust bench on one log: users fitted, policies made, both played (`python -m hrlmg_jax.trust`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hrlmg_jax.evaluation.online import OnlineTest, make_player, session_rows
+from hrlmg_jax.evaluation.policies import EvaluationPolicy
+from hrlmg_jax.evaluation.trust_policies import FollowerParams, exploiter, fixed_policies, mixed, tested
+from hrlmg_jax.evaluation.trust_scores import agreement, weighted_calibration, windows_beyond_log
+from hrlmg_jax.evaluation.unmoved_users import UnmovedUsers
+from hrlmg_jax.methods import AgentSettings
+from hrlmg_jax.problem import Problem, make_env
+from hrlmg_jax.registry import build_method
+from sim.envs.session_env import SessionEnv
+from sim.tables.events import CLICK, ORDER
+
+METRICS = ("reward", "clicks", "orders")
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """How much is played and trained (`conf/trust.yaml` explains each)."""
+
+    sessions: int
+    at_a_time: int
+    lengths: tuple[int, ...]
+    agent_steps: tuple[int, ...]
+    agents_on_truth: bool
+    exploiter_generations: int
+    exploiter_size: int
+    exploiter_sessions: int
+
+
+class _Clock:
+    """Says on stderr what takes how long."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    def say(self, what: str) -> None:
+        print(f"{time.perf_counter() - self._began:6.0f} s  {what}", file=sys.stderr, flush=True)
+
+
+def run_bench(config: BenchConfig, problem: Problem, agents: Mapping[str, AgentSettings]) -> dict[str, Any]:
+    """Plays all policies with learned and with true users of a generated log.
+
+    Args:
+        config: How much.
+        problem: The log and its learned users.
+        agents: Settings by name, trained in the learned users (and on the true ones, to say what is kept).
+
+    Returns:
+        policies: by name, by length and metric the means of "learned" and "true" users, and of users that the session
+        does not move ("unmoved"); agreement: see `trust_scores.agreement`, by length and metric; kept: by agent, true
+        reward when trained in learned users over that when trained on true ones; signals: by policy, what the learned
+        users alone tell; calibration: by policy.
+    """
+    clock, truth, longest = _Clock(), problem.with_truth(), max(config.lengths)
+    rows = session_rows(problem.data, "test", config.sessions)
+    players = {
+        "learned": _player(config, problem, rows, make_env(problem.env, problem.users, longest)),
+        "true": _player(config, truth, rows, make_env(truth.env, truth.users, longest)),
+        "unmoved": _player(config, problem, rows, _unmoved(problem, longest)),
+    }
+    # Policies that need no training, and one that learns what the simulator pays for.
+    followers = fixed_policies(problem)
+    followers["exploiter"] = exploiter(
+        problem, _value(config, problem, longest), config.exploiter_generations, config.exploiter_size
+    )
+    clock.say("exploiter trained")
+    policies = {name: tested(params) for name, params in followers.items()}
+    played = {name: {kind: play(one) for kind, play in players.items()} for name, one in policies.items()}
+    clock.say(f"{len(policies)} policies played")
+    # Agents, as they are trained.
+    kept = {}
+    for name, settings in agents.items():
+        for steps, one in _checkpoints(problem, settings, config.agent_steps):
+            played[f"{name} {steps}"] = {kind: play(one) for kind, play in players.items()}
+        played[f"{name} {steps}, half random"] = {
+            kind: play(mixed(one, problem.data.num_items)) for kind, play in players.items()
+        }
+        clock.say(f"{name} trained in learned users and played")
+        if config.agents_on_truth:
+            of_truth = next(players["true"](one) for _, one in _checkpoints(truth, settings, config.agent_steps[-1:]))
+            kept[name] = {
+                str(length): _mean(played[f"{name} {steps}"]["true"], length) / _mean(of_truth, length)
+                for length in config.lengths
+            }
+            clock.say(f"{name} trained on true users and played")
+    return {
+        "policies": {name: _means(config, tests) for name, tests in played.items()},
+        "agreement": _agreement(config, played),
+        "kept": kept,
+        "signals": _signals(problem, played, longest),
+        "calibration": _calibration(problem, played),
+    }
+
+
+def _player(
+    config: BenchConfig, problem: Problem, rows: np.ndarray, env: SessionEnv
+) -> Callable[[EvaluationPolicy], OnlineTest]:
+    return make_player(env, problem.env_params(rows), config.at_a_time)
+
+
+def _unmoved(problem: Problem, length: int) -> SessionEnv:
+    env = make_env(problem.env, problem.users, length)
+    return UnmovedUsers(**{field.name: getattr(env, field.name) for field in dataclasses.fields(env)})
+
+
+def _value(config: BenchConfig, problem: Problem, length: int) -> Callable[[FollowerParams], float]:
+    """Returns what a follower earns from the learned users of the training part."""
+    rows = session_rows(problem.data, "train", config.exploiter_sessions)
+    play = _player(config, problem, rows, make_env(problem.env, problem.users, length))
+    return lambda params: _mean(play(tested(params)), length)
+
+
+def _checkpoints(
+    problem: Problem, settings: AgentSettings, steps: tuple[int, ...]
+) -> list[tuple[int, EvaluationPolicy]]:
+    """Trains an agent, seed 0, and returns its newest networks after so many steps."""
+    method = build_method(problem, settings)
+    assert method.agent is not None
+    agent = method.agent
+    state: Any = jax.jit(agent.init)(jax.random.key(0), agent.world)
+    train = jax.jit(
+        lambda state, world, length: jax.lax.fori_loop(0, length, lambda _, now: agent.train_step(now, world)[0], state)
+    )
+    found, done = [], 0
+    for wanted in steps:
+        state = train(state, agent.world, jnp.int32(wanted - done))
+        done = wanted
+        found.append((wanted, method.newest(state)))
+    return found
+
+
+def _mean(test: OnlineTest, length: int) -> float:
+    return float(np.mean(test.metrics(length)["reward"]))
+
+
+def _means(config: BenchConfig, tests: Mapping[str, OnlineTest]) -> dict[str, Any]:
+    """Returns means and their standard errors by length and metric, and of which users."""
+    found: dict[str, Any] = {}
+    for length in config.lengths:
+        by_kind = {kind: test.metrics(length) for kind, test in tests.items()}
+        found[str(length)] = {
+            metric: {
+                kind: {
+                    "mean": float(np.mean(metrics[metric])),
+                    "error": float(np.std(metrics[metric]) / np.sqrt(len(metrics[metric]))),
+                }
+                for kind, metrics in by_kind.items()
+            }
+            for metric in METRICS
+        }
+    return found
+
+
+def _agreement(config: BenchConfig, played: Mapping[str, Mapping[str, OnlineTest]]) -> dict[str, Any]:
+    def values(kind: str, length: int, metric: str) -> np.ndarray:
+        return np.asarray([np.mean(tests[kind].metrics(length)[metric]) for tests in played.values()])
+
+    return {
+        str(length): {
+            metric: agreement(values("learned", length, metric), values("true", length, metric)) for metric in METRICS
+        }
+        for length in config.lengths
+    }
+
+
+def _signals(problem: Problem, played: Mapping[str, Mapping[str, OnlineTest]], length: int) -> dict[str, Any]:
+    """Returns by policy what needs no truth.
+
+    live_over_unmoved: value in learned users over that in users whom the session does not move; the same over that of
+    random items; windows: share of ten-step windows with more clicks than 99.9 % of the log's, and with true users.
+    """
+    log, starts = problem.data.log, problem.data.log.session_starts()
+    rows = starts[:-1][~log.is_test][:, None] + np.arange(60)
+    shown = rows < starts[1:][~log.is_test][:, None]
+    logged = log.feedback[np.where(shown, rows, 0)]
+
+    def ratio(tests: Mapping[str, OnlineTest]) -> float:
+        return _mean(tests["learned"], length) / max(_mean(tests["unmoved"], length), 1e-9)
+
+    base = ratio(played[RANDOM])
+    return {
+        name: {
+            "live_over_unmoved": ratio(tests),
+            "live_over_unmoved_of_random": ratio(tests) / base,
+            "windows_beyond_log": windows_beyond_log(tests["learned"].feedback, logged, shown),
+            "windows_beyond_log_true": windows_beyond_log(tests["true"].feedback, logged, shown),
+        }
+        for name, tests in played.items()
+    }
+
+
+def _calibration(problem: Problem, played: Mapping[str, Mapping[str, OnlineTest]]) -> dict[str, Any]:
+    """Returns how well clicks and orders of the logged test part are predicted, weighted by each policy's items."""
+    data, log = problem.data, problem.data.log
+    rows = data.rows("test")
+    rows = rows[log.item[rows] < data.num_items]
+    simulator = problem.simulator
+    predicted = simulator.model.predict(simulator.params, data, rows, problem.env.history_length)
+    logged = np.bincount(log.item[rows], minlength=data.num_items)
+    found = {}
+    for name, tests in played.items():
+        chosen = np.bincount(tests["true"].items.ravel(), minlength=data.num_items)
+        weight = (chosen / np.maximum(logged, 1))[log.item[rows]]
+        found[name] = {
+            kind: weighted_calibration(predicted[:, least:].sum(1), log.feedback[rows] >= least, weight)
+            for kind, least in (("click", CLICK), ("order", ORDER))
+        }
+    return found

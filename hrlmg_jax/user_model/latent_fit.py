@@ -1,0 +1,237 @@
+"""Fits latent users to logged sessions by maximum likelihood, tastes and interests summed out over draws."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from sklearn.cluster import KMeans
+
+from harness.runs.run_folder import RunFolder
+from harness.training.agent import Agent
+from harness.training.loop import run_training
+from harness.training.parallel_seeds import SeedRun
+from hrlmg_jax.sessions import SessionData, row_labels
+from hrlmg_jax.user_model.latent import LatentParams
+from hrlmg_jax.user_model.latent_likelihood import LatentWeights, Pieces, draw_users, items_of, log_likelihoods
+from hrlmg_jax.user_model.logged_pieces import LoggedPieces
+from hrlmg_jax.user_model.settings import FitConfig, LatentConfig
+from sim.tables.events import CLICK, ORDER
+
+_PIECES = 5
+"""Pieces of a user in a batch, the last ones."""
+_ROOM = 1.15
+"""A batch has room for so many times the pieces that its users have on average; more are left out."""
+
+
+@flax.struct.dataclass
+class FitWorld:
+    """What fitting reads on the device.
+
+    Attributes:
+        sessions: Pieces of the log, those that are fitted to first.
+        of_user: [u, 5] int32 the pieces of each training user, -1 for none.
+        embedding: [J, E].
+        first: The weights to begin with.
+    """
+
+    sessions: Pieces
+    of_user: jax.Array
+    embedding: jax.Array
+    first: LatentWeights
+
+
+@flax.struct.dataclass
+class FitState:
+    """What fitting changes; `best` has the lowest held-out log-loss so far, `stale` counts evaluations since."""
+
+    weights: LatentWeights
+    opt_state: Any
+    best: LatentWeights
+    best_loss: jax.Array
+    stale: jax.Array
+    step: jax.Array
+    key: jax.Array
+
+
+def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, folder: RunFolder) -> LatentParams:
+    """Fits the users by Adam on the likelihood of whole users, stopped early on held-out ones.
+
+    Args:
+        config: Settings.
+        embedding: [J, E] item embeddings.
+        folder: Of the fit's metrics and checkpoints, from which it continues.
+    """
+    settings = config.simulator
+    assert isinstance(settings, LatentConfig)
+    world, held_out = _make_world(settings, data, embedding)
+    schedule = optax.cosine_decay_schedule(settings.learning_rate, settings.train.steps)
+    optimizer = optax.adam(schedule, b2=0.99)
+    users, events = world.of_user.shape[0], len(data.rows("held_out"))
+    per_user = float(np.mean(np.sum(np.asarray(world.of_user) >= 0, 1)))
+    size = min(settings.batch_size, users)
+    room = int(np.ceil(size * per_user * _ROOM))
+
+    def log_likelihood(weights: LatentWeights, world: FitWorld, of_user: jax.Array, room: int, key: jax.Array) -> Any:
+        """Returns the sum of log p(user) over users with pieces [u, 5], and the number of their pieces."""
+        # The pieces of all of them in one list.
+        user = jnp.broadcast_to(jnp.arange(len(of_user))[:, None], of_user.shape).ravel()
+        order = jnp.argsort(of_user.ravel() < 0, stable=True)[:room]
+        piece, user = of_user.ravel()[order], user[order]
+        sessions = jax.tree.map(lambda column: column[jnp.maximum(piece, 0)], world.sessions)
+        sessions = sessions._replace(shown=sessions.shown & (piece >= 0)[:, None])
+        # Summed over draws.
+        draws = draw_users(weights, key, settings.tastes, settings.interests)
+        items = items_of(weights, world.embedding)
+        by_piece = jnp.where((piece >= 0)[:, None], log_likelihoods(weights, items, draws, sessions), 0.0)
+        by_user = jax.ops.segment_sum(by_piece, user, len(of_user))
+        return jnp.sum(jax.nn.logsumexp(by_user + draws.log_taste, -1))
+
+    def init(key: jax.Array, world: FitWorld) -> FitState:
+        weights, best = world.first, jax.tree.map(jnp.copy, world.first)
+        zero = jnp.int32(0)
+        return FitState(weights, optimizer.init(weights), best, jnp.float32(jnp.inf), zero, jnp.int32(0), key)
+
+    def train_step(state: FitState, world: FitWorld) -> tuple[FitState, dict[str, jax.Array]]:
+        user_key, draw_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        chosen = world.of_user[jax.random.choice(user_key, users, (size,), replace=False)]
+
+        def loss(weights: LatentWeights) -> tuple[jax.Array, jax.Array]:
+            value = -log_likelihood(weights, world, chosen, room, draw_key) / size
+            return value + _penalty(settings, weights) / users, value
+
+        (_, value), gradient = jax.value_and_grad(loss, has_aux=True)(state.weights)
+        updates, opt_state = optimizer.update(gradient, state.opt_state)
+        weights: Any = optax.apply_updates(state.weights, updates)
+        return dataclasses.replace(state, weights=weights, opt_state=opt_state, step=state.step + 1), {"loss": value}
+
+    evaluation_key = jax.random.key(0)  # the same draws, so that weights are compared
+    likelihood_of = jax.jit(
+        lambda weights, world, of_user: log_likelihood(weights, world, of_user, of_user.size, evaluation_key)
+    )
+
+    def evaluate(state: FitState) -> dict[str, float]:
+        total = 0.0
+        for first in range(0, len(held_out), size):
+            batch = held_out[first : first + size]
+            padded = np.full((size, held_out.shape[1]), -1, np.int32)
+            padded[: len(batch)] = batch
+            total += float(likelihood_of(state.weights, world, jnp.asarray(padded)))
+        return {"held_out_log_loss": -total / events}
+
+    def keep_best(state: FitState, metrics: dict[str, float]) -> FitState:
+        if metrics["held_out_log_loss"] >= float(state.best_loss):
+            return dataclasses.replace(state, stale=state.stale + 1)
+        best, loss = jax.tree.map(jnp.copy, state.weights), jnp.float32(metrics["held_out_log_loss"])
+        return dataclasses.replace(state, best=best, best_loss=loss, stale=jnp.int32(0))
+
+    agent = Agent(
+        init=init,
+        pretrain=lambda state: state,
+        train_step=train_step,
+        world=world,
+        episodes_per_step=0,
+        headline="loss",
+        after_evaluation=keep_best,
+        finished=lambda state: int(state.stale) >= settings.patience,
+    )
+    run = SeedRun(agent, folder, jax.random.key(settings.seed), evaluate)
+    [state] = run_training([run], settings.train, row_labels(data.log))
+    return LatentParams(state.best, world.embedding)
+
+
+def _make_world(settings: LatentConfig, data: SessionData, embedding: np.ndarray) -> tuple[FitWorld, np.ndarray]:
+    """Returns what fitting reads, and [h, 5] the pieces of held-out users."""
+    pieces = LoggedPieces(data.log)
+    of_user = {part: pieces.by_user(data.rows(part), _PIECES) for part in ("train", "held_out")}
+    # Pieces that nobody here has are left out; numbers are then places among the others.
+    needed = np.unique(np.concatenate([table[table >= 0] for table in of_user.values()]))
+    rows, shown = pieces.rows_of(needed)
+    place = {part: np.where(table >= 0, np.searchsorted(needed, table), -1) for part, table in of_user.items()}
+    log = data.log
+    sessions = Pieces(jnp.asarray(log.item[rows], jnp.int32), jnp.asarray(log.feedback[rows]), jnp.asarray(shown))
+    vectors = jnp.asarray(embedding)
+    first = _begun_from(settings, data, first_weights(settings, vectors, jax.random.key(settings.seed)), embedding)
+    return FitWorld(sessions, jnp.asarray(place["train"], jnp.int32), vectors, first), place["held_out"]
+
+
+def first_weights(settings: LatentConfig, embedding: jax.Array, key: jax.Array) -> LatentWeights:
+    """Returns weights of the right shapes, with the dynamics to begin with."""
+    (items, size), latent = embedding.shape, settings.size
+    return LatentWeights(
+        to_interest=jnp.zeros((size, latent)),
+        to_taste=jnp.zeros((size, latent)),
+        to_order=jnp.zeros((size, latent)),
+        own_interest=jnp.zeros((items, latent)),
+        own_order=jnp.zeros((items, latent)),
+        click_of_embedding=0.01 * jax.random.normal(key, (size,)),
+        order_of_embedding=0.01 * jax.random.normal(jax.random.fold_in(key, 1), (size,)),
+        click_appeal=jnp.zeros(items),
+        order_appeal=jnp.zeros(items),
+        bias=jnp.zeros(2),
+        interest=jnp.zeros((settings.interests, latent + 1)),
+        taste=jnp.zeros((settings.tastes, latent + 1)),
+        interest_spread=jnp.full(latent + 1, -1.0),
+        taste_spread=jnp.full(latent + 1, -0.5),
+        interest_share=jnp.zeros(settings.interests),
+        taste_share=jnp.zeros(settings.tastes),
+        taste_in_clicks=jnp.float32(0),
+        drift=jnp.asarray([-4.5, -2.5, -5.0]),
+        drift_length=jnp.float32(0.5),
+        boredom=jnp.asarray([0.0, 2.2]),
+        trust=jnp.asarray([0.3, 0.3, 3.0, 0.05, 0.1, 0.0]),
+        position=jnp.zeros(2),
+    )
+
+
+def _begun_from(
+    settings: LatentConfig, data: SessionData, weights: LatentWeights, embedding: np.ndarray
+) -> LatentWeights:
+    """Returns the weights with rates of the log, the principal directions of what was shown, and centres of clusters.
+
+    Interests begin near clusters of items, tastes between two of them.
+    """
+    counts = np.bincount(data.log.item[data.rows("train")], minlength=len(embedding)).astype(np.float64)
+    centred = embedding - counts @ embedding / counts.sum()
+    _, directions = np.linalg.eigh((centred * counts[:, None]).T @ centred)
+    directions = directions[:, ::-1][:, : settings.size]
+    directions = np.pad(directions, ((0, 0), (0, settings.size - directions.shape[1])))
+    placed = centred @ directions
+    scale = 1 / np.sqrt(np.maximum(np.mean(np.sum(placed**2, 1)), 1e-12))
+    clusters = min(settings.interests, len(np.unique(placed, axis=0)))
+    means = KMeans(clusters, n_init=2, random_state=settings.seed).fit(placed * scale, sample_weight=counts + 1)
+    centres = means.cluster_centers_
+    random = np.random.default_rng(settings.seed)
+    two = random.integers(clusters, size=(settings.tastes, 2))
+    feedback = data.log.feedback[data.rows("train")]
+    click = np.mean(feedback >= CLICK)
+    order = np.sum(feedback >= ORDER) / np.sum(feedback >= CLICK)
+    logit = [np.log(p / (1 - p)) for p in np.clip([click, order], 1e-4, 1 - 1e-4)]
+    direction = jnp.asarray(directions * scale, jnp.float32)
+    return dataclasses.replace(
+        weights,
+        to_interest=direction,
+        to_taste=0.3 * direction,
+        to_order=direction,
+        bias=jnp.asarray(logit, jnp.float32) - 0.7,  # what interests add makes up for it
+        interest=weights.interest.at[:, :-1].set(2.5 * np.resize(centres, (settings.interests, settings.size))),
+        taste=weights.taste.at[:, :-1].set(1.5 * centres[two].sum(1)),
+    )
+
+
+def _penalty(settings: LatentConfig, weights: LatentWeights) -> jax.Array:
+    """Returns minus the logarithm of the Gaussian prior of the weights."""
+
+    def squares(*arrays: jax.Array) -> jax.Array:
+        return sum((jnp.sum(array**2) for array in arrays), jnp.float32(0)) / 2
+
+    own = squares(weights.own_interest, weights.own_order)
+    appeal = squares(weights.click_appeal, weights.order_appeal)
+    directions = squares(weights.to_interest, weights.to_taste, weights.to_order)
+    others = squares(weights.click_of_embedding, weights.order_of_embedding, weights.interest, weights.taste)
+    return settings.item_decay * own + settings.appeal_decay * appeal + settings.weight_decay * (directions + others)

@@ -1,0 +1,63 @@
+"""The settings of users learned from a log: what every kind has, and what each adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from harness.settings import ByName, Count, NotNegative, Positive, ProperShare, Seed
+from harness.training.loop import ScheduleConfig
+from hrlmg_jax.user_model.item_embedding import EmbeddingConfig
+from hrlmg_jax.user_model.network import FeedbackNetworkConfig
+from sim.datasets.events import LogConfig
+from sim.envs.session_env import SessionConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatorConfig:
+    """What every kind of learned users has: item embeddings, the fit, and where it is kept (`conf/simulator`)."""
+
+    embedding: EmbeddingConfig
+    train: ScheduleConfig
+    batch_size: Count
+    learning_rate: Positive
+    held_out_fraction: ProperShare
+    patience: Count
+    seed: Seed
+    root: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperConfig(SimulatorConfig):
+    """The paper's network of histories (`conf/simulator/paper.yaml`)."""
+
+    network: FeedbackNetworkConfig
+    weight_decay: NotNegative
+    name: Literal["paper"] = "paper"  # runs before there were other kinds do not say so
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentConfig(SimulatorConfig):
+    """Users with a held taste and interest (`conf/simulator/latent.yaml` explains each)."""
+
+    name: Literal["latent"]
+    size: Count
+    interests: Count
+    tastes: Count
+    posterior_tastes: Count
+    posterior_interests: Count
+    item_decay: NotNegative
+    appeal_decay: NotNegative
+    weight_decay: NotNegative
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Everything that decides a simulator (`conf/fit_simulator.yaml`)."""
+
+    data: LogConfig
+    env: SessionConfig
+    simulator: AnySimulator
+
+
+AnySimulator = Annotated[SimulatorConfig, ByName({"paper": PaperConfig, "latent": LatentConfig}, PaperConfig)]

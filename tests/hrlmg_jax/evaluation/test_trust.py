@@ -1,0 +1,176 @@
+"""The trust bench: its scores by hand, users who do not move, and a run with users who are plainly bad."""
+
+from dataclasses import dataclass
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from harness.errors import UserError
+from harness.runs.composition import composed_values
+from harness.runs.run_folder import write_json
+from harness.settings import read_settings
+from hrlmg_jax.evaluation.trust_bench import BenchConfig, run_bench
+from hrlmg_jax.evaluation.trust_scores import agreement, weighted_calibration, windows_beyond_log
+from hrlmg_jax.evaluation.unmoved_users import UnmovedUsers
+from hrlmg_jax.problem import Problem, fixed_rankings, load_data
+from hrlmg_jax.reports.trust import picture, table
+from hrlmg_jax.settings import RunConfig
+from hrlmg_jax.trust import RESULTS, TrustConfig, _decisive, _done, _scores
+from hrlmg_jax.user_model.quality import report_on
+from hrlmg_jax.user_model.store import Simulator
+from sim.envs.fixed_policies import scripted_policy
+from sim.envs.rollout import rollout
+from sim.envs.session_env import SessionEnv, SessionParams
+
+
+def test_agreement_by_hand():
+    found = agreement(np.array([1.0, 4.0, 9.0, 2.0]), np.array([1.0, 2.0, 6.0, 8.0]))
+    assert found["policies"] == 4
+    assert found["ratio"] == {"median": 1.25, "least": 0.25, "most": 2.0}
+    assert found["error"] == {"median": pytest.approx(0.625), "largest": 1.0}
+    assert found["within_25_percent"] == 1
+    assert found["spearman"] == pytest.approx(1 - 6 * (0 + 1 + 1 + 4) / (4 * 15))  # places 1342 and 1234
+    assert found["regret"] == pytest.approx(1 - 6 / 8)
+    low, high = found["spearman_ci95"]
+    assert low <= found["spearman"] <= high
+
+
+def test_policies_that_earn_alike_have_no_order():
+    found = agreement(np.ones(3), np.array([1.0, 2.0, 3.0]))
+    assert found["spearman"] is None
+    assert found["spearman_ci95"] is None
+
+
+def test_windows_beyond_the_log_by_hand():
+    logged = np.zeros((2, 12), int)
+    logged[0, [0, 5, 9]] = 1
+    logged[1] = 1  # of which only nine are there, so that no window is
+    shown = np.arange(12) < [[12], [9]]
+    simulated = np.zeros((1, 13), int)
+    simulated[0, [0, 1, 2, 9]] = [1, 2, 1, 1]  # 4 clicks in the first window, 3 in the second
+    assert windows_beyond_log(simulated, logged, shown) == pytest.approx(1 / 4)
+    assert windows_beyond_log(simulated[:, :5], logged, shown) is None
+
+
+def test_weighted_calibration_by_hand():
+    chance, happened = np.array([0.1, 0.1, 0.8]), np.array([False, True, True])
+    found = weighted_calibration(chance, happened, np.array([1.0, 0.0, 3.0]))
+    assert found["calibration_error"] == pytest.approx((1 * 0.1 + 3 * 0.2) / 4)
+    found = weighted_calibration(chance, happened, np.array([0.0, 2.0, 0.0]))
+    assert found["calibration_error"] == pytest.approx(0.9)
+
+
+@dataclass(frozen=True)
+class Grows:
+    """Clicks surely from the third answer on, and where the histories hold a click."""
+
+    def initial(self, params, start):
+        return jnp.int32(0)
+
+    def probabilities(self, params, hidden, histories, item):
+        click = (hidden >= 2) | jnp.any(histories.clicked >= 0)
+        return jax.nn.one_hot(jnp.where(click, 1, 0), 3)
+
+    def update(self, params, hidden, item, feedback):
+        return hidden + 1
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> RunConfig:
+    cache = tmp_path_factory.mktemp("tables")
+    words = [
+        "data.size=tiny",
+        "data.num_users=60",
+        "data.num_items=100",
+        f"data.cache={cache}",
+        "env.episode_length=10",
+    ]
+    return read_settings(RunConfig, composed_values("train_hrl_mg", [*words, "simulator.held_out_fraction=0.3"]))
+
+
+@pytest.fixture(scope="module")
+def data(config):
+    return load_data(config.fit())
+
+
+@pytest.mark.parametrize(("env", "clicks"), [(SessionEnv, 2), (UnmovedUsers, 0)])
+def test_unmoved_users_answer_as_if_every_item_came_first(data, env, clicks):
+    log = data.log
+    first = next(row for row in data.first_rows("train") if not (log.user[:row] == log.user[row]).any())
+    world = SessionParams(data.table, jnp.asarray([first], jnp.int32), None, ())
+    script = jnp.asarray([[0, 1, 2, 3]], jnp.int32)
+    played = rollout(
+        env(Grows(), 4, 3), world, scripted_policy(), script, jnp.zeros(1, jnp.int32), jax.random.key(0), True
+    )
+    assert int(np.sum(np.asarray(played.feedback) >= 1)) == clicks
+    np.testing.assert_array_equal(np.asarray(played.item)[:, 0], script[0])
+
+
+@flax.struct.dataclass
+class Rates:
+    """Rates of skips, clicks and orders, and an embedding."""
+
+    rates: jax.Array
+    embedding: jax.Array
+
+
+@dataclass(frozen=True)
+class EveryoneAlike:
+    """Learned users who are plainly bad: all items are alike to them."""
+
+    def initial(self, params, start):
+        return ()
+
+    def probabilities(self, params, hidden, histories, item):
+        return params.rates
+
+    def update(self, params, hidden, item, feedback):
+        return ()
+
+    def in_sessions(self, params, data, rows):
+        return params
+
+    def predict(self, params, data, rows, history_length):
+        return np.tile(np.asarray(params.rates, np.float64), (len(rows), 1))
+
+
+def test_users_to_whom_all_items_are_alike_cannot_rank_policies(config, data, tmp_path):
+    embedding = np.random.default_rng(0).standard_normal((data.log.num_items, 50)).astype(np.float32)
+    params = Rates(jnp.asarray([0.5, 0.4, 0.1]), jnp.asarray(embedding))
+    report = report_on(EveryoneAlike(), params, data, 10)
+    problem = Problem(
+        data, config.env, Simulator(EveryoneAlike(), params, report), fixed_rankings(config.env, data), 10
+    )
+    bench = BenchConfig(16, 16, (5, 10), (1,), False, 1, 2, 4)
+    found = run_bench(bench, problem, {})
+    assert len(found["policies"]) >= 18
+    # All policies earn the same, 0.9 a step: the draws of the answers are the same for all.
+    learned = [by_length["10"]["reward"]["learned"]["mean"] for by_length in found["policies"].values()]
+    assert len(set(learned)) == 1
+    assert learned[0] == pytest.approx(9, abs=2)
+    assert found["agreement"]["10"]["reward"]["spearman"] is None
+    assert found["agreement"]["10"]["reward"]["ratio"]["median"] > 2
+    assert all(signal["live_over_unmoved"] == 1 for signal in found["signals"].values())
+    # Calibrated for nobody.
+    assert min(each["click"]["calibration_error"] for each in found["calibration"].values()) > 0.2
+    # Table and picture.
+    prediction = {part: _scores(report[part]) for part in ("held_out", "test")}
+    entry = {"world": 0, "shop": "seen", "simulator": "alike", "prediction": prediction, **found}
+    lines = table([entry])
+    assert any(line.startswith("| exploiter |") for line in lines)
+    picture(tmp_path / "trust.png", [entry])
+    assert (tmp_path / "trust.png").stat().st_size > 1000
+    write_json(tmp_path / RESULTS, {"logs": [entry]})  # all of it is JSON
+
+
+def test_results_of_other_settings_are_not_mixed(tmp_path):
+    config = read_settings(TrustConfig, composed_values("trust", [f"out={tmp_path}"]))
+    assert _done(tmp_path / RESULTS, config) == []
+    write_json(tmp_path / RESULTS, {"settings": _decisive(config), "logs": [{"world": 3}]})
+    assert _done(tmp_path / RESULTS, config) == [{"world": 3}]
+    other = read_settings(TrustConfig, composed_values("trust", ["sessions=7"]))
+    with pytest.raises(UserError, match="holds results of other settings"):
+        _done(tmp_path / RESULTS, other)

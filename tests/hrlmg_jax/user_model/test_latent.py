@@ -1,0 +1,271 @@
+"""Latent users: likelihood and posterior against enumeration, what stays, what they may know, the fit."""
+
+import dataclasses
+import itertools
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import expit, logsumexp
+
+from harness.runs.composition import composed_values
+from harness.runs.metric_writer import read_rows
+from harness.runs.run_folder import RunFolder
+from harness.settings import read_settings
+from hrlmg_jax.problem import load_data
+from hrlmg_jax.sessions import SessionData
+from hrlmg_jax.user_model.item_embedding import embed_items
+from hrlmg_jax.user_model.latent import MOST_PIECES, LatentParams, LatentUsers
+from hrlmg_jax.user_model.latent_fit import _make_world, first_weights, fit_latent
+from hrlmg_jax.user_model.latent_likelihood import (
+    LatentWeights,
+    Pieces,
+    draw_users,
+    items_of,
+    log_likelihoods,
+    softplus_of_sums,
+)
+from hrlmg_jax.user_model.logged_pieces import LoggedPieces
+from hrlmg_jax.user_model.settings import FitConfig
+from sim.generators.funnel import generate_log
+from sim.tables.events import CLICK, ORDER, SKIP
+
+SMALL = [
+    "simulator=latent",
+    *("data.size=tiny", "data.num_users=60", "data.num_items=100"),
+    *("simulator.embedding.size=4", "simulator.size=3", "simulator.interests=3", "simulator.tastes=2"),
+    *("simulator.posterior_tastes=2", "simulator.posterior_interests=3", "simulator.batch_size=8"),
+    *("simulator.train.steps=6", "simulator.train.log_every=2", "simulator.train.evaluate_every=2"),
+    *("simulator.train.checkpoint_every=2", "simulator.train.max_to_keep=9", "simulator.held_out_fraction=0.3"),
+]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> FitConfig:
+    cache = tmp_path_factory.mktemp("tables")
+    return read_settings(FitConfig, composed_values("fit_simulator", [*SMALL, f"data.cache={cache}"]))
+
+
+@pytest.fixture(scope="module")
+def data(config) -> SessionData:
+    return load_data(config)
+
+
+def some_weights(config: FitConfig, items: int, spread: float = -30.0) -> LatentWeights:
+    """Weights drawn at random; components without spread are all the users there are, which can be enumerated."""
+    weights = first_weights(config.simulator, jnp.zeros((items, 4)), jax.random.key(0))
+    leaves, tree = jax.tree.flatten(weights)
+    random = np.random.default_rng(0)
+    drawn = jax.tree.unflatten(
+        tree, [jnp.asarray(0.4 * random.standard_normal(leaf.shape), jnp.float32) for leaf in leaves]
+    )
+    size = config.simulator.size + 1
+    return dataclasses.replace(
+        drawn,
+        interest_spread=jnp.full(size, spread),
+        taste_spread=jnp.full(size, spread),
+        bias=jnp.asarray([-1.0, 0.5]),
+    )
+
+
+@pytest.fixture(scope="module")
+def toy(config, data) -> LatentParams:
+    embedding = np.random.default_rng(1).standard_normal((data.log.num_items, 4)).astype(np.float32)
+    return LatentParams(some_weights(config, data.log.num_items), jnp.asarray(embedding))
+
+
+def answer_probabilities(params: LatentParams, taste, interest, items, answers) -> np.ndarray:
+    """[T, 3] what one user answers along a session, after the formulas of the docstring, in NumPy."""
+    w = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params.weights)
+    embedding = np.asarray(params.embedding, np.float64)
+    clicks, tastes = embedding @ w.to_interest + w.own_interest, embedding @ w.to_taste
+    orders = embedding @ w.to_order + w.own_order
+    click_bias = w.bias[0] + embedding @ w.click_of_embedding + w.click_appeal
+    order_bias = w.bias[1] + embedding @ w.order_of_embedding + w.order_appeal
+    kept, moved, tired, trust, found = 1.0, np.zeros(len(taste) - 1), np.zeros(embedding.shape[1]), 0.0, []
+    for step, (item, answer) in enumerate(zip(items, answers, strict=True)):
+        position = w.position[0] * (1 - np.exp(-step / 10)) + w.position[1] * (1 - np.exp(-step / 60))
+        logit = click_bias[item] + position + (kept * interest[:-1] + moved) @ clicks[item] + interest[-1]
+        logit += taste[:-1] @ tastes[item] + w.taste_in_clicks * taste[-1] + w.trust[0] * trust
+        logit -= w.boredom[0] * max(tired @ embedding[item], 0)
+        click = expit(logit)
+        order = expit(order_bias[item] + taste[:-1] @ orders[item] + taste[-1] + w.trust[1] * trust)
+        found.append([1 - click, click * (1 - order), click * order])
+        clicked = answer >= CLICK
+        shown, click_pull, back = expit(w.drift)
+        pull = shown + click_pull * clicked
+        kept, moved = (
+            kept * (1 - pull) + back * (1 - kept),
+            moved * (1 - pull - back) + pull * w.drift_length * clicks[item],
+        )
+        tired = expit(w.boredom[1]) * tired + (1 - expit(w.boredom[1])) * embedding[item]
+        fit = orders[item] @ taste[:-1] + 0.3 * (order_bias[item] - w.bias[1]) + w.trust[5]
+        trust = np.clip(expit(w.trust[2]) * trust + clicked * (w.trust[3] + w.trust[4] * np.tanh(fit / 2)), -1, 1)
+    return np.asarray(found)
+
+
+def enumerated(params: LatentParams, items, answers) -> tuple[np.ndarray, np.ndarray]:
+    """[M, K] log p(answers | taste, interest) and [M, K, T, 3] the probabilities."""
+    w = params.weights
+    pairs = itertools.product(np.asarray(w.taste, float), np.asarray(w.interest, float))
+    chances = np.asarray([answer_probabilities(params, *pair, items, answers) for pair in pairs])
+    chances = chances.reshape(len(w.taste), len(w.interest), len(items), 3)
+    return np.log(chances[:, :, np.arange(len(items)), answers]).sum(-1), chances
+
+
+def log_share(logits) -> np.ndarray:
+    logits = np.asarray(logits, float)
+    return logits - logsumexp(logits)
+
+
+def test_softplus_of_sums_and_its_gradient_are_those_of_all_pairs():
+    random = np.random.default_rng(0)
+    first, second = jnp.asarray(random.normal(size=(3, 11, 2))), jnp.asarray(3 * random.normal(size=(3, 11, 4)))
+    shown = jnp.asarray(np.arange(11) < [[11], [5], [0]], jnp.float32)
+
+    def plain(first, second):
+        return jnp.einsum("stmj,st->smj", jax.nn.softplus(first[..., None] + second[:, :, None]), shown)
+
+    np.testing.assert_allclose(softplus_of_sums(first, second, shown), plain(first, second), rtol=1e-5)
+    found = jax.grad(lambda *both: jnp.sum(jnp.sin(softplus_of_sums(*both, shown))), (0, 1))(first, second)
+    wanted = jax.grad(lambda *both: jnp.sum(jnp.sin(plain(*both))), (0, 1))(first, second)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_the_likelihood_is_that_of_enumeration(toy):
+    items, answers = np.asarray([3, 9, 4, 40, 7]), np.asarray([SKIP, ORDER, CLICK, SKIP, CLICK])
+    draws = draw_users(toy.weights, jax.random.key(0), 2, 3)
+    padded = [np.pad(array, (0, 2))[None] for array in (items, answers)]
+    pieces = Pieces(*map(jnp.asarray, padded), jnp.asarray(np.arange(7) < 5)[None])
+    found = log_likelihoods(toy.weights, items_of(toy.weights, toy.embedding), draws, pieces)[0]
+    joint, _ = enumerated(toy, items, answers)
+    np.testing.assert_allclose(found, logsumexp(joint + log_share(toy.weights.interest_share), axis=1), rtol=1e-4)
+
+
+def sessions_of(data: SessionData, user: int) -> list[np.ndarray]:
+    log = data.log
+    return [np.flatnonzero(log.session == session) for session in np.unique(log.session[log.user == user])]
+
+
+def a_returning_user(data: SessionData) -> int:
+    return next(user for user in range(data.log.num_users) if len(sessions_of(data, user)) >= 3)
+
+
+def test_posterior_and_predictions_are_those_of_enumeration(config, data, toy):
+    log = data.log
+    *earlier, last = sessions_of(data, a_returning_user(data))
+    log_taste = log_share(toy.weights.taste_share)
+    for rows in earlier[-MOST_PIECES:]:
+        joint, _ = enumerated(toy, log.item[rows], log.feedback[rows])
+        log_taste = log_taste + logsumexp(joint + log_share(toy.weights.interest_share), axis=1)
+    # Users drawn for many sessions that begin at the row.
+    users = LatentUsers(config.simulator)
+    drawn = users.in_sessions(toy, data, np.full(4000, last[0]))
+    of_first = np.mean(np.abs(np.asarray(drawn.taste) - np.asarray(toy.weights.taste[0])).max(1) < 1e-4)
+    wanted = np.exp(log_share(log_taste))[0]
+    assert 0.02 < wanted < 0.98
+    assert of_first == pytest.approx(wanted, abs=0.03)
+    shares = [
+        np.mean(np.abs(np.asarray(drawn.interest) - np.asarray(one)).max(1) < 1e-4) for one in toy.weights.interest
+    ]
+    np.testing.assert_allclose(shares, np.exp(log_share(toy.weights.interest_share)), atol=0.03)
+    # Predictions along the session, which filter.
+    weight = log_taste[:, None] + log_share(toy.weights.interest_share)
+    _, chances = enumerated(toy, log.item[last], log.feedback[last])
+    for step, found in enumerate(users.predict(toy, data, last, 10)):
+        share = np.exp(weight - logsumexp(weight))
+        np.testing.assert_allclose(found, np.einsum("mk,mka->a", share, chances[:, :, step]), rtol=2e-3, atol=1e-5)
+        weight = weight + np.log(chances[:, :, step, log.feedback[last[step]]])
+
+
+def test_no_simulated_answer_changes_who_the_user_is(config, data, toy):
+    users = LatentUsers(config.simulator)
+    params = users.in_sessions(toy, data, data.first_rows("test")[:4])
+    first = user = users.initial(params, jnp.int32(2))
+    for item, answer in ((3, CLICK), (9, ORDER), (4, SKIP)):
+        user = users.update(params, user, jnp.int32(item), jnp.int32(answer))
+    np.testing.assert_array_equal(user.taste, first.taste)
+    np.testing.assert_array_equal(user.interest, first.interest)
+    assert not np.allclose(user.state.moved, first.state.moved)
+    items, answers = np.asarray([3, 9, 4, 11]), np.asarray([CLICK, ORDER, SKIP, SKIP])
+    wanted = answer_probabilities(toy, np.asarray(first.taste), np.asarray(first.interest), items, answers)[-1]
+    np.testing.assert_allclose(users.probabilities(params, user, None, jnp.int32(11)), wanted, rtol=1e-4)
+
+
+def test_users_know_nothing_of_what_comes_after_their_session_begins(config, data, toy):
+    users, log = LatentUsers(config.simulator), data.log
+    user = a_returning_user(data)
+    *earlier, last = sessions_of(data, user)
+    rows = np.full(64, last[0])
+
+    def with_answers_turned(changed: np.ndarray) -> SessionData:
+        feedback = log.feedback.copy()
+        feedback[changed] = CLICK - np.minimum(feedback[changed], CLICK)
+        return dataclasses.replace(data, log=dataclasses.replace(log, feedback=feedback))
+
+    first = users.in_sessions(toy, data, rows)
+    later = users.in_sessions(toy, with_answers_turned(last), rows)
+    jax.tree.map(np.testing.assert_array_equal, first, later)
+    before = users.in_sessions(toy, with_answers_turned(np.concatenate(earlier)), rows)
+    assert not np.array_equal(first.taste, before.taste)
+    # The same of the pieces that are looked at.
+    pieces = LoggedPieces(log)
+    seen = pieces.before(last[:1], MOST_PIECES)[0]
+    assert set(log.session[pieces.first[seen[seen >= 0]]]) == {log.session[rows[0]] for rows in earlier}
+
+
+def test_strangers_are_drawn_from_the_prior(config, toy):
+    drawn = LatentUsers(config.simulator).of_strangers(toy, 4000)
+    of_first = np.mean(np.abs(np.asarray(drawn.taste) - np.asarray(toy.weights.taste[0])).max(1) < 1e-4)
+    assert of_first == pytest.approx(np.exp(log_share(toy.weights.taste_share))[0], abs=0.03)
+
+
+@pytest.fixture(scope="module")
+def fitted(config, data, tmp_path_factory):
+    folder = RunFolder(tmp_path_factory.mktemp("fit"))
+    embedding = embed_items(config.simulator.embedding, data.log, data.rows("train"), 0)
+    return folder, embedding, fit_latent(config, data, embedding, folder)
+
+
+def test_a_fit_that_was_killed_continues_bit_for_bit(config, data, fitted, tmp_path):
+    folder, embedding, params = fitted
+    again = RunFolder(tmp_path / "again")
+    shutil.copytree(folder.path, again.path)
+    for step in (4, 6):
+        shutil.rmtree(again.checkpoints / str(step))
+    jax.tree.map(np.testing.assert_array_equal, fit_latent(config, data, embedding, again), params)
+    one, other = ([row["held_out_log_loss"] for row in read_rows(f.metrics)] for f in (folder, again))
+    assert one == other
+
+
+def test_a_fit_lowers_the_held_out_loss(fitted):
+    losses = [row["held_out_log_loss"] for row in read_rows(fitted[0].metrics)]
+    assert losses[-1] < losses[0]
+
+
+def test_what_is_fitted_to_is_of_training_users(config, data):
+    """The test part is replaced, and the answers of held-out users; what steps read stays."""
+    log, random = data.log, np.random.default_rng(0)
+    feedback = log.feedback.copy()
+    for part in ("test", "held_out"):
+        feedback[data.rows(part)] = random.permutation(feedback[data.rows(part)])
+    other = dataclasses.replace(data, log=dataclasses.replace(log, feedback=feedback))
+    embedding = np.random.default_rng(1).standard_normal((log.num_items, 4)).astype(np.float32)
+    worlds = [_make_world(config.simulator, one, embedding)[0] for one in (data, other)]
+    jax.tree.map(np.testing.assert_array_equal, worlds[0].first, worlds[1].first)
+    mine = np.unique(np.asarray(worlds[0].of_user))
+    mine = mine[mine >= 0]
+    for one, two in zip(*(world.sessions for world in worlds), strict=True):
+        np.testing.assert_array_equal(np.asarray(one)[mine], np.asarray(two)[mine])
+
+
+def test_long_sessions_are_cut_into_pieces():
+    log = generate_log(size="tiny", seed=0, num_users=20, num_items=100)
+    session = np.zeros_like(log.session)
+    pieces = LoggedPieces(dataclasses.replace(log, session=session, is_test=np.zeros(1, bool)))
+    np.testing.assert_array_equal(pieces.first, np.arange(0, log.num_events, 60))
+    rows, shown = pieces.rows_of(np.arange(len(pieces.first)))
+    np.testing.assert_array_equal(rows[shown], np.arange(log.num_events))
