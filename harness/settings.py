@@ -20,9 +20,9 @@ from pydantic_core import (
     core_schema,
 )
 
-from harness import old_names
+from harness.commands import old_names
+from harness.commands.nearest import meant, nearest
 from harness.errors import UserError
-from harness.nearest import meant, nearest
 
 Settings = TypeVar("Settings")
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)

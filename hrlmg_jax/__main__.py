@@ -1,7 +1,7 @@
 """The commands of the system: `hrl-mg COMMAND`, or `python -m hrlmg_jax COMMAND`."""
 
 import hrlmg_jax
-from harness.console import Command, run_console
+from harness.commands.console import Command, run_console
 
 COMMANDS = {
     "train": Command("hrlmg_jax.train", "train HRL-MG or a method that it is compared with (agent=ddpg, agent=hrl)"),

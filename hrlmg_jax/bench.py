@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from harness.command import run_command
+from harness.commands.command import run_command
 from harness.reports.benchmark import (
     Line,
     Section,

@@ -7,12 +7,12 @@ from typing import ClassVar, Literal
 
 from omegaconf import DictConfig
 
-from harness.command import hydra_command, run_command
-from harness.compilation_cache import keep_compiled_programs
+from harness.commands.command import hydra_command, run_command
+from harness.compute.compilation_cache import keep_compiled_programs
+from harness.compute.vector_width import choose_vector_width
 from harness.errors import UserError
 from harness.settings import read_settings
 from harness.training.stored_run import StoredRunConfig
-from harness.vector_width import choose_vector_width
 from hrlmg_jax.evaluation.evaluate_run import Comparison
 from hrlmg_jax.problem import load_data, make_problem, origin_of
 from hrlmg_jax.registry import build_method

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from harness.command import hydra_command, run_command
+from harness.commands.command import hydra_command, run_command
 from harness.settings import read_settings
 from hrlmg_jax.recommender import StoredSessionRun, load
 from sim.recommend.export_command import ExportConfig, export_run

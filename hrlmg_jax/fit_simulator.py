@@ -6,12 +6,12 @@ import sys
 
 from omegaconf import DictConfig
 
-from harness.command import hydra_command, run_command
-from harness.compilation_cache import keep_compiled_programs
+from harness.commands.command import hydra_command, run_command
+from harness.compute.compilation_cache import keep_compiled_programs
+from harness.compute.vector_width import choose_vector_width
 from harness.runs.run_folder import plain_config
 from harness.settings import read_settings
 from harness.training.loop import Interruption
-from harness.vector_width import choose_vector_width
 from hrlmg_jax.problem import load_data
 from hrlmg_jax.sessions import say_what_was_understood
 from hrlmg_jax.user_model.quality import format_report

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from omegaconf import DictConfig
 
-from harness.command import hydra_command, run_command
+from harness.commands.command import hydra_command, run_command
 from harness.errors import UserError
 from harness.settings import Count, read_settings
 from hrlmg_jax.baselines.oracle import Settings as OracleSettings

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from harness.compilation_cache import keep_compiled_programs
+from harness.compute.compilation_cache import keep_compiled_programs
+from harness.compute.vector_width import choose_vector_width
 from harness.errors import UserError
 from harness.serving.episodes import KINDS, last_of_each
 from harness.settings import read_settings
 from harness.training.stored_run import StoredRunConfig
-from harness.vector_width import choose_vector_width
 from hrlmg_jax.agent.policy import ActingParams
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.problem import Problem, load_data, make_env, make_problem, origin_of

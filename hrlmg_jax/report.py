@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from harness.command import run_command
+from harness.commands.command import run_command
 from harness.reports.command import Report, report_command
 from harness.reports.run_list import RunListConfig, list_runs
 from hrlmg_jax.reports.figure6 import Figure6Config, report_figure6

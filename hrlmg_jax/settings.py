@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from harness.devices import AUTOMATIC, DevicesConfig
+from harness.compute.devices import AUTOMATIC, DevicesConfig
 from harness.runs.seeds import SeedsConfig
 from harness.runs.tracking import FILES, LoggerConfig
 from harness.settings import Count

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 from omegaconf import DictConfig
 
-from harness.command import hydra_command, run_command
-from harness.devices import describe_devices, device_mesh
+from harness.commands.command import hydra_command, run_command
+from harness.compute.devices import describe_devices, device_mesh
+from harness.compute.processes import is_first_process
 from harness.phases import Phases
-from harness.processes import is_first_process
 from harness.reports.plots import Curve, Panel, plot_curves
 from harness.reports.tables import kind_of
 from harness.runs.index import newest_checkpoint

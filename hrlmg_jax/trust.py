@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from omegaconf import DictConfig
 from pydantic import Field
 
-from harness.command import hydra_command, run_command
-from harness.compilation_cache import keep_compiled_programs
+from harness.commands.command import hydra_command, run_command
+from harness.compute.compilation_cache import keep_compiled_programs
 from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.runs.run_folder import make_folder, read_json, write_json

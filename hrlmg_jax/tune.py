@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from harness.command import hydra_command, run_command
+from harness.commands.command import hydra_command, run_command
 from harness.runs.run_folder import register_run_folder_resolver
 from harness.tuning.command import TunedSystem, run_study
 from hrlmg_jax.settings import TuneConfig

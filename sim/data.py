@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.command import hydra_command, run_command
+from harness.commands.command import hydra_command, run_command
 from harness.settings import read_settings
 from sim.datasets.events import LogConfig, load_log, log_statistics
 from sim.datasets.items import ItemsConfig, load_items

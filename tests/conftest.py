@@ -11,7 +11,7 @@ from command_lines import commands_forked, run_module
 from long_tests import Part, part
 from quick_compilation import UNFUSED, UNOPTIMISED, with_flag
 
-from harness.vector_width import choose_vector_width
+from harness.compute.vector_width import choose_vector_width
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = with_flag(os.environ.get("XLA_FLAGS", ""), UNFUSED)

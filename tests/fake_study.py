@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from harness.command import run_command
+from harness.commands.command import run_command
 from harness.interruption import StopRequest
 from harness.tuning.command import Workers
 from harness.tuning.report import report_study

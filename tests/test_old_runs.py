@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from command_lines import checkpoint_steps, metrics_without_times
 
-from harness.old_names import current_metrics
+from harness.commands.old_names import current_metrics
 
 FOLDER = Path(__file__).parent / "old_runs" / "5e63f8e"
 TOLERANCE = {"rel": 1e-5, "abs": 1e-6}  # other processors round otherwise

@@ -27,7 +27,7 @@ import sys
 
 if sys.argv[:1] == ["-m"]:  # `python -m`, whose first path is the working folder: whatever lies there, these are ours
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    from harness.start import begin_command
+    from harness.commands.start import begin_command
 
     begin_command()
 

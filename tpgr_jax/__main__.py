@@ -1,7 +1,7 @@
 """The commands of the system: `tpgr COMMAND`, or `python -m tpgr_jax COMMAND`."""
 
 import tpgr_jax
-from harness.console import Command, run_console
+from harness.commands.console import Command, run_console
 
 COMMANDS = {
     "train": Command(

@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from harness.command import run_command
+from harness.commands.command import run_command
+from harness.compute.sharding import on_every_device
 from harness.errors import UserError
 from harness.reports.benchmark import (
     Line,
@@ -33,7 +34,6 @@ from harness.reports.benchmark import (
     run_benchmark,
     seconds_of,
 )
-from harness.sharding import on_every_device
 from sim.envs.fixed_policies import random_policy
 from sim.envs.rating_env import STATUS_SIZE, RatingEnv
 from sim.envs.rollout import rollout

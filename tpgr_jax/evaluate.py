@@ -7,14 +7,14 @@ from typing import ClassVar
 
 from omegaconf import DictConfig
 
-from harness.command import hydra_command, run_command
-from harness.compilation_cache import keep_compiled_programs
-from harness.devices import DevicesConfig, cores_as_devices
+from harness.commands.command import hydra_command, run_command
+from harness.compute.compilation_cache import keep_compiled_programs
+from harness.compute.devices import DevicesConfig, cores_as_devices
+from harness.compute.vector_width import choose_vector_width
 from harness.errors import UserError
 from harness.runs.run_folder import RunFolder
 from harness.settings import Count, CountOrZero, read_settings
 from harness.training.stored_run import StoredRunConfig
-from harness.vector_width import choose_vector_width
 from tpgr_jax.budgets import evaluate_budgets
 from tpgr_jax.evaluation import USERS_PER_BATCH, evaluate_method, format_table, print_lists, write_evaluation
 from tpgr_jax.problem import Problem

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from harness.compilation_cache import keep_compiled_programs
+from harness.compute.compilation_cache import keep_compiled_programs
+from harness.compute.vector_width import choose_vector_width
 from harness.errors import UserError
 from harness.serving.episodes import last_of_each
 from harness.training.stored_run import StoredRunConfig
-from harness.vector_width import choose_vector_width
 from sim.envs.policy import Policy
 from sim.envs.rating_env import Answer, EnvConfig, EnvState, RatingEnv, answers_of_ratings
 from sim.recommend.recommender import Recommender, recommender_of

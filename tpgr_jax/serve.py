@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from harness.command import hydra_command, run_command
+from harness.commands.command import hydra_command, run_command
 from harness.settings import read_settings
 from sim.recommend.serve_command import ServeConfig, serve_runs
 from tpgr_jax.recommender import StoredRatingRun, load

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
-from harness.devices import AUTOMATIC, DevicesConfig, device_mesh
+from harness.compute.devices import AUTOMATIC, DevicesConfig, device_mesh
 from harness.runs.run_folder import RunFolder
 from harness.runs.seeds import SeedsConfig
 from harness.runs.tracking import FILES, LoggerConfig
@@ -63,7 +63,7 @@ class TuneConfig(RunConfig, StudyConfig):
 
 
 def devices_of(config: RunConfig, num_items: int) -> AbstractContextManager[None]:
-    """Spreads what is computed within over a run's devices (see `harness.devices`).
+    """Spreads what is computed within over a run's devices (see `harness.compute.devices`).
 
     Raises:
         UserError: Too few devices, or numbers that do not divide.

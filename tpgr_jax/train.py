@@ -11,10 +11,10 @@ from typing import Any
 import jax
 from omegaconf import DictConfig
 
-from harness.command import hydra_command, run_command
-from harness.devices import describe_devices
+from harness.commands.command import hydra_command, run_command
+from harness.compute.devices import describe_devices
+from harness.compute.processes import is_first_process
 from harness.phases import Phases
-from harness.processes import is_first_process
 from harness.reports.plots import Curve, Panel, plot_curves
 from harness.reports.results import means
 from harness.runs.index import newest_checkpoint

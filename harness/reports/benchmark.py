@@ -21,13 +21,13 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from harness.devices import AUTOMATIC, cores_as_devices
+from harness.compute.devices import AUTOMATIC, cores_as_devices
+from harness.compute.vector_width import choose_vector_width
 from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.runs.provenance import describe_environment
 from harness.runs.run_folder import write_atomically
 from harness.settings import Settings, read_settings
-from harness.vector_width import choose_vector_width
 
 _GIB = 2**30
 Name = TypeVar("Name")

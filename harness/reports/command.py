@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
-from harness.command import hydra_command
-from harness.command_words import override_value
+from harness.commands.command import hydra_command
+from harness.commands.command_words import override_value
 from harness.errors import UserError
 from harness.settings import read_settings
 

@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from harness.commands.old_names import as_now, as_stored
 from harness.errors import UserError
-from harness.old_names import as_now, as_stored
 
 _usual_hook = sys.unraisablehook
 

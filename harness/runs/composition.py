@@ -13,8 +13,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from harness.command_words import override_value
-from harness.configuration import CONFIGURATION
+from harness.commands.command_words import override_value
+from harness.commands.configuration import CONFIGURATION
 from harness.runs.index import flattened
 from harness.runs.run_folder import plain_config
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from harness.commands.old_names import current_metrics
 from harness.errors import UserError
-from harness.old_names import current_metrics
 from harness.runs.run_folder import write_atomically, writing
 
 

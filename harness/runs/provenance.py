@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from harness.compute.vector_width import vector_width
 from harness.errors import UserError
 from harness.runs.run_folder import RunFolder, read_arrays, read_json, write_arrays, write_json
-from harness.vector_width import vector_width
 
 _PACKAGES = (
     "tpgr-jax",

@@ -18,9 +18,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.commands.old_names import current_settings
+from harness.compute.processes import is_first_process
 from harness.errors import UserError
-from harness.old_names import current_settings
-from harness.processes import is_first_process
 
 try:
     import fcntl

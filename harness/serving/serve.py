@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from harness.compilation_cache import keep_compiled_programs
+from harness.compute.compilation_cache import keep_compiled_programs
 from harness.errors import UserError
 
 TOKEN = "TPGR_JAX_TOKEN"

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from harness.compute.sharding import EVERYWHERE
 from harness.errors import UserError
-from harness.sharding import EVERYWHERE
 
 
 def _unchanged(state: Any, metrics: dict[str, float]) -> Any:

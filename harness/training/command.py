@@ -11,13 +11,11 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from harness.command_words import override_value
-from harness.compilation_cache import keep_compiled_programs
-from harness.configuration import commands_of, system_of_run
-from harness.devices import DevicesConfig, cores_as_devices
-from harness.errors import UserError
-from harness.phases import Phases
-from harness.processes import (
+from harness.commands.command_words import override_value
+from harness.commands.configuration import commands_of, system_of_run
+from harness.compute.compilation_cache import keep_compiled_programs
+from harness.compute.devices import DevicesConfig, cores_as_devices
+from harness.compute.processes import (
     agreed_path,
     check_same_settings,
     expect_processes,
@@ -26,6 +24,9 @@ from harness.processes import (
     meet,
     silent_unless_first,
 )
+from harness.compute.vector_width import choose_vector_width
+from harness.errors import UserError
+from harness.phases import Phases
 from harness.runs.composition import shell_command
 from harness.runs.index import flattened, newest_checkpoint
 from harness.runs.provenance import Origin, record_resumption, record_seconds
@@ -40,7 +41,6 @@ from harness.runs.run_folder import (
 from harness.runs.seeds import Run, check_alike, group_of, new_runs, runs_in
 from harness.settings import read_settings
 from harness.training.loop import Interruption, ScheduleConfig, check_steps
-from harness.vector_width import choose_vector_width
 
 _RESUMABLE_KEYS = (
     *("train.steps", "train.budgets.episodes", "train.budgets.seconds", "train.max_to_keep"),

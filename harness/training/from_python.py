@@ -15,11 +15,11 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from harness.command import describe_error
-from harness.command_words import override_value
-from harness.configuration import ADDED_GROUPS, CONFIGURATION, Configuration
+from harness.commands.command import describe_error
+from harness.commands.command_words import override_value
+from harness.commands.configuration import ADDED_GROUPS, CONFIGURATION, Configuration
+from harness.commands.mistaken_words import explained
 from harness.errors import UserError
-from harness.mistaken_words import explained
 from harness.phases import Phases
 from harness.runs.composition import composed_values
 from harness.runs.seeds import Run

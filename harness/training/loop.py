@@ -16,18 +16,18 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from harness.devices import place
+from harness.compute.devices import place
+from harness.compute.processes import agreed, agreed_seconds, is_first_process, meet
+from harness.compute.sharding import num_shards, on_every_device
 from harness.errors import UserError
 from harness.interruption import StopRequest
 from harness.phases import Phases
-from harness.processes import agreed, agreed_seconds, is_first_process, meet
 from harness.reports.results import means
 from harness.runs.checkpoint import Checkpoints, JointCheckpoints
 from harness.runs.metric_writer import MetricWriter, read_rows
 from harness.runs.run_folder import RunFolder
 from harness.runs.tracking import FILES, LoggerConfig, tracking
 from harness.settings import Count, SettingError
-from harness.sharding import num_shards, on_every_device
 from harness.training.agent import Agent
 from harness.training.budgets import BudgetsConfig, Costs, Spent, counted_steps
 from harness.training.parallel_seeds import SeedRun, call_for_each, split_worlds

@@ -19,8 +19,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from harness.command import EXIT_BUG, EXIT_USER_ERROR, describe_error
-from harness.command_words import override_value
+from harness.commands.command import EXIT_BUG, EXIT_USER_ERROR, describe_error
+from harness.commands.command_words import override_value
 from harness.reports.tables import Table, markdown_list, markdown_table, write_report
 from harness.runs.composition import shell_command
 from harness.runs.run_folder import read_json

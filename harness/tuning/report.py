@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from harness.command_words import override_value
+from harness.commands.command_words import override_value
 from harness.reports.plots import Bars, Points, PointsPanel, Scatter, plot_bars, plot_points, plot_scatter
 from harness.reports.results import Estimate
 from harness.reports.tables import Cell, Table, markdown_list, markdown_table, markdown_text, write_report

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.command_words import override_value
+from harness.commands.command_words import override_value
 from harness.errors import UserError
 from harness.runs.index import flattened
 from harness.settings import Finite, Integer, read_settings

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.command import EXIT_USER_ERROR
-from harness.command_words import override_value
+from harness.commands.command import EXIT_USER_ERROR
+from harness.commands.command_words import override_value
 from harness.errors import UserError
 from harness.runs.metric_writer import read_rows
 from harness.runs.run_folder import RunFolder, make_folder, read_json

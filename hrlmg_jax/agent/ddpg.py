@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
-from harness.sharding import EPISODES, EVERYWHERE, mean_over_devices, per_device
+from harness.compute.sharding import EPISODES, EVERYWHERE, mean_over_devices, per_device
 from harness.training.optimizers import clipped_adam, descend
 from hrlmg_jax.agent.networks import ActorCritic
 

@@ -34,9 +34,11 @@ import numpy as np
 
 from harness.runs.run_folder import RunFolder
 from hrlmg_jax.sessions import SessionData
+from hrlmg_jax.user_model.latent_fit import first_weights, fit_latent
 from hrlmg_jax.user_model.latent_likelihood import (
     Draws,
     LatentItems,
+    LatentParams,
     LatentState,
     LatentWeights,
     Pieces,
@@ -59,14 +61,6 @@ from sim.tables.events import CLICK, ORDER
 MOST_PIECES = 8
 """Earlier pieces of a user, the last ones, that tell of the taste."""
 _AT_A_TIME = 128
-
-
-@flax.struct.dataclass
-class LatentParams:
-    """What was learned: weights, and the item embedding [J, E]."""
-
-    weights: LatentWeights
-    embedding: jax.Array
 
 
 @flax.struct.dataclass
@@ -120,13 +114,10 @@ class LatentUsers:
 
     def fit(self, config: FitConfig, data: SessionData, embedding: np.ndarray, folder: RunFolder) -> LatentParams:
         """Maximises the likelihood of the training users' sessions; see `latent_fit`."""
-        from hrlmg_jax.user_model.latent_fit import fit_latent
-
         return fit_latent(config, data, embedding, folder)
 
     def shapes(self, num_items: int, embedding_size: int) -> LatentParams:
         """Returns parameters with shapes in place of arrays."""
-        from hrlmg_jax.user_model.latent_fit import first_weights
 
         def make(embedding: jax.Array) -> LatentParams:
             return LatentParams(first_weights(self.config, embedding, jax.random.key(0)), embedding)

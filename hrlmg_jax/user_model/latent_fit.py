@@ -17,8 +17,14 @@ from harness.training.agent import Agent
 from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from hrlmg_jax.sessions import SessionData, row_labels
-from hrlmg_jax.user_model.latent import LatentParams
-from hrlmg_jax.user_model.latent_likelihood import LatentWeights, Pieces, draw_users, items_of, log_likelihoods
+from hrlmg_jax.user_model.latent_likelihood import (
+    LatentParams,
+    LatentWeights,
+    Pieces,
+    draw_users,
+    items_of,
+    log_likelihoods,
+)
 from hrlmg_jax.user_model.logged_pieces import LoggedPieces
 from hrlmg_jax.user_model.settings import FitConfig, LatentConfig
 from sim.tables.events import CLICK, ORDER

@@ -69,6 +69,14 @@ class LatentWeights:
 
 
 @flax.struct.dataclass
+class LatentParams:
+    """What was learned: weights, and the item embedding [J, E]."""
+
+    weights: LatentWeights
+    embedding: jax.Array
+
+
+@flax.struct.dataclass
 class LatentItems:
     """Items as latent users see them: vectors [J, D], biases [J], and the embedding [J, E] of which users tire."""
 

@@ -20,8 +20,8 @@ from typing import Any, Literal
 import numpy as np
 from omegaconf import OmegaConf
 
-from harness.command import CONFIGURATION
-from harness.command_words import override_value
+from harness.commands.command import CONFIGURATION
+from harness.commands.command_words import override_value
 from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.settings import Positive, read_settings

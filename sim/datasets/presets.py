@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from harness.command import CONFIGURATION
+from harness.commands.command import CONFIGURATION
 
 NOT_LISTED = ("base", "log_base", "auto")
 """Files of `conf/data` that are no data sets."""

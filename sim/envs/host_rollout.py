@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from harness.compute.sharding import on_every_device, over_episodes
 from harness.errors import UserError
-from harness.sharding import on_every_device, over_episodes
 from sim.envs.policy import Decision, Policy
 from sim.envs.rollout import Environment, respond
 

@@ -8,7 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from harness.sharding import over_episodes
+from harness.compute.sharding import over_episodes
 from sim.envs.policy import Decision, Policy
 
 _ENVIRONMENT_STREAM = 0x656E76  # far from the small numbers that policies fold into the step's key

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from harness.sharding import num_shards, on_every_device
+from harness.compute.sharding import num_shards, on_every_device
 from sim.envs.host_rollout import rollout_on_host
 from sim.envs.policy import Policy
 from sim.envs.rollout import Environment, rollout

@@ -156,7 +156,7 @@ def with_counts(error: UnknownEventError, tables: Iterable[Rows], layout: EventL
 
 def events_setting(names: Sequence[str]) -> str:
     """Returns the words for a shell that ignore events, to be edited."""
-    from harness.command_words import override_value
+    from harness.commands.command_words import override_value
 
     return shlex.quote(f"data.events={override_value([f'{name}={IGNORE}' for name in names])}")
 

@@ -130,7 +130,7 @@ def _unlikely_sessions(sessions: np.ndarray, ids: pl.Series) -> list[str]:
     """Names sessions that stand for a missing one and would make a single session of all such events of a user."""
     import polars as pl
 
-    from harness.command_words import override_value
+    from harness.commands.command_words import override_value
 
     texts = ids.cast(pl.String)
     return [

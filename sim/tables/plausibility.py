@@ -112,7 +112,7 @@ def _id_warnings(what: str, ids: np.ndarray) -> list[str]:
 
 
 def _placeholder_warning(what: str, name: str | int) -> str:
-    from harness.command_words import override_value
+    from harness.commands.command_words import override_value
 
     leave_out = f"data.missing_values={override_value([str(name)])}"
     return (

@@ -9,8 +9,8 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from hand_made import hand_made_ratings
-from harness.devices import DevicesConfig, device_mesh, place
-from harness.sharding import EVERYWHERE, NODES
+from harness.compute.devices import DevicesConfig, device_mesh, place
+from harness.compute.sharding import EVERYWHERE, NODES
 from sim.envs.rating_env import EnvConfig, make_env_params, make_rating_env
 from sim.envs.rollout import rollout
 from tpgr_jax.agents.reinforce import LearnerConfig, Reinforce, World

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
+from harness.compute.sharding import EPISODES, EVERYWHERE, mean_over_devices, per_device
 from harness.settings import Count, CountOrZero, NotNegative, Positive, Share
-from harness.sharding import EPISODES, EVERYWHERE, mean_over_devices, per_device
 from harness.training.optimizers import annealed, clipped_adam, descend
 from sim.envs.rating_env import Trajectory
 from sim.envs.rollout import TrainingEnvironment, rollout

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from harness.sharding import EPISODES, EVERYWHERE, per_device
+from harness.compute.sharding import EPISODES, EVERYWHERE, per_device
 from sim.envs.policy import Ranking
 from tpgr_jax.tree.item_tree import ItemTree
 

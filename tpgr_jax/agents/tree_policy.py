@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from harness.compute.sharding import EVERYWHERE, NODES
 from harness.settings import Count, CountOrZero
-from harness.sharding import EVERYWHERE, NODES
 from sim.envs.policy import Decision, Path, Policy, Ranking
 from sim.envs.rating_env import STATUS_SIZE, Observation, Trajectory
 from sim.envs.rollout import TrainingEnvironment

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from harness.compute.sharding import EPISODES, EVERYWHERE, per_device
 from harness.settings import Count, Positive
-from harness.sharding import EPISODES, EVERYWHERE, per_device
 from sim.envs.policy import Decision, Path, Policy, Ranking
 from sim.envs.rating_env import CONSECUTIVE_POSITIVE, STATUS_SIZE, Observation
 from tpgr_jax.agents.tree_ops import (

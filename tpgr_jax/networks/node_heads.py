@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from harness.sharding import EPISODES, EVERYWHERE, NODES, parts_here, per_device
+from harness.compute.sharding import EPISODES, EVERYWHERE, NODES, parts_here, per_device
 from tpgr_jax.networks.grouped_matmul import pack, plan_tiles, tile_products, unpack
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from harness.command_words import override_value
+from harness.commands.command_words import override_value
 from harness.reports.method_results import (
     EPISODES,
     SEEDS,

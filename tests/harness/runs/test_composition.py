@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.command_words import override_value
+from harness.commands.command_words import override_value
 from harness.runs.composition import (
     composed_values,
     devices_among,

@@ -10,7 +10,7 @@ import yaml
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
-from harness.configuration import CONFIGURATION
+from harness.commands.configuration import CONFIGURATION
 from harness.training.sweep import SweepReport
 
 TRAIN = "tpgr_jax.train"

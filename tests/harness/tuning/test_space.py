@@ -6,7 +6,7 @@ import pytest
 
 import hrlmg_jax.settings
 import tpgr_jax.settings
-from harness.configuration import CONFIGURATION
+from harness.commands.configuration import CONFIGURATION
 from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.settings import read_settings

@@ -15,7 +15,7 @@ import pytest
 
 import hrlmg_jax.agent.high_levels
 import hrlmg_jax.agent.low_levels
-from harness.devices import DevicesConfig, device_mesh
+from harness.compute.devices import DevicesConfig, device_mesh
 from harness.errors import UserError
 from harness.settings import read_settings
 from hrlmg_jax.agent import hrl_mg

@@ -17,9 +17,10 @@ from harness.settings import read_settings
 from hrlmg_jax.problem import load_data
 from hrlmg_jax.sessions import SessionData
 from hrlmg_jax.user_model.item_embedding import embed_items
-from hrlmg_jax.user_model.latent import MOST_PIECES, LatentParams, LatentUsers
+from hrlmg_jax.user_model.latent import MOST_PIECES, LatentUsers
 from hrlmg_jax.user_model.latent_fit import _make_world, first_weights, fit_latent
 from hrlmg_jax.user_model.latent_likelihood import (
+    LatentParams,
     LatentWeights,
     Pieces,
     draw_users,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.command import CONFIGURATION
+from harness.commands.command import CONFIGURATION
 from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.settings import read_settings

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from event_files import as_rows, message, read, store
 
-from harness.command_words import override_value
+from harness.commands.command_words import override_value
 from sim.formats.sources import Source
 from sim.formats.text_table import TextFormat
 

@@ -15,7 +15,7 @@ import pytest
 from intermediate_shapes import intermediate_shapes
 
 from hand_made import hand_made_tree
-from harness.devices import DevicesConfig, device_mesh
+from harness.compute.devices import DevicesConfig, device_mesh
 from sim.envs.policy import Policy, Ranking
 from sim.envs.rating_env import Observation, RatingEnv, Trajectory
 from tpgr_jax.agents.tree_ops import make_tree_tables

@@ -22,7 +22,7 @@ from bandit_problem import (
     reward_table,
 )
 
-from harness.devices import DevicesConfig, device_mesh
+from harness.compute.devices import DevicesConfig, device_mesh
 from harness.runs.composition import composed_values
 from harness.settings import read_settings
 from sim.envs.fixed_policies import fixed_list_policy

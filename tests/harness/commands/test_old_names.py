@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from harness import old_names
+from harness.commands import old_names
 from harness.errors import UserError
 from harness.runs.checkpoint import Checkpoints
 from harness.runs.metric_writer import read_rows

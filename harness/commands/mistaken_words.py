@@ -14,9 +14,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from harness import old_names
-from harness.command_words import is_multirun, nearest_choices
-from harness.configuration import (
+from harness.commands import old_names
+from harness.commands.command_words import is_multirun, nearest_choices
+from harness.commands.configuration import (
     ADDED_GROUPS,
     Configuration,
     commands_of,
@@ -24,8 +24,8 @@ from harness.configuration import (
     owner_of,
     systems,
 )
+from harness.commands.nearest import meant, nearest
 from harness.errors import UserError
-from harness.nearest import meant, nearest
 
 _LOOKING = "sim"
 """Owner of the choices that nothing trains on."""

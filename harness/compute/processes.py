@@ -27,7 +27,7 @@ import numpy as np
 from jax._src.distributed import global_state  # JAX has no public way to its key-value store
 from jax.experimental import multihost_utils
 
-from harness.devices import DETECT, DevicesConfig
+from harness.compute.devices import DETECT, DevicesConfig
 from harness.errors import OtherProcessError, UserError
 
 _JOIN_SECONDS = 120

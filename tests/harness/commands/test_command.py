@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from harness.command import describe_error, run_command
+from harness.commands.command import describe_error, run_command
+from harness.commands.start import Stopped, raised_signals
 from harness.errors import UserError
-from harness.start import Stopped, raised_signals
 
 
 def raising(error):
@@ -91,7 +91,7 @@ SLOW_IMPORT = "import tpgr_jax, time; print('ready', flush=True); time.sleep(20)
 @pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
 def test_signals_during_imports_end_in_one_line(number, word):
-    code = f"from harness.start import begin_command; begin_command(); {SLOW_IMPORT}"
+    code = f"from harness.commands.start import begin_command; begin_command(); {SLOW_IMPORT}"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
@@ -100,7 +100,7 @@ def test_signals_during_imports_end_in_one_line(number, word):
 
 
 def test_results_of_ascii_terminals_are_escaped():
-    code = "from harness.command import run_command; run_command(lambda: print('0.5 ± 0.1', 'é'))"
+    code = "from harness.commands.command import run_command; run_command(lambda: print('0.5 ± 0.1', 'é'))"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout) == (0, "0.5 \\xb1 0.1 \\xe9\n"), done.stderr
@@ -115,7 +115,7 @@ def test_work_goes_on_where_nobody_reads(tmp_path, target, message):
     code = "\n".join(
         [
             "import sys",
-            "from harness.command import run_command",
+            "from harness.commands.command import run_command",
             "def main():",
             "    for number in range(20000): print(number)",
             f"    open({str(tmp_path / 'done')!r}, 'w').close()",

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.command import _help
-from harness.configuration import CONFIGURATION, Configuration, owner_of, system_of_run, systems
-from harness.nearest import nearest
+from harness.commands.command import _help
+from harness.commands.configuration import CONFIGURATION, Configuration, owner_of, system_of_run, systems
+from harness.commands.nearest import nearest
 from harness.runs.composition import composed_values
 
 SYSTEMS = {"tpgr_jax": "train", "hrlmg_jax": "train_hrl_mg"}

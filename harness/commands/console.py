@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import NamedTuple
 
+from harness.commands.nearest import meant, nearest
+from harness.commands.output import lasting_output
+from harness.commands.start import begin_command
 from harness.errors import UserError
-from harness.nearest import meant, nearest
-from harness.output import lasting_output
-from harness.start import begin_command
 
 
 class Command(NamedTuple):
@@ -41,7 +41,7 @@ def run_console(name: str, package: ModuleType, commands: Mapping[str, Command])
         with lasting_output():
             print(shown[first])
         return
-    from harness.command import run_command  # takes longer than the guide
+    from harness.commands.command import run_command  # takes longer than the guide
 
     def main() -> None:
         command = named(name, words[0], commands)

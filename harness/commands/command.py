@@ -19,13 +19,13 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness import old_names
-from harness.command_words import as_hydra, configuration_of, is_multirun
-from harness.configuration import CONFIGURATION, Configuration, without_hydra
+from harness.commands import old_names
+from harness.commands.command_words import as_hydra, configuration_of, is_multirun
+from harness.commands.configuration import CONFIGURATION, Configuration, without_hydra
+from harness.commands.mistaken_words import check_keys, explained
+from harness.commands.output import lasting_output
+from harness.commands.start import Stopped, raised_signals, stopped_by, word_for
 from harness.errors import OtherProcessError, UserError
-from harness.mistaken_words import check_keys, explained
-from harness.output import lasting_output
-from harness.start import Stopped, raised_signals, stopped_by, word_for
 
 EXIT_BUG = 1
 EXIT_USER_ERROR = 2
@@ -113,7 +113,7 @@ def _run(main: Callable[[], None]) -> None:
         described = describe_error(error)
         if number := stopped_by():
             described = word_for(number), 128 + number
-        processes = sys.modules.get("harness.processes")  # only a command that may have others has imported it
+        processes = sys.modules.get("harness.compute.processes")  # only a command that may have others has imported it
         if described is None and processes and (message := processes.other_refusal()):
             error, described = OtherProcessError(message), (message, EXIT_USER_ERROR)  # a consequence, not a bug
         if described is None:

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
 
+from harness.compute.sharding import DATA, NODES, num_shards
 from harness.errors import UserError
 from harness.settings import Count, CountOrZero
-from harness.sharding import DATA, NODES, num_shards
 
 DETECT = "auto"
 """The coordinator that the scheduler names."""
@@ -82,7 +82,7 @@ def cores_as_devices(config: DevicesConfig) -> None:
 def device_mesh(
     config: DevicesConfig, batch_size: int, batch_key: str, node_shards: int = 1, small_operations: bool = False
 ) -> Iterator[None]:
-    """Distributes the computation in the block over the devices of a run (see `harness.sharding`).
+    """Distributes the computation in the block over the devices of a run (see `harness.compute.sharding`).
 
     Args:
         config: The devices to use.

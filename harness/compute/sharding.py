@@ -1,7 +1,7 @@
 """Many devices: how the episodes of a batch are sharded.
 
-`harness.devices` sets JAX's ambient mesh, with the axes `data` and `nodes`. Without a mesh, or on a mesh of one device,
-the functions here do nothing.
+`harness.compute.devices` sets JAX's ambient mesh, with the axes `data` and `nodes`. Without a mesh, or on a mesh of one
+device, the functions here do nothing.
 """
 
 from __future__ import annotations

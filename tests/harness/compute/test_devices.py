@@ -8,13 +8,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from harness.devices import AUTOMATIC, DevicesConfig, device_mesh, place
-from harness.errors import UserError
-from harness.processes import agreed, agreed_path, is_first_process
-from harness.runs.checkpoint import Checkpoints
-from harness.runs.run_folder import RunFolder
-from harness.settings import read_settings
-from harness.sharding import (
+from harness.compute.devices import AUTOMATIC, DevicesConfig, device_mesh, place
+from harness.compute.processes import agreed, agreed_path, is_first_process
+from harness.compute.sharding import (
     DATA,
     EPISODES,
     EVERYWHERE,
@@ -26,6 +22,10 @@ from harness.sharding import (
     parts_here,
     per_device,
 )
+from harness.errors import UserError
+from harness.runs.checkpoint import Checkpoints
+from harness.runs.run_folder import RunFolder
+from harness.settings import read_settings
 from harness.training.agent import Agent
 from harness.training.loop import ScheduleConfig, run_training
 from harness.training.parallel_seeds import SeedRun
@@ -92,7 +92,7 @@ def train(path: Path, steps: int = SCHEDULE.steps):
     ],
 )
 def test_as_many_cores_as_the_episodes_keep_busy(monkeypatch, cores, batch_size, node_shards, count):
-    monkeypatch.setattr("harness.devices._usable_cores", lambda: cores)
+    monkeypatch.setattr("harness.compute.devices._usable_cores", lambda: cores)
     with device_mesh(AUTOMATIC, batch_size, "train.episodes_per_step", node_shards, small_operations=True):
         assert num_shards() == count
 

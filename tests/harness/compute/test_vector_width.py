@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from harness import vector_width
+from harness.compute import vector_width
+from harness.compute.vector_width import choose_vector_width
 from harness.runs.run_folder import RunFolder
-from harness.vector_width import choose_vector_width
 
 OTHER = "--xla_cpu_use_fusion_emitters=false"
 
@@ -74,7 +74,7 @@ def test_a_process_that_computes_already_does_not_claim_another_width(began_with
 
 def test_xla_knows_the_flag_and_hears_it_before_it_computes():
     code = """if True:
-        from harness import vector_width
+        from harness.compute import vector_width
         vector_width._has_avx512 = lambda: True
         vector_width.choose_vector_width()
         import jax

@@ -2,9 +2,9 @@
 
 import pytest
 
-from harness.command_words import as_hydra, configuration_of
+from harness.commands.command_words import as_hydra, configuration_of
+from harness.commands.mistaken_words import check_choices, check_keys
 from harness.errors import UserError
-from harness.mistaken_words import check_choices, check_keys
 
 
 def check(name, *words):

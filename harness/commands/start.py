@@ -28,7 +28,7 @@ def begin_command() -> None:
     A user's own modules are found there all the same, after everything that is installed: an agent's module that a
     configuration names may lie there, a file called `sim.py` or `numpy.py` hides nothing.
     """
-    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    own = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     try:
         here = os.getcwd()
     except FileNotFoundError:  # it has been removed

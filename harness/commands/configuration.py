@@ -19,7 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-CONFIGURATION = str(Path(__file__).resolve().parents[1] / "conf")
+CONFIGURATION = str(Path(__file__).resolve().parents[2] / "conf")
 """The folder of configuration files, found by its place: by name, a user's own folder `conf` would hide it."""
 ADDED_GROUPS = ("experiment", "ablation")
 """Groups from which nothing is chosen unless a command line adds a choice: `+experiment=NAME`."""

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from harness.console import guide, named
+from harness.commands.console import guide, named
 from harness.errors import UserError
 
 SYSTEMS = {"tpgr_jax": "tpgr", "hrlmg_jax": "hrl-mg"}
@@ -102,7 +102,9 @@ def test_nothing_in_the_working_folder_hides_our_modules(tmp_path, command):
 
 def test_modules_of_the_working_folder_are_found_after_ours(tmp_path):
     (tmp_path / "mine.py").write_text("print('mine')")
-    code = "from harness.start import begin_command; begin_command(); import mine, sim, conf; print(sim.__file__)"
+    code = (
+        "from harness.commands.start import begin_command; begin_command(); import mine, sim, conf; print(sim.__file__)"
+    )
     (tmp_path / "sim.py").write_text("raise SystemExit('not ours')")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.startswith("mine"), done.stderr

@@ -12,9 +12,9 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from harness.configuration import ADDED_GROUPS, CONFIGURATION, FOLLOWS, Configuration
+from harness.commands.configuration import ADDED_GROUPS, CONFIGURATION, FOLLOWS, Configuration
+from harness.commands.nearest import meant, nearest
 from harness.errors import UserError
-from harness.nearest import meant, nearest
 
 _PLAIN_WORD = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z_/][A-Za-z0-9_./-]*", re.IGNORECASE)
 _PLACES = ("path", "root", "cache", "dir", "run", "resume", "study", "out")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from harness.command_words import as_hydra, configuration_of
+from harness.commands.command_words import as_hydra, configuration_of
 from harness.errors import UserError
 
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.processes import check_same_settings, meet
+from harness.compute.processes import check_same_settings, meet
 
 TRAIN = ["-m", "tpgr_jax.train", "data.size=tiny", "devices.count=0", "devices.processes=2"]
 # Process 0 waits in a computation that process 1 never joins; process 1 refuses.
 COMPUTES = """
 import sys, time
-from harness.command import run_command
-from harness.devices import DevicesConfig
+from harness.commands.command import run_command
+from harness.compute.devices import DevicesConfig
 from harness.errors import UserError
-from harness.processes import agreed, join_processes, meet
+from harness.compute.processes import agreed, join_processes, meet
 
 def main():
     address, process = sys.argv[1:]
@@ -107,7 +107,7 @@ def test_a_process_in_a_computation_ends_when_another_refuses(command_environmen
 
 def test_a_process_that_waits_in_vain_gives_up_with_one_message(command_environment, tmp_path, address):
     impatient = COMPUTES.replace(
-        "run_command(main)", "import harness.processes\nharness.processes._JOIN_SECONDS = 1\n"
+        "run_command(main)", "import harness.compute.processes\nharness.compute.processes._JOIN_SECONDS = 1\n"
     ) + ("run_command(main)")
     finished = subprocess.run(
         [sys.executable, "-c", impatient, address, "0"], env=command_environment, capture_output=True, text=True

@@ -1,0 +1,1 @@
+"""How commands start, read their words, and fail."""

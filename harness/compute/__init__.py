@@ -1,0 +1,1 @@
+"""Devices, processes, and how XLA compiles for them."""
