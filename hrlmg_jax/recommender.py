@@ -244,13 +244,14 @@ def load(stored: StoredSessionRun) -> Recommender:
     """Restores a run; see `hrlmg_jax.load`.
 
     Raises:
-        UserError: No run folder, or a damaged one; another log; or an oracle, which asks the users.
+        UserError: No run folder, or a damaged one; another log; an oracle, which asks the users; or a function of the user's.
     """
     keep_compiled_programs()
     choose_vector_width(stored.folder)
     folder, values = stored.folder, stored.read_values()
     refuse_old_log(folder)
     config = read_settings(RunConfig, values)
+    refuse_to_recommend(config.agent, str(folder.path))
     stored.check_began(folder.path / FILE, "simulator")
     data = load_data(config.fit(), config.longest_session)
     origin_of(data).check(folder)
@@ -260,7 +261,6 @@ def load(stored: StoredSessionRun) -> Recommender:
     tested = method.best(state) if stored.actors == "best" else method.newest(state)
     users = problem.simulator.model
     policy = tested.policy(users)
-    refuse_to_recommend(policy, str(folder.path))
     if tested.rank is None:
         raise UserError(
             f"agent={config.agent.name} asks simulated users what they like, and real ones cannot be asked",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from harness.errors import UserError
-from harness.user_function import UserFunction, load_function, split_path
+from harness.user_function import UserFunction, read_file, split_path
 from sim.envs.policy import Decision, Policy
 
 _KEY = "agent.path"
@@ -41,14 +43,15 @@ class PythonSettings:
             )
 
     def load(self) -> UserFunction:
-        """Loads the function, and says on stderr that it is the user's code that runs.
+        """Says on stderr that the user's code is run, then runs it and returns the function.
 
         Raises:
             UserError: It cannot be loaded.
         """
-        function = load_function(self.path, _KEY)
-        print(f"notice: {_KEY} runs {function} (sha256 {function.sha256[:12]})", file=sys.stderr, flush=True)
-        return function
+        file = read_file(self.path, _KEY)
+        # Before it runs: the file may do anything, even end the process.
+        print(f"notice: {_KEY} runs {file} (sha256 {file.sha256[:12]})", file=sys.stderr, flush=True)
+        return file.run()
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,13 +98,12 @@ class _Deciding:
         return [list(zip(*row, strict=True)) for row in zip(ids, numbers.tolist(), strict=True)]
 
     def _at_once(self, histories: list[History], when: str) -> list[Any]:
-        chosen = self.function.call(histories, when)
-        try:
-            listed = chosen.tolist() if hasattr(chosen, "tolist") else list(chosen)
-        except TypeError:
-            listed = []
+        listed = self.function.call(histories, when, partial(_listed, at_most=len(histories) + 1))
         if not isinstance(listed, list) or len(listed) != len(histories):
-            kind = f"{len(listed)} items" if isinstance(listed, list) and listed else type(chosen).__name__
+            kind = type(listed).__name__
+            if isinstance(listed, list):
+                more = len(listed) > len(histories)
+                kind = f"more than {len(histories)} items" if more else f"{len(listed)} items"
             self._refuse(f"returned {kind} {when}: agent.batched=true needs an item for each history")
         return listed
 
@@ -120,6 +122,13 @@ class _Deciding:
             where=str(self.function),
             do=f"Return the id of an item that is not in the history, such as {examples}.",
         )
+
+
+def _listed(chosen: Any, at_most: int) -> Any:
+    """Returns a list of what arrays and iterables hold, at most so much; anything else as it is."""
+    if hasattr(chosen, "tolist"):
+        return chosen.tolist()
+    return list(islice(chosen, at_most)) if isinstance(chosen, Iterable) else chosen
 
 
 def python_policy(
@@ -147,9 +156,9 @@ def python_policy(
     return Policy(lambda params, batch_size: (), act, on_host=decide)
 
 
-def refuse_to_recommend(policy: Policy, where: str) -> None:
-    """Raises UserError if a policy is a function of the user's, which can be asked without us."""
-    if policy.on_host is not None:
+def refuse_to_recommend(settings: Any, where: str) -> None:
+    """Raises UserError if an agent's settings name a function of the user's, which is not run for that."""
+    if isinstance(settings, PythonSettings):
         raise UserError(
             "agent=python is a function of yours: what it recommends it says itself",
             where=where,

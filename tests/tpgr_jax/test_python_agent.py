@@ -11,6 +11,9 @@ from command_lines import assert_one_message, run_module
 TINY = ("data.size=tiny", "env.episode_length=6")
 SOURCE = """
 import json
+from pathlib import Path
+
+Path(__file__).with_name("ran").touch()
 
 RANKING = json.load(open({ranking!r}))
 
@@ -61,7 +64,9 @@ def test_a_list_in_python_earns_what_the_same_list_earns(run, folder):
     assert json.loads((folder / "mine" / "eval.json").read_text())["policies"] == results
     reported = run("tpgr_jax.report", "runs", ".")
     assert "mine" in reported.stdout
+    (folder / "ran").unlink()
     assert_one_message(run("tpgr_jax.recommend", "run=mine", "user=1"), "a function of yours")
+    assert not (folder / "ran").exists(), "the user's file ran although the command refuses it"
     assert_one_message(
         run("tpgr_jax.train", *TINY, "agent=python", "agent.path=my.py:wrong", "hydra.run.dir=wrong"),
         *("wrong in", "'nobody'", "for user", "step 1"),

@@ -117,13 +117,44 @@ def test_a_simulator_that_tells_no_answers_is_refused():
 
 def test_settings():
     def check(**changes):
-        given = {"path": "my.py:policy", "batched": False, "label": None, **changes}
-        PythonSettings(**given).check_function(("random",))
+        settings(**changes).check_function(("random",))
 
     check(label="my-ppo_2")
     for changes, key in (({"path": None}, "path"), ({"label": "random"}, "label"), ({"label": "a b"}, "label")):
         with pytest.raises(UserError, match=rf"agent\.{key}"):
             check(**changes)
     with pytest.raises(UserError, match="a function of yours"):
-        refuse_to_recommend(policy_of(in_order), "run")
-    refuse_to_recommend(fixed_list_policy(), "run")
+        refuse_to_recommend(settings(path="my.py:policy"), "run")
+    refuse_to_recommend(object(), "run")
+
+
+def test_the_notice_comes_before_the_code_runs(tmp_path, capsys):
+    (tmp_path / "my.py").write_text("import sys\nprint('RUNS', file=sys.stderr)\nsys.exit()\n")
+    with pytest.raises(UserError, match="SystemExit"):
+        settings(path=f"{tmp_path}/my.py:policy").load()
+    notice, ran = capsys.readouterr().err.splitlines()
+    assert notice.startswith(f"notice: agent.path runs policy in {tmp_path}/my.py (sha256 ")
+    assert ran == "RUNS"
+
+
+def settings(**changes) -> PythonSettings:
+    return PythonSettings(**{"path": "my.py:policy", "batched": False, "label": None, **changes})
+
+
+def test_generators_give_items_and_fail_as_the_function_does():
+    def items(histories):
+        for history in histories:
+            yield in_order(history)
+
+    def fails(histories):
+        yield in_order(histories[0])
+        raise KeyError("late")
+
+    def endless(histories):
+        while True:
+            yield FIRST_ID
+
+    batch = make_episode_batch(RATINGS.view.env, policy_of(items, True), False)
+    assert batch(RATINGS.params, None, STARTS, KEY)[0][:, 0].tolist() == ORDER[:LENGTH]
+    assert "policy in my.py: raised KeyError: 'late' for 3 users at step 1" in refusal(fails, True)
+    assert "returned more than 3 items for 3 users at step 1" in refusal(endless, True)
