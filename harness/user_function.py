@@ -134,7 +134,7 @@ class _ContentLoader(SourceFileLoader):
         self._content = content
 
     def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self._content, self.path)  # type: ignore[no-any-return]
+        return self.source_to_code(self._content, self.path)
 
 
 def read_file(path: str | None, key: str, do: str = _EXAMPLE) -> UserFile:

@@ -20,9 +20,10 @@ from harness.vector_width import choose_vector_width
 from hrlmg_jax.agent.policy import ActingParams
 from hrlmg_jax.problem import Problem, load_data, make_env, make_problem, origin_of
 from hrlmg_jax.registry import build_method
-from hrlmg_jax.sessions import SessionData, refuse_old_log
+from hrlmg_jax.sessions import refuse_old_log
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model.store import FILE
+from sim.datasets.sessions import SessionData
 from sim.envs.histories import HistoryTable, make_history_table
 from sim.envs.policy import Policy
 from sim.envs.python_policy import refuse_to_recommend
@@ -244,7 +245,8 @@ def load(stored: StoredSessionRun) -> Recommender:
     """Restores a run; see `hrlmg_jax.load`.
 
     Raises:
-        UserError: No run folder, or a damaged one; another log; an oracle, which asks the users; or a function of the user's.
+        UserError: No run folder, or a damaged one; another log; an oracle, which asks the users; or a function of
+            the user's.
     """
     keep_compiled_programs()
     choose_vector_width(stored.folder)

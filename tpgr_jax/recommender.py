@@ -175,7 +175,8 @@ def load(stored: StoredRunConfig) -> Recommender:
     """Restores a run; see `tpgr_jax.load`.
 
     Raises:
-        UserError: No run folder, or a damaged one; other data; a simulator that takes no answers; or a function of the user's.
+        UserError: No run folder, or a damaged one; other data; a simulator that takes no answers; or a function of
+            the user's.
     """
     keep_compiled_programs()
     choose_vector_width(stored.folder)

@@ -18,10 +18,11 @@ from harness.settings import Count, NotNegative, Positive, ProperShare, Seed
 from harness.training.agent import Agent
 from harness.training.loop import ScheduleConfig, run_training
 from harness.training.parallel_seeds import SeedRun
-from hrlmg_jax.sessions import SessionData, row_labels
+from hrlmg_jax.sessions import row_labels
 from hrlmg_jax.user_model.item_embedding import EmbeddingConfig
 from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackNetworkConfig, FeedbackParams, LearnedFeedback
 from sim.datasets.events import LogConfig
+from sim.datasets.sessions import SessionData
 from sim.envs.histories import HistoryTable
 from sim.envs.session_env import SessionConfig
 from sim.tables.events import NUM_FEEDBACK

@@ -22,11 +22,12 @@ from harness.reports.tables import kind_of
 from harness.runs import provenance
 from harness.runs.run_folder import RunFolder, make_folder, read_arrays, read_json, write_arrays, write_json
 from hrlmg_jax.earlier_run import EarlierRun
-from hrlmg_jax.sessions import SessionData, describe_log
+from hrlmg_jax.sessions import describe_log
 from hrlmg_jax.user_model.fit import FitConfig, SimulatorConfig, fit_feedback
 from hrlmg_jax.user_model.item_embedding import embed_items
 from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackParams, LearnedFeedback
 from hrlmg_jax.user_model.quality import _SHOWN, PARTS, report_on
+from sim.datasets.sessions import SessionData
 
 FILE = "simulator.npz"
 REPORT = "simulator.json"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -12,17 +13,21 @@ from typing import Any
 import numpy as np
 
 from harness.errors import UserError
+from harness.runs.run_folder import RunFolder, read_json
+from harness.training.agent import NamedSettings
 from harness.user_function import UserFunction, read_file, split_path
 from sim.envs.policy import Decision, Policy
 
 _KEY = "agent.path"
+_LABEL = re.compile("[A-Za-z0-9_-]+")
 _DIGITS = 6  # of answers: 0.6, and not 0.6000000238418579
 History = list[tuple[Any, float]]
 """Items recommended so far, in order, by their original ids, each with the user's answer."""
+Describe = Callable[[Any, np.ndarray], list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PythonSettings:
+class PythonSettings(NamedSettings):
     """Which function decides (`conf/agent/python.yaml` explains each)."""
 
     path: str | None
@@ -36,11 +41,20 @@ class PythonSettings:
             taken: Names of the policies beside it.
         """
         split_path(self.path, _KEY)
-        if self.label is not None and (not self.label.replace("-", "_").isidentifier() or self.label in taken):
+        if self.label is not None and (not _LABEL.fullmatch(self.label) or self.label in taken):
             raise UserError(
                 f"agent.label is {self.label!r}",
-                do=f"Letters, digits, _ and -, and not one of {', '.join(taken)}: it names the results.",
+                do=f"Letters (a to z), digits, _ and -, and not one of {', '.join(taken)}: it names the results.",
             )
+
+    @property
+    def result_name(self) -> str:
+        """The label, if there is one."""
+        return self.label or self.name
+
+    def check_file(self) -> None:
+        """Raises UserError if the file of a stored run is gone."""
+        read_file(self.path, _KEY, "Put the file back, or train again.")
 
     def load(self) -> UserFunction:
         """Says on stderr that the user's code is run, then runs it and returns the function.
@@ -64,7 +78,7 @@ class _Deciding:
         ids: [I] original ids of the items that can be recommended.
         index: Their indices by id.
         distinct: Whether no item may come twice.
-        describe: Names an episode by its start, for messages.
+        describe: Names episodes in messages, see `python_policy`.
     """
 
     function: UserFunction
@@ -72,13 +86,13 @@ class _Deciding:
     ids: np.ndarray
     index: dict[Hashable, int]
     distinct: bool
-    describe: Callable[[int], str]
+    describe: Describe
 
-    def __call__(self, starts: np.ndarray, items: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    def __call__(self, params: Any, starts: np.ndarray, items: np.ndarray, answers: np.ndarray) -> np.ndarray:
         """Returns [B] int32 items; see `Policy.on_host`."""
         histories = self._histories(items, answers)
         step = f"step {items.shape[1] + 1}"
-        whose = [f"for {self.describe(int(start))} at {step}" for start in starts]
+        whose = [f"for {one} at {step}" for one in self.describe(params, starts)]
         if self.batched:
             chosen = self._at_once(histories, f"for {len(starts)} users at {step}")
         else:
@@ -132,7 +146,7 @@ def _listed(chosen: Any, at_most: int) -> Any:
 
 
 def python_policy(
-    function: UserFunction, batched: bool, item_ids: np.ndarray, distinct: bool, describe: Callable[[int], str]
+    function: UserFunction, batched: bool, item_ids: np.ndarray, distinct: bool, describe: Describe
 ) -> Policy:
     """Returns the policy that asks a function of the user's.
 
@@ -142,7 +156,7 @@ def python_policy(
         batched: See there.
         item_ids: [I] original ids of the items that can be recommended.
         distinct: Whether no item may come twice in an episode.
-        describe: `start -> words` that name an episode in messages.
+        describe: Names episodes in messages: `(parameters of the environment, [B] starts) -> [B] words`.
 
     Raises (when it decides):
         UserError: The function raises something, or returns what is no item, or an item again.
@@ -154,6 +168,26 @@ def python_policy(
     index = {item: number for number, item in enumerate(item_ids.tolist())}
     decide = _Deciding(function, batched, item_ids, index, distinct, describe)
     return Policy(lambda params, batch_size: (), act, on_host=decide)
+
+
+RECORDED = "agent_function"
+"""What run.json and the results of a run call `UserFunction.record`."""
+
+
+def warn_if_changed(record: Mapping[str, str] | None, folder: RunFolder) -> None:
+    """Says on stderr if a run was trained, or last tested by the training command, with another file than now.
+
+    Args:
+        record: Of the function that is loaded; None without one.
+        folder: The run folder.
+    """
+    trained = read_json(folder.provenance).get(RECORDED) if record else None
+    if record and trained and trained["sha256"] != record["sha256"]:
+        print(
+            f"warning: {record['file']} has changed since the run was made: its sha256 was {trained['sha256'][:12]}, "
+            f"now it is {record['sha256'][:12]}",
+            file=sys.stderr,
+        )
 
 
 def refuse_to_recommend(settings: Any, where: str) -> None:
