@@ -6,9 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import hrlmg_jax
 from harness.errors import UserError
 from harness.extensions import load_module
 from harness.runs.composition import composed_values
+from harness.runs.run_folder import RunFolder
 from harness.settings import read_settings
 from hrlmg_jax.agent import low_levels
 from hrlmg_jax.agent.hrl_mg import make_learner
@@ -47,6 +49,16 @@ def test_a_function_recommends_items_of_the_catalogue_and_takes_no_part_in_the_o
     assert decide(sessions, starts, none, none).tolist() == [0, 0]
     with pytest.raises(UserError, match="returned 1 for user bob at step 2, which is the id of no item"):
         decide(sessions, starts, np.array([[0], [0]]), np.array([[1], [2]]))  # the third item is not of the catalogue
+
+
+def test_a_function_is_not_run_to_recommend(tmp_path):
+    """Refused by the settings alone: there is neither a log nor a simulator, nor the file."""
+    values = composed_values("train_hrl_mg", ["agent=python", f"agent.path={tmp_path}/my.py:policy"])
+    (tmp_path / "my.py").write_text("from pathlib import Path\nPath(__file__).with_name('ran').touch()\n")
+    RunFolder(tmp_path / "run").start(values)
+    with pytest.raises(UserError, match="a function of yours"):
+        hrlmg_jax.load(tmp_path / "run")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_any_other_name_is_of_an_agent_that_learns():
