@@ -19,6 +19,7 @@ from hrlmg_jax.registry import build_method
 from hrlmg_jax.sessions import refuse_old_log
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model.store import FILE
+from sim.envs.python_policy import PythonSettings, warn_if_changed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,11 @@ def evaluate(settings: EvaluateConfig) -> None:
     data = load_data(config.fit(), config.longest_session)
     origin_of(data).check(folder)
     problem = make_problem(config.fit(), values, data, folder, config.longest_session)
-    method, comparison = build_method(problem, config.agent), Comparison(config, problem)
+    if isinstance(config.agent, PythonSettings):
+        config.agent.check_file()
+    method = build_method(problem, config.agent)
+    warn_if_changed(method.function, folder)
+    comparison = Comparison(config, problem, method.function)
     if method.agent is None:
         comparison.test(method.best(None), config.seed, folder, 0)
         return

@@ -46,6 +46,7 @@ class Method(NamedTuple):
         newest: The same with the newest networks.
         step_of_best: `state -> training steps` that the best networks have had.
         describe: `state -> one line about its size`; shapes will do.
+        function: The user's function that decides, if one does (`UserFunction.record`).
     """
 
     agent: Agent | None
@@ -53,6 +54,7 @@ class Method(NamedTuple):
     newest: Callable[[Any], EvaluationPolicy]
     step_of_best: Callable[[Any], int]
     describe: Callable[[Any], str]
+    function: dict[str, str] | None = None
 
 
 def untrained(name: str, policy: EvaluationPolicy) -> Method:

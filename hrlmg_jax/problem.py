@@ -14,9 +14,10 @@ from harness.runs.composition import unlike_composed
 from harness.runs.provenance import Origin
 from harness.runs.run_folder import RunFolder
 from hrlmg_jax.earlier_run import EarlierRun
-from hrlmg_jax.sessions import SessionData, describe_log, load_sessions
+from hrlmg_jax.sessions import describe_log
 from hrlmg_jax.user_model.settings import FitConfig
 from hrlmg_jax.user_model.store import FILE, Simulator, load_simulator, obtain_simulator
+from sim.datasets.sessions import SessionData, load_sessions
 from sim.envs.session_env import TRUTH, FeedbackModel, SessionConfig, SessionEnv, SessionParams
 from sim.generators.funnel import true_users, truth_of_sessions
 

@@ -22,9 +22,10 @@ from hrlmg_jax.agent.policy import ActingParams
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.problem import Problem, load_data, make_env, make_problem, origin_of
 from hrlmg_jax.registry import build_method
-from hrlmg_jax.sessions import SessionData, refuse_old_log
+from hrlmg_jax.sessions import refuse_old_log
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model.store import FILE
+from sim.datasets.sessions import SessionData
 from sim.envs.histories import HistoryTable, make_history_table
 from sim.envs.policy import Policy
 from sim.envs.python_policy import refuse_to_recommend
@@ -309,13 +310,15 @@ def load(stored: StoredSessionRun) -> Recommender:
     """Restores a run; see `hrlmg_jax.load`.
 
     Raises:
-        UserError: No run folder, or a damaged one; another log; or an oracle, which asks the users.
+        UserError: No run folder, or a damaged one; another log; an oracle, which asks the users; or a function of
+            the user's.
     """
     keep_compiled_programs()
     choose_vector_width(stored.folder)
     folder, values = stored.folder, stored.read_values()
     refuse_old_log(folder)
     config = read_settings(RunConfig, values)
+    refuse_to_recommend(config.agent, str(folder.path))
     stored.check_began(folder.path / FILE, "simulator")
     data = load_data(config.fit(), config.longest_session)
     origin_of(data).check(folder)
@@ -323,7 +326,6 @@ def load(stored: StoredSessionRun) -> Recommender:
     method = build_method(problem, config.agent)
     step, state = (0, None) if method.agent is None else stored.restore(method.agent, config.seed)[:2]
     tested = method.best(state) if stored.actors == "best" else method.newest(state)
-    refuse_to_recommend(tested.policy(problem.simulator.model), str(folder.path))
     if tested.rank is None:
         raise UserError(
             f"agent={config.agent.name} asks simulated users what they like, and real ones cannot be asked",

@@ -35,10 +35,12 @@ from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.methods import Method
 from hrlmg_jax.problem import Problem, check_catalogue, load_data, make_problem, origin_of, shortened_sessions
 from hrlmg_jax.registry import build_method
-from hrlmg_jax.sessions import SessionData, describe_log, refuse_old_log, row_labels, say_what_was_understood
+from hrlmg_jax.sessions import describe_log, refuse_old_log, row_labels, say_what_was_understood
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model.quality import weakness
 from sim.datasets.items import items_of_run, write_items
+from sim.datasets.sessions import SessionData
+from sim.envs.python_policy import RECORDED
 
 _TRUTH_NOTE = "; the generator's own users answer"
 register_run_folder_resolver()  # conf/train_hrl_mg.yaml needs it while Hydra composes
@@ -125,6 +127,8 @@ def _train_in_folders(
     # Train, if there is something to.
     config, folders = configs[0], [run.folder for run in runs]
     method = build_method(problem, config.agent)
+    for folder in folders if is_first_process() and method.function else []:
+        add_to_record(folder, {RECORDED: method.function})
     keys = [jax.random.key(config.seed) for config in configs]
     if method.agent is None:
         _announce(problem, method.describe(None), folders)
@@ -147,7 +151,7 @@ def _train_in_folders(
             _end_untested(config, method, problem, folder)
         return
     # Test the best networks beside the baselines, draw the curves, warn of a collapse.
-    comparison = Comparison(config, problem)
+    comparison = Comparison(config, problem, method.function)
     for config, folder, state in zip(configs, folders, states, strict=True):
         with phases.phase("final evaluation"):
             played = comparison.test(method.best(state), config.seed, folder, method.step_of_best(state))

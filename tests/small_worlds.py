@@ -59,5 +59,11 @@ def session_world() -> World:
     params = SessionParams(make_history_table(log), jnp.asarray(rows, jnp.int32), None, CHANCES)
     starts, names = np.arange(3, dtype=np.int32), ("skip", "click", "order")
     return World(
-        "hand-made log", SessionView(env, ITEMS), params, starts, np.arange(3), FIRST_ID + np.arange(ITEMS), names
+        "hand-made log",
+        SessionView(env, ITEMS, ITEMS),
+        params,
+        starts,
+        np.arange(3),
+        FIRST_ID + np.arange(ITEMS),
+        names,
     )

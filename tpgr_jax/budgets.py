@@ -53,7 +53,7 @@ def evaluate_budgets(
         baselines = {name: one for name, one in newest.items() if name not in own} if newest else None
         policies = evaluate_method(problem, method, state, config.seed, users_per_batch, baselines)
         about = {"name": budget, "limit": limit, "selected": len(problem.selection_users) > 0, **spent}
-        write_evaluation(folder, problem, config.seed, step, policies, reading_of(budget), about)
+        write_evaluation(folder, problem, config.seed, step, policies, reading_of(budget), about, method.function)
         written.append(reading_of(budget))
     return written
 

@@ -15,6 +15,7 @@ from harness.errors import UserError
 from harness.runs.run_folder import RunFolder
 from harness.settings import Count, CountOrZero, read_settings
 from harness.training.stored_run import StoredRunConfig
+from sim.envs.python_policy import PythonSettings, warn_if_changed
 from tpgr_jax.budgets import evaluate_budgets
 from tpgr_jax.evaluation import USERS_PER_BATCH, evaluate_method, format_table, print_lists, write_evaluation
 from tpgr_jax.problem import Problem
@@ -61,13 +62,16 @@ def evaluate(settings: EvaluateConfig) -> None:
 
 
 def _evaluate_checkpoint(settings: EvaluateConfig, config: RunConfig, problem: Problem, folder: RunFolder) -> None:
+    if isinstance(config.agent, PythonSettings):
+        config.agent.check_file()
     method = make_method(config, problem, folder)
+    warn_if_changed(method.function, folder)
     step, state, suffix = (0, None, "") if method.agent is None else settings.restore(method.agent, config.seed)
     users_per_batch = settings.users_per_batch or USERS_PER_BATCH
     policies = evaluate_method(problem, method, state, config.seed, users_per_batch)
     print(f"{method.name}, nothing trained" if state is None else f"checkpoint of step {step} of {folder.path}")
     name = f"eval{suffix}"
-    lists = write_evaluation(folder, problem, config.seed, step, policies, name)
+    lists = write_evaluation(folder, problem, config.seed, step, policies, name, function=method.function)
     print(format_table(policies, problem))
     print_lists(lists)
     written = [name]

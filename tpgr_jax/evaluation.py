@@ -15,6 +15,7 @@ from harness.reports.results import Metrics, format_means, format_ratio, write_r
 from harness.runs.run_folder import RunFolder
 from sim.envs.fixed_policies import fixed_list_policy, random_policy, rank_items
 from sim.envs.policy import Policy
+from sim.envs.python_policy import RECORDED
 from sim.evaluation.list_metrics import Catalogue, format_lists, list_metrics, sameness_warning
 from sim.evaluation.protocol import Evaluation, evaluate_policy, make_episode_batch
 from tpgr_jax.methods import Method
@@ -100,12 +101,14 @@ def write_evaluation(
     policies: dict[str, Evaluation],
     name: str = "eval",
     budget: dict[str, Any] | None = None,
+    function: dict[str, str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Writes means (`NAME.json`) and per-user arrays (`NAME.npz`), from which anyone can recompute them.
 
     Args:
         budget: What the state's training might cost, and what it did.
         policies: By name; the run's own method comes first.
+        function: `Method.function`.
 
     Returns:
         What the lists of each policy are like.
@@ -134,6 +137,7 @@ def write_evaluation(
     lists = describe_lists(problem, policies)
     header = {"data": describe_data(problem), "protocol": protocol, "step": step, "lists": lists}
     header |= {} if budget is None else {"budget": budget}
+    header |= {} if function is None else {RECORDED: function}
     results = {policy: by_name(evaluation) for policy, evaluation in policies.items()}
     write_results(folder, name, header, results, "users", arrays)
     return lists

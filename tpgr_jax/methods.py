@@ -60,6 +60,7 @@ class Method(NamedTuple):
         policy_params: `state -> parameters of the policy`, for a state of the agent (None without one).
         samples: Whether the policy has a second way of deciding, by sampling.
         description: One line about its size.
+        function: The user's function that decides, if one does (`UserFunction.record`).
     """
 
     name: str
@@ -68,6 +69,7 @@ class Method(NamedTuple):
     policy_params: Callable[[Any], Any]
     samples: bool
     description: str
+    function: dict[str, str] | None = None
 
 
 def fitted_method(name: str, policy: Policy, params: Any) -> Method:

@@ -15,10 +15,7 @@ from sim.envs.rollout import TrainingEnvironment
 from sim.envs.simulator import EnvSettings, make_simulator
 from sim.evaluation.protocol import num_relevant_items
 from sim.tables.ratings import RatingData
-from sim.tables.split import split_users
 from tpgr_jax.tree.item_vectors import TREE_FILE
-
-VALIDATION_FRACTION = 0.1  # of the training users, with data.validation or data.selection
 
 
 @dataclass(frozen=True)
@@ -82,11 +79,7 @@ def make_problem(data_settings: DataConfig, env_settings: EnvSettings) -> Proble
         UserError: Data missing or damaged, or too small for the settings.
     """
     data = load_dataset(data_settings)
-    train_users, test_users = data_settings.split(data.num_users)
-    selection_users = train_users[:0]
-    if data_settings.validation or data_settings.selection:
-        kept, held_out = split_users(len(train_users), VALIDATION_FRACTION, data_settings.split_seed)
-        train_users, selection_users = train_users[kept], train_users[held_out]
+    train_users, test_users, selection_users = data_settings.user_groups(data.num_users)
     if data_settings.validation:
         test_users, selection_users = selection_users, selection_users[:0]
     relevant_above = data_settings.relevant_above

@@ -17,6 +17,7 @@ from harness.errors import UserError
 from harness.serving.episodes import last_of_each
 from harness.training.stored_run import StoredRunConfig
 from sim.envs.policy import Policy
+from sim.envs.python_policy import refuse_to_recommend
 from sim.envs.rating_env import Answer, EnvConfig, EnvState, RatingEnv, answers_of_ratings
 from sim.recommend.recommender import Recommender, recommender_of
 from sim.recommend.system import Answers, History, Replay
@@ -209,12 +210,14 @@ def load(stored: StoredRunConfig) -> Recommender:
     """Restores a run; see `tpgr_jax.load`.
 
     Raises:
-        UserError: No run folder, or a damaged one; other data; or a simulator that takes no answers.
+        UserError: No run folder, or a damaged one; other data; a simulator that takes no answers; or a function of
+            the user's.
     """
     keep_compiled_programs()
     choose_vector_width(stored.folder)
     folder = stored.folder
     config, problem = stored_problem(stored)
+    refuse_to_recommend(config.agent, str(folder.path))
     if not isinstance(problem.env, RatingEnv):
         raise UserError(
             f"the run was trained in the simulator {config.env.module}, which takes no answers of real users",

@@ -30,6 +30,7 @@ from harness.training.from_python import call_module
 from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from sim.datasets.items import items_of_run, write_items
+from sim.envs.python_policy import RECORDED
 from sim.tables.plausibility import rating_warnings
 from sim.tables.summary import aligned, rating_summary, summary_rows
 from tpgr_jax.budgets import evaluate_budgets
@@ -104,8 +105,9 @@ def _train_in_folders(
     _announce(problem, methods[0], folders)
     if earlier is not None:
         print(earlier.description, file=sys.stderr)
-        for folder in folders if is_first_process() else []:
-            add_to_record(folder, {"init_from": earlier.record})
+    facts = {"init_from": earlier and earlier.record, RECORDED: methods[0].function}
+    for folder in folders if is_first_process() else []:
+        add_to_record(folder, {name: fact for name, fact in facts.items() if fact is not None})
     seed_runs = _seed_runs(configs, problem, methods, folders)
     if seed_runs:
         labels = {"data": problem.data.name, "synthetic": problem.data.synthetic}
@@ -120,7 +122,7 @@ def _train_in_folders(
         with phases.phase("final evaluation"):
             policies = evaluate_method(problem, method, state, config.seed)
         step = 0 if state is None else int(state.step)
-        lists = write_evaluation(folder, problem, config.seed, step, policies)
+        lists = write_evaluation(folder, problem, config.seed, step, policies, function=method.function)
         print(format_table(policies, problem))
         print_lists(lists)
         with phases.phase("final evaluation"):

@@ -14,7 +14,7 @@ import numpy as np
 # %% The simulator
 # 256 users at once, in one compiled program. An action is the number of an item; `info["action_mask"]` says which items
 # have not been recommended yet. `autoreset_mode` says that another user takes the place of one whose episode has ended
-# in the same step.
+# in the same step; `info` is then about the new episode, and `info["final_info"]` about the one that has ended.
 SETTINGS = {"data.size": "tiny", "env.episode_length": 16}
 envs = gymnasium.make_vec("sim.gym:TPGR/Ratings-v0", num_envs=256, autoreset_mode="SameStep", **SETTINGS)
 observation, info = envs.reset(seed=0)
@@ -32,7 +32,8 @@ for step in range(400):
     action = np.where(info["action_mask"], score, -np.inf).argmax(1)
     observation, reward, terminated, truncated, info = envs.step(action)
     np.add.at(number, action, 1)
-    np.add.at(total, action, info["answer"])
+    answer = np.where(truncated, info["final_info"]["answer"], info["answer"]) if truncated.any() else info["answer"]
+    np.add.at(total, action, answer)
     earned.append(reward.mean())
     if step % 100 == 99:
         print(f"steps {step - 98} to {step + 1}: mean reward {np.mean(earned[-100:]):.3f}")

@@ -18,8 +18,10 @@ from hrlmg_jax.evaluation.offline import CUTOFFS, LoggedSessions, OfflineTest, g
 from hrlmg_jax.evaluation.online import OnlineTest, play_online, session_rows
 from hrlmg_jax.evaluation.policies import BASELINES, RANDOM, EvaluationPolicy, baselines
 from hrlmg_jax.problem import Problem
-from hrlmg_jax.sessions import SessionData, describe_log
+from hrlmg_jax.sessions import describe_log
 from hrlmg_jax.settings import RunConfig
+from sim.datasets.sessions import SessionData
+from sim.envs.python_policy import RECORDED
 from sim.evaluation.list_metrics import Catalogue, format_lists, list_metrics
 from sim.tables.events import CLICK
 
@@ -36,10 +38,12 @@ class Comparison:
     Attributes:
         config: Of the runs, which are alike in all but seed.
         problem: Log and users.
+        function: `Method.function` of the agents.
     """
 
     config: RunConfig
     problem: Problem
+    function: dict[str, str] | None = None
 
     def test(
         self, tested: EvaluationPolicy, seed: int, folder: RunFolder, step: int, suffix: str = ""
@@ -59,6 +63,7 @@ class Comparison:
             "newest_checkpoint": newest_checkpoint(folder),
             "protocol": _protocol(self.config, seed),
         }
+        header |= {} if self.function is None else {RECORDED: self.function}
         write = partial(_write_played, self.config, folder, header)
         name = self.config.agent.result_name
 

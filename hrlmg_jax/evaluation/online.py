@@ -15,8 +15,8 @@ from harness.reports.results import Metrics
 from hrlmg_jax.evaluation.collapse import share_of_items_used, share_of_items_used_at_a_step
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.problem import Problem, make_env
-from hrlmg_jax.sessions import SessionData
 from hrlmg_jax.settings import RunConfig
+from sim.datasets.sessions import SessionData
 from sim.envs.session_env import SessionEnv, SessionParams
 from sim.evaluation.protocol import compiled_rollout, play_all
 from sim.tables.events import CLICK, ORDER

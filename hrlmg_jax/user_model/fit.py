@@ -16,9 +16,10 @@ from harness.runs.run_folder import RunFolder
 from harness.training.agent import Agent
 from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
-from hrlmg_jax.sessions import SessionData, row_labels
+from hrlmg_jax.sessions import row_labels
 from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackParams, LearnedFeedback
 from hrlmg_jax.user_model.settings import FitConfig, PaperConfig
+from sim.datasets.sessions import SessionData
 from sim.envs.histories import HistoryTable
 from sim.tables.events import NUM_FEEDBACK
 

@@ -33,7 +33,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.runs.run_folder import RunFolder
-from hrlmg_jax.sessions import SessionData
 from hrlmg_jax.user_model.latent_fit import first_weights, fit_latent
 from hrlmg_jax.user_model.latent_likelihood import (
     Draws,
@@ -55,6 +54,7 @@ from hrlmg_jax.user_model.latent_likelihood import (
 )
 from hrlmg_jax.user_model.logged_pieces import LoggedPieces
 from hrlmg_jax.user_model.settings import FitConfig, LatentConfig
+from sim.datasets.sessions import SessionData
 from sim.envs.histories import Histories
 from sim.tables.events import CLICK, ORDER
 

@@ -16,7 +16,7 @@ from harness.runs.run_folder import RunFolder
 from harness.training.agent import Agent
 from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
-from hrlmg_jax.sessions import SessionData, row_labels
+from hrlmg_jax.sessions import row_labels
 from hrlmg_jax.user_model.latent_likelihood import (
     LatentParams,
     LatentWeights,
@@ -27,6 +27,7 @@ from hrlmg_jax.user_model.latent_likelihood import (
 )
 from hrlmg_jax.user_model.logged_pieces import LoggedPieces
 from hrlmg_jax.user_model.settings import FitConfig, LatentConfig
+from sim.datasets.sessions import SessionData
 from sim.tables.events import CLICK, ORDER
 
 _PIECES = 5

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.runs.run_folder import RunFolder
-from hrlmg_jax.sessions import SessionData
 from hrlmg_jax.user_model.fit import fit_feedback, predict
 from hrlmg_jax.user_model.network import FeedbackParams, LearnedFeedback
 from hrlmg_jax.user_model.settings import FitConfig
+from sim.datasets.sessions import SessionData
 
 
 @dataclass(frozen=True)

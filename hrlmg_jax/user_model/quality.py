@@ -11,9 +11,10 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from harness.reports.tables import kind_of
-from hrlmg_jax.sessions import SessionData, describe_log
+from hrlmg_jax.sessions import describe_log
 from hrlmg_jax.user_model.fit import log_loss
 from hrlmg_jax.user_model.user_model import UserModel
+from sim.datasets.sessions import SessionData
 from sim.envs.fixed_policies import scripted_policy
 from sim.envs.rollout import rollout
 from sim.envs.session_env import SessionEnv, SessionParams

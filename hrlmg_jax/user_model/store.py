@@ -22,12 +22,13 @@ from harness.reports.tables import kind_of
 from harness.runs import provenance
 from harness.runs.run_folder import RunFolder, make_folder, read_arrays, read_json, write_arrays, write_json
 from hrlmg_jax.earlier_run import EarlierRun
-from hrlmg_jax.sessions import SessionData, describe_log
+from hrlmg_jax.sessions import describe_log
 from hrlmg_jax.user_model.item_embedding import embed_items
 from hrlmg_jax.user_model.kinds import make_user_model
 from hrlmg_jax.user_model.quality import _SHOWN, PARTS, report_on
 from hrlmg_jax.user_model.settings import FitConfig, SimulatorConfig
 from hrlmg_jax.user_model.user_model import UserModel
+from sim.datasets.sessions import SessionData
 
 FILE = "simulator.npz"
 REPORT = "simulator.json"

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from harness.runs.run_folder import RunFolder
-from hrlmg_jax.sessions import SessionData
 from hrlmg_jax.user_model.settings import FitConfig
+from sim.datasets.sessions import SessionData
 from sim.envs.session_env import FeedbackModel
 
 

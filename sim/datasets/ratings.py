@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,23 @@ LOAD = "load"
 """Name of the function of a data set's own module (`data.module`): `settings -> RatingData`."""
 _CACHED_FROM = ("movielens_1m", "movielens_10m", "netflix")
 _CACHED_FROM_RATINGS = 1_000_000
+
+
+VALIDATION_FRACTION = 0.1  # of the training users, with data.validation or data.selection
+
+
+class UserGroups(NamedTuple):
+    """Indices of users, each ascending.
+
+    Attributes:
+        train: [n] who train.
+        test: [m] who test; empty where everybody trains.
+        held_out: [v] training users who train nothing; empty without data.validation and data.selection.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    held_out: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -127,6 +144,18 @@ class DataConfig(FilesConfig):
         if self.fold is None:
             return split_users(num_users, self.test_fraction, self.split_seed)
         return fold_users(num_users, self.folds, self.fold, self.split_seed)
+
+    def user_groups(self, num_users: int) -> UserGroups:
+        """Returns who trains, who tests and who is held out of training, among users 0 to U - 1.
+
+        Raises:
+            UserError: A group would be empty.
+        """
+        train, test = self.split(num_users)
+        if not self.validation and not self.selection:
+            return UserGroups(train, test, train[:0])
+        kept, held_out = split_users(len(train), VALIDATION_FRACTION, self.split_seed)
+        return UserGroups(train[kept], test, train[held_out])
 
     @property
     def for_use(self) -> bool:

@@ -39,7 +39,7 @@ def rollout_on_host(env: Environment, env_params: Any, policy: Policy, starts: j
     def act(params: Any, carry: Any, observation: Any, key: jax.Array, explore: bool) -> tuple[Any, Decision]:
         none = np.zeros((len(played), 0))
         history = [np.stack(columns, 1) if columns else none for columns in (items, answers)]
-        action = jnp.asarray(decide(played, *history), jnp.int32)
+        action = jnp.asarray(decide(env_params, played, *history), jnp.int32)
         return carry, Decision(action, jnp.zeros(action.shape))
 
     prepared = env.prepare(policy._replace(act=act))  # the environment may choose the first item itself

@@ -67,9 +67,9 @@ class Policy(NamedTuple):
             arguments of `rank`; None without a tree.
         score: What the scores of `rank` are, and in which unit.
         path_score: What those of `path` are.
-        on_host: `(starts [B], items [B, t], answers [B, t]) -> items [B]` of a policy that is Python code and is asked
-            between compiled programs (`sim.envs.host_rollout`). It knows what was recommended and answered, nothing
-            else, and has no other way to decide: its `act` is never called. None for all others.
+        on_host: `(environment params, starts [B], items [B, t], answers [B, t]) -> items [B]` of a policy that
+            is Python code and is asked between compiled programs (`sim.envs.host_rollout`). It decides by what was
+            recommended and answered, the rest is for messages; its `act` is never called. None for all others.
     """
 
     initial_carry: Callable[[Any, int], Any]
@@ -78,7 +78,7 @@ class Policy(NamedTuple):
     path: Callable[[Any, Any, Any, jax.Array, jax.Array], Path] | None = None
     score: str = "log-probability (nats; 0 for a fixed choice)"
     path_score: str = ""
-    on_host: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
+    on_host: Callable[[Any, np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
 
 
 def recommend_best(score: jax.Array, recommended: jax.Array) -> Decision:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from harness.errors import UserError
-from harness.user_function import UserFunction, load_function, split_path
+from harness.runs.run_folder import RunFolder, read_json
+from harness.training.agent import NamedSettings
+from harness.user_function import UserFunction, read_file, split_path
 from sim.envs.policy import Decision, Policy
 
 _KEY = "agent.path"
+_LABEL = re.compile("[A-Za-z0-9_-]+")
 _DIGITS = 6  # of answers: 0.6, and not 0.6000000238418579
 History = list[tuple[Any, float]]
 """Items recommended so far, in order, by their original ids, each with the user's answer."""
+Describe = Callable[[Any, np.ndarray], list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PythonSettings:
+class PythonSettings(NamedSettings):
     """Which function decides (`conf/agent/python.yaml` explains each)."""
 
     path: str | None
@@ -34,21 +41,31 @@ class PythonSettings:
             taken: Names of the policies beside it.
         """
         split_path(self.path, _KEY)
-        if self.label is not None and (not self.label.replace("-", "_").isidentifier() or self.label in taken):
+        if self.label is not None and (not _LABEL.fullmatch(self.label) or self.label in taken):
             raise UserError(
                 f"agent.label is {self.label!r}",
-                do=f"Letters, digits, _ and -, and not one of {', '.join(taken)}: it names the results.",
+                do=f"Letters (a to z), digits, _ and -, and not one of {', '.join(taken)}: it names the results.",
             )
 
+    @property
+    def result_name(self) -> str:
+        """The label, if there is one."""
+        return self.label or self.name
+
+    def check_file(self) -> None:
+        """Raises UserError if the file of a stored run is gone."""
+        read_file(self.path, _KEY, "Put the file back, or train again.")
+
     def load(self) -> UserFunction:
-        """Loads the function, and says on stderr that it is the user's code that runs.
+        """Says on stderr that the user's code is run, then runs it and returns the function.
 
         Raises:
             UserError: It cannot be loaded.
         """
-        function = load_function(self.path, _KEY)
-        print(f"notice: {_KEY} runs {function} (sha256 {function.sha256[:12]})", file=sys.stderr, flush=True)
-        return function
+        file = read_file(self.path, _KEY)
+        # Before it runs: the file may do anything, even end the process.
+        print(f"notice: {_KEY} runs {file} (sha256 {file.sha256[:12]})", file=sys.stderr, flush=True)
+        return file.run()
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +78,7 @@ class _Deciding:
         ids: [I] original ids of the items that can be recommended.
         index: Their indices by id.
         distinct: Whether no item may come twice.
-        describe: Names an episode by its start, for messages.
+        describe: Names episodes in messages, see `python_policy`.
     """
 
     function: UserFunction
@@ -69,13 +86,13 @@ class _Deciding:
     ids: np.ndarray
     index: dict[Hashable, int]
     distinct: bool
-    describe: Callable[[int], str]
+    describe: Describe
 
-    def __call__(self, starts: np.ndarray, items: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    def __call__(self, params: Any, starts: np.ndarray, items: np.ndarray, answers: np.ndarray) -> np.ndarray:
         """Returns [B] int32 items; see `Policy.on_host`."""
         histories = self._histories(items, answers)
         step = f"step {items.shape[1] + 1}"
-        whose = [f"for {self.describe(int(start))} at {step}" for start in starts]
+        whose = [f"for {one} at {step}" for one in self.describe(params, starts)]
         if self.batched:
             chosen = self._at_once(histories, f"for {len(starts)} users at {step}")
         else:
@@ -95,13 +112,12 @@ class _Deciding:
         return [list(zip(*row, strict=True)) for row in zip(ids, numbers.tolist(), strict=True)]
 
     def _at_once(self, histories: list[History], when: str) -> list[Any]:
-        chosen = self.function.call(histories, when)
-        try:
-            listed = chosen.tolist() if hasattr(chosen, "tolist") else list(chosen)
-        except TypeError:
-            listed = []
+        listed = self.function.call(histories, when, partial(_listed, at_most=len(histories) + 1))
         if not isinstance(listed, list) or len(listed) != len(histories):
-            kind = f"{len(listed)} items" if isinstance(listed, list) and listed else type(chosen).__name__
+            kind = type(listed).__name__
+            if isinstance(listed, list):
+                more = len(listed) > len(histories)
+                kind = f"more than {len(histories)} items" if more else f"{len(listed)} items"
             self._refuse(f"returned {kind} {when}: agent.batched=true needs an item for each history")
         return listed
 
@@ -122,8 +138,15 @@ class _Deciding:
         )
 
 
+def _listed(chosen: Any, at_most: int) -> Any:
+    """Returns a list of what arrays and iterables hold, at most so much; anything else as it is."""
+    if hasattr(chosen, "tolist"):
+        return chosen.tolist()
+    return list(islice(chosen, at_most)) if isinstance(chosen, Iterable) else chosen
+
+
 def python_policy(
-    function: UserFunction, batched: bool, item_ids: np.ndarray, distinct: bool, describe: Callable[[int], str]
+    function: UserFunction, batched: bool, item_ids: np.ndarray, distinct: bool, describe: Describe
 ) -> Policy:
     """Returns the policy that asks a function of the user's.
 
@@ -133,7 +156,7 @@ def python_policy(
         batched: See there.
         item_ids: [I] original ids of the items that can be recommended.
         distinct: Whether no item may come twice in an episode.
-        describe: `start -> words` that name an episode in messages.
+        describe: Names episodes in messages: `(parameters of the environment, [B] starts) -> [B] words`.
 
     Raises (when it decides):
         UserError: The function raises something, or returns what is no item, or an item again.
@@ -147,9 +170,29 @@ def python_policy(
     return Policy(lambda params, batch_size: (), act, on_host=decide)
 
 
-def refuse_to_recommend(policy: Policy, where: str) -> None:
-    """Raises UserError if a policy is a function of the user's, which can be asked without us."""
-    if policy.on_host is not None:
+RECORDED = "agent_function"
+"""What run.json and the results of a run call `UserFunction.record`."""
+
+
+def warn_if_changed(record: Mapping[str, str] | None, folder: RunFolder) -> None:
+    """Says on stderr if a run was trained, or last tested by the training command, with another file than now.
+
+    Args:
+        record: Of the function that is loaded; None without one.
+        folder: The run folder.
+    """
+    trained = read_json(folder.provenance).get(RECORDED) if record else None
+    if record and trained and trained["sha256"] != record["sha256"]:
+        print(
+            f"warning: {record['file']} has changed since the run was made: its sha256 was {trained['sha256'][:12]}, "
+            f"now it is {record['sha256'][:12]}",
+            file=sys.stderr,
+        )
+
+
+def refuse_to_recommend(settings: Any, where: str) -> None:
+    """Raises UserError if an agent's settings name a function of the user's, which is not run for that."""
+    if isinstance(settings, PythonSettings):
         raise UserError(
             "agent=python is a function of yours: what it recommends it says itself",
             where=where,

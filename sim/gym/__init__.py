@@ -13,30 +13,23 @@ Gymnasium 1 finds no environments by itself; `gymnasium.make("sim.gym:TPGR/Movie
 
 from __future__ import annotations
 
-from typing import Any
-
 try:
     from gymnasium import register, registry
 except ImportError as error:
     raise ImportError("sim.gym needs Gymnasium: python -m pip install 'tpgr-jax[gym]'") from error
 
-_RATINGS = {
-    "entry_point": "sim.gym.entry_points:ratings_env",
-    "vector_entry_point": "sim.gym.entry_points:ratings_vector_env",
+ENVIRONMENTS = {
+    "TPGR/MovieLens-v0": "gym_movielens",
+    "TPGR/Ratings-v0": "gym_ratings",
+    "TPGR/Sessions-v0": "gym_sessions",
 }
-_SESSIONS = {
-    "entry_point": "sim.gym.entry_points:sessions_env",
-    "vector_entry_point": "sim.gym.entry_points:sessions_vector_env",
-}
-# What is called MovieLens plays with MovieLens, or not at all.
-_MOVIELENS = {"data": "movielens_1m", "data.offline_fallback": False}
-ENVIRONMENTS: dict[str, dict[str, Any]] = {
-    "TPGR/MovieLens-v0": {**_RATINGS, "kwargs": _MOVIELENS},
-    "TPGR/Ratings-v0": _RATINGS,
-    "TPGR/Sessions-v0": _SESSIONS,
-}
-"""By id: entry points of a single environment and of a vector of them, and keyword arguments."""
+"""Configurations (`conf/NAME.yaml`) by id."""
 
-for _id, _described in ENVIRONMENTS.items():
+for _id, _configuration in ENVIRONMENTS.items():
     if _id not in registry:
-        register(_id, **_described)
+        register(
+            _id,
+            entry_point="sim.gym.entry_points:single_env",
+            vector_entry_point="sim.gym.entry_points:vector_env",
+            kwargs={"configuration": _configuration},
+        )

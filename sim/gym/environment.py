@@ -56,7 +56,7 @@ class RecommendationEnv(gymnasium.Env[Observation, np.int64]):
         super().reset(seed=seed)
         seeds = None
         if seed is not None or self._episodes.ended is None:
-            seeds = np.array([self.np_random.integers(2**31) if seed is None else seed])
+            seeds = np.array([int(self.np_random.integers(2**31) if seed is None else seed) % 2**32], np.uint32)
         user = (options or {}).get("user")
         chosen = -1 if user is None else self.world.start_of(user)
         self._last = row_of(self._episodes.begin(seeds, np.array([chosen], np.int32)))
@@ -91,6 +91,8 @@ class RecommendationEnv(gymnasium.Env[Observation, np.int64]):
         """Returns the episode so far as text, with the titles of items."""
         if self.render_mode is None:
             return None
+        if not self._last:
+            raise error.ResetNeeded("no episode has begun: call reset()")
         return transcript(self.world, self._episodes.users()[0], self._last, self._rewards)
 
     def _info(self, facts: Mapping[str, Any]) -> dict[str, Any]:

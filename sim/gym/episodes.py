@@ -55,9 +55,9 @@ class Episodes:
         self._user_of = world.user_ids[order], world.starts[order]
 
     def begin(self, seeds: np.ndarray | None, chosen: np.ndarray, where: np.ndarray | None = None) -> Observation:
-        """Starts episodes: the first after [B] seeds, or the next ones; only those `where` [B] says so."""
+        """Starts episodes: the first after [B] seeds (uint32), or the next ones; only those `where` [B] says so."""
         if seeds is not None:
-            keys, numbers = keys_of(jnp.asarray(seeds % 2**32, jnp.uint32)), jnp.zeros(self.number, jnp.int32)
+            keys, numbers = keys_of(jnp.asarray(seeds, jnp.uint32)), jnp.zeros(self.number, jnp.int32)
         else:
             assert self._running is not None
             keys, numbers = self._running.key, self._running.number + 1

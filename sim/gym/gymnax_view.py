@@ -88,7 +88,7 @@ class Dict:
 
 @dataclass(frozen=True, eq=False)
 class GymnaxView:
-    """A simulator as gymnax writes its environments. It is static: equal to itself alone, and hashable.
+    """A simulator as gymnax writes its environments; hashable, as static arguments of jit must be.
 
     Attributes:
         world: See `sim.gym.worlds.make_world`.

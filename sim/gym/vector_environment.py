@@ -62,7 +62,11 @@ class RecommendationVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         check_render_mode(render_mode)
         if num_envs < 1:
             raise UserError(f"num_envs is {num_envs}", do="Give at least 1.")
-        mode = AutoresetMode(autoreset_mode)
+        try:
+            mode = AutoresetMode(autoreset_mode)
+        except ValueError:
+            known = ", ".join(one.value for one in AutoresetMode)
+            raise UserError(f"autoreset_mode is {autoreset_mode!r}", do=f"Use {known}.") from None
         self.metadata = {**METADATA, "autoreset_mode": mode}
         self.num_envs, self.world, self.render_mode, self._masks = num_envs, world, render_mode, masks
         self.item_ids = world.item_ids
@@ -84,26 +88,21 @@ class RecommendationVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
             options: Also `user`, a list with the id of a user for each environment.
 
         Raises:
-            UserError: There is no such user, or the lists are of another length.
+            UserError: There is no such user, a seed is none, or the lists are of another length.
         """
-        super().reset(seed=seed if isinstance(seed, int) else None)
-        first = self._episodes.ended is None
-        if seed is None and first:
-            seed = int(self.np_random.integers(2**31))
-        seeds = None
-        if seed is not None:
-            seeds = seed + np.arange(self.num_envs) if isinstance(seed, (int, np.integer)) else np.asarray(seed)
-            self._check_length(seeds, "seed")
+        seeds = self._seeds(seed)
         users, where = ((options or {}).get(name) for name in ("user", "reset_mask"))
         chosen = np.full(self.num_envs, -1, np.int32)
         if users is not None:
             self._check_length(users, "user")
             chosen = np.array([self.world.start_of(user) for user in users], np.int32)
         if where is not None:
-            where = np.asarray(where, bool)
             self._check_length(where, "reset_mask")
+            where = np.asarray(where, bool)
+            if self._episodes.ended is None:
+                where = None  # where nothing runs yet, everything begins
         self._last = self._episodes.begin(seeds, chosen, where)
-        return copied(self._last), self._info({})
+        return copied(self._last), self._info({}, began=where)
 
     def step(self, actions: Any) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Recommends an item to each user; see `gymnasium.vector.VectorEnv.step`.
@@ -124,13 +123,15 @@ class RecommendationVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         observation, rest = self._episodes.advance(actions)
         self._last = observation
         stepped = ~ended if self._mode is AutoresetMode.NEXT_STEP else np.ones(self.num_envs, bool)
-        rewards = np.asarray(rest.reward, np.float64)
+        rewards, truncated = np.asarray(rest.reward, np.float64), np.array(rest.truncated)
         self._remember(rewards, stepped)
-        facts = {name: np.where(stepped, value, np.zeros_like(value)) for name, value in rest.info.items()}
-        info = self._info(facts, stepped)
-        truncated = np.array(rest.truncated)
-        if self._mode is AutoresetMode.SAME_STEP and truncated.any():
-            info |= self._final(rest, facts, truncated)
+        # Facts belong to the episode that `info` is about, which (SAME_STEP) may have begun with this step.
+        same_step = self._mode is AutoresetMode.SAME_STEP
+        told = stepped & ~truncated if same_step else stepped
+        facts = {name: np.where(told, value, np.zeros_like(value)) for name, value in rest.info.items()}
+        info = self._info(facts, told)
+        if same_step and truncated.any():
+            info |= self._final(rest, truncated)
         return copied(observation), rewards, np.zeros(self.num_envs, bool), truncated, info
 
     def action_masks(self) -> np.ndarray:
@@ -141,14 +142,24 @@ class RecommendationVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         """Returns the episodes so far as texts, with the titles of items."""
         if self.render_mode is None:
             return None
+        if not self._last:
+            raise error.ResetNeeded("no episode has begun: call reset()")
         return tuple(
             transcript(self.world, user, row_of(self._last, row), self._rewards[row])
             for row, user in enumerate(self._episodes.users())
         )
 
-    def _info(self, facts: Mapping[str, np.ndarray], told: np.ndarray | None = None) -> dict[str, Any]:
-        """Returns facts about each environment, and behind `_NAME` where they are any, as Gymnasium writes them."""
-        everywhere = np.ones(self.num_envs, bool)
+    def _info(
+        self, facts: Mapping[str, np.ndarray], told: np.ndarray | None = None, began: np.ndarray | None = None
+    ) -> dict[str, Any]:
+        """Returns what is known of each environment by NAME, and as `_NAME` of which, as Gymnasium does.
+
+        Args:
+            facts: About the step.
+            told: [B] bool, the environments that have taken one.
+            began: [B] bool, the environments that were reset; None: the rest is told of every one.
+        """
+        everywhere = np.ones(self.num_envs, bool) if began is None else began
         values = {"user": self._episodes.users()} | ({MASK: self._episodes.masks()} if self._masks else {})
         info: dict[str, Any] = {}
         for name, value in values.items():
@@ -157,15 +168,15 @@ class RecommendationVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
             info |= {name: value, f"_{name}": everywhere.copy() if told is None else told.copy()}
         return info
 
-    def _final(self, rest: Any, facts: Mapping[str, np.ndarray], ended: np.ndarray) -> dict[str, Any]:
+    def _final(self, rest: Any, ended: np.ndarray) -> dict[str, Any]:
         """Returns observations and facts of the episodes that have just ended."""
         view = self.world.view
         last = {name: np.array(value) for name, value in rest.final.items()}
         masks = {MASK: action_masks(last["items"], view.num_items, view.repeats)} if self._masks else {}
-        values = {"user": self._episodes.users_of(rest.start), **facts, **masks}
+        values = {"user": self._episodes.users_of(rest.start), **rest.info, **masks}
         final_info: dict[str, Any] = {}
         for name, value in values.items():
-            final_info |= {name: value, f"_{name}": ended.copy()}
+            final_info |= {name: np.array(value), f"_{name}": ended.copy()}
         observations = np.empty(self.num_envs, object)
         for row in np.flatnonzero(ended).tolist():
             observations[row] = row_of(last, row)
@@ -181,6 +192,25 @@ class RecommendationVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         rows = np.flatnonzero(stepped & (taken > 0))
         self._rewards[rows, taken[rows] - 1] = rewards[rows]
 
+    def _seeds(self, seed: Any) -> np.ndarray | None:
+        """Returns [B] seeds, below 2^32; None: the environments go on with those they have."""
+        several = seed is not None and not isinstance(seed, (int, np.integer))
+        if several:
+            self._check_length(seed, "seed")
+            if all(one is None for one in seed):  # as SyncVectorEnv takes it
+                seed, several = None, False
+        super().reset(seed=None if several or seed is None else int(seed))
+        if seed is None and self._episodes.ended is not None:
+            return None
+        first = int(self.np_random.integers(2**31)) if seed is None else seed
+        seeds = list(seed) if several else [int(first) + row for row in range(self.num_envs)]
+        for one in seeds:
+            if not isinstance(one, (int, np.integer)) or one < 0:
+                raise UserError(f"{one!r} is no seed", do="Give an integer, 0 or more, for each environment, or one.")
+        return np.array([int(one) % 2**32 for one in seeds], np.uint32)
+
     def _check_length(self, values: Any, name: str) -> None:
+        if not isinstance(values, (list, tuple, np.ndarray)):
+            raise UserError(f"{name} is {values!r}", do=f"Give a list of {self.num_envs}, one for each environment.")
         if len(values) != self.num_envs:
             raise UserError(f"{name} has {len(values)} entries, there are {self.num_envs} environments")

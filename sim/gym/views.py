@@ -148,12 +148,14 @@ class SessionView:
 
     Attributes:
         env: The simulator.
-        num_items: I.
+        num_items: I, those that can be recommended.
+        num_logged: J, those of the log; histories before test sessions may hold items beyond I.
         repeats: False: an item that came before is skipped.
     """
 
     env: SessionEnv
     num_items: int
+    num_logged: int
     repeats: bool = False
 
     @property
@@ -163,7 +165,7 @@ class SessionView:
 
     def bounds(self) -> dict[str, Bounds]:
         """Returns the arrays of an observation."""
-        history = Bounds(NO_ITEM, self.num_items - 1, (self.env.history_length,), np.int32)
+        history = Bounds(NO_ITEM, self.num_logged - 1, (self.env.history_length,), np.int32)
         return {
             **_common_bounds(self),
             "answers": Bounds(NO_FEEDBACK, ORDER, (self.episode_length,), np.int32),

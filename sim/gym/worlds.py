@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
 
 from harness.errors import UserError
-from harness.settings import read_settings
+from harness.settings import CountOrZero, ProperShare, read_settings
 from harness.training.from_python import composed_in_python, overrides_of
-from sim.datasets.events import SYNTHETIC_FUNNEL, LogConfig, load_log
+from sim.datasets.events import SYNTHETIC_FUNNEL, LogConfig
 from sim.datasets.items import ItemsConfig, load_items
 from sim.datasets.ratings import AnyDataConfig, load_dataset
-from sim.envs.histories import make_history_table
+from sim.datasets.sessions import load_sessions
 from sim.envs.rating_env import RatingEnv
 from sim.envs.session_env import TRUTH, SessionConfig, SessionEnv, SessionParams
 from sim.envs.simulator import ANY_SIMULATOR, EnvSettings, make_simulator
@@ -24,18 +23,26 @@ from sim.generators.funnel import FunnelModel, truth_of_sessions
 from sim.gym.views import RatingView, SessionView, View
 from sim.tables.items import ItemTable
 
-Split = Literal["train", "test"]
-RATINGS, SESSIONS = "gym_ratings", "gym_sessions"
+Split = Literal["train", "validation", "test"]
+RATINGS, MOVIELENS, SESSIONS = "gym_ratings", "gym_movielens", "gym_sessions"
 """Configurations: `conf/NAME.yaml`."""
 
 
 @dataclass(frozen=True)
 class RatingsSettings:
-    """What `conf/gym_ratings.yaml` composes."""
+    """What `conf/gym_ratings.yaml` and `conf/gym_movielens.yaml` compose."""
 
     data: AnyDataConfig
     env: Annotated[EnvSettings, ANY_SIMULATOR]
     items: ItemsConfig
+
+
+@dataclass(frozen=True)
+class HeldOutConfig:
+    """Which users of a log are held out, as in `conf/simulator/learned.yaml`."""
+
+    held_out_fraction: ProperShare
+    seed: CountOrZero
 
 
 @dataclass(frozen=True)
@@ -45,9 +52,7 @@ class SessionsSettings:
     data: LogConfig
     env: SessionConfig
     items: ItemsConfig
-
-
-_KEPT = 4  # worlds in memory; single environments of one process share theirs
+    simulator: HeldOutConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +65,10 @@ class World:
         params: The simulator's tables.
         starts: [S] int32 episodes that are drawn from: users, or sessions.
         user_ids: [S] original ids of their users.
-        item_ids: [I] original ids of the items, which actions number.
+        item_ids: [I] original ids of the items that can be recommended, which actions number.
         answers: What the answers 0, 1, 2 are called; empty where answers are numbers.
         table: Titles of the items; None where none are known.
+        synthetic: Whether the data were generated.
     """
 
     name: str
@@ -73,6 +79,7 @@ class World:
     item_ids: np.ndarray
     answers: Sequence[str] = ()
     table: ItemTable | None = None
+    synthetic: bool = False
 
     def title(self, item: int) -> str:
         """Returns an item for people: its title, or its id."""
@@ -84,12 +91,11 @@ class World:
         Raises:
             UserError: No such user is played with.
         """
-        found = np.flatnonzero(self.user_ids == user)
+        found = np.flatnonzero(self.user_ids == user if np.isscalar(user) else [])
         if not len(found):
             raise UserError(
                 f"there is no user {user!r} to play with in {self.name}",
-                do=f"Ids are such as {', '.join(map(repr, self.user_ids[:3].tolist()))}; split=train and split=test "
-                "have different ones.",
+                do=f"Ids are such as {', '.join(map(repr, self.user_ids[:3].tolist()))}; other splits have others.",
             )
         return int(self.starts[found[0]])
 
@@ -101,12 +107,15 @@ def make_world(
     alpha: float | None = None,
     horizon: int | None = None,
 ) -> World:
-    """Builds a simulator, or returns the one that equal arguments built before.
+    """Builds a simulator; environments that are given the same one share its tables and programs.
 
     Args:
-        configuration: `RATINGS` or `SESSIONS`.
+        configuration: `RATINGS`, `MOVIELENS` (ratings of a MovieLens data set) or `SESSIONS`.
         settings: Keys of the configuration, see `harness.training.from_python.overrides_of`.
-        split: Whom to play with: training users (of a log: sessions of its training part), or test users.
+        split: Whom to play with. Of ratings: training users; with data.validation or data.selection the tenth of them
+            that is held out then (validation); or test users. Of a log: training users' sessions of its training part,
+            those of held-out users (validation), or sessions of its test part. They are those of a run with the same
+            settings.
         alpha: env.alpha, the weight of the sequential reward; None: as configured.
         horizon: env.episode_length, recommendations in an episode; None: as configured.
 
@@ -115,24 +124,33 @@ def make_world(
     """
     short = {"env.alpha": alpha, "env.episode_length": horizon}
     given = {**settings, **{key: value for key, value in short.items() if value is not None}}
-    if split not in ("train", "test"):
-        raise UserError(f"split is {split!r}", do="Use train or test.")
-    return _built(configuration, tuple(overrides_of(given)), split)
+    if split not in get_args(Split):
+        raise UserError(f"split is {split!r}", do="Use train, validation or test.")
+    chosen = settings.get("data")
+    if configuration == MOVIELENS and isinstance(chosen, str) and not chosen.startswith("movielens_"):
+        raise _no_movielens(chosen)
+    values = composed_in_python(configuration, overrides_of(given))
+    world = (_session_world if configuration == SESSIONS else _rating_world)(values, split)
+    if configuration == MOVIELENS and world.synthetic:
+        raise _no_movielens(world.name)
+    return world
 
 
-@lru_cache(_KEPT)
-def _built(configuration: str, overrides: tuple[str, ...], split: Split) -> World:
-    values = composed_in_python(configuration, overrides)
-    return (_rating_world if configuration == RATINGS else _session_world)(values, split)
+def _no_movielens(name: str) -> UserError:
+    return UserError(
+        f"{name} is no MovieLens data set",
+        where="data",
+        do="Choose one, such as movielens_100k, or make TPGR/Ratings-v0, which takes any ratings.",
+    )
 
 
 def _rating_world(values: Mapping[str, Any], split: Split) -> World:
     settings = read_settings(RatingsSettings, values)
     config = settings.data
-    if config.validation or config.selection:
-        raise UserError("data.validation and data.selection hold users out of a run", do="Leave them out here.")
     data = load_dataset(config)
-    train, test = config.split(data.num_users)
+    train, test, held_out = config.user_groups(data.num_users)
+    if split == "test" and config.validation:
+        raise UserError("test users take no part in data.validation=true", where="split", do="Use split=validation.")
     data = config.scaled(data, train)
     env, params, rewards = make_simulator(settings.env, data, train, config.relevant_above)
     if not isinstance(env, RatingEnv):
@@ -141,12 +159,13 @@ def _rating_world(values: Mapping[str, Any], split: Split) -> World:
             where="env.module",
             do="Choose env=rating, or wrap your simulator yourself.",
         )
-    users = train if split == "train" else test
-    _check_not_empty(len(users), split, "data.test_fraction")
+    users = {"train": train, "validation": held_out, "test": test}[split]
+    _check_not_empty(len(users), split, "data.validation" if split == "validation" else "data.test_fraction")
     items = load_items(settings.items, config, data.item_ids, data.synthetic)
     view = RatingView(env, float(np.min(rewards)), float(np.max(rewards)))
     ids = np.asarray(data.user_ids)[users]
-    return World(data.name, view, params, users.astype(np.int32), ids, np.asarray(data.item_ids), table=items)
+    starts, item_ids = users.astype(np.int32), np.asarray(data.item_ids)
+    return World(data.name, view, params, starts, ids, item_ids, table=items, synthetic=data.synthetic)
 
 
 def _session_world(values: Mapping[str, Any], split: Split) -> World:
@@ -159,23 +178,27 @@ def _session_world(values: Mapping[str, Any], split: Split) -> World:
             where="env.users",
             do="Take data=synthetic_funnel with env.users=truth; hrlmg_jax trains in learned users.",
         )
-    log = load_log(config.data)
-    if log.num_items < settings.episode_length:
+    data = load_sessions(config.data, config.simulator.held_out_fraction, config.simulator.seed)
+    log = data.log
+    if data.num_items < settings.episode_length:
         raise UserError(
-            f"{log.name} has {log.num_items} items, a session recommends {settings.episode_length} different ones",
-            do=f"Set env.episode_length to at most {log.num_items}.",
+            f"{log.name} has {data.num_items} items to recommend, a session recommends {settings.episode_length} "
+            "different ones",
+            do=f"Set env.episode_length to at most {data.num_items}.",
         )
-    rows = log.session_starts()[:-1][log.is_test == (split == "test")]
+    rows = data.first_rows("held_out" if split == "validation" else split)
     _check_not_empty(len(rows), split, "data.split")
-    params = SessionParams(make_history_table(log), jnp.asarray(rows, jnp.int32), None, truth_of_sessions(log, rows))
+    params = SessionParams(data.table, jnp.asarray(rows, jnp.int32), None, truth_of_sessions(log, rows))
     rewards = settings.click_reward, settings.order_reward
     env = SessionEnv(FunnelModel(), settings.episode_length, settings.history_length, *rewards)
-    view = SessionView(env, log.num_items)
+    view = SessionView(env, data.num_items, log.num_items)
     ids = np.asarray(log.user_ids)[log.user[rows]]
     starts = np.arange(len(rows), dtype=np.int32)
-    return World(log.name, view, params, starts, ids, np.asarray(log.item_ids), ("skip", "click", "order"))
+    item_ids, answers = np.asarray(log.item_ids)[: data.num_items], ("skip", "click", "order")
+    return World(log.name, view, params, starts, ids, item_ids, answers, synthetic=log.synthetic)
 
 
 def _check_not_empty(number: int, split: str, key: str) -> None:
     if not number:
-        raise UserError(f"split={split} has nobody to play with", where=key, do="Choose the other split.")
+        do = f"Choose another split, or change {key}: validation users are held out with data.validation=true."
+        raise UserError(f"split={split} has nobody to play with", where=key, do=do)

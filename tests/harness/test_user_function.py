@@ -1,11 +1,15 @@
 """Functions of the user's in a Python file: what is run, and what is said where it fails."""
 
+import hashlib
+import os
+import py_compile
 import re
+import sys
 
 import pytest
 
 from harness.errors import UserError
-from harness.user_function import load_function, split_path
+from harness.user_function import load_function, read_file, split_path
 
 KEY = "agent.path"
 
@@ -35,6 +39,25 @@ def test_each_call_runs_the_file_as_it_is_now(tmp_path):
     for number in (1, 2):
         (tmp_path / "my.py").write_text(f"def one(x):\n    return {number}\n")
         assert load_function(f"{tmp_path}/my.py:one", KEY).call(None, "") == number
+
+
+def test_what_runs_is_what_was_hashed(tmp_path, monkeypatch):
+    """Python's own loader would take a `.pyc` whose record of size and second fits, whatever code is in it."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file, told, other = tmp_path / "my.py", "def one(x):\n    return 1\n", "def one(x):\n    return 2\n"
+    file.write_text(other)
+    py_compile.compile(str(file), doraise=True)  # where Python looks for it
+    when = file.stat().st_mtime
+    file.write_text(told)
+    os.utime(file, (when, when))
+    first = load_function(f"{file}:one", KEY)
+    assert (first.call(None, ""), first.sha256) == (1, hashlib.sha256(told.encode()).hexdigest())
+    # Read once: what is written later does not run.
+    read = read_file(f"{file}:one", KEY)
+    file.write_text(other)
+    assert (read.run().call(None, ""), read.sha256) == (1, first.sha256)
+    os.utime(file, (when, when))
+    assert load_function(f"{file}:one", KEY).call(None, "") == 2
 
 
 @pytest.mark.parametrize("path", [None, "my.py", "my.py:", ":policy", "my.py:a.b", "my.py:1"])

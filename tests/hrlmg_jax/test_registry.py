@@ -6,9 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import hrlmg_jax
 from harness.errors import UserError
 from harness.extensions import load_module
 from harness.runs.composition import composed_values
+from harness.runs.run_folder import RunFolder
 from harness.settings import read_settings
 from hrlmg_jax.agent import low_levels
 from hrlmg_jax.agent.hrl_mg import make_learner
@@ -35,16 +37,28 @@ def test_a_function_recommends_items_of_the_catalogue_and_takes_no_part_in_the_o
     path = Path(__file__).parents[1] / "python_policies.py"
     overrides = ["agent=python", f"agent.path={path}:smallest_new_id", "agent.label=mine"]
     agent = read_settings(RunConfig, composed_values("train_hrl_mg", overrides)).agent
-    data = SimpleNamespace(log=SimpleNamespace(item_ids=np.array([0, 2, 1])), num_items=2)
+    log = SimpleNamespace(item_ids=np.array([0, 2, 1]), user_ids=np.array(["ann", "bob"]), user=np.array([0, 0, 1, 1]))
+    data = SimpleNamespace(log=log, num_items=2)
     problem = SimpleNamespace(data=data, earlier=None)
     tested = build_method(problem, agent).best(None)
     assert agent.result_name == "mine"
     assert tested.rank is None
     assert f"agent.path runs smallest_new_id in {path}" in capsys.readouterr().err
-    decide, starts, none = tested.policy(FunnelModel()).on_host, np.array([3, 4]), np.zeros((2, 0))
-    assert decide(starts, none, none).tolist() == [0, 0]
-    with pytest.raises(UserError, match="returned 1 for session 3 at step 2, which is the id of no item"):
-        decide(starts, np.array([[0], [0]]), np.array([[1], [2]]))  # the third item is not of the catalogue
+    decide, starts, none = tested.policy(FunnelModel()).on_host, np.array([1, 0]), np.zeros((2, 0))
+    sessions = SimpleNamespace(rows=np.array([0, 3]))
+    assert decide(sessions, starts, none, none).tolist() == [0, 0]
+    with pytest.raises(UserError, match="returned 1 for user bob at step 2, which is the id of no item"):
+        decide(sessions, starts, np.array([[0], [0]]), np.array([[1], [2]]))  # the third item is not of the catalogue
+
+
+def test_a_function_is_not_run_to_recommend(tmp_path):
+    """Refused by the settings alone: there is neither a log nor a simulator, nor the file."""
+    values = composed_values("train_hrl_mg", ["agent=python", f"agent.path={tmp_path}/my.py:policy"])
+    (tmp_path / "my.py").write_text("from pathlib import Path\nPath(__file__).with_name('ran').touch()\n")
+    RunFolder(tmp_path / "run").start(values)
+    with pytest.raises(UserError, match="a function of yours"):
+        hrlmg_jax.load(tmp_path / "run")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_any_other_name_is_of_an_agent_that_learns():

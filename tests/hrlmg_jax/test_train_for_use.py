@@ -7,8 +7,8 @@ from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.settings import read_settings
 from hrlmg_jax.evaluation.online import session_rows
-from hrlmg_jax.sessions import load_sessions
 from sim.datasets.events import LogConfig
+from sim.datasets.sessions import load_sessions
 
 
 @pytest.fixture

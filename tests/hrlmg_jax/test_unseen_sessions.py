@@ -22,9 +22,9 @@ from harness.settings import read_settings
 from hrlmg_jax.evaluation.online import make_validation
 from hrlmg_jax.problem import Problem, load_data, make_env, make_problem
 from hrlmg_jax.registry import build_method
-from hrlmg_jax.sessions import SessionData
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model import store
+from sim.datasets.sessions import SessionData
 from sim.envs.session_env import SessionEnv, SessionParams
 from sim.generators import funnel
 from sim.tables.events import CLICK, NEVER, ORDER, SKIP, EventLog

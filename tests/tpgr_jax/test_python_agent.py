@@ -1,5 +1,6 @@
 """agent=python through the commands of TPGR: numbers, files, names, refusals."""
 
+import hashlib
 import json
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,9 @@ from command_lines import assert_one_message, run_module
 TINY = ("data.size=tiny", "env.episode_length=6")
 SOURCE = """
 import json
+from pathlib import Path
+
+Path(__file__).with_name("ran").touch()
 
 RANKING = json.load(open({ranking!r}))
 
@@ -54,14 +58,22 @@ def test_a_list_in_python_earns_what_the_same_list_earns(run, folder):
     assert list(results) == ["mine", "random", "popularity", "best_fixed_list"]
     assert results["mine"] == results["popularity"]
 
-    # The stored run says whose code it runs; a report has its name.
+    # The run knows the file; evaluate says whose code it runs, and that it is another; a report has its name.
+    told = [json.loads((folder / "mine" / name).read_text())["agent_function"] for name in ("run.json", "eval.json")]
+    sha256 = hashlib.sha256((folder / "my.py").read_bytes()).hexdigest()
+    assert told == [{"file": f"{folder}/my.py", "function": "policies", "sha256": sha256}] * 2
+    with (folder / "my.py").open("a") as file:
+        file.write("# changed\n")
     evaluated = run("tpgr_jax.evaluate", "run=mine")
     assert evaluated.returncode == 0, evaluated.stderr
     assert f"runs policies in {folder}/my.py" in evaluated.stderr
+    assert f"warning: {folder}/my.py has changed since the run was made" in evaluated.stderr
     assert json.loads((folder / "mine" / "eval.json").read_text())["policies"] == results
     reported = run("tpgr_jax.report", "runs", ".")
     assert "mine" in reported.stdout
+    (folder / "ran").unlink()
     assert_one_message(run("tpgr_jax.recommend", "run=mine", "user=1"), "a function of yours")
+    assert not (folder / "ran").exists(), "the user's file ran although the command refuses it"
     assert_one_message(
         run("tpgr_jax.train", *TINY, "agent=python", "agent.path=my.py:wrong", "hydra.run.dir=wrong"),
         *("wrong in", "'nobody'", "for user", "step 1"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from sim.envs.python_policy import PythonSettings, python_policy
 from tpgr_jax.methods import AgentSettings, Method, RunContext
@@ -19,20 +22,17 @@ class Settings(PythonSettings, AgentSettings):
         """Checks values; raises UserError naming the key."""
         self.check_function(_TAKEN)
 
-    @property
-    def result_name(self) -> str:
-        """The label, if there is one."""
-        return self.label or self.name
-
 
 def build(problem: Problem, settings: Settings, run: RunContext) -> Method:
     """Builds the method (see `tpgr_jax.registry`)."""
     function, data = settings.load(), problem.data
     distinct = not getattr(problem.env, "allow_repeats", False)
 
-    def describe(start: int) -> str:
-        return f"user {data.user_ids[start]}"
+    def describe(params: Any, starts: np.ndarray) -> list[str]:
+        return [f"user {user}" for user in data.user_ids[starts].tolist()]
 
     policy = python_policy(function, settings.batched, data.item_ids, distinct, describe)
     name = settings.result_name
-    return Method(name, None, policy, lambda state: None, False, f"{name}: {function}, nothing to train")
+    return Method(
+        name, None, policy, lambda state: None, False, f"{name}: {function}, nothing to train", function.record
+    )

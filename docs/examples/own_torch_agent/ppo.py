@@ -3,13 +3,14 @@
 Stable-Baselines3 is no dependency of ours; give it an environment of its own:
 
     python3 -m venv sb3 && sb3/bin/python -m pip install -e '.[gym]' sb3-contrib
-    sb3/bin/python docs/examples/own_torch_agent/ppo.py movielens_1m 8192  # data set, environment steps; makes ppo.zip
+    sb3/bin/python docs/examples/own_torch_agent/ppo.py movielens_1m 8192  # data, environment steps; writes ppo.zip
     sb3/bin/python -m tpgr_jax.train data=movielens_1m agent=python agent.batched=true agent.label=ppo \
         agent.path=docs/examples/own_torch_agent/ppo.py:policy
 """
 
 import functools
 import sys
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -18,7 +19,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
-MODEL, ITEMS = "ppo.zip", "ppo_items.npy"
+MODEL, ITEMS = (Path(__file__).with_name(name) for name in ("ppo.zip", "ppo_items.npy"))  # wherever it is run from
 
 
 class CompiledVecEnv(VecEnv):
@@ -29,7 +30,9 @@ class CompiledVecEnv(VecEnv):
         self.envs = envs
 
     def reset(self):
-        return self.envs.reset(seed=self._seeds[0])[0]
+        seeds = None if None in self._seeds else self._seeds
+        self._reset_seeds()  # they count once: the next reset goes on
+        return self.envs.reset(seed=seeds)[0]
 
     def step_async(self, actions):
         self.actions = actions
@@ -42,19 +45,20 @@ class CompiledVecEnv(VecEnv):
         return observation, rewards.astype(np.float32), truncated, infos
 
     def env_method(self, method_name, *arguments, indices=None, **settings):
-        return list(getattr(self.envs, method_name)())  # action_masks
+        values = getattr(self.envs, method_name)(*arguments, **settings)  # action_masks: one row for each environment
+        return [values[row] for row in self._get_indices(indices)]
 
     def has_attr(self, name):
         return hasattr(self.envs, name)
 
     def get_attr(self, name, indices=None):
-        return [getattr(self.envs, name)] * self.num_envs
+        return [getattr(self.envs, name) for _ in self._get_indices(indices)]
 
     def set_attr(self, name, value, indices=None):
-        setattr(self.envs, name, value)
+        raise NotImplementedError("the environments are one program and share what they have")
 
     def env_is_wrapped(self, wrapper_class, indices=None):
-        return [False] * self.num_envs
+        return [False for _ in self._get_indices(indices)]
 
     def close(self):
         self.envs.close()

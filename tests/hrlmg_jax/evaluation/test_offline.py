@@ -25,7 +25,7 @@ from hrlmg_jax.evaluation.offline import (
 )
 from hrlmg_jax.problem import make_env
 from hrlmg_jax.retrieval.index import ItemIndex, RetrievalConfig
-from hrlmg_jax.sessions import SessionData
+from sim.datasets.sessions import SessionData
 from sim.envs.session_env import LoggedFeedback, SessionConfig
 from sim.tables.events import build_event_log, with_test_sessions
 

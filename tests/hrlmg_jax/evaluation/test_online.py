@@ -7,7 +7,7 @@ import pytest
 from hrlmg_jax.evaluation.online import make_player, session_rows
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.problem import true_env_params
-from hrlmg_jax.sessions import SessionData
+from sim.datasets.sessions import SessionData
 from sim.envs.fixed_policies import fixed_list_policy
 from sim.envs.session_env import SessionEnv
 from sim.generators.funnel import FunnelModel, generate_log

@@ -15,7 +15,6 @@ from harness.runs.metric_writer import read_rows
 from harness.runs.run_folder import RunFolder
 from harness.settings import read_settings
 from hrlmg_jax.problem import load_data
-from hrlmg_jax.sessions import SessionData
 from hrlmg_jax.user_model.item_embedding import embed_items
 from hrlmg_jax.user_model.latent import MOST_PIECES, LatentUsers
 from hrlmg_jax.user_model.latent_fit import _make_world, first_weights, fit_latent
@@ -30,6 +29,7 @@ from hrlmg_jax.user_model.latent_likelihood import (
 )
 from hrlmg_jax.user_model.logged_pieces import LoggedPieces
 from hrlmg_jax.user_model.settings import FitConfig
+from sim.datasets.sessions import SessionData
 from sim.generators.funnel import generate_log
 from sim.tables.events import CLICK, ORDER, SKIP
 

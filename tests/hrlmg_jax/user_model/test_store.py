@@ -28,12 +28,13 @@ from harness.reports.tables import kind_of
 from harness.runs.metric_writer import read_rows
 from harness.runs.run_folder import RunFolder, read_arrays, write_arrays
 from harness.settings import read_settings
-from hrlmg_jax.sessions import SessionData, describe_log, load_sessions, row_labels
+from hrlmg_jax.sessions import describe_log, row_labels
 from hrlmg_jax.user_model import store as module
 from hrlmg_jax.user_model.fit import fit_feedback, predict
 from hrlmg_jax.user_model.quality import calibration, format_report, score, simulated_rates
 from hrlmg_jax.user_model.settings import FitConfig
 from hrlmg_jax.user_model.store import FILE, REPORT, Simulator, load_simulator, obtain_simulator, simulator_folder
+from sim.datasets.sessions import SessionData, load_sessions
 from sim.envs.histories import Histories
 from sim.generators.funnel import best_log_loss
 from sim.tables.events import CLICK, ORDER, SKIP

@@ -1,5 +1,6 @@
 """A function of the user's as a policy: the same episodes as a compiled policy that decides alike, and its mistakes."""
 
+import json
 from pathlib import Path
 
 import jax
@@ -9,9 +10,10 @@ import pytest
 from small_worlds import FIRST_ID, ITEMS, LENGTH, rating_table, rating_world, session_world
 
 from harness.errors import UserError
+from harness.runs.run_folder import RunFolder
 from harness.user_function import UserFunction
 from sim.envs.fixed_policies import fixed_list_policy
-from sim.envs.python_policy import PythonSettings, python_policy, refuse_to_recommend
+from sim.envs.python_policy import RECORDED, PythonSettings, python_policy, refuse_to_recommend, warn_if_changed
 from sim.envs.rating_env import RatingEnv
 from sim.evaluation.protocol import compiled_rollout, make_episode_batch
 
@@ -22,7 +24,9 @@ STARTS, KEY = jnp.array([1, 3, 5]), jax.random.key(4)
 
 def policy_of(function, batched=False, world=RATINGS, distinct=True):
     user = UserFunction(Path("my.py"), "policy", function, "0" * 64)
-    return python_policy(user, batched, world.item_ids, distinct, lambda start: f"user {start}")
+    return python_policy(
+        user, batched, world.item_ids, distinct, lambda params, starts: [f"user {start}" for start in starts]
+    )
 
 
 def in_order(history):
@@ -117,13 +121,64 @@ def test_a_simulator_that_tells_no_answers_is_refused():
 
 def test_settings():
     def check(**changes):
-        given = {"path": "my.py:policy", "batched": False, "label": None, **changes}
-        PythonSettings(**given).check_function(("random",))
+        settings(**changes).check_function(("random",))
 
-    check(label="my-ppo_2")
-    for changes, key in (({"path": None}, "path"), ({"label": "random"}, "label"), ({"label": "a b"}, "label")):
+    check(label="2nd-ppo_2")
+    for changes, key in (
+        ({"path": None}, "path"),
+        ({"label": "random"}, "label"),
+        ({"label": "a b"}, "label"),
+        ({"label": "café"}, "label"),
+    ):
         with pytest.raises(UserError, match=rf"agent\.{key}"):
             check(**changes)
     with pytest.raises(UserError, match="a function of yours"):
-        refuse_to_recommend(policy_of(in_order), "run")
-    refuse_to_recommend(fixed_list_policy(), "run")
+        refuse_to_recommend(settings(path="my.py:policy"), "run")
+    refuse_to_recommend(object(), "run")
+
+
+def test_the_notice_comes_before_the_code_runs(tmp_path, capsys):
+    (tmp_path / "my.py").write_text("import sys\nprint('RUNS', file=sys.stderr)\nsys.exit()\n")
+    with pytest.raises(UserError, match="SystemExit"):
+        settings(path=f"{tmp_path}/my.py:policy").load()
+    notice, ran = capsys.readouterr().err.splitlines()
+    assert notice.startswith(f"notice: agent.path runs policy in {tmp_path}/my.py (sha256 ")
+    assert ran == "RUNS"
+
+
+def settings(**changes) -> PythonSettings:
+    return PythonSettings(name="python", **{"path": "my.py:policy", "batched": False, "label": None, **changes})
+
+
+def test_generators_give_items_and_fail_as_the_function_does():
+    def items(histories):
+        for history in histories:
+            yield in_order(history)
+
+    def fails(histories):
+        yield in_order(histories[0])
+        raise KeyError("late")
+
+    def endless(histories):
+        while True:
+            yield FIRST_ID
+
+    batch = make_episode_batch(RATINGS.view.env, policy_of(items, True), False)
+    assert batch(RATINGS.params, None, STARTS, KEY)[0][:, 0].tolist() == ORDER[:LENGTH]
+    assert "policy in my.py: raised KeyError: 'late' for 3 users at step 1" in refusal(fails, True)
+    assert "returned more than 3 items for 3 users at step 1" in refusal(endless, True)
+
+
+def test_another_file_than_the_run_was_made_with_is_told(tmp_path, capsys):
+    folder, record = RunFolder(tmp_path), {"file": "my.py", "function": "policy", "sha256": "1" * 64}
+    for recorded in ({}, {RECORDED: record}):  # runs of earlier commits recorded nothing
+        folder.provenance.write_text(json.dumps(recorded))
+        warn_if_changed(record, folder)
+    warn_if_changed(None, RunFolder(tmp_path / "nowhere"))
+    assert capsys.readouterr().err == ""
+    warn_if_changed({**record, "sha256": "2" * 64}, folder)
+    assert (
+        "warning: my.py has changed since the run was made: its sha256 was 111111111111, now" in capsys.readouterr().err
+    )
+    with pytest.raises(UserError, match=r"no such file\n  Put the file back, or train again\."):
+        settings(path=f"{tmp_path}/my.py:policy").check_file()

@@ -1,6 +1,9 @@
 """Single environments: Gymnasium's own checks, rewards by hand, masks, seeds, mistakes."""
 
+from pathlib import Path
+
 import gymnasium
+import jax
 import numpy as np
 import pytest
 from gymnasium import error
@@ -9,7 +12,14 @@ from small_worlds import ALPHA, FIRST_ID, ITEMS, LENGTH, rating_table, rating_wo
 
 import sim.gym
 from harness.errors import UserError
+from harness.settings import read_settings
+from harness.training.from_python import composed_in_python, overrides_of
+from sim.datasets.sessions import load_sessions
 from sim.gym.environment import RecommendationEnv
+from sim.gym.worlds import RATINGS as RATINGS_FILE
+from sim.gym.worlds import SESSIONS as SESSIONS_FILE
+from sim.gym.worlds import RatingsSettings, SessionsSettings, make_world
+from tpgr_jax.problem import make_problem
 
 RATINGS, SESSIONS = rating_world(), session_world()
 SMALL = {"data.size": "tiny"}
@@ -145,8 +155,78 @@ def test_mistakes():
         env.step(5)
     with pytest.raises(UserError, match="no user 'u2'"):  # a user of the other split
         env.reset(options={"user": "u2"})
+    for user in ([1, 2], ["u1", "u3", "u5"]):
+        with pytest.raises(UserError, match="no user"):
+            env.reset(options={"user": user})
     with pytest.raises(UserError, match="render_mode"):
         RecommendationEnv(RATINGS, render_mode="human")
+    with pytest.raises(error.ResetNeeded):
+        RecommendationEnv(RATINGS, render_mode="ansi").render()
+    env.reset(seed=2**64)
+
+
+@pytest.mark.parametrize("held_out", ["validation", "selection"])
+def test_validation_users_are_those_of_a_run(held_out):
+    """Who trains an agent here is nobody who measures it there."""
+    settings = {**SMALL, f"data.{held_out}": True, "env.episode_length": 3}
+    config = read_settings(RatingsSettings, composed_in_python(RATINGS_FILE, overrides_of(settings)))
+    problem = make_problem(config.data, config.env)
+    ids = problem.data.user_ids
+    run = problem.test_users if held_out == "validation" else problem.selection_users
+    for split, users in (("train", problem.train_users), ("validation", run)):
+        world = make_world(RATINGS_FILE, settings, split)
+        assert world.user_ids.tolist() == ids[users].tolist()
+        assert len(users)
+    for leaf, other in zip(jax.tree.leaves(world.params), jax.tree.leaves(problem.env_params), strict=True):
+        np.testing.assert_array_equal(leaf, other)
+
+
+def test_sessions_are_those_of_a_run(tmp_path, monkeypatch):
+    """Catalogue, training users and held-out users of HRL-MG on the same log."""
+    monkeypatch.setenv("TPGR_JAX_CACHE", str(tmp_path))
+    settings = {"data.size": "tiny", "data.num_users": 30, "data.num_items": 400, "simulator.seed": 1}
+    settings["env.episode_length"] = 3
+    config = read_settings(SessionsSettings, composed_in_python(SESSIONS_FILE, overrides_of(settings)))
+    data = load_sessions(config.data, 0.1, 1)
+    assert data.num_items < data.log.num_items
+    for split, part in (("train", "train"), ("validation", "held_out"), ("test", "test")):
+        world = make_world(SESSIONS_FILE, settings, split)
+        assert world.view.num_items == data.num_items
+        assert world.item_ids.tolist() == data.log.item_ids[: data.num_items].tolist()
+        assert world.user_ids.tolist() == data.log.user_ids[data.log.user[data.first_rows(part)]].tolist()
+        env = RecommendationEnv(world)
+        assert all(env.reset(seed=seed)[0] in env.observation_space for seed in range(5))
+
+
+@pytest.mark.parametrize("data", ["movielens_100k", {"expected_users": None}])
+def test_movielens_stays_movielens_whatever_else_is_set(data, tmp_path, monkeypatch):
+    """A mapping is merged into the data set; both read a file of the user's own."""
+    monkeypatch.setenv("TPGR_JAX_CACHE", str(tmp_path / "cache"))
+    rows = [(user, item, 1 + (user + item) % 5) for user in range(1, 11) for item in range(1, 9)]
+    separator, name = ("\t", "ml-100k/u.data") if isinstance(data, str) else ("::", "ml-1m/ratings.dat")
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text("".join(separator.join(map(str, (*row, 0))) + "\n" for row in rows))
+    counts = {f"data.expected_{what}": None for what in ("users", "items", "ratings")}
+    settings = {**counts, "data.root": str(tmp_path), "horizon": 3}
+    env = gymnasium.make("TPGR/MovieLens-v0", data=data, **settings).unwrapped
+    assert env.world.name == ("movielens_100k" if isinstance(data, str) else "movielens_1m")
+    assert env.item_ids.tolist() == list(range(1, 9))
+
+
+def test_a_file_that_was_rewritten_is_read_again(tmp_path, monkeypatch):
+    """So is another file of the same relative name, after a change of folder."""
+    monkeypatch.setenv("TPGR_JAX_CACHE", str(tmp_path / "cache"))
+
+    def items(first: int) -> list[int]:
+        rows = [f"{user},{item},{1 + (user + item) % 5}" for user in range(10) for item in range(first, first + 4)]
+        Path("ratings.csv").write_text("\n".join(["user,item,rating", *rows]))
+        named = {"data.path": "ratings.csv", "horizon": 2}
+        return gymnasium.make("TPGR/Ratings-v0", data="ratings_file", **named).unwrapped.item_ids.tolist()
+
+    for folder, first in (("a", 0), ("a", 5), ("b", 9)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / folder)
+        assert items(first) == list(range(first, first + 4))
 
 
 @pytest.mark.parametrize(
@@ -157,9 +237,24 @@ def test_mistakes():
         ("TPGR/Ratings-v0", {**SMALL, "data.test_fraction": 0, "split": "test"}, "nobody to play with"),
         ("TPGR/Ratings-v0", {"data.no_such": 1}, "no_such"),
         ("TPGR/Ratings-v0", {"alpha": -1}, "env.alpha"),
-        ("TPGR/Ratings-v0", {"data.validation": True}, "data.validation"),
+        ("TPGR/Ratings-v0", {**SMALL, "data.validation": True, "split": "test"}, "data.validation"),
+        ("TPGR/Ratings-v0", {**SMALL, "split": "validation"}, "data.validation"),
         ("TPGR/Sessions-v0", {"env.users": "learned", "data.size": "tiny"}, "env.users"),
         ("TPGR/MovieLens-v0", {"data.root": "nowhere", "data.url": None, "data.checksum": None}, "movielens_1m"),
+        ("TPGR/MovieLens-v0", {"data": "synthetic"}, "synthetic is no MovieLens data set"),
+        (
+            "TPGR/MovieLens-v0",
+            {
+                "data": {
+                    "root": "nowhere",
+                    "url": None,
+                    "checksum": None,
+                    "offline_fallback": True,
+                    "fallback_size": "tiny",
+                }
+            },
+            "synthetic_tiny is no MovieLens data set",
+        ),
     ],
 )
 def test_mistakes_in_keywords_are_named(name, settings, message, tables, monkeypatch):

@@ -62,6 +62,31 @@ def assert_equal_step(ours: tuple[dict, dict], theirs: tuple[dict, dict]) -> Non
     assert_equal_info(ours[1], theirs[1])
 
 
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_episodes_that_end_at_different_steps(mode):
+    """Two of five are begun again in the middle; from then on they end apart from the rest."""
+    singles = SyncVectorEnv([lambda: RecommendationEnv(WORLDS["ratings"])] * NUMBER, autoreset_mode=mode)
+    together = RecommendationVectorEnv(WORLDS["ratings"], NUMBER, autoreset_mode=mode)
+    both = together, singles
+    for envs in both:
+        envs.reset(seed=3)
+    random, apart = np.random.default_rng(0), 0
+    for step in range(STEPS):
+        if step == 2:
+            mask = np.array([True, False, True, False, False])
+            ours, theirs = (envs.reset(options={"reset_mask": mask.copy()}) for envs in both)
+            assert_equal_step(ours, theirs)
+            assert ours[1]["_user"].tolist() == mask.tolist()
+        actions = random.integers(0, ITEMS, NUMBER)
+        ours, theirs = (envs.step(actions) for envs in both)
+        assert_equal_step((ours[0], ours[4]), (theirs[0], theirs[4]))
+        apart += 0 < ours[3].sum() < NUMBER
+        if mode is AutoresetMode.SAME_STEP and ours[3].any():
+            assert not ours[4]["_answer"][ours[3]].any()
+            assert ours[4]["final_info"]["_answer"].tolist() == ours[3].tolist()
+    assert apart >= 3
+
+
 def test_episodes_that_ended_are_started_anew_on_demand():
     envs = RecommendationVectorEnv(WORLDS["ratings"], 3, autoreset_mode="Disabled", render_mode="ansi")
     envs.reset(seed=[5, 6, 7], options={"user": ["u1", "u3", "u5"]})
@@ -111,3 +136,25 @@ def test_mistakes():
             envs.reset(**named)
     with pytest.raises(UserError, match="num_envs"):
         RecommendationVectorEnv(WORLDS["ratings"], 0)
+    with pytest.raises(UserError, match=r"autoreset_mode is 'same_step'\n.*SameStep"):
+        RecommendationVectorEnv(WORLDS["ratings"], 2, autoreset_mode="same_step")
+    for seed in ([1.5, 2], [None, 2], [-1, 2], "ab"):
+        with pytest.raises(UserError, match="seed"):
+            envs.reset(seed=seed)
+    with pytest.raises(UserError, match="user is 5"):
+        envs.reset(options={"user": 5})
+    with pytest.raises(error.ResetNeeded):
+        RecommendationVectorEnv(WORLDS["ratings"], 2, render_mode="ansi").render()
+
+
+def test_seeds_of_every_size():
+    envs = RecommendationVectorEnv(WORLDS["sessions"], 2)
+
+    def played(seed) -> list:
+        first = envs.reset(seed=seed)[1]["user"].tolist()
+        return first + [envs.step([item, item])[4]["answer"].tolist() for item in range(LENGTH)]
+
+    assert played(2**63) == played([2**63, 2**63 + 1])
+    assert played(np.int64(7)) == played(np.array([7, 8]))
+    played(7)
+    assert played([None, None]) != played(7)
