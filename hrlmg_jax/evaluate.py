@@ -14,11 +14,9 @@ from harness.errors import UserError
 from harness.settings import read_settings
 from harness.training.stored_run import StoredRunConfig
 from hrlmg_jax.evaluation.evaluate_run import Comparison
-from hrlmg_jax.problem import load_data, make_problem, origin_of
 from hrlmg_jax.registry import build_method
 from hrlmg_jax.sessions import refuse_old_log
-from hrlmg_jax.settings import RunConfig
-from hrlmg_jax.user_model.store import FILE
+from hrlmg_jax.settings import RunConfig, stored_problem
 from sim.envs.python_policy import PythonSettings, warn_if_changed
 
 
@@ -42,6 +40,7 @@ def evaluate(settings: EvaluateConfig) -> None:
     Raises:
         UserError: No run folder, or a group of them; no or damaged checkpoint, another log than the run was trained on.
     """
+    # Is there something to test, with the same log?
     keep_compiled_programs()
     choose_vector_width(settings.folder)
     folder, values = settings.folder, settings.read_values()
@@ -53,10 +52,7 @@ def evaluate(settings: EvaluateConfig) -> None:
             where=str(folder.path),
             do="Train with data.split=day or quantile to measure it.",
         )
-    settings.check_began(folder.path / FILE, "simulator")
-    data = load_data(config.fit(), config.longest_session)
-    origin_of(data).check(folder)
-    problem = make_problem(config.fit(), values, data, folder, config.longest_session)
+    problem = stored_problem(settings, config, values)
     if isinstance(config.agent, PythonSettings):
         config.agent.check_file()
     method = build_method(problem, config.agent)
@@ -65,6 +61,7 @@ def evaluate(settings: EvaluateConfig) -> None:
     if method.agent is None:
         comparison.test(method.best(None), config.seed, folder, 0)
         return
+    # Test its actors.
     step, state, suffix = settings.restore(method.agent, config.seed)
     best = settings.actors == "best"
     tested = method.step_of_best(state) if best else step

@@ -20,11 +20,10 @@ from harness.settings import read_settings
 from harness.training.stored_run import StoredRunConfig
 from hrlmg_jax.agent.policy import ActingParams
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
-from hrlmg_jax.problem import Problem, load_data, make_env, make_problem, origin_of
+from hrlmg_jax.problem import Problem, make_env
 from hrlmg_jax.registry import build_method
 from hrlmg_jax.sessions import refuse_old_log
-from hrlmg_jax.settings import RunConfig
-from hrlmg_jax.user_model.store import FILE
+from hrlmg_jax.settings import RunConfig, stored_problem
 from sim.datasets.sessions import SessionData
 from sim.envs.histories import HistoryTable, make_history_table
 from sim.envs.policy import Policy
@@ -319,10 +318,7 @@ def load(stored: StoredSessionRun) -> Recommender:
     refuse_old_log(folder)
     config = read_settings(RunConfig, values)
     refuse_to_recommend(config.agent, str(folder.path))
-    stored.check_began(folder.path / FILE, "simulator")
-    data = load_data(config.fit(), config.longest_session)
-    origin_of(data).check(folder)
-    problem = make_problem(config.fit(), values, data, folder, config.longest_session)
+    problem = stored_problem(stored, config, values)
     method = build_method(problem, config.agent)
     step, state = (0, None) if method.agent is None else stored.restore(method.agent, config.seed)[:2]
     tested = method.best(state) if stored.actors == "best" else method.newest(state)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from harness.compute.devices import AUTOMATIC, DevicesConfig
 from harness.runs.seeds import SeedsConfig
 from harness.runs.tracking import FILES, LoggerConfig
 from harness.settings import Count
 from harness.training.loop import ScheduleConfig
+from harness.training.stored_run import StoredRunConfig
 from harness.tuning.study import StudyConfig
 from hrlmg_jax.methods import AgentSettings
+from hrlmg_jax.problem import Problem, load_data, make_problem, origin_of
 from hrlmg_jax.registry import ANY_AGENT
 from hrlmg_jax.user_model.settings import AnySimulator, FitConfig
+from hrlmg_jax.user_model.store import FILE
 from sim.datasets.events import LogConfig
 from sim.datasets.items import NO_ITEMS, ItemsConfig
 from sim.envs.session_env import SessionConfig
@@ -61,6 +64,23 @@ class RunConfig(SeedsConfig):
     def fit(self) -> FitConfig:
         """Returns the part that decides the simulator."""
         return FitConfig(self.data, self.env, self.simulator)
+
+
+def stored_problem(stored: StoredRunConfig, config: RunConfig, values: dict[str, Any]) -> Problem:
+    """Returns the problem of a stored run, made again.
+
+    Args:
+        stored: The run.
+        config: Its settings.
+        values: The same as plain values.
+
+    Raises:
+        UserError: It stopped before its users were learned; log missing, or other than the run was trained on.
+    """
+    stored.check_began(stored.folder.path / FILE, "simulator")
+    data = load_data(config.fit(), config.longest_session)
+    origin_of(data).check(stored.folder)
+    return make_problem(config.fit(), values, data, stored.folder, config.longest_session)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,6 +124,7 @@ def fixed_policies(problem: Problem) -> dict[str, FollowerParams]:
         random=jnp.float32(0),
     )
 
+    # What a follower of clicks adds to a list, and the policies by name.
     def listed(name: str) -> FollowerParams:
         return dataclasses.replace(nothing, prior=jnp.asarray(scores[name], jnp.float32))
 

@@ -259,6 +259,7 @@ def _generated_log(config: LogConfig) -> EventLog:
 
 
 def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
+    # What the files hold.
     layout = config.event_layout()
     if config.reader == SERVED:
         columns = read_served_events(sources, layout)
@@ -266,6 +267,7 @@ def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
         columns = read_events(config.reader, sources, layout, config.limits, config.order_proxy)
     origin = describe_sources(sources)
     check_count(config.name, origin, "events", len(columns.items), config.expected_events)
+    # The table, with ids as the files write them.
     log = build_event_log(
         name=config.name,
         users=columns.users,

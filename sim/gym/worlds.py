@@ -178,6 +178,7 @@ def _session_world(values: Mapping[str, Any], split: Split) -> World:
             where="env.users",
             do="Take data=synthetic_funnel with env.users=truth; hrlmg_jax trains in learned users.",
         )
+    # The log, and the sessions that can begin.
     data = load_sessions(config.data, config.simulator.held_out_fraction, config.simulator.seed)
     log = data.log
     if data.num_items < settings.episode_length:
@@ -188,6 +189,7 @@ def _session_world(values: Mapping[str, Any], split: Split) -> World:
         )
     rows = data.first_rows("held_out" if split == "validation" else split)
     _check_not_empty(len(rows), split, "data.split")
+    # Their users, and what an episode shows.
     params = SessionParams(data.table, jnp.asarray(rows, jnp.int32), None, truth_of_sessions(log, rows))
     rewards = settings.click_reward, settings.order_reward
     env = SessionEnv(FunnelModel(), settings.episode_length, settings.history_length, *rewards)
