@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,12 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from harness.errors import UserError
 from harness.runs.provenance import describe_environment
-from harness.runs.run_folder import make_folder, writing
 from harness.serving.episodes import KINDS, padded
 from harness.serving.exported import ANY_BATCH, FORMAT, MODEL_FILE, PATHS, PROGRAM
 from sim.recommend.ask import Asked, best_items
+from sim.recommend.export_folder import new_export
 from sim.recommend.recommender import Recommender, ranked_for
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -55,29 +52,8 @@ def write_export(recommender: Recommender, out: str, k: int, users: bool) -> dic
     Raises:
         UserError: The folder holds something else, or cannot be written.
     """
-    place = Path(out).expanduser()
-    if place.exists() and not (place / MODEL_FILE).is_file() and not (place.is_dir() and not any(place.iterdir())):
-        raise UserError("is there and is no export", where=str(place), do="Choose another folder: out=FOLDER")
-    make_folder(place.parent)
-    with writing(place):
-        temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.absolute().parent))
-        try:
-            model = _write_into(temporary, recommender, ranked_for(k), users)
-            temporary.chmod(0o755)  # mkdtemp makes folders private
-            _replace(place, temporary)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return model
-
-
-def _replace(place: Path, new: Path) -> None:
-    if place.exists():
-        old = new.with_name(f"{new.name}-old")
-        place.rename(old)
-        new.rename(place)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        new.rename(place)
+    with new_export(Path(out).expanduser()) as folder:
+        return _write_into(folder, recommender, ranked_for(k), users)
 
 
 def _write_into(folder: Path, recommender: Recommender, k: int, users: bool) -> dict[str, Any]:

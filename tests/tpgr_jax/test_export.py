@@ -178,6 +178,30 @@ def test_an_export_replaces_only_an_export(tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {"other", "export"}
 
 
+@pytest.mark.parametrize(
+    ("facts", "others"),
+    [
+        ('{"format": "layers-model", "weightsManifest": []}', []),  # TensorFlow.js
+        ('{"format": 1}', []),
+        ("[]", []),
+        ("no JSON", []),
+        ('{"format": 1, "model": "0123"}', ["thesis.txt"]),
+        ('{"format": 1, "model": "0123"}', ["folder/arrays.npz"]),
+    ],
+)
+def test_the_models_of_other_programs_are_not_replaced(facts, others, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.json").write_text(facts)
+    for other in others:
+        (folder / other).parent.mkdir(exist_ok=True)
+        (folder / other).touch()
+    with pytest.raises(UserError, match="is no export"):
+        write_export(recommender_of("popularity"), str(folder), 5, True)
+    assert (folder / "model.json").read_text() == facts
+    assert all((folder / other).exists() for other in others)
+
+
 def test_questions_that_cannot_be_answered(tmp_path):
     write_export(recommender_of("popularity"), str(tmp_path / "export"), 5, True)
     model = ExportedModel(tmp_path / "export")
