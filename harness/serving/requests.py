@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 
 MOST_LISTED = 10_000
 
-Id = Annotated[StrictStr, Field(max_length=200)] | StrictInt
+# Tables of users and items hold 64 bits; what goes to the log must be readable again.
+Id = Annotated[StrictStr, Field(max_length=200)] | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
 Answer = Annotated[StrictStr, Field(max_length=40)] | StrictInt | StrictFloat | None
 Pair = tuple[Id, Answer]
 Pairs = Annotated[list[Pair], Field(max_length=MOST_LISTED)]

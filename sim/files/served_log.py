@@ -176,7 +176,7 @@ def _left_out(number: int, what: str) -> list[str]:
 
 
 def _ids(values: Sequence[Any]) -> np.ndarray:
-    """Returns ids as integers where all are, else as text."""
-    if all(isinstance(value, int) for value in values):
+    """Returns ids as integers where all are and 64 bits hold them, else as text."""
+    if all(isinstance(value, int) and -(2**63) <= value < 2**63 for value in values):
         return np.array(values, np.int64)
     return np.array([str(value) for value in values])

@@ -101,6 +101,8 @@ def test_questions_at_the_same_time_share_a_call_and_keep_their_answers(client):
         ({"history": [], "surprise": 1}, 422, ["surprise"]),
         ({"history": [[1, 5]] * 10_001}, 422, ["history", "10000"]),
         ({"history": [["\ud800", 5]]}, 422, []),
+        ({"history": [], "user": 2**63}, 422, ["user"]),  # no reader of the log could hold it
+        ({"history": [], "user": -(2**63) - 1}, 422, ["user"]),
         (b" " * (app.MOST_BYTES + 1), 413, ["1,048,576 bytes"]),
     ],
 )

@@ -131,3 +131,15 @@ def test_numbers_stay_numbers(tmp_path):
     loaded = load(tmp_path)
     assert loaded.user_ids.dtype.kind == loaded.item_ids.dtype.kind == "i"
     np.testing.assert_array_equal(loaded.user_ids, [5, 6])
+
+
+def test_numbers_of_more_than_64_bits_are_text(tmp_path):
+    log = DecisionLog(tmp_path)
+    for user in (2**70, 5):
+        log.decision(str(user), "model", "tpgr", user, [1], [0], [1.0])
+        log.answer(str(user), 1, 4.0, None)
+    log.close()
+    loaded = load(tmp_path, "+data.least_rating={click: 4}")
+    assert loaded.user_ids.tolist() == [str(2**70), "5"]
+    values = composed_values("train", ["data=served_ratings", f"data.path={tmp_path}/*.jsonl", "data.rating_max=5"])
+    assert load_dataset(read_settings(RunConfig, values).data).user_ids.tolist() == [str(2**70), "5"]
