@@ -102,6 +102,10 @@ def _add_errors(app: FastAPI) -> None:
         text = {404: "no such path", 405: "this path takes another method"}.get(error.status_code, str(error.detail))
         return Json({"error": text}, error.status_code, error.headers)
 
+    @app.exception_handler(Exception)
+    async def failed(_: Any, error: Exception) -> Response:  # the server writes where it happened to its own output
+        return Json({"error": f"the server failed ({type(error).__name__})"}, 500)
+
 
 def _add_questions(app: FastAPI, service: Service) -> None:
     @app.post("/recommend", responses={200: {"model": RecommendResult}})

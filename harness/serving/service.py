@@ -51,6 +51,8 @@ class Service:
         self._sources = list(sources)
         self._thread = ThreadPoolExecutor(1, "model")
         self._reloading = asyncio.Lock()
+        if log is not None:
+            self.metrics.log_removed = log.removed
         self.batchers = self._loaded()
 
     def _loaded(self) -> dict[str, Batcher]:
@@ -141,8 +143,7 @@ class Service:
         decision = secrets.token_hex(8)
         if self.log is not None:
             parts = (part[: body.shown] for part in (ids, values, chances))
-            self.log.decision(decision, model.version, name, body.user, *parts)
-            self.metrics.logged["decision"] += 1
+            self._count("decision", self.log.decision(decision, model.version, name, body.user, *parts))
         items = []
         for place, (index, item) in enumerate(zip(chosen, ids, strict=True)):
             one = {"item": item, "title": str(model.titles[index]), "categories": str(model.categories[index])}
@@ -176,10 +177,14 @@ class Service:
         item = model.item_ids[model.items_of([body.item])[0]].item()
         answers = model.facts["answers"]
         code = model.code_of(body.answer)
+        kept = self.log is not None and self.log.answer(body.decision, item, answers["values"][code], body.user)
+        self._count("answer", kept)
+        return {"logged": kept, "reward": answers["rewards"][code]}
+
+    def _count(self, kind: str, kept: bool) -> None:
+        self.metrics.logged[kind] += kept
         if self.log is not None:
-            self.log.answer(body.decision, item, answers["values"][code], body.user)
-            self.metrics.logged["answer"] += 1
-        return {"logged": self.log is not None, "reward": answers["rewards"][code]}
+            self.metrics.log_errors, self.metrics.log_removed = self.log.errors, self.log.removed
 
     def simulated(self, body: SimulatedBody) -> dict[str, Any]:
         """Returns what a user of the data answered to an item; what she never answered counts as none.

@@ -15,7 +15,6 @@ from bandit_problem import NUM_ITEMS
 from rating_exports import recommender_of
 from serving_server import Client, running
 
-from harness.errors import UserError
 from harness.serving import app, batching
 from harness.serving.decision_log import PATTERN, DecisionLog
 from harness.serving.load_test import broken_requests, post, put_under_load, refusals
@@ -184,18 +183,20 @@ def test_decisions_and_answers_are_kept(client, log):
     assert set(decision) == {"decision", "time", "model", "policy", "user", "items", "scores", "probabilities"}
 
 
-def test_log_files_are_limited(tmp_path):
-    log = DecisionLog(tmp_path, file_mb=1, folder_mb=3)
-    text = "x" * 100_000
-    for number in range(60):
-        log.answer(str(number), text, None, None)
-    log.close()
-    files = sorted(tmp_path.glob(PATTERN))
-    assert 2 <= len(files) <= 3
-    assert logged(tmp_path)[-1]["answer_to"] == "59"
-    assert sum(file.stat().st_size for file in files) < 3.5 * 2**20
-    with pytest.raises(UserError, match="cannot be written"):
-        DecisionLog(files[0])
+def test_a_log_that_cannot_be_written_stops_no_lists(exports, tmp_path, monkeypatch):
+    log = DecisionLog(tmp_path)
+    with running(Service([Source(exports["popularity"])], log)) as client:
+        monkeypatch.setattr(log, "_begin", lambda: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        log.close()
+        assert len(client.lists(history=[], k=3)["items"]) == 3
+        assert client("POST", "/answer", {"item": 1, "answer": 5}) == (200, {"logged": False, "reward": 1.0})
+        text = client("GET", "/metrics")[1]
+        assert "serving_log_errors_total 2\n" in text
+        assert 'serving_logged_total{kind="answer"} 0\n' in text
+        # Whatever else fails is told in JSON.
+        monkeypatch.setattr(log, "answer", lambda *_: 1 / 0)
+        answer = client("POST", "/answer", {"item": 1, "answer": 5})
+        assert answer == (500, {"error": "the server failed (ZeroDivisionError)"})
 
 
 def test_probabilities_of_explored_lists_are_how_often_they_come():
