@@ -13,6 +13,7 @@ import secrets
 import sys
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -129,7 +130,7 @@ class DecisionLog:
     def _begin(self) -> BinaryIO:
         self._remove_oldest()
         self._number += 1
-        moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")  # names are in order of time
         path = self.folder / f"served-{moment}-{self._name}-{self._number:04d}.jsonl"
         file = path.open("ab", buffering=0)
         if fcntl is not None:

@@ -26,6 +26,7 @@ from sim.files.event_readers import (
     read_events,
 )
 from sim.files.locate import NOT_AUTO, STORE_THEM, FilesConfig, bad_setting, check_count, fingerprint
+from sim.files.log_parts import checksum_of_parts, log_parts, log_sources
 from sim.files.rows import TimeFormat
 from sim.files.served_log import SERVED, read_served_events
 from sim.formats.sources import Source, checksum, describe_sources
@@ -223,6 +224,8 @@ def load_log(config: LogConfig) -> EventLog:
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in _NOT_OF_THE_LOG}
     if config.world is None:  # tables kept before there were kinds of users do not say theirs
         del settings["world"]
+    if not config.log_parts:  # nor how much of growing files they are made of
+        del settings["log_parts"]
     if config.reader == SYNTHETIC_FUNNEL:
         from sim.generators import funnel
 
@@ -230,7 +233,7 @@ def load_log(config: LogConfig) -> EventLog:
         return cached(
             EventLog, config.cache_folder, {"log": settings, "versions": versions}, lambda: _generated_log(config)
         )
-    sources = config.stored_sources()
+    sources = log_sources(config.path) if config.reader == SERVED else config.stored_sources()
     if not sources:
         do = f"{config.obtain} {STORE_THEM}" if config.obtain else STORE_THEM
         raise UserError(config.what_was_missed(), where=config.name, do=do)
@@ -261,9 +264,11 @@ def _generated_log(config: LogConfig) -> EventLog:
 def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
     layout = config.event_layout()
     if config.reader == SERVED:
-        columns = read_served_events(sources, layout)
+        parts = log_parts(sources, config.log_parts)
+        columns, digest = read_served_events(parts, layout), checksum_of_parts(parts)
     else:
         columns = read_events(config.reader, sources, layout, config.limits, config.order_proxy)
+        digest = checksum(list(dict.fromkeys(source.path for source in sources)))
     origin = describe_sources(sources)
     check_count(config.name, origin, "events", len(columns.items), config.expected_events)
     log = build_event_log(
@@ -274,7 +279,7 @@ def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
         feedback=columns.feedback,
         sessions=columns.sessions,
         session_gap=config.session_gap,
-        checksum=checksum(list(dict.fromkeys(source.path for source in sources))),
+        checksum=digest,
         source=origin,
         shown_probability=columns.shown_probability,
         order_proxy=" or ".join(dict.fromkeys(config.order_proxy)),

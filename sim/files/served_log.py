@@ -12,7 +12,8 @@ import numpy as np
 from harness.errors import UserError
 from sim.files.event_layout import EventLayout
 from sim.files.event_readers import EventColumns
-from sim.formats.sources import Source
+from sim.files.log_parts import LogPart
+from sim.formats.sources import Source, describe_sources
 from sim.tables.events import CLICK, FEEDBACK_NAMES, ORDER, SKIP
 
 SERVED = "served_log"
@@ -34,15 +35,15 @@ class ServedLog:
     notes: list[str] = field(default_factory=list)
 
 
-def read_served(sources: Sequence[Source]) -> ServedLog:
+def read_served(parts: Sequence[LogPart]) -> ServedLog:
     """Reads the files of one or several servers. A last line that was cut, as when a server is killed, is left out.
 
     Raises:
         UserError: A file cannot be read, or is no such log.
     """
     log = ServedLog()
-    for source in sources:
-        for row in _rows(source):
+    for part in parts:
+        for row in _rows(part):
             if "decision" in row:
                 columns = zip(row["items"], row["probabilities"], strict=True)
                 log.shown |= {(row["decision"], item): (row["user"], row["time"], chance) for item, chance in columns}
@@ -51,16 +52,12 @@ def read_served(sources: Sequence[Source]) -> ServedLog:
     return log
 
 
-def _rows(source: Source) -> Iterator[dict[str, Any]]:
-    try:
-        lines = source.path.read_text(encoding="ascii").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read ({error})", where=str(source), do="Name files of a server's log.") from None
-    for number, line in enumerate(lines, 1):
-        if not line:
+def _rows(part: LogPart) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(part.lines(), 1):
+        if line == b"\n":
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode("ascii"))
             kind = "decision" if "decision" in row else "answer_to"
             needed = {"decision": ("items", "probabilities"), "answer_to": ("item", "answer")}[kind]
             if not all(key in row for key in (kind, "user", "time", *needed)) or not isinstance(row["time"], float):
@@ -68,26 +65,26 @@ def _rows(source: Source) -> Iterator[dict[str, Any]]:
             if kind == "decision" and len(row["items"]) != len(row["probabilities"]):
                 raise ValueError("items and probabilities differ in number")
         except (ValueError, TypeError) as error:
-            if number == len(lines):  # it has no end: the server was killed while it wrote
+            if not line.endswith(b"\n"):  # it has no end: the server was killed while it wrote
                 return
             do = "Delete the line, or name other files."
-            raise UserError(f"is damaged ({error})", where=f"{source}, line {number}", do=do) from None
+            raise UserError(f"is damaged ({error})", where=f"{part.path}, line {number}", do=do) from None
         yield row
 
 
-def read_served_events(sources: Sequence[Source], layout: EventLayout) -> EventColumns:
+def read_served_events(parts: Sequence[LogPart], layout: EventLayout) -> EventColumns:
     """Returns who was shown what, and the answers: a row for each item of a list, and one for each answer to it.
 
     What is told of nobody, and answers to items that were not shown, are left out and counted in the notes.
 
     Args:
-        sources: The files.
+        parts: Of the files.
         layout: Says what answers are: names by `feedback_of_event`, numbers by `least_rating`.
 
     Raises:
         UserError: As `read_served`; or an answer is none of these, or nothing is left.
     """
-    log = read_served(sources)
+    log = read_served(parts)
     answered = [
         (log.shown.get((decision or "", item)), user, item, answer, time)
         for decision, user, item, answer, time in log.answers
@@ -103,7 +100,7 @@ def read_served_events(sources: Sequence[Source], layout: EventLayout) -> EventC
     known = [row for row in rows if row[0] is not None]
     if not known:
         do = 'Ask with the key user: POST /recommend {"user": ...}.'
-        raise UserError("holds nothing that was shown to a named user", where=str(sources[0]), do=do)
+        raise UserError("holds nothing that was shown to a named user", where=_named(parts), do=do)
     notes = _left_out(len(rows) - len(known), "of nobody") + _left_out(
         sum(shown is None for shown, *_ in answered), "answers to what was not shown"
     )
@@ -133,13 +130,13 @@ class ServedRatings:
     timestamps: np.ndarray
 
 
-def read_served_ratings(sources: Sequence[Source]) -> ServedRatings:
+def read_served_ratings(parts: Sequence[LogPart]) -> ServedRatings:
     """Returns the answers that are ratings, whether their items had been recommended or not.
 
     Raises:
         UserError: As `read_served`; or there are none of named users.
     """
-    log = read_served(sources)
+    log = read_served(parts)
     rows = []
     for decision, user, item, answer, time in log.answers:
         shown = log.shown.get((decision or "", item))
@@ -148,7 +145,7 @@ def read_served_ratings(sources: Sequence[Source]) -> ServedRatings:
             rows.append((who, item, float(answer), time))
     if not rows:
         do = "Answers need a user and a number; clicks and orders are read by hrlmg_jax with data=served_log."
-        raise UserError("holds no ratings", where=str(sources[0]), do=do)
+        raise UserError("holds no ratings", where=_named(parts), do=do)
     users, items, ratings, times = zip(*rows, strict=True)
     seconds = np.array(times, np.float64).astype(np.int64)
     return ServedRatings(_ids(users), _ids(items), np.array(ratings, np.float64), seconds)
@@ -169,6 +166,10 @@ def _feedback(answer: Any, layout: EventLayout) -> int:
         raise UserError(f"the answer {answer:g} is a rating", where="data.least_rating", do=do)
     reached = [{"click": CLICK, "order": ORDER}[name] for name, least in layout.least_rating.items() if answer >= least]
     return max(reached, default=SKIP)
+
+
+def _named(parts: Sequence[LogPart]) -> str:
+    return describe_sources([Source(part.path) for part in parts])
 
 
 def _left_out(number: int, what: str) -> list[str]:
