@@ -28,7 +28,7 @@ from sim.files.event_readers import (
 from sim.files.locate import NOT_AUTO, STORE_THEM, FilesConfig, bad_setting, check_count, fingerprint
 from sim.files.log_parts import checksum_of_parts, log_parts, log_sources
 from sim.files.rows import TimeFormat
-from sim.files.served_log import SERVED, read_served_events
+from sim.files.served_log import SERVED, SERVED_VERSION, read_served_events
 from sim.formats.sources import Source, checksum, describe_sources
 from sim.tables.events import (
     CLICK,
@@ -240,7 +240,10 @@ def load_log(config: LogConfig) -> EventLog:
     key = {
         "log": settings,
         "files": [fingerprint(source) for source in sources],
-        "versions": [EVENT_PARSER_VERSION, LOG_VERSION, SKIP_SAMPLER_VERSION],
+        "versions": [
+            *(EVENT_PARSER_VERSION, LOG_VERSION, SKIP_SAMPLER_VERSION),
+            *((SERVED_VERSION,) if config.reader == SERVED else ()),
+        ],
     }
     return cached(EventLog, config.cache_folder, key, lambda: _parsed_log(config, sources))
 
@@ -265,7 +268,7 @@ def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
     layout = config.event_layout()
     if config.reader == SERVED:
         parts = log_parts(sources, config.log_parts)
-        columns, digest = read_served_events(parts, layout), checksum_of_parts(parts)
+        columns, digest = read_served_events(parts, layout, config.session_gap), checksum_of_parts(parts)
     else:
         columns = read_events(config.reader, sources, layout, config.limits, config.order_proxy)
         digest = checksum(list(dict.fromkeys(source.path for source in sources)))

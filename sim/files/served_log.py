@@ -14,10 +14,13 @@ from sim.files.event_layout import EventLayout
 from sim.files.event_readers import EventColumns
 from sim.files.log_parts import LogPart
 from sim.formats.sources import Source, describe_sources
+from sim.tables.event_order import stable_order
 from sim.tables.events import CLICK, FEEDBACK_NAMES, ORDER, SKIP
 
 SERVED = "served_log"
 """Name of the reader."""
+SERVED_VERSION = 2
+"""Increment when the same files would be read differently; cached logs then expire."""
 
 
 @dataclass
@@ -72,52 +75,74 @@ def _rows(part: LogPart) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def read_served_events(parts: Sequence[LogPart], layout: EventLayout) -> EventColumns:
+def read_served_events(parts: Sequence[LogPart], layout: EventLayout, session_gap: float) -> EventColumns:
     """Returns who was shown what, and the answers: a row for each item of a list, and one for each answer to it.
 
-    What is told of nobody, and answers to items that were not shown, are left out and counted in the notes.
+    An answer belongs to the session in which its item was shown, however late it comes; its time is its own. What is
+    told of nobody, and answers to items that were not shown, are left out and counted in the notes.
 
     Args:
         parts: Of the files.
         layout: Says what answers are: names by `feedback_of_event`, numbers by `least_rating`.
+        session_gap: Seconds without an event after which a new session begins.
 
     Raises:
         UserError: As `read_served`; or an answer is none of these, or nothing is left.
     """
     log = read_served(parts)
-    answered = [
-        (log.shown.get((decision or "", item)), user, item, answer, time)
-        for decision, user, item, answer, time in log.answers
-    ]
     # Who a decision was for may be told by the answer alone.
     user_of = {decision: user for decision, user, *_ in log.answers if decision is not None and user is not None}
-    rows = []
+    rows: list[tuple[Any, Any, float, int, float]] = []
+    row_of: dict[tuple[str, Any], int] = {}
+    of_nobody = not_shown = 0
     for (decision, item), (user, time, chance) in log.shown.items():
-        rows.append((user_of.get(decision) if user is None else user, item, time, SKIP, chance))
-    for shown, user, item, answer, time in answered:
-        if shown is not None:
-            rows.append((shown[0] if user is None else user, item, time, _feedback(answer, layout), shown[2]))
-    known = [row for row in rows if row[0] is not None]
-    if not known:
+        who = user_of.get(decision) if user is None else user
+        if who is None:
+            of_nobody += 1
+        else:
+            row_of[decision, item] = len(rows)
+            rows.append((who, item, time, SKIP, chance))
+    # Answers behind what they answer, also where the clocks of two servers differ.
+    answered: list[int] = []
+    for decision_or_none, _, item, answer, time in log.answers:
+        key = decision_or_none or "", item
+        if key in row_of:
+            who, _, shown_at, _, chance = rows[row_of[key]]
+            answered.append(row_of[key])
+            rows.append((who, item, max(time, shown_at), _feedback(answer, layout), chance))
+        else:
+            of_nobody += key in log.shown
+            not_shown += key not in log.shown
+    if not rows:
         do = 'Ask with the key user: POST /recommend {"user": ...}.'
         raise UserError("holds nothing that was shown to a named user", where=_named(parts), do=do)
-    notes = _left_out(len(rows) - len(known), "of nobody") + _left_out(
-        sum(shown is None for shown, *_ in answered), "answers to what was not shown"
-    )
-    users, items, times, feedback, chances = zip(*known, strict=True)
+    # As columns.
+    users, items, times, feedback, chances = zip(*rows, strict=True)
     user_ids, user = np.unique(_ids(users), return_inverse=True)
     item_ids, item = np.unique(_ids(items), return_inverse=True)
+    seconds = np.array(times, np.float64).astype(np.int64)
+    sessions = _sessions(user, seconds, session_gap)
+    sessions[len(rows) - len(answered) :] = sessions[answered]
     return EventColumns(
         user.astype(np.int32),
         item.astype(np.int32),
-        np.array(times, np.float64).astype(np.int64),
+        seconds,
         np.array(feedback, np.int8),
-        None,
+        sessions,
         user_ids,
         item_ids,
         np.array(chances, np.float64),
-        notes=notes,
+        notes=_left_out(of_nobody, "of nobody") + _left_out(not_shown, "answers to what was not shown"),
     )
+
+
+def _sessions(user: np.ndarray, seconds: np.ndarray, session_gap: float) -> np.ndarray:
+    """Returns [R] int32 sessions, which end where a user pauses."""
+    order = stable_order(user, seconds)
+    begins = (np.diff(user[order], prepend=-1) != 0) | (np.diff(seconds[order], prepend=0) > session_gap)
+    sessions = np.empty(len(user), np.int32)
+    sessions[order] = np.cumsum(begins) - 1
+    return sessions
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.runs.composition import composed_values
+from harness.serving import decision_log
 from harness.serving.decision_log import DecisionLog
 from harness.settings import read_settings
 from sim.datasets.events import LogConfig, load_log
@@ -143,3 +144,53 @@ def test_numbers_of_more_than_64_bits_are_text(tmp_path):
     assert loaded.user_ids.tolist() == [str(2**70), "5"]
     values = composed_values("train", ["data=served_ratings", f"data.path={tmp_path}/*.jsonl", "data.rating_max=5"])
     assert load_dataset(read_settings(RunConfig, values).data).user_ids.tolist() == [str(2**70), "5"]
+
+
+def test_a_late_answer_belongs_to_the_session_in_which_its_item_was_shown(tmp_path, monkeypatch):
+    log = DecisionLog(tmp_path)
+    hour = 3600.0
+    clock = [0.0]
+    monkeypatch.setattr(decision_log.time, "time", lambda: clock[0])
+
+    def at(seconds: float, decision: str, answer_to: int | None = None) -> None:
+        clock[0] = float(seconds)
+        if answer_to is None:
+            log.decision(decision, "model", "tpgr", "ann", [7, 3], [0, 0], [0.8, 0.2])
+        else:
+            log.answer(decision, answer_to, "order", None)
+
+    # Places in ann's order of time:
+    at(0, "a")  # 0: 7, 1: 3
+    at(60, "a", 3)  # 2
+    at(9 * hour, "b")  # 3: 7, 4: 3
+    at(9 * hour + 10, "a", 7)  # 5: nine hours late, in another session
+    at(20 * hour, "b", 7)  # 6: in no session
+    log.close()
+    loaded = load(tmp_path)
+    rows = zip(
+        loaded.session,
+        loaded.item_ids[loaded.item],
+        loaded.time,
+        loaded.feedback,
+        loaded.shown_at,
+        loaded.clicked_at,
+        loaded.ordered_at,
+        strict=True,
+    )
+    assert sorted(tuple(map(int, row)) for row in rows) == [
+        (0, 3, 0, ORDER, 1, 2, 2),
+        (0, 7, 0, ORDER, 0, 5, 5),
+        (1, 3, 9 * 3600, SKIP, 4, -1, -1),
+        (1, 7, 9 * 3600, ORDER, 3, 6, 6),
+    ]
+    np.testing.assert_allclose(loaded.shown_probability[loaded.item_ids[loaded.item] == 7], 0.8)
+
+
+def test_clocks_of_two_servers_may_differ(tmp_path):
+    lines = [
+        {"answer_to": "a", "time": 5.0, "item": 7, "answer": "click", "user": None},
+        {"decision": "a", "time": 9.0, "user": "ann", "items": [7], "probabilities": [1.0]},
+    ]
+    (tmp_path / "served-1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    loaded = load(tmp_path)
+    assert (loaded.time.tolist(), loaded.shown_at.tolist(), loaded.clicked_at.tolist()) == ([9], [0], [1])
