@@ -74,6 +74,7 @@ def serve(settings: ServeSettings, sources: Sequence[object]) -> None:
 
         from harness.serving.app import make_app
         from harness.serving.decision_log import DecisionLog
+        from harness.serving.http_protocol import PatientProtocol
         from harness.serving.service import Service
     except ModuleNotFoundError as error:
         raise UserError(
@@ -86,7 +87,7 @@ def serve(settings: ServeSettings, sources: Sequence[object]) -> None:
     service = Service(sources, log, settings.explore)  # type: ignore[arg-type]
     config = uvicorn.Config(
         make_app(service, settings.token),
-        http="httptools",
+        http=PatientProtocol,
         lifespan="off",
         log_level="error",
         access_log=False,

@@ -25,6 +25,10 @@ class Unknown(NotAsked):
     """There is no such user or policy: 404."""
 
 
+class Reloading(Exception):
+    """The models are being read already: 409."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a policy's export is found: a folder, and what brings it up to date before it is read (None: nothing)."""
@@ -71,7 +75,10 @@ class Service:
 
         Raises:
             UserError: An export is missing or damaged.
+            Reloading: They are being read already.
         """
+        if self._reloading.locked():
+            raise Reloading
         async with self._reloading:
             loop = asyncio.get_running_loop()
             for source in self._sources:

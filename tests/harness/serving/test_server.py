@@ -15,7 +15,7 @@ from bandit_problem import NUM_ITEMS
 from rating_exports import recommender_of
 from serving_server import Client, running
 
-from harness.serving import app, batching
+from harness.serving import app, batching, http_protocol
 from harness.serving.decision_log import PATTERN, DecisionLog
 from harness.serving.load_test import broken_requests, post, put_under_load, refusals
 from harness.serving.service import Service, Source, _explored
@@ -120,6 +120,64 @@ def test_paths_methods_hosts_and_content_types_are_checked(client):
     assert client("GET", "/health", Host="attacker.example")[0] == 400
     assert client("POST", "/answer", {"item": 1, "answer": 5}, Content_Type="text/plain")[0] == 422
     assert client("GET", "/health", Host="localhost:1")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://attacker.example"}, 403),
+        ({"Origin": "http://localhost.attacker.example:8080"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec_Fetch_Site": "cross-site"}, 403),
+        ({"Origin": "http://localhost:8080", "Sec_Fetch_Site": "same-origin"}, 200),
+        ({"Origin": "http://[::1]:3000"}, 200),
+        ({}, 200),
+    ],
+)
+def test_pages_of_other_sites_cannot_post(client, headers, status):
+    assert client("POST", "/answer", {"item": 1, "answer": 5}, **headers)[0] == status
+    if status == 403:
+        answer = client("POST", "/reload", **headers)
+        assert answer == (403, {"error": "pages of other sites may not ask this server"})
+    assert client("GET", "/health", **headers)[0] == 200  # what they get they cannot read
+
+
+def test_one_reload_at_a_time(exports):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def refresh() -> None:
+        begun.set()
+        assert go_on.wait(30)
+
+    service = Service([Source(exports["popularity"], refresh)])
+    with running(service) as client, concurrent.futures.ThreadPoolExecutor() as pool:
+        first = pool.submit(client, "POST", "/reload")
+        assert begun.wait(30)
+        assert client("POST", "/reload") == (409, {"error": "the models are being read already"})
+        go_on.set()
+        assert first.result()[0] == 200
+
+
+def test_who_sends_no_whole_header_is_not_waited_for(client, monkeypatch):
+    monkeypatch.setattr(http_protocol, "HEADER_SECONDS", 0.3)
+    whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    async def closed(*parts: bytes, drop: bytes = b"x") -> bytes:
+        """Sends what it has and then a byte now and then; returns what came until the server closed."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        received = asyncio.create_task(reader.read())
+        for part in (*parts, *[drop] * 60):
+            if received.done() or writer.is_closing():
+                break
+            writer.write(part)
+            await asyncio.sleep(0.05)
+        answer = await asyncio.wait_for(received, 5)
+        writer.close()
+        return answer
+
+    assert asyncio.run(closed(drop=b"\r\n")) == b""  # empty lines may stand before a request
+    assert asyncio.run(closed(whole[:30])) == b""
+    assert asyncio.run(closed(whole, whole[:30])).count(b"200 OK") == 1
 
 
 def test_broken_requests_get_4xx_and_the_server_lives(client):
