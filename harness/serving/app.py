@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -146,7 +146,9 @@ def _add_facts(app: FastAPI, service: Service) -> None:
         """Ids, titles and categories, all of them or those whose title has a text."""
         model = service.batcher(policy)[1].model
         wanted = search.casefold()
-        places = [i for i, title in enumerate(model.titles.tolist()) if wanted in title.casefold()]
+        places: Sequence[int] = range(len(model.titles))
+        if wanted:
+            places = [place for place, title in enumerate(model.folded_titles) if wanted in title]
         rows = [
             {"item": model.item_ids[i].item(), "title": str(model.titles[i]), "categories": str(model.categories[i])}
             for i in places[offset : offset + limit]

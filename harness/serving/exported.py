@@ -121,6 +121,11 @@ class ExportedModel:
         return self._users["ids"] if self._users else np.zeros(0, np.int64)
 
     @cached_property
+    def folded_titles(self) -> list[str]:
+        """Titles as they are searched, in which case does not count."""
+        return [title.casefold() for title in self.titles.tolist()]
+
+    @cached_property
     def _item_index(self) -> dict[str, int]:
         return {str(item): place for place, item in enumerate(self.item_ids.tolist())}
 
