@@ -244,12 +244,10 @@ class ExportedModel:
         items, answers, out, kinds, again = [], [], [], [], []
         for question in questions:
             replayed, codes, seen, before = self._episode(question)
-            barred, repeatable_items = barred_items(
-                replayed, question.session.items, seen, question.deny, question.again, self.facts["remembers"]
-            )
+            barred, repeatable_items = self._barred(question, replayed, seen)
             items.append(replayed)
             answers.append(codes)
-            out.append(barred[barred < self.num_items])
+            out.append(barred)
             kinds.append(before)
             again.append(repeatable_items)
         # Together, padded to a shape that is compiled.
@@ -269,6 +267,18 @@ class ExportedModel:
             for place, kind in enumerate(KINDS):
                 prepared[kind] = padded_in_front([before[place] for before in kinds], size, self._width)
         return prepared
+
+    def num_excluded(self, question: Question) -> int:
+        """Returns how many items a program must be told not to recommend: not those that its policy knows of."""
+        replayed, _, seen, _ = self._episode(question)
+        return len(self._barred(question, replayed, seen)[0])
+
+    def _barred(self, question: Question, replayed: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, int]:
+        """Returns the excluded items, and how many of the replayed ones may come again."""
+        barred, repeatable = barred_items(
+            replayed, question.session.items, seen, question.deny, question.again, self.facts["remembers"]
+        )
+        return barred[barred < self.num_items], repeatable
 
     def _episode(self, question: Question) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
         """Returns items and answers that are replayed, other seen items, and items by kind of what was before."""

@@ -129,11 +129,6 @@ class Service:
         if body.k > model.k:
             raise NotAsked(f"k is {body.k}, but lists have at most {model.k} items")
         question = self._question(body, model)
-        excluded = len(question.history.items) + len(question.session.items) + len(question.deny)
-        if excluded > batcher.most_excluded:
-            seen = np.concatenate([question.history.items, question.session.items, question.deny])
-            if len(np.unique(seen)) > batcher.most_excluded:
-                raise NotAsked(f"more than {batcher.most_excluded} different items are excluded")
 
         # The list, in random order now and then.
         steps = None
