@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,6 +31,12 @@ MODEL_FILE = "model.json"
 PROGRAM, PATHS = "recommend", "paths"
 ANY_BATCH = "any"
 """Programs of an export, and the one that takes batches of any size."""
+FILE_OF_EXPORT = re.compile(rf"(arrays|items|users|nodes)\.npz|({PROGRAM}|{PATHS})_\w+\.stablehlo")
+"""Names of its files besides `MODEL_FILE`."""
+_FACTS = {
+    *("model", "method", "step", "k", "items", "episode_length", "history_width", "remembers", "score", "path_score"),
+    *("answers", "programs", "users", "metrics"),
+}
 _LARGEST_BATCH = 1024
 _NONE = np.zeros(0, np.int32)
 
@@ -86,11 +94,13 @@ class ExportedModel:
         """
         self.folder = Path(folder).expanduser()
         self.facts = _read_facts(self.folder)
-        self.k: int = self.facts["k"]
-        self.num_items: int = self.facts["items"]
-        self._replayed = max(self.facts["episode_length"] - 1, 0)
-        self._width: int = self.facts["history_width"]
         try:
+            if content_of(self.folder) != self.version:
+                raise ValueError("its files are not those that model.json tells of")
+            self.k: int = self.facts["k"]
+            self.num_items: int = self.facts["items"]
+            self._replayed = max(self.facts["episode_length"] - 1, 0)
+            self._width: int = self.facts["history_width"]
             items = _read_arrays(self.folder / "items.npz")
             self.item_ids, self.titles, self.categories = items["ids"], items["titles"], items["categories"]
             self._users = _read_arrays(self.folder / "users.npz") if self.facts["users"] else {}
@@ -317,7 +327,19 @@ def _read_facts(folder: Path) -> dict[str, Any]:
         raise UserError(f"cannot be read ({error})", where=str(folder / MODEL_FILE), do="Export it again.") from None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise UserError(f"not an export of format {FORMAT}", where=str(folder), do="Export it again.")
+    if missing := sorted(_FACTS - facts.keys()):
+        raise UserError(f"lacks {', '.join(missing)}", where=str(folder / MODEL_FILE), do="Export it again.")
     return facts
+
+
+def content_of(folder: Path) -> str:
+    """Returns what tells the model of an export from others: 16 digits, of names and contents of its files."""
+    content = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if FILE_OF_EXPORT.fullmatch(file.name):
+            with file.open("rb") as opened:
+                content.update(file.name.encode() + hashlib.file_digest(opened, "sha256").digest())
+    return content.hexdigest()[:16]
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,9 +11,7 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.runs.run_folder import make_folder, writing
-from harness.serving.exported import MODEL_FILE, PATHS, PROGRAM
-
-_FILE_OF_EXPORT = re.compile(rf"{MODEL_FILE}|(arrays|items|users|nodes)\.npz|({PROGRAM}|{PATHS})_\w+\.stablehlo")
+from harness.serving.exported import FILE_OF_EXPORT, MODEL_FILE
 
 
 @contextmanager
@@ -43,7 +40,7 @@ def _may_be_replaced(place: Path) -> bool:
     if not place.is_dir():
         return False
     names = [file.name if file.is_file() else "" for file in place.iterdir()]
-    if not all(_FILE_OF_EXPORT.fullmatch(name) for name in names):
+    if not all(name == MODEL_FILE or FILE_OF_EXPORT.fullmatch(name) for name in names):
         return False
     if not names:
         return True
