@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import json
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -244,14 +245,14 @@ class Guard:
         origin = headers.get(b"origin")
         if origin is None or self._token is not None:  # a token is in no browser's keeping
             return False
-        return _name_of(origin.decode("latin-1").partition("://")[2]) not in _LOCAL
+        return not _is_local(origin.decode("latin-1").partition("://")[2])
 
     def _refusal(self, scope: Scope) -> Json | None:
         headers = dict(scope["headers"])
         if scope["method"] not in ("GET", "HEAD") and self._is_foreign(headers):
             return Json({"error": "pages of other sites may not ask this server"}, 403)
         if self._token is None:
-            if _name_of(headers.get(b"host", b"").decode("latin-1")) not in _LOCAL:
+            if not _is_local(headers.get(b"host", b"").decode("latin-1")):
                 return Json({"error": "without a token the server answers to localhost only"}, 400)
             return None
         is_open = scope["path"].startswith(_ASSET_PATH) or scope["path"] in _OPEN
@@ -260,9 +261,15 @@ class Guard:
         return None
 
 
-def _name_of(host: str) -> str:
-    """Returns a host without its port."""
-    return host if host.endswith("]") else host.rpartition(":")[0] or host
+def _is_local(host: str) -> bool:
+    """Whether a host, with or without a port, is a name or an address that only this machine has."""
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    if name in _LOCAL:
+        return True
+    try:
+        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
 
 
 async def _whole_body(receive: Receive) -> bytes | Json:

@@ -119,7 +119,10 @@ def test_paths_methods_hosts_and_content_types_are_checked(client):
     assert client("GET", "/assets/../app.py")[0] == 404
     assert client("GET", "/health", Host="attacker.example")[0] == 400
     assert client("POST", "/answer", {"item": 1, "answer": 5}, Content_Type="text/plain")[0] == 422
-    assert client("GET", "/health", Host="localhost:1")[0] == 200
+    for host in ("localhost:1", "127.0.0.2:8080", "[::1]", "[::1]:80"):  # a server may listen at any of them
+        assert client("GET", "/health", Host=host)[0] == 200
+    for host in ("127.0.0.1.attacker.example", "10.0.0.1", "[::2]:80", ":", "[", ""):
+        assert client("GET", "/health", Host=host)[0] == 400
 
 
 @pytest.mark.parametrize(
