@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,17 +23,26 @@ SERVED_VERSION = 2
 """Increment when the same files would be read differently; cached logs then expire."""
 
 
+class Shown(NamedTuple):
+    """A list that was shown: to whom and when, its items and the probability of each at its place."""
+
+    user: Any
+    time: float
+    items: tuple[Any, ...]
+    chances: tuple[float, ...]
+
+
 @dataclass
 class ServedLog:
     """Items that were shown, and answers.
 
     Attributes:
-        shown: By (decision, item): user, time, probability of the item at its place.
+        shown: Lists by decision.
         answers: (decision or None, user, item, answer, time), in order of the files.
         notes: What was left out, a sentence each.
     """
 
-    shown: dict[tuple[str, Any], tuple[Any, float, float]] = field(default_factory=dict)
+    shown: dict[str, Shown] = field(default_factory=dict)
     answers: list[tuple[str | None, Any, Any, Any, float]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -45,11 +54,12 @@ def read_served(parts: Sequence[LogPart]) -> ServedLog:
         UserError: A file cannot be read, or is no such log.
     """
     log = ServedLog()
+    once: dict[Any, Any] = {}  # equal ids and probabilities of many lists are kept once
     for part in parts:
         for row in _rows(part):
             if "decision" in row:
-                columns = zip(row["items"], row["probabilities"], strict=True)
-                log.shown |= {(row["decision"], item): (row["user"], row["time"], chance) for item, chance in columns}
+                lists = (tuple(once.setdefault(one, one) for one in row[key]) for key in ("items", "probabilities"))
+                log.shown[row["decision"]] = Shown(row["user"], row["time"], *lists)
             else:
                 log.answers.append((row["answer_to"], row["user"], row["item"], row["answer"], row["time"]))
     return log
@@ -67,6 +77,10 @@ def _rows(part: LogPart) -> Iterator[dict[str, Any]]:
                 raise ValueError("not a line of a server's log")
             if kind == "decision" and len(row["items"]) != len(row["probabilities"]):
                 raise ValueError("items and probabilities differ in number")
+            if not all(isinstance(item, int | str) for item in (row["items"] if kind == "decision" else [row["item"]])):
+                raise ValueError("an item is no id")
+            if kind == "decision" and not all(isinstance(chance, int | float) for chance in row["probabilities"]):
+                raise ValueError("a probability is no number")
         except (ValueError, TypeError) as error:
             if not line.endswith(b"\n"):  # it has no end: the server was killed while it wrote
                 return
@@ -92,37 +106,46 @@ def read_served_events(parts: Sequence[LogPart], layout: EventLayout, session_ga
     log = read_served(parts)
     # Who a decision was for may be told by the answer alone.
     user_of = {decision: user for decision, user, *_ in log.answers if decision is not None and user is not None}
-    rows: list[tuple[Any, Any, float, int, float]] = []
-    row_of: dict[tuple[str, Any], int] = {}
+    users: list[Any] = []
+    items: list[Any] = []
+    times: list[float] = []
+    chances: list[float] = []
+    first_row: dict[str, int] = {}
     of_nobody = not_shown = 0
-    for (decision, item), (user, time, chance) in log.shown.items():
-        who = user_of.get(decision) if user is None else user
+    for decision, shown in log.shown.items():
+        who, number = user_of.get(decision) if shown.user is None else shown.user, len(shown.items)
         if who is None:
+            of_nobody += number
+            continue
+        first_row[decision] = len(items)
+        users += [who] * number
+        times += [shown.time] * number
+        items += shown.items
+        chances += shown.chances
+    # Answers behind what they answer, also where the clocks of two servers differ.
+    feedback, answered = [SKIP] * len(items), []
+    for decision, _, item, answer, time in log.answers:
+        if decision not in log.shown or item not in log.shown[decision].items:
+            not_shown += 1
+        elif decision not in first_row:
             of_nobody += 1
         else:
-            row_of[decision, item] = len(rows)
-            rows.append((who, item, time, SKIP, chance))
-    # Answers behind what they answer, also where the clocks of two servers differ.
-    answered: list[int] = []
-    for decision_or_none, _, item, answer, time in log.answers:
-        key = decision_or_none or "", item
-        if key in row_of:
-            who, _, shown_at, _, chance = rows[row_of[key]]
-            answered.append(row_of[key])
-            rows.append((who, item, max(time, shown_at), _feedback(answer, layout), chance))
-        else:
-            of_nobody += key in log.shown
-            not_shown += key not in log.shown
-    if not rows:
+            row = first_row[decision] + log.shown[decision].items.index(item)
+            answered.append(row)
+            users.append(users[row])
+            items.append(item)
+            times.append(max(time, times[row]))
+            chances.append(chances[row])
+            feedback.append(_feedback(answer, layout))
+    if not items:
         do = 'Ask with the key user: POST /recommend {"user": ...}.'
         raise UserError("holds nothing that was shown to a named user", where=_named(parts), do=do)
     # As columns.
-    users, items, times, feedback, chances = zip(*rows, strict=True)
     user_ids, user = np.unique(_ids(users), return_inverse=True)
     item_ids, item = np.unique(_ids(items), return_inverse=True)
     seconds = np.array(times, np.float64).astype(np.int64)
     sessions = _sessions(user, seconds, session_gap)
-    sessions[len(rows) - len(answered) :] = sessions[answered]
+    sessions[len(items) - len(answered) :] = sessions[answered]
     return EventColumns(
         user.astype(np.int32),
         item.astype(np.int32),
@@ -164,8 +187,8 @@ def read_served_ratings(parts: Sequence[LogPart]) -> ServedRatings:
     log = read_served(parts)
     rows = []
     for decision, user, item, answer, time in log.answers:
-        shown = log.shown.get((decision or "", item))
-        who = shown[0] if user is None and shown is not None else user
+        shown = log.shown.get(decision or "")
+        who = shown.user if user is None and shown is not None and item in shown.items else user
         if who is not None and isinstance(answer, int | float) and not isinstance(answer, bool):
             rows.append((who, item, float(answer), time))
     if not rows:

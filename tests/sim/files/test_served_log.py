@@ -1,6 +1,7 @@
 """Logs of a server, read as events with probabilities and as ratings."""
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from harness.serving.decision_log import DecisionLog
 from harness.settings import read_settings
 from sim.datasets.events import LogConfig, load_log
 from sim.datasets.ratings import load_dataset
+from sim.files.log_parts import log_parts
+from sim.files.served_log import read_served
+from sim.formats.sources import Source
 from sim.tables.events import CLICK, ORDER, SKIP
 from tpgr_jax.settings import RunConfig
 
@@ -115,7 +119,14 @@ def test_a_line_that_was_cut_at_the_end_is_left_out_and_others_are_named(tmp_pat
     whole = file.read_text()
     file.write_text(whole[:-20])
     assert (load(tmp_path).feedback == SKIP).all()
-    for damage in ("x" + whole, whole.replace('"probabilities":[0.8,0.1]', '"probabilities":[0.8]'), whole + "{}\n"):
+    for damage in (
+        whole.replace('"item":7', '"item":[7]'),
+        whole.replace('"items":[7,3]', '"items":[7,{}]'),
+        whole.replace("0.8", "null"),
+        "x" + whole,
+        whole.replace('"probabilities":[0.8,0.1]', '"probabilities":[0.8]'),
+        whole + "{}\n",
+    ):
         file.write_text(damage)
         with pytest.raises(UserError, match=r"line \d+: is damaged"):
             load(tmp_path)
@@ -194,3 +205,17 @@ def test_clocks_of_two_servers_may_differ(tmp_path):
     (tmp_path / "served-1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     loaded = load(tmp_path)
     assert (loaded.time.tolist(), loaded.shown_at.tolist(), loaded.clicked_at.tolist()) == ([9], [0], [1])
+
+
+def test_reading_a_log_takes_about_its_size_in_memory(tmp_path):
+    path = tmp_path / "served-1.jsonl"
+    line = {"time": 1.5, "model": "0123456789abcdef", "policy": "tpgr", "user": 5, "scores": [0.123456789] * 10}
+    line |= {"items": list(range(1000, 1010)), "probabilities": [1.0] * 10}
+    path.write_text("".join(json.dumps({"decision": f"{number:016x}"} | line) + "\n" for number in range(3_000)))
+    parts = log_parts([Source(path)])
+    tracemalloc.start()
+    log = read_served(parts)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(log.shown) == 3_000
+    assert most < 2 * path.stat().st_size  # 7 times, where lines or items are kept one by one
