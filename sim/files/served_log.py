@@ -54,11 +54,12 @@ def read_served(parts: Sequence[LogPart]) -> ServedLog:
         UserError: A file cannot be read, or is no such log.
     """
     log = ServedLog()
-    once: dict[Any, Any] = {}  # equal ids and probabilities of many lists are kept once
+    # Equal ids and equal probabilities of many lists are kept once; not both together, as 1 equals 1.0.
+    once: dict[str, dict[Any, Any]] = {"items": {}, "probabilities": {}}
     for part in parts:
         for row in _rows(part):
             if "decision" in row:
-                lists = (tuple(once.setdefault(one, one) for one in row[key]) for key in ("items", "probabilities"))
+                lists = (tuple(known.setdefault(one, one) for one in row[key]) for key, known in once.items())
                 log.shown[row["decision"]] = Shown(row["user"], row["time"], *lists)
             else:
                 log.answers.append((row["answer_to"], row["user"], row["item"], row["answer"], row["time"]))

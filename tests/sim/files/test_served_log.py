@@ -139,6 +139,8 @@ def test_numbers_stay_numbers(tmp_path):
     log = DecisionLog(tmp_path)
     log.decision("a", "model", "tpgr", 5, [1, 2], [0, 0], [1.0, 1.0])
     log.decision("b", "model", "tpgr", 6, [2], [0], [1.0])
+    log.decision("c", "model", "tpgr", 6, [3], [0], [4.0])
+    log.decision("d", "model", "tpgr", 6, [4], [0], [1.0])
     log.close()
     loaded = load(tmp_path)
     assert loaded.user_ids.dtype.kind == loaded.item_ids.dtype.kind == "i"
