@@ -125,13 +125,14 @@ def read_served_events(parts: Sequence[LogPart], layout: EventLayout, session_ga
         chances += shown.chances
     # Answers behind what they answer, also where the clocks of two servers differ.
     feedback, answered = [SKIP] * len(items), []
-    for decision, _, item, answer, time in log.answers:
-        if decision not in log.shown or item not in log.shown[decision].items:
+    for of_decision, _, item, answer, time in log.answers:
+        its_list = of_decision or ""
+        if its_list not in log.shown or item not in log.shown[its_list].items:
             not_shown += 1
-        elif decision not in first_row:
+        elif its_list not in first_row:
             of_nobody += 1
         else:
-            row = first_row[decision] + log.shown[decision].items.index(item)
+            row = first_row[its_list] + log.shown[its_list].items.index(item)
             answered.append(row)
             users.append(users[row])
             items.append(item)
