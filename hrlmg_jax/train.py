@@ -41,6 +41,7 @@ from hrlmg_jax.user_model.quality import weakness
 from sim.datasets.items import items_of_run, write_items
 from sim.datasets.sessions import SessionData
 from sim.envs.python_policy import RECORDED
+from sim.files.log_parts import with_log_parts
 
 _TRUTH_NOTE = "; the generator's own users answer"
 register_run_folder_resolver()  # conf/train_hrl_mg.yaml needs it while Hydra composes
@@ -67,6 +68,8 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
     """
     for run in runs if resume else []:
         refuse_old_log(run.folder)
+    if not resume:
+        runs = with_log_parts(runs)  # before it is read: a log may grow meanwhile
     configs = [read_settings(RunConfig, run.values) for run in runs]
     check_logger(configs[0].logger)
     with phases.phase("data"):

@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 
 from harness.serving.app import make_app
+from harness.serving.http_protocol import PatientProtocol
 from harness.serving.service import Service
 
 
@@ -47,7 +48,7 @@ def running(service: Service, token: str | None = None) -> Iterator[Client]:
     """Serves until the block ends."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(make_app(service, token), http="httptools", lifespan="off", log_level="error")
+    config = uvicorn.Config(make_app(service, token), http=PatientProtocol, lifespan="off", log_level="error")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

@@ -31,6 +31,7 @@ from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from sim.datasets.items import items_of_run, write_items
 from sim.envs.python_policy import RECORDED
+from sim.files.log_parts import with_log_parts
 from sim.tables.plausibility import rating_warnings
 from sim.tables.summary import aligned, rating_summary, summary_rows
 from tpgr_jax.budgets import evaluate_budgets
@@ -70,6 +71,8 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
         UserError: Impossible configuration, missing or damaged files, diverged training.
         Interruption: SIGINT or SIGTERM came; the states are saved.
     """
+    if not resume:
+        runs = with_log_parts(runs)  # before it is read: a log may grow meanwhile
     config = read_settings(RunConfig, runs[0].values)
     check_logger(config.logger)
     with phases.phase("data"):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -19,7 +20,7 @@ from harness.errors import UserError
 from harness.serving.batching import Overloaded
 from harness.serving.exported import NotAsked
 from harness.serving.requests import AnswerBody, RecommendBody, RecommendResult, Refused, SimulatedBody
-from harness.serving.service import Service, Unknown
+from harness.serving.service import Reloading, Service, Unknown
 
 MOST_BYTES = 2**20
 _MOST_DROPPED = 2**24
@@ -64,7 +65,7 @@ def make_app(service: Service, token: str | None = None) -> FastAPI:
         description="Lists of items from trained policies. The state is in the request: history and session.",
         docs_url=None,
         redoc_url=None,
-        responses={status: {"model": Refused} for status in (400, 401, 404, 413, 422, 503)},
+        responses={status: {"model": Refused} for status in (400, 401, 403, 404, 408, 413, 422, 500, 503)},
     )
     _add_errors(app)
     _add_questions(app, service)
@@ -102,6 +103,10 @@ def _add_errors(app: FastAPI) -> None:
         text = {404: "no such path", 405: "this path takes another method"}.get(error.status_code, str(error.detail))
         return Json({"error": text}, error.status_code, error.headers)
 
+    @app.exception_handler(Exception)
+    async def failed(_: Any, error: Exception) -> Response:  # the server writes where it happened to its own output
+        return Json({"error": f"the server failed ({type(error).__name__})"}, 500)
+
 
 def _add_questions(app: FastAPI, service: Service) -> None:
     @app.post("/recommend", responses={200: {"model": RecommendResult}})
@@ -126,6 +131,8 @@ def _add_questions(app: FastAPI, service: Service) -> None:
             return Json({"models": await service.reload()})
         except UserError as error:
             return Json({"error": f"the models in use stay: {error}"}, 503)
+        except Reloading:
+            return Json({"error": "the models are being read already"}, 409)
 
 
 def _add_facts(app: FastAPI, service: Service) -> None:
@@ -140,7 +147,9 @@ def _add_facts(app: FastAPI, service: Service) -> None:
         """Ids, titles and categories, all of them or those whose title has a text."""
         model = service.batcher(policy)[1].model
         wanted = search.casefold()
-        places = [i for i, title in enumerate(model.titles.tolist()) if wanted in title.casefold()]
+        places: Sequence[int] = range(len(model.titles))
+        if wanted:
+            places = [place for place, title in enumerate(model.folded_titles) if wanted in title]
         rows = [
             {"item": model.item_ids[i].item(), "title": str(model.titles[i]), "categories": str(model.categories[i])}
             for i in places[offset : offset + limit]
@@ -229,18 +238,38 @@ class Guard:
             path = scope["path"] if scope["path"] in self._paths else "other"
             self.metrics.request(path, status, time.perf_counter() - started)
 
+    def _is_foreign(self, headers: dict[bytes, bytes]) -> bool:
+        """Whether a browser says that another site's page sends the request; forms reach any server."""
+        if headers.get(b"sec-fetch-site") == b"cross-site":
+            return True
+        origin = headers.get(b"origin")
+        if origin is None or self._token is not None:  # a token is in no browser's keeping
+            return False
+        return not _is_local(origin.decode("latin-1").partition("://")[2])
+
     def _refusal(self, scope: Scope) -> Json | None:
         headers = dict(scope["headers"])
+        if scope["method"] not in ("GET", "HEAD") and self._is_foreign(headers):
+            return Json({"error": "pages of other sites may not ask this server"}, 403)
         if self._token is None:
-            host = headers.get(b"host", b"").decode("latin-1")
-            name = host if host.endswith("]") else host.rpartition(":")[0] or host
-            if name not in _LOCAL:
+            if not _is_local(headers.get(b"host", b"").decode("latin-1")):
                 return Json({"error": "without a token the server answers to localhost only"}, 400)
             return None
         is_open = scope["path"].startswith(_ASSET_PATH) or scope["path"] in _OPEN
         if not is_open and not hmac.compare_digest(headers.get(b"authorization", b""), self._token):
             return Json({"error": "the token is missing or wrong"}, 401, {"WWW-Authenticate": "Bearer"})
         return None
+
+
+def _is_local(host: str) -> bool:
+    """Whether a host, with or without a port, is a name or an address that only this machine has."""
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    if name in _LOCAL:
+        return True
+    try:
+        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
 
 
 async def _whole_body(receive: Receive) -> bytes | Json:

@@ -10,10 +10,12 @@ from typing import NamedTuple
 import numpy as np
 
 from harness.serving.episodes import width_for
-from harness.serving.exported import ExportedModel, Question
+from harness.serving.exported import ExportedModel, NotAsked, Question
 
 LARGEST_BATCH = 32
 MOST_EXCLUDED = 4096
+"""Of each question of a batch; with more it is answered alone."""
+MOST_EXCLUDED_ALONE = 65_536
 MOST_WAITING = 1024
 _COMPILED_AT_ONCE = 2
 
@@ -41,12 +43,12 @@ class Batcher:
             count: Is told the size of each batch.
         """
         self.model, self._thread, self._count = model, thread, count
-        widest = min(MOST_EXCLUDED, width_for(model.num_items))
+        self.most_excluded = min(MOST_EXCLUDED_ALONE, width_for(model.num_items))
+        self._widest = widest = min(MOST_EXCLUDED, self.most_excluded)
         widths = sorted({width for width in (16, 256, widest) if width <= widest})
         # Few shapes, so that few programs are compiled before the server begins.
         self._shapes = ((1, widths[0]), *((LARGEST_BATCH, width) for width in widths))
-        self._path_shapes = ((1, widest),)
-        self.most_excluded = widest
+        self._wide_shapes = ((1, self.most_excluded),)
         self._waiting: list[tuple[Question, asyncio.Future[Answered]]] = []
         self._running: asyncio.Task[None] | None = None
 
@@ -58,8 +60,8 @@ class Batcher:
             deny = np.arange(min(width, self.model.num_items), dtype=np.int32)
             self.model.recommend([Question(deny=deny)] * size, (shape,), paths)
 
-        calls = [(shape, False) for shape in self._shapes]
-        calls += [(shape, True) for shape in self._path_shapes if self.model.has_paths]
+        calls = [(shape, False) for shape in dict.fromkeys((*self._shapes, *self._wide_shapes))]
+        calls += [(shape, True) for shape in self._wide_shapes if self.model.has_paths]
         with ThreadPoolExecutor(_COMPILED_AT_ONCE) as pool:
             list(pool.map(compile_for, *zip(*calls, strict=True)))
 
@@ -72,19 +74,39 @@ class Batcher:
         """Returns the answer to a question, which waits for the batch before it.
 
         Raises:
+            NotAsked: It excludes more items than any program that is compiled.
             Overloaded: Too many are waiting.
         """
         if len(self._waiting) >= MOST_WAITING:
             raise Overloaded
+        if self.excludes(question) > self._widest:
+            call = lambda: self.model.recommend([question], self._wide_shapes)  # noqa: E731
+            lists = await asyncio.get_running_loop().run_in_executor(self._thread, call)
+            self._count(1)
+            return Answered(lists.items[0], lists.scores[0])
         future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future))
         if self._running is None:
             self._running = asyncio.create_task(self._run())
         return await future
 
+    def excludes(self, question: Question) -> int:
+        """Returns how many items a question excludes, or a number that is not below and small enough for a batch.
+
+        Raises:
+            NotAsked: They are too many.
+        """
+        number = len(question.history.items) + len(question.session.items) + len(question.deny)
+        if number > self._widest:
+            number = self.model.num_excluded(question)
+        if number > self.most_excluded:
+            raise NotAsked(f"{number:,} items are excluded, at most {self.most_excluded:,} can be")
+        return number
+
     async def paths(self, question: Question) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Returns the items [K] and their paths [K, D] through the tree: score, child, items below."""
-        call = lambda: self.model.recommend([question], self._path_shapes, paths=True)  # noqa: E731
+        """Returns the items [K] and their paths [K, D] through the tree: score, child, items below; see `ask`."""
+        self.excludes(question)
+        call = lambda: self.model.recommend([question], self._wide_shapes, paths=True)  # noqa: E731
         lists = await asyncio.get_running_loop().run_in_executor(self._thread, call)
         assert lists.path_score is not None
         assert lists.path_child is not None

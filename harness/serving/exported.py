@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,6 +31,12 @@ MODEL_FILE = "model.json"
 PROGRAM, PATHS = "recommend", "paths"
 ANY_BATCH = "any"
 """Programs of an export, and the one that takes batches of any size."""
+FILE_OF_EXPORT = re.compile(rf"(arrays|items|users|nodes)\.npz|({PROGRAM}|{PATHS})_\w+\.stablehlo")
+"""Names of its files besides `MODEL_FILE`."""
+_FACTS = {
+    *("model", "method", "step", "k", "items", "episode_length", "history_width", "remembers", "score", "path_score"),
+    *("answers", "programs", "users", "metrics"),
+}
 _LARGEST_BATCH = 1024
 _NONE = np.zeros(0, np.int32)
 
@@ -86,11 +94,13 @@ class ExportedModel:
         """
         self.folder = Path(folder).expanduser()
         self.facts = _read_facts(self.folder)
-        self.k: int = self.facts["k"]
-        self.num_items: int = self.facts["items"]
-        self._replayed = max(self.facts["episode_length"] - 1, 0)
-        self._width: int = self.facts["history_width"]
         try:
+            if content_of(self.folder) != self.version:
+                raise ValueError("its files are not those that model.json tells of")
+            self.k: int = self.facts["k"]
+            self.num_items: int = self.facts["items"]
+            self._replayed = max(self.facts["episode_length"] - 1, 0)
+            self._width: int = self.facts["history_width"]
             items = _read_arrays(self.folder / "items.npz")
             self.item_ids, self.titles, self.categories = items["ids"], items["titles"], items["categories"]
             self._users = _read_arrays(self.folder / "users.npz") if self.facts["users"] else {}
@@ -119,6 +129,11 @@ class ExportedModel:
     def user_ids(self) -> np.ndarray:
         """Ids of the users whose histories the export has."""
         return self._users["ids"] if self._users else np.zeros(0, np.int64)
+
+    @cached_property
+    def folded_titles(self) -> list[str]:
+        """Titles as they are searched, in which case does not count."""
+        return [title.casefold() for title in self.titles.tolist()]
 
     @cached_property
     def _item_index(self) -> dict[str, int]:
@@ -239,12 +254,10 @@ class ExportedModel:
         items, answers, out, kinds, again = [], [], [], [], []
         for question in questions:
             replayed, codes, seen, before = self._episode(question)
-            barred, repeatable_items = barred_items(
-                replayed, question.session.items, seen, question.deny, question.again, self.facts["remembers"]
-            )
+            barred, repeatable_items = self._barred(question, replayed, seen)
             items.append(replayed)
             answers.append(codes)
-            out.append(barred[barred < self.num_items])
+            out.append(barred)
             kinds.append(before)
             again.append(repeatable_items)
         # Together, padded to a shape that is compiled.
@@ -264,6 +277,18 @@ class ExportedModel:
             for place, kind in enumerate(KINDS):
                 prepared[kind] = padded_in_front([before[place] for before in kinds], size, self._width)
         return prepared
+
+    def num_excluded(self, question: Question) -> int:
+        """Returns how many items a program must be told not to recommend: not those that its policy knows of."""
+        replayed, _, seen, _ = self._episode(question)
+        return len(self._barred(question, replayed, seen)[0])
+
+    def _barred(self, question: Question, replayed: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, int]:
+        """Returns the excluded items, and how many of the replayed ones may come again."""
+        barred, repeatable = barred_items(
+            replayed, question.session.items, seen, question.deny, question.again, self.facts["remembers"]
+        )
+        return barred[barred < self.num_items], repeatable
 
     def _episode(self, question: Question) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
         """Returns items and answers that are replayed, other seen items, and items by kind of what was before."""
@@ -302,7 +327,19 @@ def _read_facts(folder: Path) -> dict[str, Any]:
         raise UserError(f"cannot be read ({error})", where=str(folder / MODEL_FILE), do="Export it again.") from None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise UserError(f"not an export of format {FORMAT}", where=str(folder), do="Export it again.")
+    if missing := sorted(_FACTS - facts.keys()):
+        raise UserError(f"lacks {', '.join(missing)}", where=str(folder / MODEL_FILE), do="Export it again.")
     return facts
+
+
+def content_of(folder: Path) -> str:
+    """Returns what tells the model of an export from others: 16 digits, of names and contents of its files."""
+    content = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if FILE_OF_EXPORT.fullmatch(file.name):
+            with file.open("rb") as opened:
+                content.update(file.name.encode() + hashlib.file_digest(opened, "sha256").digest())
+    return content.hexdigest()[:16]
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

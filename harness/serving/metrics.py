@@ -39,7 +39,7 @@ class Metrics:
         self.requests: dict[tuple[str, int], int] = defaultdict(int)
         self.seconds, self.batches = Histogram(_SECONDS), Histogram(_SIZES)
         self.logged: dict[str, int] = defaultdict(int)
-        self.reloads = 0
+        self.reloads = self.log_errors = self.log_removed = 0
 
     def request(self, path: str, status: int, seconds: float) -> None:
         """Counts a request to one of the server's own paths."""
@@ -55,6 +55,11 @@ class Metrics:
         lines += ["# TYPE serving_batch_size histogram", *self.batches.lines("serving_batch_size")]
         lines.append("# TYPE serving_logged_total counter")
         lines += [f'serving_logged_total{{kind="{kind}"}} {count}' for kind, count in sorted(self.logged.items())]
+        lines += ["# TYPE serving_log_errors_total counter", f"serving_log_errors_total {self.log_errors}"]
+        lines += [
+            "# TYPE serving_log_files_removed_total counter",
+            f"serving_log_files_removed_total {self.log_removed}",
+        ]
         lines += ["# TYPE serving_reloads_total counter", f"serving_reloads_total {self.reloads}"]
         lines += ["# TYPE serving_waiting_questions gauge", f"serving_waiting_questions {waiting}"]
         lines.append("# TYPE serving_model_info gauge")

@@ -4,21 +4,46 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 MOST_LISTED = 10_000
 
-Id = Annotated[StrictStr, Field(max_length=200)] | StrictInt
+# Tables of users and items hold 64 bits; what goes to the log must be readable again.
+Id = Annotated[StrictStr, Field(max_length=200)] | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
 Answer = Annotated[StrictStr, Field(max_length=40)] | StrictInt | StrictFloat | None
 Pair = tuple[Id, Answer]
-Pairs = Annotated[list[Pair], Field(max_length=MOST_LISTED)]
-Ids = Annotated[list[Id], Field(max_length=MOST_LISTED)]
+# The first mistake is told: thousands of them in one request would hold up all others.
+Pairs = Annotated[list[Pair], Field(max_length=MOST_LISTED, fail_fast=True)]
+Ids = Annotated[list[Id], Field(max_length=MOST_LISTED, fail_fast=True)]
 
 
 class Body(BaseModel):
     """No other keys than those that are named."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def no_other_keys(cls, body: Any) -> Any:
+        """Names the first key that is none, instead of all of them."""
+        if isinstance(body, dict):
+            for key in body:
+                if key not in cls.model_fields:
+                    keys = ", ".join(cls.model_fields)
+                    raise PydanticCustomError(
+                        "no_key", "{key} is no key, keys are {keys}", {"key": str(key)[:100], "keys": keys}
+                    )
+        return body
 
 
 class RecommendBody(Body):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import ipaddress
 import os
 import socket
@@ -59,34 +60,39 @@ class ServeSettings:
             return False
 
 
-def serve(settings: ServeSettings, sources: Sequence[object]) -> None:
+def serve(settings: ServeSettings, sources: Sequence[object], listening: socket.socket | None = None) -> None:
     """Serves exports; returns after SIGTERM or Ctrl-C, when the open requests have been answered.
 
     Args:
         settings: Where, and what is kept.
         sources: A `Source` for each policy.
+        listening: Of `listen`, where it has been called before.
 
     Raises:
         UserError: An export is damaged, the address is taken, or the extra `serve` is not installed.
     """
+    listening = listening or listen(settings)
     try:
-        import uvicorn
+        _serve(settings, sources, listening)
+    finally:
+        listening.close()
 
-        from harness.serving.app import make_app
-        from harness.serving.decision_log import DecisionLog
-        from harness.serving.service import Service
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{error.name} is not installed", do="Install the extra: pip install 'tpgr-jax[serve]'"
-        ) from None
+
+def _serve(settings: ServeSettings, sources: Sequence[object], listening: socket.socket) -> None:
+    import uvicorn
+
+    from harness.serving.app import make_app
+    from harness.serving.decision_log import DecisionLog
+    from harness.serving.http_protocol import PatientProtocol
+    from harness.serving.service import Service
+
     with suppress(ModuleNotFoundError):  # where only JAX and the server are installed, JAX's own variable names a cache
         keep_compiled_programs()
-    listening = _listen(settings)
     log = None if settings.log is None else DecisionLog(settings.log, folder_mb=settings.log_mb)
     service = Service(sources, log, settings.explore)  # type: ignore[arg-type]
     config = uvicorn.Config(
         make_app(service, settings.token),
-        http="httptools",
+        http=PatientProtocol,
         lifespan="off",
         log_level="error",
         access_log=False,
@@ -110,8 +116,16 @@ def serve(settings: ServeSettings, sources: Sequence[object]) -> None:
         service.close()
 
 
-def _listen(settings: ServeSettings) -> socket.socket:
-    """Binds the address before models are loaded: who starts a second server need not wait for the message."""
+def listen(settings: ServeSettings) -> socket.socket:
+    """Binds the address before models are exported or loaded: who cannot serve need not wait for the message.
+
+    Raises:
+        UserError: The address is taken, or the extra `serve` is not installed.
+    """
+    for package in ("fastapi", "uvicorn", "httptools"):
+        if importlib.util.find_spec(package) is None:
+            do = "Install the extra: pip install 'tpgr-jax[serve]' (fastapi, uvicorn and httptools)."
+            raise UserError(f"{package} is not installed", do=do)
     listening: socket.socket | None = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[

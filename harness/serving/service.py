@@ -25,6 +25,10 @@ class Unknown(NotAsked):
     """There is no such user or policy: 404."""
 
 
+class Reloading(Exception):
+    """The models are being read already: 409."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a policy's export is found: a folder, and what brings it up to date before it is read (None: nothing)."""
@@ -51,6 +55,8 @@ class Service:
         self._sources = list(sources)
         self._thread = ThreadPoolExecutor(1, "model")
         self._reloading = asyncio.Lock()
+        if log is not None:
+            self.metrics.log_removed = log.removed
         self.batchers = self._loaded()
 
     def _loaded(self) -> dict[str, Batcher]:
@@ -69,7 +75,10 @@ class Service:
 
         Raises:
             UserError: An export is missing or damaged.
+            Reloading: They are being read already.
         """
+        if self._reloading.locked():
+            raise Reloading
         async with self._reloading:
             loop = asyncio.get_running_loop()
             for source in self._sources:
@@ -120,11 +129,6 @@ class Service:
         if body.k > model.k:
             raise NotAsked(f"k is {body.k}, but lists have at most {model.k} items")
         question = self._question(body, model)
-        excluded = len(question.history.items) + len(question.session.items) + len(question.deny)
-        if excluded > batcher.most_excluded:
-            seen = np.concatenate([question.history.items, question.session.items, question.deny])
-            if len(np.unique(seen)) > batcher.most_excluded:
-                raise NotAsked(f"more than {batcher.most_excluded} different items are excluded")
 
         # The list, in random order now and then.
         steps = None
@@ -141,8 +145,7 @@ class Service:
         decision = secrets.token_hex(8)
         if self.log is not None:
             parts = (part[: body.shown] for part in (ids, values, chances))
-            self.log.decision(decision, model.version, name, body.user, *parts)
-            self.metrics.logged["decision"] += 1
+            self._count("decision", self.log.decision(decision, model.version, name, body.user, *parts))
         items = []
         for place, (index, item) in enumerate(zip(chosen, ids, strict=True)):
             one = {"item": item, "title": str(model.titles[index]), "categories": str(model.categories[index])}
@@ -176,10 +179,14 @@ class Service:
         item = model.item_ids[model.items_of([body.item])[0]].item()
         answers = model.facts["answers"]
         code = model.code_of(body.answer)
+        kept = self.log is not None and self.log.answer(body.decision, item, answers["values"][code], body.user)
+        self._count("answer", kept)
+        return {"logged": kept, "reward": answers["rewards"][code]}
+
+    def _count(self, kind: str, kept: bool) -> None:
+        self.metrics.logged[kind] += kept
         if self.log is not None:
-            self.log.answer(body.decision, item, answers["values"][code], body.user)
-            self.metrics.logged["answer"] += 1
-        return {"logged": self.log is not None, "reward": answers["rewards"][code]}
+            self.metrics.log_errors, self.metrics.log_removed = self.log.errors, self.log.removed
 
     def simulated(self, body: SimulatedBody) -> dict[str, Any]:
         """Returns what a user of the data answered to an item; what she never answered counts as none.

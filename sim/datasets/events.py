@@ -26,8 +26,9 @@ from sim.files.event_readers import (
     read_events,
 )
 from sim.files.locate import NOT_AUTO, STORE_THEM, FilesConfig, bad_setting, check_count, fingerprint
+from sim.files.log_parts import checksum_of_parts, log_parts, log_sources
 from sim.files.rows import TimeFormat
-from sim.files.served_log import SERVED, read_served_events
+from sim.files.served_log import SERVED, SERVED_VERSION, read_served_events
 from sim.formats.sources import Source, checksum, describe_sources
 from sim.tables.events import (
     CLICK,
@@ -223,6 +224,8 @@ def load_log(config: LogConfig) -> EventLog:
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in _NOT_OF_THE_LOG}
     if config.world is None:  # tables kept before there were kinds of users do not say theirs
         del settings["world"]
+    if not config.log_parts:  # nor how much of growing files they are made of
+        del settings["log_parts"]
     if config.reader == SYNTHETIC_FUNNEL:
         from sim.generators import funnel
 
@@ -230,14 +233,17 @@ def load_log(config: LogConfig) -> EventLog:
         return cached(
             EventLog, config.cache_folder, {"log": settings, "versions": versions}, lambda: _generated_log(config)
         )
-    sources = config.stored_sources()
+    sources = log_sources(config.path) if config.reader == SERVED else config.stored_sources()
     if not sources:
         do = f"{config.obtain} {STORE_THEM}" if config.obtain else STORE_THEM
         raise UserError(config.what_was_missed(), where=config.name, do=do)
     key = {
         "log": settings,
         "files": [fingerprint(source) for source in sources],
-        "versions": [EVENT_PARSER_VERSION, LOG_VERSION, SKIP_SAMPLER_VERSION],
+        "versions": [
+            *(EVENT_PARSER_VERSION, LOG_VERSION, SKIP_SAMPLER_VERSION),
+            *((SERVED_VERSION,) if config.reader == SERVED else ()),
+        ],
     }
     return cached(EventLog, config.cache_folder, key, lambda: _parsed_log(config, sources))
 
@@ -262,9 +268,11 @@ def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
     # What the files hold.
     layout = config.event_layout()
     if config.reader == SERVED:
-        columns = read_served_events(sources, layout)
+        parts = log_parts(sources, config.log_parts)
+        columns, digest = read_served_events(parts, layout, config.session_gap), checksum_of_parts(parts)
     else:
         columns = read_events(config.reader, sources, layout, config.limits, config.order_proxy)
+        digest = checksum(list(dict.fromkeys(source.path for source in sources)))
     origin = describe_sources(sources)
     check_count(config.name, origin, "events", len(columns.items), config.expected_events)
     # The table, with ids as the files write them.
@@ -276,7 +284,7 @@ def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
         feedback=columns.feedback,
         sessions=columns.sessions,
         session_gap=config.session_gap,
-        checksum=checksum(list(dict.fromkeys(source.path for source in sources))),
+        checksum=digest,
         source=origin,
         shown_probability=columns.shown_probability,
         order_proxy=" or ".join(dict.fromkeys(config.order_proxy)),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sim.datasets.ratings import DataConfig
-from sim.files.locate import bad_setting
+from sim.files.log_parts import checksum_of_parts, log_parts, log_sources
 from sim.files.served_log import read_served_ratings
-from sim.formats.sources import checksum, describe_sources
+from sim.formats.sources import describe_sources
 from sim.tables.ratings import RatingData, build_rating_data
 
 Settings = DataConfig
@@ -17,15 +17,14 @@ def load(settings: DataConfig) -> RatingData:
     Raises:
         UserError: No files, damaged ones, or no ratings in them.
     """
-    if not settings.path:
-        raise bad_setting("path", "is not set", "Set it to a server's log, as in 'data.path=served/*.jsonl'.")
-    sources = settings.stored_sources()
+    sources = log_sources(settings.path)
+    parts = log_parts(sources, settings.log_parts)
     return build_rating_data(
         name=settings.name,
-        **vars(read_served_ratings(sources)),
+        **vars(read_served_ratings(parts)),
         rating_min=settings.rating_min,
         rating_max=settings.rating_max,
-        checksum=checksum([source.path for source in sources]),
+        checksum=checksum_of_parts(parts),
         source=describe_sources(sources),
         synthetic=False,
         duplicates="last",

@@ -60,6 +60,7 @@ class FilesConfig:
     nested: str | None = field(default=None, kw_only=True)
     quotes: bool = field(default=True, kw_only=True)
     missing_values: Texts = field(default_factory=list, kw_only=True)
+    log_parts: Texts = field(default_factory=list, kw_only=True)
 
     def check_files(self) -> None:
         """Checks these settings.
@@ -186,7 +187,7 @@ def named_sources(path: str | list[str], member: str | None, group: str = "data"
         UserError: One does not exist, nothing matches a pattern, or an archive is damaged or holds several files.
     """
     entries = [path] if isinstance(path, str) else path
-    places = (place for entry in entries for place in _named_paths(entry, group))
+    places = (place for entry in entries for place in named_paths(entry, group))
     return list(dict.fromkeys(source for place in places for source in _stored_in(place, member, group)))
 
 
@@ -238,7 +239,7 @@ def matching_files(root: Path, entry: str) -> list[Source]:
     return []
 
 
-def _named_paths(entry: str, group: str) -> list[Path]:
+def named_paths(entry: str, group: str) -> list[Path]:
     """Returns the paths that an entry of `data.path` names: a path, or a pattern.
 
     Raises:

@@ -107,9 +107,14 @@ def checksum(paths: Sequence[Path]) -> str:
                 digests.append(hashlib.file_digest(file, "sha256").hexdigest())
         except OSError as error:
             raise unreadable(error, str(path)) from None
+    return checksum_of([(path.name, digest) for path, digest in zip(paths, digests, strict=True)])
+
+
+def checksum_of(digests: Sequence[tuple[str, str]]) -> str:
+    """Returns the checksum of files, see `checksum`, from their names and SHA-256."""
     if len(digests) == 1:
-        return f"sha256:{digests[0]}"
-    listing = "".join(f"{digest}  {path.name}\n" for digest, path in zip(digests, paths, strict=True))
+        return f"sha256:{digests[0][1]}"
+    listing = "".join(f"{digest}  {name}\n" for name, digest in digests)
     return f"sha256:{hashlib.sha256(listing.encode()).hexdigest()}"
 
 

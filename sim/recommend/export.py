@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,12 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from harness.errors import UserError
 from harness.runs.provenance import describe_environment
-from harness.runs.run_folder import make_folder, writing
 from harness.serving.episodes import KINDS, padded
-from harness.serving.exported import ANY_BATCH, FORMAT, MODEL_FILE, PATHS, PROGRAM
+from harness.serving.exported import ANY_BATCH, FORMAT, MODEL_FILE, PATHS, PROGRAM, content_of
 from sim.recommend.ask import Asked, best_items
+from sim.recommend.export_folder import new_export
 from sim.recommend.recommender import Recommender, ranked_for
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -55,29 +51,8 @@ def write_export(recommender: Recommender, out: str, k: int, users: bool) -> dic
     Raises:
         UserError: The folder holds something else, or cannot be written.
     """
-    place = Path(out).expanduser()
-    if place.exists() and not (place / MODEL_FILE).is_file() and not (place.is_dir() and not any(place.iterdir())):
-        raise UserError("is there and is no export", where=str(place), do="Choose another folder: out=FOLDER")
-    make_folder(place.parent)
-    with writing(place):
-        temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.absolute().parent))
-        try:
-            model = _write_into(temporary, recommender, ranked_for(k), users)
-            temporary.chmod(0o755)  # mkdtemp makes folders private
-            _replace(place, temporary)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return model
-
-
-def _replace(place: Path, new: Path) -> None:
-    if place.exists():
-        old = new.with_name(f"{new.name}-old")
-        place.rename(old)
-        new.rename(place)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        new.rename(place)
+    with new_export(Path(out).expanduser()) as folder:
+        return _write_into(folder, recommender, ranked_for(k), users)
 
 
 def _write_into(folder: Path, recommender: Recommender, k: int, users: bool) -> dict[str, Any]:
@@ -106,12 +81,9 @@ def _write_into(folder: Path, recommender: Recommender, k: int, users: bool) -> 
     # What it is and how it is called.
     answers = system.answers
     record, metrics = _facts_of_run(Path(recommender.source))
-    content = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        content.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     model = {
         "format": FORMAT,
-        "model": content.hexdigest()[:16],
+        "model": content_of(folder),
         "system": type(system).__module__.partition(".")[0],
         "method": system.name,
         "step": recommender.step,
@@ -151,14 +123,17 @@ def _how_to_call(file: str) -> list[str]:
 
 def _facts_of_run(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the record of the run, and by file what its evaluations found of each policy."""
-    record: dict[str, Any] = {}
-    metrics = {}
+    record = _read_object(run / "run.json")
+    every = {name: _read_object(run / name) for name in _EVALUATIONS}
+    return record, {name: found["policies"] for name, found in every.items() if "policies" in found}
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    """Returns a JSON object with null for numbers that are none; {} where the file holds no object."""
     with suppress(OSError, ValueError):
-        record = json.loads((run / "run.json").read_text())
-    for name in _EVALUATIONS:
-        with suppress(OSError, ValueError, KeyError):
-            metrics[name] = json.loads((run / name).read_text())["policies"]
-    return record, metrics
+        found = json.loads(file.read_text(), parse_constant=lambda _: None)
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 def _exports(recommender: Recommender, program: _Program, name: str) -> dict[str, export.Exported]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.serving.serve import ServeSettings, serve
+from harness.serving.serve import ServeSettings, listen, serve
 from harness.settings import Count, Integer, Share
 from harness.training.stored_run import StoredRunConfig
 from sim.recommend.export import write_export
@@ -46,8 +46,8 @@ def serve_runs(settings: Stored, load: Callable[[Stored], Recommender]) -> None:
     Raises:
         UserError: No run, an address that is taken, or the extra `serve` is not installed.
     """
-    server = settings.server  # refused before runs are loaded
-    with tempfile.TemporaryDirectory(prefix="served-") as place:
+    server = settings.server  # what is refused is so before runs are loaded
+    with listen(server) as listening, tempfile.TemporaryDirectory(prefix="served-") as place:
         folders = [Path(place) / str(number) for number in range(len(settings.each()))]
 
         def export_to(folder: Path, one: Stored) -> Callable[[], Any]:
@@ -56,7 +56,7 @@ def serve_runs(settings: Stored, load: Callable[[Stored], Recommender]) -> None:
         exports = [export_to(folder, one) for folder, one in zip(folders, settings.each(), strict=True)]
         for export in exports:
             export()
-        serve(server, _sources(folders, exports))
+        serve(server, _sources(folders, exports), listening)
 
 
 def _sources(folders: Sequence[Path], exports: Sequence[Callable[[], Any]]) -> list[Any]:

@@ -18,7 +18,7 @@ from rating_exports import recommender_of
 
 import tpgr_jax
 from harness.errors import UserError
-from harness.serving.exported import ExportedModel, NotAsked, Question
+from harness.serving.exported import ExportedModel, NotAsked, Question, content_of
 from sim.recommend import export
 from sim.recommend.export import write_export
 from sim.recommend.recommender import Recommender
@@ -178,6 +178,30 @@ def test_an_export_replaces_only_an_export(tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {"other", "export"}
 
 
+@pytest.mark.parametrize(
+    ("facts", "others"),
+    [
+        ('{"format": "layers-model", "weightsManifest": []}', []),  # TensorFlow.js
+        ('{"format": 1}', []),
+        ("[]", []),
+        ("no JSON", []),
+        ('{"format": 1, "model": "0123"}', ["thesis.txt"]),
+        ('{"format": 1, "model": "0123"}', ["folder/arrays.npz"]),
+    ],
+)
+def test_the_models_of_other_programs_are_not_replaced(facts, others, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.json").write_text(facts)
+    for other in others:
+        (folder / other).parent.mkdir(exist_ok=True)
+        (folder / other).touch()
+    with pytest.raises(UserError, match="is no export"):
+        write_export(recommender_of("popularity"), str(folder), 5, True)
+    assert (folder / "model.json").read_text() == facts
+    assert all((folder / other).exists() for other in others)
+
+
 def test_questions_that_cannot_be_answered(tmp_path):
     write_export(recommender_of("popularity"), str(tmp_path / "export"), 5, True)
     model = ExportedModel(tmp_path / "export")
@@ -199,8 +223,32 @@ def test_a_damaged_export_is_refused(file, tmp_path):
     place.write_bytes(place.read_bytes()[:50])
     with pytest.raises(UserError, match="damaged"):
         ExportedModel(tmp_path / "export")
+    (tmp_path / "export" / "model.json").write_text('{"format": 1, "k": 16}')
+    with pytest.raises(UserError, match=r"model\.json: lacks answers, .*users"):
+        ExportedModel(tmp_path / "export")
     (tmp_path / "export" / "model.json").write_text("{}")
     with pytest.raises(UserError, match="not an export of format 1"):
         ExportedModel(tmp_path / "export")
     with pytest.raises(UserError, match="no export"):
         ExportedModel(tmp_path)
+
+
+def test_files_of_two_exports_are_not_mixed(tmp_path):
+    for name in ("popularity", "linear_ucb"):
+        write_export(recommender_of(name), str(tmp_path / name), 5, True)
+    assert ExportedModel(tmp_path / "popularity").version == content_of(tmp_path / "popularity")
+    (tmp_path / "popularity" / "README.md").touch()  # what is no part of it does not count
+    ExportedModel(tmp_path / "popularity")
+    (tmp_path / "popularity" / "items.npz").write_bytes((tmp_path / "linear_ucb" / "users.npz").read_bytes())
+    with pytest.raises(UserError, match=r"damaged \(its files are not those that model\.json tells of"):
+        ExportedModel(tmp_path / "popularity")
+
+
+def test_evaluations_that_hold_no_numbers_stop_no_export(tmp_path):
+    recommender = dataclasses.replace(recommender_of("popularity"), source=str(tmp_path))
+    (tmp_path / "run.json").write_text("[]")
+    (tmp_path / "eval.json").write_text('{"policies": {"random": {"reward": NaN}}}')
+    (tmp_path / "online.json").write_text("[1]")
+    facts = write_export(recommender, str(tmp_path / "export"), 5, True)
+    assert facts["data"] == {}
+    assert facts["metrics"] == {"eval.json": {"random": {"reward": None}}}

@@ -105,16 +105,36 @@ def test_other_addresses_need_a_token(monkeypatch):
 def test_no_export_and_a_taken_address(export, tmp_path):
     with pytest.raises(UserError, match=r"(?s)no export.*tpgr_jax\.export"):
         ServerProcess(tmp_path)
-    with serving._listen(ServeSettings(port=0)) as taken:
+    with serving.listen(ServeSettings(port=0)) as taken:
         taken.listen()
         with pytest.raises(UserError, match="cannot listen there"):
-            serving._listen(ServeSettings(port=taken.getsockname()[1]))
+            serving.listen(ServeSettings(port=taken.getsockname()[1]))
+        # Before any run is loaded.
+        words = {
+            "host": "127.0.0.1",
+            "port": taken.getsockname()[1],
+            "k": 3,
+            "users": False,
+            "log_mb": 1,
+            "explore": 0.0,
+        }
+        nothing: dict[str, Any] = dict.fromkeys(("checkpoint", "log", "data_root", "data_cache", "data_path"))
+        with pytest.raises(UserError, match="cannot listen there"):
+            serve_command.serve_runs(Config(run="one", **nothing, **words), lambda _: 1 / 0)
+
+
+def test_the_extra_is_asked_for_before_anything_is_read(monkeypatch):
+    found = serving.importlib.util.find_spec
+    monkeypatch.setattr(serving.importlib.util, "find_spec", lambda name: None if name == "httptools" else found(name))
+    with pytest.raises(UserError, match=r"(?s)httptools is not installed.*tpgr-jax\[serve\]"):
+        serving.listen(ServeSettings(port=0))
 
 
 def test_runs_are_exported_and_served_by_the_same_server(monkeypatch):
     served: list[Any] = []
 
-    def serve(settings: ServeSettings, sources: list[Any]) -> None:
+    def serve(settings: ServeSettings, sources: list[Any], listening: Any) -> None:
+        assert listening.getsockname()[1] > 0
         for source in sources:
             source.refresh()
             served.append((settings.port, (source.folder / "model.json").is_file()))

@@ -15,8 +15,7 @@ from bandit_problem import NUM_ITEMS
 from rating_exports import recommender_of
 from serving_server import Client, running
 
-from harness.errors import UserError
-from harness.serving import app, batching
+from harness.serving import app, batching, http_protocol
 from harness.serving.decision_log import PATTERN, DecisionLog
 from harness.serving.load_test import broken_requests, post, put_under_load, refusals
 from harness.serving.service import Service, Source, _explored
@@ -101,6 +100,8 @@ def test_questions_at_the_same_time_share_a_call_and_keep_their_answers(client):
         ({"history": [], "surprise": 1}, 422, ["surprise"]),
         ({"history": [[1, 5]] * 10_001}, 422, ["history", "10000"]),
         ({"history": [["\ud800", 5]]}, 422, []),
+        ({"history": [], "user": 2**63}, 422, ["user"]),  # no reader of the log could hold it
+        ({"history": [], "user": -(2**63) - 1}, 422, ["user"]),
         (b" " * (app.MOST_BYTES + 1), 413, ["1,048,576 bytes"]),
     ],
 )
@@ -118,7 +119,68 @@ def test_paths_methods_hosts_and_content_types_are_checked(client):
     assert client("GET", "/assets/../app.py")[0] == 404
     assert client("GET", "/health", Host="attacker.example")[0] == 400
     assert client("POST", "/answer", {"item": 1, "answer": 5}, Content_Type="text/plain")[0] == 422
-    assert client("GET", "/health", Host="localhost:1")[0] == 200
+    for host in ("localhost:1", "127.0.0.2:8080", "[::1]", "[::1]:80"):  # a server may listen at any of them
+        assert client("GET", "/health", Host=host)[0] == 200
+    for host in ("127.0.0.1.attacker.example", "10.0.0.1", "[::2]:80", ":", "[", ""):
+        assert client("GET", "/health", Host=host)[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://attacker.example"}, 403),
+        ({"Origin": "http://localhost.attacker.example:8080"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec_Fetch_Site": "cross-site"}, 403),
+        ({"Origin": "http://localhost:8080", "Sec_Fetch_Site": "same-origin"}, 200),
+        ({"Origin": "http://[::1]:3000"}, 200),
+        ({}, 200),
+    ],
+)
+def test_pages_of_other_sites_cannot_post(client, headers, status):
+    assert client("POST", "/answer", {"item": 1, "answer": 5}, **headers)[0] == status
+    if status == 403:
+        answer = client("POST", "/reload", **headers)
+        assert answer == (403, {"error": "pages of other sites may not ask this server"})
+    assert client("GET", "/health", **headers)[0] == 200  # what they get they cannot read
+
+
+def test_one_reload_at_a_time(exports):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def refresh() -> None:
+        begun.set()
+        assert go_on.wait(30)
+
+    service = Service([Source(exports["popularity"], refresh)])
+    with running(service) as client, concurrent.futures.ThreadPoolExecutor() as pool:
+        first = pool.submit(client, "POST", "/reload")
+        assert begun.wait(30)
+        assert client("POST", "/reload") == (409, {"error": "the models are being read already"})
+        go_on.set()
+        assert first.result()[0] == 200
+
+
+def test_who_sends_no_whole_header_is_not_waited_for(client, monkeypatch):
+    monkeypatch.setattr(http_protocol, "HEADER_SECONDS", 0.3)
+    whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    async def closed(*parts: bytes, drop: bytes = b"x") -> bytes:
+        """Sends what it has and then a byte now and then; returns what came until the server closed."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        received = asyncio.create_task(reader.read())
+        for part in (*parts, *[drop] * 60):
+            if received.done() or writer.is_closing():
+                break
+            writer.write(part)
+            await asyncio.sleep(0.05)
+        answer = await asyncio.wait_for(received, 5)
+        writer.close()
+        return answer
+
+    assert asyncio.run(closed(drop=b"\r\n")) == b""  # empty lines may stand before a request
+    assert asyncio.run(closed(whole[:30])) == b""
+    assert asyncio.run(closed(whole, whole[:30])).count(b"200 OK") == 1
 
 
 def test_broken_requests_get_4xx_and_the_server_lives(client):
@@ -182,18 +244,20 @@ def test_decisions_and_answers_are_kept(client, log):
     assert set(decision) == {"decision", "time", "model", "policy", "user", "items", "scores", "probabilities"}
 
 
-def test_log_files_are_limited(tmp_path):
-    log = DecisionLog(tmp_path, file_mb=1, folder_mb=3)
-    text = "x" * 100_000
-    for number in range(60):
-        log.answer(str(number), text, None, None)
-    log.close()
-    files = sorted(tmp_path.glob(PATTERN))
-    assert 2 <= len(files) <= 3
-    assert logged(tmp_path)[-1]["answer_to"] == "59"
-    assert sum(file.stat().st_size for file in files) < 3.5 * 2**20
-    with pytest.raises(UserError, match="cannot be written"):
-        DecisionLog(files[0])
+def test_a_log_that_cannot_be_written_stops_no_lists(exports, tmp_path, monkeypatch):
+    log = DecisionLog(tmp_path)
+    with running(Service([Source(exports["popularity"])], log)) as client:
+        monkeypatch.setattr(log, "_begin", lambda: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        log.close()
+        assert len(client.lists(history=[], k=3)["items"]) == 3
+        assert client("POST", "/answer", {"item": 1, "answer": 5}) == (200, {"logged": False, "reward": 1.0})
+        text = client("GET", "/metrics")[1]
+        assert "serving_log_errors_total 2\n" in text
+        assert 'serving_logged_total{kind="answer"} 0\n' in text
+        # Whatever else fails is told in JSON.
+        monkeypatch.setattr(log, "answer", lambda *_: 1 / 0)
+        answer = client("POST", "/answer", {"item": 1, "answer": 5})
+        assert answer == (500, {"error": "the server failed (ZeroDivisionError)"})
 
 
 def test_probabilities_of_explored_lists_are_how_often_they_come():

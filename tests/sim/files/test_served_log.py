@@ -1,6 +1,7 @@
 """Logs of a server, read as events with probabilities and as ratings."""
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,14 @@ import pytest
 
 from harness.errors import UserError
 from harness.runs.composition import composed_values
+from harness.serving import decision_log
 from harness.serving.decision_log import DecisionLog
 from harness.settings import read_settings
 from sim.datasets.events import LogConfig, load_log
 from sim.datasets.ratings import load_dataset
+from sim.files.log_parts import log_parts
+from sim.files.served_log import read_served
+from sim.formats.sources import Source
 from sim.tables.events import CLICK, ORDER, SKIP
 from tpgr_jax.settings import RunConfig
 
@@ -114,7 +119,14 @@ def test_a_line_that_was_cut_at_the_end_is_left_out_and_others_are_named(tmp_pat
     whole = file.read_text()
     file.write_text(whole[:-20])
     assert (load(tmp_path).feedback == SKIP).all()
-    for damage in ("x" + whole, whole.replace('"probabilities":[0.8,0.1]', '"probabilities":[0.8]'), whole + "{}\n"):
+    for damage in (
+        whole.replace('"item":7', '"item":[7]'),
+        whole.replace('"items":[7,3]', '"items":[7,{}]'),
+        whole.replace("0.8", "null"),
+        "x" + whole,
+        whole.replace('"probabilities":[0.8,0.1]', '"probabilities":[0.8]'),
+        whole + "{}\n",
+    ):
         file.write_text(damage)
         with pytest.raises(UserError, match=r"line \d+: is damaged"):
             load(tmp_path)
@@ -127,7 +139,85 @@ def test_numbers_stay_numbers(tmp_path):
     log = DecisionLog(tmp_path)
     log.decision("a", "model", "tpgr", 5, [1, 2], [0, 0], [1.0, 1.0])
     log.decision("b", "model", "tpgr", 6, [2], [0], [1.0])
+    log.decision("c", "model", "tpgr", 6, [3], [0], [4.0])
+    log.decision("d", "model", "tpgr", 6, [4], [0], [1.0])
     log.close()
     loaded = load(tmp_path)
     assert loaded.user_ids.dtype.kind == loaded.item_ids.dtype.kind == "i"
     np.testing.assert_array_equal(loaded.user_ids, [5, 6])
+
+
+def test_numbers_of_more_than_64_bits_are_text(tmp_path):
+    log = DecisionLog(tmp_path)
+    for user in (2**70, 5):
+        log.decision(str(user), "model", "tpgr", user, [1], [0], [1.0])
+        log.answer(str(user), 1, 4.0, None)
+    log.close()
+    loaded = load(tmp_path, "+data.least_rating={click: 4}")
+    assert loaded.user_ids.tolist() == [str(2**70), "5"]
+    values = composed_values("train", ["data=served_ratings", f"data.path={tmp_path}/*.jsonl", "data.rating_max=5"])
+    assert load_dataset(read_settings(RunConfig, values).data).user_ids.tolist() == [str(2**70), "5"]
+
+
+def test_a_late_answer_belongs_to_the_session_in_which_its_item_was_shown(tmp_path, monkeypatch):
+    log = DecisionLog(tmp_path)
+    hour = 3600.0
+    clock = [0.0]
+    monkeypatch.setattr(decision_log.time, "time", lambda: clock[0])
+
+    def at(seconds: float, decision: str, answer_to: int | None = None) -> None:
+        clock[0] = float(seconds)
+        if answer_to is None:
+            log.decision(decision, "model", "tpgr", "ann", [7, 3], [0, 0], [0.8, 0.2])
+        else:
+            log.answer(decision, answer_to, "order", None)
+
+    # Places in ann's order of time:
+    at(0, "a")  # 0: 7, 1: 3
+    at(60, "a", 3)  # 2
+    at(9 * hour, "b")  # 3: 7, 4: 3
+    at(9 * hour + 10, "a", 7)  # 5: nine hours late, in another session
+    at(20 * hour, "b", 7)  # 6: in no session
+    log.close()
+    loaded = load(tmp_path)
+    rows = zip(
+        loaded.session,
+        loaded.item_ids[loaded.item],
+        loaded.time,
+        loaded.feedback,
+        loaded.shown_at,
+        loaded.clicked_at,
+        loaded.ordered_at,
+        strict=True,
+    )
+    assert sorted(tuple(map(int, row)) for row in rows) == [
+        (0, 3, 0, ORDER, 1, 2, 2),
+        (0, 7, 0, ORDER, 0, 5, 5),
+        (1, 3, 9 * 3600, SKIP, 4, -1, -1),
+        (1, 7, 9 * 3600, ORDER, 3, 6, 6),
+    ]
+    np.testing.assert_allclose(loaded.shown_probability[loaded.item_ids[loaded.item] == 7], 0.8)
+
+
+def test_clocks_of_two_servers_may_differ(tmp_path):
+    lines = [
+        {"answer_to": "a", "time": 5.0, "item": 7, "answer": "click", "user": None},
+        {"decision": "a", "time": 9.0, "user": "ann", "items": [7], "probabilities": [1.0]},
+    ]
+    (tmp_path / "served-1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    loaded = load(tmp_path)
+    assert (loaded.time.tolist(), loaded.shown_at.tolist(), loaded.clicked_at.tolist()) == ([9], [0], [1])
+
+
+def test_reading_a_log_takes_about_its_size_in_memory(tmp_path):
+    path = tmp_path / "served-1.jsonl"
+    line = {"time": 1.5, "model": "0123456789abcdef", "policy": "tpgr", "user": 5, "scores": [0.123456789] * 10}
+    line |= {"items": list(range(1000, 1010)), "probabilities": [1.0] * 10}
+    path.write_text("".join(json.dumps({"decision": f"{number:016x}"} | line) + "\n" for number in range(3_000)))
+    parts = log_parts([Source(path)])
+    tracemalloc.start()
+    log = read_served(parts)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(log.shown) == 3_000
+    assert most < 2 * path.stat().st_size  # 7 times, where lines or items are kept one by one
