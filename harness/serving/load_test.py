@@ -105,7 +105,7 @@ async def put_under_load(
 
 def broken_requests(valid: dict[str, Any], number: int, seed: int = 0) -> list[bytes]:
     """Returns requests that must be refused: damaged HTTP and JSON, wrong types, sizes, ids, paths and methods."""
-    # Bodies that are no JSON, values that are none of a key's, things that do not exist, HTTP that is none; in turn.
+    # Values of a wrong type or size.
     generator = random.Random(seed)
     wrong: list[Any] = [
         None,
@@ -125,6 +125,7 @@ def broken_requests(valid: dict[str, Any], number: int, seed: int = 0) -> list[b
         {"a": 1},
     ]
 
+    # Kinds of requests: no JSON, a wrong value, what does not exist, no HTTP; in turn.
     def not_json() -> bytes:
         text = json.dumps(valid).encode()
         cut = text[: generator.randrange(len(text))]

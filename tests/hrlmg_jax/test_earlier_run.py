@@ -55,6 +55,7 @@ def _low_level(folder):
         return checkpoints.restore_arrays()[1]["low"]
 
 
+@pytest.mark.long
 def test_networks_and_item_vectors_are_carried_over_by_id(weeks, last_week, tmp_path, capsys):
     slow = {"agent.learner": {**NO_WARM_UP["agent.learner"], "actor_rate": 1e-9, "critic_rate": 1e-9}}
     run = _train(weeks[1], tmp_path / "this", 1, init_from=str(last_week), **UNTESTED, **slow)

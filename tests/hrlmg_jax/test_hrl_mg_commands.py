@@ -317,7 +317,8 @@ def test_dnn_trains_with_the_users_who_wrote_the_log(run_command_line, simulator
     assert {"validation_items_used", "validation_items_used_at_a_step"} <= row.keys()
 
 
-@pytest.mark.parametrize("agent", ["ddpg_memory", pytest.param("hrl_mg_memory", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("agent", ["ddpg_memory", "hrl_mg_memory"])
 def test_agents_with_a_memory_train_and_take_both_tests(agent, run_command_line, simulators):
     finished = run_command_line(TRAIN, *SMALL, f"agent={agent}", "hydra.run.dir=run")
     assert finished.returncode == 0, finished.stderr

@@ -11,9 +11,11 @@ from sim.datasets.events import LogConfig
 from sim.datasets.sessions import load_sessions
 
 
-@pytest.fixture
-def whole(tmp_path):
-    values = composed_values("train_hrl_mg", ["data.size=tiny", "data.split=none", f"data.cache={tmp_path}"])
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    values = composed_values(
+        "train_hrl_mg", ["data.size=tiny", "data.split=none", f"data.cache={tmp_path_factory.mktemp('tables')}"]
+    )
     return load_sessions(read_settings(LogConfig, values["data"], "data"), 0.1, 0)
 
 

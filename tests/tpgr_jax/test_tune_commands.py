@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from command_lines import assert_one_message
 from omegaconf import OmegaConf
 
@@ -22,6 +23,7 @@ def _trials(study):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.long
 def test_a_study_ends_with_a_setting_that_trains(run_command_line, command_environment, tmp_path):
     finished = run_command_line("tpgr_jax.tune", "trials=2", "workers=2", "study=study", *TINY)
     assert finished.returncode == 0, finished.stderr
