@@ -55,7 +55,7 @@ class CompiledVecEnv(VecEnv):
         return [getattr(self.envs, name) for _ in self._get_indices(indices)]
 
     def set_attr(self, name, value, indices=None):
-        raise NotImplementedError("the environments are one program and share what they have")
+        raise AttributeError("the environments are one program and share what they have")
 
     def env_is_wrapped(self, wrapper_class, indices=None):
         return [False for _ in self._get_indices(indices)]
