@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
-from harness.runs.seeds import Run
 from sim.files.locate import Paths, bad_setting, named_paths
 from sim.formats.sources import Source, checksum_of, describe_sources, unreadable
+
+if TYPE_CHECKING:  # it imports JAX, which reading a file does not need
+    from harness.runs.seeds import Run
 
 LOG_PARTS = "log_parts"
 """Key of the settings of growing logs: `FILE:BYTES` for each file, in order; empty: all that is there."""
@@ -113,7 +115,7 @@ def with_log_parts(runs: list[Run]) -> list[Run]:
         return runs
     parts = log_parts(log_sources(data["path"]))
     noted = [f"{part.path.name}:{part.size}" for part in parts]
-    return [Run(run.values | {"data": run.values["data"] | {LOG_PARTS: noted}}, run.folder) for run in runs]
+    return [run._replace(values=run.values | {"data": run.values["data"] | {LOG_PARTS: noted}}) for run in runs]
 
 
 def _size(source: Source) -> int:
