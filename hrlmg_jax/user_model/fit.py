@@ -17,6 +17,7 @@ from harness.training.agent import Agent
 from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from hrlmg_jax.sessions import row_labels
+from hrlmg_jax.user_model.early_stopping import FitState, begun_with, keep_best
 from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackParams, LearnedFeedback
 from hrlmg_jax.user_model.settings import FitConfig, PaperConfig
 from sim.datasets.sessions import SessionData
@@ -34,29 +35,6 @@ class FitWorld:
     feedback: jax.Array
     rows: jax.Array
     embedding: jax.Array
-
-
-@flax.struct.dataclass
-class FitState:
-    """What fitting changes.
-
-    Attributes:
-        params: Network parameters.
-        opt_state: Of Adam.
-        best: Parameters with the lowest held-out log-loss so far.
-        best_loss: That log-loss.
-        stale: int32 evaluations since.
-        step: int32 updates done.
-        key: Of the run.
-    """
-
-    params: Any
-    opt_state: Any
-    best: Any
-    best_loss: jax.Array
-    stale: jax.Array
-    step: jax.Array
-    key: jax.Array
 
 
 def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, folder: RunFolder) -> FeedbackParams:
@@ -88,16 +66,7 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
         params = model.init(init_key, world.embedding)
         # The first guess is the base rate.
         params["output"]["bias"] = jnp.asarray(np.log(np.maximum(rates, 1e-6)), jnp.float32)
-        best = jax.tree.map(jnp.copy, params)
-        return FitState(
-            params=params,
-            opt_state=optimizer.init(params),
-            best=best,
-            best_loss=jnp.float32(jnp.inf),
-            stale=jnp.int32(0),
-            step=jnp.int32(0),
-            key=run_key,
-        )
+        return begun_with(params, optimizer.init(params), run_key)
 
     def train_step(state: FitState, world: FitWorld) -> tuple[FitState, dict[str, jax.Array]]:
         key = jax.random.fold_in(state.key, state.step)
@@ -117,13 +86,6 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
         params = FeedbackParams(state.params, world.embedding)
         probabilities = predict(model, params, data, held_out, length)
         return {"held_out_log_loss": log_loss(probabilities, data.log.feedback[held_out])}
-
-    def keep_best(state: FitState, metrics: dict[str, float]) -> FitState:
-        if metrics["held_out_log_loss"] >= float(state.best_loss):
-            return dataclasses.replace(state, stale=state.stale + 1)
-        best = jax.tree.map(jnp.copy, state.params)
-        loss = jnp.float32(metrics["held_out_log_loss"])
-        return dataclasses.replace(state, best=best, best_loss=loss, stale=jnp.int32(0))
 
     agent = Agent(
         init=init,

@@ -17,6 +17,7 @@ from harness.training.agent import Agent
 from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from hrlmg_jax.sessions import row_labels
+from hrlmg_jax.user_model.early_stopping import FitState, begun_with, keep_best
 from hrlmg_jax.user_model.latent_likelihood import (
     LatentParams,
     LatentWeights,
@@ -53,19 +54,6 @@ class FitWorld:
     first: LatentWeights
 
 
-@flax.struct.dataclass
-class FitState:
-    """What fitting changes; `best` has the lowest held-out log-loss so far, `stale` counts evaluations since."""
-
-    weights: LatentWeights
-    opt_state: Any
-    best: LatentWeights
-    best_loss: jax.Array
-    stale: jax.Array
-    step: jax.Array
-    key: jax.Array
-
-
 def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, folder: RunFolder) -> LatentParams:
     """Fits the users by Adam on the likelihood of whole users, stopped early on held-out ones.
 
@@ -100,9 +88,7 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
         return jnp.sum(jax.nn.logsumexp(by_user + draws.log_taste, -1))
 
     def init(key: jax.Array, world: FitWorld) -> FitState:
-        weights, best = world.first, jax.tree.map(jnp.copy, world.first)
-        zero = jnp.int32(0)
-        return FitState(weights, optimizer.init(weights), best, jnp.float32(jnp.inf), zero, jnp.int32(0), key)
+        return begun_with(world.first, optimizer.init(world.first), key)
 
     def train_step(state: FitState, world: FitWorld) -> tuple[FitState, dict[str, jax.Array]]:
         user_key, draw_key = jax.random.split(jax.random.fold_in(state.key, state.step))
@@ -112,10 +98,10 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
             value = -log_likelihood(weights, world, chosen, room, draw_key) / size
             return value + _penalty(settings, weights) / users, value
 
-        (_, value), gradient = jax.value_and_grad(loss, has_aux=True)(state.weights)
+        (_, value), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradient, state.opt_state)
-        weights: Any = optax.apply_updates(state.weights, updates)
-        return dataclasses.replace(state, weights=weights, opt_state=opt_state, step=state.step + 1), {"loss": value}
+        weights: Any = optax.apply_updates(state.params, updates)
+        return dataclasses.replace(state, params=weights, opt_state=opt_state, step=state.step + 1), {"loss": value}
 
     evaluation_key = jax.random.key(0)  # the same draws, so that weights are compared
     likelihood_of = jax.jit(
@@ -128,14 +114,8 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
             batch = held_out[first : first + size]
             padded = np.full((size, held_out.shape[1]), -1, np.int32)
             padded[: len(batch)] = batch
-            total += float(likelihood_of(state.weights, world, jnp.asarray(padded)))
+            total += float(likelihood_of(state.params, world, jnp.asarray(padded)))
         return {"held_out_log_loss": -total / events}
-
-    def keep_best(state: FitState, metrics: dict[str, float]) -> FitState:
-        if metrics["held_out_log_loss"] >= float(state.best_loss):
-            return dataclasses.replace(state, stale=state.stale + 1)
-        best, loss = jax.tree.map(jnp.copy, state.weights), jnp.float32(metrics["held_out_log_loss"])
-        return dataclasses.replace(state, best=best, best_loss=loss, stale=jnp.int32(0))
 
     agent = Agent(
         init=init,
