@@ -16,6 +16,7 @@ from sklearn.cluster import KMeans
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.problem import Problem
 from sim.envs.available_items import draw_item, hide_recommended
+from sim.envs.fast_argmax import fast_argmax
 from sim.envs.histories import NO_ITEM
 from sim.envs.policy import Decision, Policy
 from sim.envs.session_env import SessionObservation
@@ -64,7 +65,7 @@ def follower_policy() -> Policy:
         # The best, or any.
         noise_key, whether_key, which_key = jax.random.split(key, 3)
         scores += params.noise * jax.random.gumbel(noise_key, scores.shape)
-        best = jnp.argmax(jax.vmap(hide_recommended)(scores, observation.recommended), -1).astype(jnp.int32)
+        best = fast_argmax(jax.vmap(hide_recommended)(scores, observation.recommended))
         anything = draw_item(which_key, observation.step, observation.recommended, scores.shape[1])
         at_random = jax.random.bernoulli(whether_key, params.random, best.shape)
         return carry, Decision(jnp.where(at_random, anything, best), jnp.zeros(best.shape))

@@ -24,12 +24,12 @@ from hrlmg_jax.retrieval.hashing import (
 )
 from hrlmg_jax.retrieval.item_scores import ItemScores, listed, rank_scored_items
 from sim.envs.available_items import hide_recommended
+from sim.envs.fast_argmax import fast_argmax
 from sim.envs.nearest_items import NUMBERS_AT_A_TIME, best_candidate, map_rows
 from sim.envs.policy import Ranking
 from sim.envs.session_env import SessionObservation
 
 _ROWS_AT_A_TIME = 1024
-_LANES = 128
 _FEWEST_AT_A_TIME = 1024
 
 
@@ -138,7 +138,7 @@ def nearest_items(query: jax.Array, index: ItemIndex, number: int, recommended: 
 
 def _search_catalogue(query: jax.Array, index: ItemIndex, number: int, recommended: jax.Array) -> jax.Array:
     """As `nearest_items`, by products with all items; where these are many, with some at a time."""
-    at_a_time = max(_FEWEST_AT_A_TIME, NUMBERS_AT_A_TIME // len(query) // _LANES * _LANES)
+    at_a_time = max(_FEWEST_AT_A_TIME, NUMBERS_AT_A_TIME // len(query))
     catalogue = index.embedding[: index.num_items]
     largest = _largest
     if index.recall_target is not None:
@@ -168,15 +168,8 @@ def _largest(scores: jax.Array, number: int) -> tuple[jax.Array, jax.Array]:
     """Returns [B, K] the largest of scores [B, n] and int32 their positions."""
     if number > 1:
         return jax.lax.top_k(scores, number)
-    if scores.shape[-1] % _LANES:
-        position = jnp.argmax(scores, -1, keepdims=True)
-        return jnp.take_along_axis(scores, position, -1), position.astype(jnp.int32)
-    # A maximum over rows of lanes takes a fraction of the time of a long argmax on CPU.
-    rows = scores.reshape(len(scores), -1, _LANES)
-    of_lane = jnp.max(rows, 1)
-    lane = jnp.argmax(of_lane, -1)
-    row = jnp.argmax(jnp.take_along_axis(rows, lane[:, None, None], -1), 1)
-    return jnp.max(of_lane, -1, keepdims=True), (row * _LANES + lane[:, None]).astype(jnp.int32)
+    position = fast_argmax(scores)[:, None]
+    return jnp.take_along_axis(scores, position, -1), position
 
 
 def _search_tables(query: jax.Array, index: ItemIndex, number: int, recommended: jax.Array) -> jax.Array:
@@ -222,7 +215,7 @@ def _best_of_shortlist(
     taken = jnp.any(items[:, None] == recommended, -1)
     scores = jnp.where(counts & ~taken, index.embedding[items] @ query, -jnp.inf)
     if number == 1:
-        best = jnp.argmax(scores, keepdims=True)
+        best = fast_argmax(scores)[None]
         return items[best], scores[best[0]] > -jnp.inf
     scores, position = jax.lax.top_k(scores, min(number * len(index.tables), len(items)))
     items = items[position]

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from sim.envs.available_items import hide_recommended
+from sim.envs.fast_argmax import fast_argmax
 
 NUMBERS_AT_A_TIME = 2**21  # in an intermediate array [rows, ...]; larger ones exceed a processor's cache
 
@@ -49,7 +50,7 @@ def unknown_last(scores: jax.Array, known: jax.Array) -> jax.Array:
 
 def best_available(scores: jax.Array, recommended: jax.Array) -> jax.Array:
     """Returns the int32 item with the highest score [I] that is not in `recommended` ([T] int32, -1 = none)."""
-    return jnp.argmax(hide_recommended(scores, recommended)).astype(jnp.int32)
+    return fast_argmax(hide_recommended(scores, recommended))
 
 
 def best_candidate(scores: jax.Array, candidates: jax.Array, recommended: jax.Array) -> jax.Array:
@@ -63,7 +64,7 @@ def best_candidate(scores: jax.Array, candidates: jax.Array, recommended: jax.Ar
     chex.assert_rank([scores, candidates, recommended], 1)
     chex.assert_equal_shape([scores, candidates])
     taken = jnp.any(candidates[:, None] == recommended, -1)
-    return candidates[jnp.argmax(jnp.where(taken | (candidates < 0), -jnp.inf, scores))]
+    return candidates[fast_argmax(jnp.where(taken | (candidates < 0), -jnp.inf, scores))]
 
 
 def k_largest(scores: jax.Array, k: int) -> jax.Array:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sim.envs.available_items import hide_recommended
+from sim.envs.fast_argmax import fast_argmax
 
 EXPECTED_REWARD = "expected empirical reward of the answer (an item that the user does not rate: 0)"
 UPPER_BOUND = f"upper confidence bound of the {EXPECTED_REWARD}"
@@ -91,7 +92,7 @@ def recommend_best(score: jax.Array, recommended: jax.Array) -> Decision:
     chex.assert_rank([score, recommended], 2)
     chex.assert_equal_shape_prefix([score, recommended], 1)
     score = jax.vmap(hide_recommended)(score, recommended)
-    return Decision(jnp.argmax(score, axis=-1).astype(jnp.int32), jnp.zeros(score.shape[:1]))
+    return Decision(fast_argmax(score), jnp.zeros(score.shape[:1]))
 
 
 def rank_best(score: jax.Array, recommended: jax.Array, k: int, available: jax.Array) -> Ranking:

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sim.envs.available_items import draw_item
+from sim.envs.fast_argmax import fast_argmax
 from sim.envs.policy import Decision, Policy
 from sim.envs.session_env import SessionObservation
 
@@ -65,7 +66,7 @@ def shop_policy(interest: Callable[[Any], jax.Array]) -> Policy:
         fit = jnp.einsum("bd,bkd->bk", interest(observation.hidden), params.item[candidates])
         shown = jnp.any(candidates[:, :, None] == observation.recommended[:, None, :], -1)
         logits = SHARPNESS * fit + jax.random.gumbel(choice_key, fit.shape)
-        best = jnp.argmax(jnp.where(shown, -jnp.inf, logits), -1)
+        best = fast_argmax(jnp.where(shown, -jnp.inf, logits))
         chosen = jnp.take_along_axis(candidates, best[:, None], 1)[:, 0].astype(jnp.int32)
         # Exploration.
         anything = draw_item(which_key, observation.step, observation.recommended, number)

@@ -251,20 +251,6 @@ def chosen(values: jax.Array, choice: jax.Array) -> jax.Array:
     return jnp.take_along_axis(values, choice[:, None], -1)[:, 0]
 
 
-def fast_argmax(values: jax.Array) -> jax.Array:
-    """Returns [S] int32 argmax of [S, n], n < 2^24.
-
-    On CPU a maximum and a minimum are faster than argmax, and of floats faster than of integers.
-    """
-    chex.assert_rank(values, 2)
-    # Computed once: a compiler that fuses them into both uses may round them differently, and then none is the largest.
-    values = jax.lax.optimization_barrier(values)
-    last = float(values.shape[1] - 1)
-    index = jnp.arange(values.shape[1], dtype=jnp.float32)
-    largest = jnp.max(values, -1, keepdims=True)
-    return jnp.min(jnp.where(values == largest, index, last), -1).astype(jnp.int32)
-
-
 def sample_child(masked_logits: jax.Array, uniform: jax.Array) -> jax.Array:
     """Draws from softmax(masked_logits) by inverse CDF, one uniform per decision; never a masked child.
 

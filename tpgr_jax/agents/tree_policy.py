@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec
 
 from harness.compute.sharding import EVERYWHERE, NODES
 from harness.settings import Count, CountOrZero
+from sim.envs.fast_argmax import fast_argmax
 from sim.envs.policy import Decision, Path, Policy, Ranking
 from sim.envs.rating_env import STATUS_SIZE, Observation, Trajectory
 from sim.envs.rollout import TrainingEnvironment
@@ -25,7 +26,6 @@ from tpgr_jax.agents.tree_ops import (
     available_items,
     available_leaves,
     chosen,
-    fast_argmax,
     head_of,
     merge_best,
     next_node,

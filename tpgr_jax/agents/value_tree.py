@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec
 
 from harness.compute.sharding import EPISODES, EVERYWHERE, per_device
 from harness.settings import Count, Positive
+from sim.envs.fast_argmax import fast_argmax
 from sim.envs.policy import Decision, Path, Policy, Ranking
 from sim.envs.rating_env import CONSECUTIVE_POSITIVE, STATUS_SIZE, Observation
 from tpgr_jax.agents.tree_ops import (
@@ -31,7 +32,6 @@ from tpgr_jax.agents.tree_ops import (
     allowed_only,
     available_items,
     chosen,
-    fast_argmax,
     merge_best,
     next_node,
     no_ranking,

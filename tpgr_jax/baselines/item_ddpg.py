@@ -19,6 +19,7 @@ import optax
 from harness.settings import Count, NotNegative, Positive, SettingError
 from harness.training.optimizers import clipped_adam, descend
 from sim.envs.available_items import hide_recommended
+from sim.envs.fast_argmax import fast_argmax
 from sim.envs.nearest_items import best_available, is_known, k_largest, map_rows, similarity, unit, unknown_last
 from sim.envs.policy import Decision, Policy, Ranking, rank_best
 from sim.envs.rating_env import STATUS_SIZE, Observation
@@ -241,7 +242,7 @@ class ItemPolicy:
             q = self._critic(Critic.combine, params, state_part, item_part[candidates])
             q = unknown_last(q, known[candidates])
             # Fewer than K may be left.
-            return candidates[jnp.argmax(jnp.where(nearness[candidates] > -jnp.inf, q, -jnp.inf))]
+            return candidates[fast_argmax(jnp.where(nearness[candidates] > -jnp.inf, q, -jnp.inf))]
 
         best = best_of_all if self.neighbours >= num_items else best_of_nearest
         largest = max(self.neighbours * max(self.networks.critic.hidden), num_items)

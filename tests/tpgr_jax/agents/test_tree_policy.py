@@ -23,7 +23,7 @@ from sim.envs.rating_env import EnvConfig, EnvParams, RatingEnv, Trajectory, mak
 from sim.envs.rollout import rollout
 from sim.tables.ratings import RatingData
 from tpgr_jax.agents.reinforce import LearnerConfig, LearnerState, Reinforce, World
-from tpgr_jax.agents.tree_ops import MASKED_LOGIT, fast_argmax, make_tree_tables, sample_child
+from tpgr_jax.agents.tree_ops import MASKED_LOGIT, make_tree_tables, sample_child
 from tpgr_jax.agents.tree_policy import PolicyConfig, PolicyParams, TreePolicy, make_tree_policy
 from tpgr_jax.networks.encoder import with_item_embedding
 from tpgr_jax.tree.balanced_tree import build_tree, make_clustering
@@ -326,14 +326,6 @@ def test_sampling_frequencies_match_the_probabilities(padded: Case) -> None:
     counts = np.bincount(items[1, chosen], minlength=padded.shape.items)
     assert counts[begun] == 0
     assert scipy.stats.chisquare(counts[left], chosen.sum() * second[left]).pvalue > 1e-4
-
-
-def test_fast_argmax_is_the_first_of_equals() -> None:
-    generator = np.random.default_rng(0)
-    for children in (1, 2, 61, 366):
-        values = generator.integers(-2, 3, (200, children)).astype(np.float32)
-        values[generator.random(values.shape) < 0.3] = MASKED_LOGIT
-        np.testing.assert_array_equal(fast_argmax(values), np.argmax(values, 1))
 
 
 SAMPLE = jax.jit(sample_child)
