@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import crossplane
 import pytest
 import yaml
 
@@ -58,8 +59,9 @@ def test_two_workers_share_a_log_and_need_a_token(services):
 
 
 def test_the_balancer_knows_both_and_is_reached_from_this_machine_alone(services):
-    text = (DEPLOY / "nginx.conf").read_text()
-    assert text.count("{") == text.count("}")
+    path = DEPLOY / "nginx.conf"
+    assert crossplane.parse(str(path), strict=True)["errors"] == []
+    text = path.read_text()
     assert set(re.findall(r"server (\w+):8080", text)) == set(services) - {"balancer"}
     assert MOST_BYTES == 2**20
     assert "client_max_body_size 1m;" in text
