@@ -105,9 +105,9 @@ class SessionSystem:
         except KeyError as error:
             raise UserError(f"the answer {error} is none", do=f"An answer is {self.answer_kind}.") from None
 
-    def history_of(self, user: int) -> LoggedHistory:
-        """Returns all that the log knows of a user, its test part included."""
-        return self._logged(self._rows_of(user))
+    def histories_of(self, users: Sequence[int]) -> list[LoggedHistory]:
+        """Returns all that the log knows of users, its test part included."""
+        return [self._logged(self._rows_of(user)) for user in users]
 
     def history_before(self, row: int) -> LoggedHistory:
         """Returns what the log knows of a user just before a row: as the session that begins there was simulated."""

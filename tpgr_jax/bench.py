@@ -680,7 +680,7 @@ def recommend_point(agent: str, items: int, depth: int, users: int, repeats: int
 
     # Known users, and such as begin with three of their ratings.
     known = problem.data.user_ids[:users].tolist()
-    histories = (system.history_of(user) for user in range(len(known)))
+    histories = system.histories_of(range(len(known)))
     ids = problem.data.item_ids
     new = [list(zip(ids[one.items[:3]].tolist(), one.answers[:3].tolist(), strict=True)) for one in histories]
     marks: dict[str, float] = {}

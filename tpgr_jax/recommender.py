@@ -26,6 +26,9 @@ from tpgr_jax.methods import Method
 from tpgr_jax.problem import Problem
 from tpgr_jax.settings import make_method, stored_problem
 
+_MANY = 20
+"""A share of all ratings above one in so many is asked for faster when all of them are sorted once."""
+
 
 @dataclass(frozen=True, eq=False)
 class RatingSystem:
@@ -84,15 +87,20 @@ class RatingSystem:
             raise UserError(f"the answer {bad[0]:g} is none", do=f"An answer is {self.answer_kind}.")
         return ratings
 
-    def history_of(self, user: int) -> History:
-        """Returns a user's ratings in order of time; without times in the order of the items."""
+    def histories_of(self, users: Sequence[int]) -> list[History]:
+        """Returns users' ratings in order of time; without times in the order of the items."""
         begin, items, codes, *times = self._columns
-        rows = slice(int(begin[user]), int(begin[user + 1]))
-        items, ratings = items[rows].astype(np.int32), np.asarray(self.problem.data.rating_values)[codes[rows]]
-        if times:
-            order = np.lexsort([column[rows] for column in times])
-            items, ratings = items[order], ratings[order]
-        return History(items, ratings, distinct=True)
+        rows: list[Any] = [slice(int(begin[user]), int(begin[user + 1])) for user in users]
+        if times and sum(part.stop - part.start for part in rows) > len(items) // _MANY:
+            rows = [self._in_time[part] for part in rows]
+        elif times:
+            rows = [part.start + np.lexsort([column[part] for column in times]) for part in rows]
+        values = np.asarray(self.problem.data.rating_values)
+        return [History(items[part].astype(np.int32), values[codes[part]], distinct=True) for part in rows]
+
+    @cached_property
+    def _in_time(self) -> np.ndarray:
+        return self.problem.data.rows_by_time()
 
     @cached_property
     def _columns(self) -> list[np.ndarray]:
@@ -106,16 +114,17 @@ class RatingSystem:
         self, histories: Sequence[History], sessions: Sequence[History], length: int
     ) -> tuple[Replay, list[np.ndarray]]:
         """Returns episodes of the last answers; of an item that was answered twice the last one counts."""
-        number = len(histories)
-        items = np.full((number, length), -1, np.int32)
-        ratings = np.full((number, length), np.nan)
-        steps, rest = np.zeros(number, np.int32), []
-        for row, (history, session) in enumerate(zip(histories, sessions, strict=True)):
-            own = history if history.distinct and not len(session.items) else _last_of_each(history, session)
-            steps[row] = count = min(len(own.items), length)
-            first = len(own.items) - count
-            items[row, :count], ratings[row, :count] = own.items[first:], own.answers[first:]
-            rest.append(own.items[:first])
+        together = zip(histories, sessions, strict=True)
+        own = [one if one.distinct and not len(since.items) else _last_of_each(one, since) for one, since in together]
+        first = [max(len(one.items) - length, 0) for one in own]
+        rest = [one.items[:place] for one, place in zip(own, first, strict=True)]
+        # All answers behind one another, then each in its place.
+        lasting = [(one.items[place:], one.answers[place:]) for one, place in zip(own, first, strict=True)]
+        steps = np.array([len(some) for some, _ in lasting], np.int32)
+        filled = np.arange(length) < steps[:, None]
+        items, ratings = np.full(filled.shape, -1, np.int32), np.full(filled.shape, np.nan)
+        items[filled] = np.concatenate([some for some, _ in lasting])
+        ratings[filled] = np.concatenate([some for _, some in lasting])
         given = self._answers(ratings.ravel())
         answers = Answer(*(np.asarray(part).reshape(items.shape) for part in given))
         return Replay(self.problem.env_params, self.params, items, answers, steps), rest

@@ -246,7 +246,7 @@ def _items(recommender: Recommender) -> Mapping[str, np.ndarray]:
 def _users(recommender: Recommender) -> Mapping[str, np.ndarray]:
     """Returns what each user of the data did: items and codes of answers, and items by kind if they are needed."""
     system = recommender.system
-    histories = [system.history_of(user) for user in range(len(system.user_ids))]
+    histories = system.histories_of(range(len(system.user_ids)))
     arrays = {"ids": np.asarray(system.user_ids)}
     arrays |= _concatenated("", [history.items for history in histories])
     codes = [system.codes_of(history.answers) for history in histories]

@@ -158,9 +158,17 @@ class Recommender:
         if len(requests) <= AT_A_TIME:
             yield np.arange(len(requests))
             return
-        length = [len(request.history.items) for request in requests if request.history is not None]
+        length = np.array([len(request.history.items) for request in requests if request.history is not None])
         order = np.argsort(length, kind="stable")
-        yield from np.split(order, range(AT_A_TIME, len(order), AT_A_TIME))
+        # The few with the longest histories, for whom a program reads the longest lists, are on their own.
+        width = np.array([width_for(number) for number in length[order]])
+        begin = 0
+        while begin < len(order):
+            end = min(begin + AT_A_TIME, len(order))
+            narrower = begin + int(np.searchsorted(width[begin:end], width[end - 1]))
+            end = narrower if narrower - begin >= AT_A_TIME // 2 else end
+            yield order[begin:end]
+            begin = end
 
     def _ask(
         self,

@@ -88,11 +88,13 @@ class Reader:
         requests: list[Request] = []
         left_out: list[Any] = []
         nothing = self.read((), left_out)
+        known = [user for user in found.values() if user >= 0]
+        of_known = dict(zip(known, self.system.histories_of(known), strict=True))
         for i, given in enumerate(histories):
             history: History | None
             if i in found:
                 stranger = None if unknown == "skip" else nothing
-                history = self.system.history_of(found[i]) if found[i] >= 0 else stranger
+                history = of_known.get(found[i], stranger)
             else:
                 history = given if isinstance(given, History) else self.read(given, left_out)
             session = nothing if sessions is None else self.read(sessions[i], left_out)

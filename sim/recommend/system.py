@@ -143,8 +143,8 @@ class System(Exportable, Protocol):
     def read_answers(self, answers: Sequence[Any]) -> np.ndarray:
         """Returns [n] answers, given as numbers or text, as numbers; raises UserError."""
 
-    def history_of(self, user: int) -> History:
-        """Returns what a user did in the data."""
+    def histories_of(self, users: Sequence[int]) -> Sequence[History]:
+        """Returns what users did in the data."""
 
     def replay(
         self, histories: Sequence[History], sessions: Sequence[History], length: int

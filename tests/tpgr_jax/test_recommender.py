@@ -133,6 +133,21 @@ def test_a_known_user_is_her_ratings(ucb):
     assert not set(known.ids[0][known.ranks[0] > 0]) & set(items)
 
 
+def test_histories_are_in_order_of_time_for_one_user_and_for_many(ucb, monkeypatch):
+    problem = ucb.system.problem
+    times = np.random.default_rng(0).integers(0, 5, problem.data.num_ratings)  # with ties
+    data = dataclasses.replace(problem.data, timestamps=times)
+    system = dataclasses.replace(ucb.system, problem=dataclasses.replace(problem, data=data))
+    one_by_one = [system.histories_of([user])[0] for user in range(USERS)]
+    monkeypatch.setattr("tpgr_jax.recommender._MANY", 10**6)
+    for user, (alone, together) in enumerate(zip(one_by_one, system.histories_of(range(USERS)), strict=True)):
+        rows = np.arange(data.indptr[user], data.indptr[user + 1])
+        rows = rows[np.argsort(times[rows], kind="stable")]
+        for found in (alone, together):
+            np.testing.assert_array_equal(found.items, data.items[rows])
+            np.testing.assert_array_equal(found.answers, np.asarray(data.rating_values)[data.codes[rows]])
+
+
 def test_of_a_long_history_the_last_answers_make_the_state_and_all_are_excluded(ucb):
     long = history(5, [0, 1, 2, 3, 4, 5, 6, 7])
     last = long[-(LENGTH - 1) :]

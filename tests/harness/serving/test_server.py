@@ -223,7 +223,7 @@ def test_facts_items_and_simulated_users(client):
     user = client("GET", "/users?limit=1")[1]["users"][0]
     answers = [client("POST", "/simulated_answer", {"user": user, "item": item})[1] for item in range(NUM_ITEMS)]
     table = recommender_of("popularity").system
-    rated = table.history_of(0)
+    [rated] = table.histories_of([0])
     assert [answer["answer"] for answer in answers if answer["known"]] == rated.answers.tolist()
     assert all(answer["answer"] is None for answer in answers if not answer["known"])
     assert client("POST", "/simulated_answer", {"user": "nobody", "item": 1})[0] == 404
