@@ -138,9 +138,9 @@ def test_histories_are_in_order_of_time_for_one_user_and_for_many(ucb, monkeypat
     times = np.random.default_rng(0).integers(0, 5, problem.data.num_ratings)  # with ties
     data = dataclasses.replace(problem.data, timestamps=times)
     system = dataclasses.replace(ucb.system, problem=dataclasses.replace(problem, data=data))
-    one_by_one = [system.histories_of([user])[0] for user in range(USERS)]
+    one_by_one = [system.histories_of([user])[0] for user in range(data.num_users)]
     monkeypatch.setattr("tpgr_jax.recommender._MANY", 10**6)
-    for user, (alone, together) in enumerate(zip(one_by_one, system.histories_of(range(USERS)), strict=True)):
+    for user, (alone, together) in enumerate(zip(one_by_one, system.histories_of(range(data.num_users)), strict=True)):
         rows = np.arange(data.indptr[user], data.indptr[user + 1])
         rows = rows[np.argsort(times[rows], kind="stable")]
         for found in (alone, together):
