@@ -72,13 +72,18 @@ class Problem:
         return self.env
 
 
-def make_problem(data_settings: DataConfig, env_settings: EnvSettings) -> Problem:
+def make_problem(data_settings: DataConfig, env_settings: EnvSettings, data: RatingData | None = None) -> Problem:
     """Loads the data, splits the users and builds the simulator.
+
+    Args:
+        data_settings: What the data are made from.
+        env_settings: What the simulator is made from.
+        data: What `load_dataset` gives for `data_settings`; None: it is loaded.
 
     Raises:
         UserError: Data missing or damaged, or too small for the settings.
     """
-    data = load_dataset(data_settings)
+    data = load_dataset(data_settings) if data is None else data
     train_users, test_users, selection_users = data_settings.user_groups(data.num_users)
     if data_settings.validation:
         test_users, selection_users = selection_users, selection_users[:0]

@@ -279,6 +279,8 @@ def _load_sources(config: DataConfig, sources: list[Source], keep_source_rows: b
             synthetic=False,
             keep_source_rows=keep_source_rows,
             duplicates=config.duplicates,
+            missing_ratings=config.missing_ratings,
+            missing_values=config.missing_values,
         )
         return hashed(data, HASHED)
 

@@ -86,6 +86,11 @@ class EventLayout:
         return list(dict.fromkeys(name for name in (*named, *self.flag_columns, self.propensity_column) if name))
 
     @property
+    def key_of_ignored(self) -> str:
+        """The setting that says which events are ignored."""
+        return "data.event_columns" if self.flag_columns else "data.feedback_of_event"
+
+    @property
     def known_columns(self) -> list[str]:
         """The columns without whose value a row says nothing."""
         named = (self.user_column, self.item_column, self.time_column, self.feedback_column, self.propensity_column)
@@ -98,8 +103,8 @@ class UnknownEventError(UserError):
 
 def events_of_rows(
     rows: Rows, layout: EventLayout, time_format: TimeFormat, feedback_of_file: str | None
-) -> pl.DataFrame:
-    """Returns the events of some rows, without ignored ones: user, item, time, feedback, and what else there is.
+) -> tuple[pl.DataFrame, int]:
+    """Returns the events of some rows (user, item, time, feedback, and what else there is), and how many are ignored.
 
     Raises:
         UnknownEventError: The name of an event is not known.
@@ -119,7 +124,9 @@ def events_of_rows(
         columns["session"] = sessions.replace(list(layout.missing_values), "") if layout.missing_values else sessions
     if layout.propensity_column is not None:
         columns["shown_probability"] = _propensities(rows, layout.propensity_column)
-    return pl.DataFrame(columns).filter(pl.col("feedback") < FEEDBACK_CHOICES.index(IGNORE))
+    every = pl.DataFrame(columns)
+    events = every.filter(pl.col("feedback") < FEEDBACK_CHOICES.index(IGNORE))
+    return events, every.height - events.height
 
 
 def with_counts(error: UnknownEventError, tables: Iterable[Rows], layout: EventLayout) -> UserError:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.cache import notice
 from sim.files.ids import IdColumn, id_array
 from sim.files.netflix import read_netflix
 from sim.files.rows import Rows, TableLayout
@@ -29,7 +28,7 @@ from sim.formats.text_table import (
 if TYPE_CHECKING:
     import polars as pl
 
-PARSER_VERSION = 6
+PARSER_VERSION = 7
 """Increment when the same file would be parsed differently; cached tables then expire."""
 
 _COLUMN_KEYS = "data.user_column, data.item_column, data.rating_column and data.timestamp_column"
@@ -69,11 +68,15 @@ def read_ratings(
 def _read_lines(source: Source, parser: LineParser[list[np.ndarray]], limits: SizeLimits) -> Columns:
     """Reads a file of one rating per line."""
     parts: list[list[np.ndarray]] = []
+    lines = []
     unterminated = False
     for chunk, part in parse_file(source, parser, limits):
         parts.append(part)
+        numbers = chunk.numbers or range(chunk.first_line, chunk.first_line + len(part[0]))
+        lines.append(np.array(numbers, np.int32))
         unterminated = chunk.unterminated
-    columns = Columns(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    users, items, ratings, times = (np.concatenate(column) for column in zip(*parts, strict=True))
+    columns = Columns(users, items, ratings, times, np.concatenate(lines))
     if unterminated and columns.timestamps is not None:
         _check_last_timestamp(columns.timestamps, source)
     return columns
@@ -103,15 +106,26 @@ def _read_table(sources: Sequence[Source], layout: TableLayout, limits: SizeLimi
     where = describe_sources(sources)
     users, items = IdColumn("user", where), IdColumn("item", where)
     ratings, times, lines, unit = [], list[pl.Series](), [], "line"
-    source, time_format, earlier, left_out = None, layout.time_format, 0, 0
+    source, time_format, earlier = None, layout.time_format, 0
+    files: list[tuple[int, str]] = []
+    left_out = {
+        key: 0
+        for key, given in (
+            ("data.missing_values", layout.missing_values),
+            ("data.missing_ratings", layout.missing_ratings),
+        )
+        if given
+    }
     # Chunk by chunk: leave out what is missing, then convert the rest.
     for every in read_tables(sources, layout.names, limits, layout.text, _COLUMN_KEYS):
         rows = every.known(layout.names, layout.missing_values)
+        if layout.missing_values:
+            left_out["data.missing_values"] += every.frame.height - rows.frame.height
         rating = _ratings(rows, layout)
         if layout.missing_ratings:
             rated = ~rating.is_in(list(layout.missing_ratings))
+            left_out["data.missing_ratings"] += int((~rated).sum())
             rows, rating = rows.kept(rated), rating.filter(rated)
-        left_out += every.frame.height - rows.frame.height
         users.add(rows.ids(layout.user_column))
         items.add(rows.ids(layout.item_column))
         ratings.append(rating)
@@ -119,6 +133,7 @@ def _read_table(sources: Sequence[Source], layout: TableLayout, limits: SizeLimi
         unit = rows.unit
         if rows.source != source:  # each file may have its own unit of time
             source, time_format, earlier = rows.source, layout.time_format, len(times)
+            files.append((sum(map(len, ratings[:-1])), source.name))
         if layout.timestamp_column is not None:
             if time_format == "auto":
                 time_format = rows.time_format(layout.timestamp_column)
@@ -126,15 +141,15 @@ def _read_table(sources: Sequence[Source], layout: TableLayout, limits: SizeLimi
             if rows.unterminated:
                 _check_last_timestamp(pl.concat(times[earlier:]).to_numpy(), rows.source)
     # Join the chunks.
-    if left_out:
-        notice(f"{where}: {left_out:,} rows left out by data.missing_values and data.missing_ratings")
     return Columns(
         users=_values(users),
         items=_values(items),
         ratings=pl.concat(ratings).to_numpy(),
         timestamps=compact(pl.concat(times).to_numpy()) if times else None,
-        lines=np.concatenate(lines) if len(sources) == 1 else None,
+        lines=np.concatenate(lines),
         unit=unit,
+        files=files if len(sources) > 1 else (),
+        left_out=left_out,
     )
 
 

@@ -23,6 +23,7 @@ from sim.formats.text_table import (
     TextFormat,
     parse_number,
 )
+from sim.tables.placeholders import missing_values_setting, stand_for_nothing
 
 if TYPE_CHECKING:
     import polars as pl
@@ -82,7 +83,7 @@ class Rows:
         line_numbers: Number of each row in the file, if they are not consecutive.
         unit: "line" or "row", for messages.
         unterminated: Whether these are the last rows of a file whose last line is not terminated.
-        may_lack_values: Whether data.missing_values has had a say (`known`), for messages.
+        missing: What data.missing_values holds, if it has had a say (`known`); for messages.
         fractional: Columns of floats that are not all whole in the file, though they may be in these rows.
     """
 
@@ -92,7 +93,7 @@ class Rows:
     line_numbers: Sequence[int] | np.ndarray | None = None
     unit: str = "line"
     unterminated: bool = False
-    may_lack_values: bool = False
+    missing: Sequence[str] | None = None
     fractional: frozenset[str] = frozenset()
 
     def lines(self) -> np.ndarray:
@@ -112,9 +113,10 @@ class Rows:
 
         -1.0 is -1, as it is among ids.
         """
-        self = dataclasses.replace(self, may_lack_values=True)
+        self = dataclasses.replace(self, missing=missing)
+        texts = [re.sub(r"(?<=[0-9])\.0+$", "", text) for text in missing]
         for column in filter(None, columns if missing else ()):
-            self = self.kept(~self.texts(column).str.replace(r"\.0+$", "").is_in(list(missing)))
+            self = self.kept(~self.texts(column).str.replace(r"\.0+$", "").is_in(texts))
         return self
 
     def refuse(self, column: str, bad: pl.Series, problem: str, do: str) -> None:
@@ -129,9 +131,13 @@ class Rows:
         if bad.any():
             row = int(bad.arg_max() or 0)
             value = "" if self.frame[column][row] is None else str(self.frame[column][row])
-            number = self.first + row if self.line_numbers is None else self.line_numbers[row]
-            what = f"{self.unit} {number:,}: {column} {shorten(value)} {problem}"
+            what = f"{self.place(row)}: {column} {shorten(value)} {problem}"
             raise UserError(what, where=str(self.source), do=do)
+
+    def place(self, row: int) -> str:
+        """Returns where a row stands in the file, as in "line 7"."""
+        number = self.first + row if self.line_numbers is None else self.line_numbers[row]
+        return f"{self.unit} {number:,}"
 
     def texts(self, column: str) -> pl.Series:
         """Returns a column as strings, missing values as empty ones.
@@ -199,8 +205,14 @@ class Rows:
 
     def refuse_empty(self, column: str, texts: pl.Series) -> None:
         """Raises a UserError that names the first row without a value, if any."""
-        leave_out = f""", or leave such {self.unit}s out: 'data.missing_values=[""]'""" if self.may_lack_values else ""
-        self.refuse(column, texts == "", "is empty", f"Expected a value. Correct or remove the {self.unit}{leave_out}.")
+        do = f"Expected a value. Correct or remove the {self.unit}{self.or_leave_out('')}."
+        self.refuse(column, texts == "", "is empty", do)
+
+    def or_leave_out(self, text: str) -> str:
+        """Returns the end of an advice: how to leave out rows with a text that means that there is no value."""
+        if self.missing is None:
+            return ""
+        return f", or leave such {self.unit}s out: {missing_values_setting(self.missing, [text])}"
 
     def numbers(self, column: str) -> pl.Series:
         """Returns a column of finite numbers as float64."""
@@ -209,8 +221,10 @@ class Rows:
         values = self.frame[column]
         do = f"Expected a finite number, as in 3.5. Correct or remove the {self.unit}."
         if values.dtype.is_numeric():
-            self.refuse(column, values.is_null(), "is empty", do)
+            empty = f"Expected a finite number, as in 3.5. Correct or remove the {self.unit}{self.or_leave_out('')}."
+            self.refuse(column, values.is_null(), "is empty", empty)
             numbers = values.cast(pl.Float64)
+            self.refuse(column, numbers.is_nan(), "is not a finite number", empty)
             self.refuse(column, ~numbers.is_finite(), "is not a finite number", do)
             return numbers
         # Each distinct text is parsed once, by Python's rules.
@@ -227,9 +241,12 @@ class Rows:
                 parsed.append(None)
         if problems:
             bad = texts.is_in(list(problems))
+            first = texts[int(bad.arg_max() or 0)]
+            if stand_for_nothing(pl.Series([first])).any():
+                do = f"Expected a finite number, as in 3.5. Correct the {self.unit}{self.or_leave_out(first)}."
             if all(re.fullmatch(r"[+-]?[0-9]+,[0-9]+", text) for text in problems):
                 do = "Its numbers have decimal commas: export them with points."
-            self.refuse(column, bad, f"is {problems[texts[int(bad.arg_max() or 0)]]}", do)
+            self.refuse(column, bad, f"is {problems[first]}", do)
         return texts.replace_strict(distinct, pl.Series(parsed, dtype=pl.Float64))
 
     def time_format(self, column: str) -> TimeFormat:

@@ -49,6 +49,8 @@ class Columns:
         timestamps: [R] integer seconds since 1970, or None.
         lines: [R] int32 line (or row) of each rating, or None where it is not known.
         unit: "line" or "row", which these count.
+        files: Index of the first rating of each file, and the file's name; empty if there is one file.
+        left_out: How many rows each setting left out, by its key.
     """
 
     users: np.ndarray
@@ -57,6 +59,8 @@ class Columns:
     timestamps: np.ndarray | None = None
     lines: np.ndarray | None = None
     unit: str = field(default="line", kw_only=True)
+    files: Sequence[tuple[int, str]] = field(default=(), kw_only=True)
+    left_out: dict[str, int] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True)

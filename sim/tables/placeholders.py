@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +20,13 @@ _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
 def stand_for_nothing(texts: pl.Series) -> pl.Series:
     """Returns which texts often mean that there is no value."""
     return texts.str.strip_chars().str.to_lowercase().is_in(_PLACEHOLDERS)
+
+
+def missing_values_setting(given: Sequence[str], more: Sequence[str]) -> str:
+    """Returns the words for a shell that leave out some values, beside those that are left out already."""
+    from harness.commands.command_words import override_value
+
+    return f"'data.missing_values={override_value(list(dict.fromkeys((*given, *more))))}'"
 
 
 def folded(text: str) -> str:

@@ -23,6 +23,7 @@ from sim.datasets import ratings as datasets
 from sim.datasets.ratings import DataConfig, load_dataset, statistics
 from sim.generators import ratings as synthetic
 from sim.tables.ratings import RatingData
+from sim.tables.summary import rating_summary, summary_rows
 
 REAL = os.environ.get("TPGR_JAX_DATA")
 FILES = (Path(__file__).parents[3] / "conf" / "data").glob("*.yaml")
@@ -209,6 +210,21 @@ def test_what_an_earlier_version_cached_may_lack_what_has_a_default(tmp_path, ca
     file.write_text(json.dumps(meta))
     assert_same(load_dataset(setting), dataclasses.replace(parsed, num_repeats=0, value_places=[]))
     assert capsys.readouterr().err == ""
+
+
+def test_what_was_left_out_and_where_ratings_stand_is_known_of_several_files_and_from_the_cache(tmp_path):
+    write(tmp_path / "a.csv", "user,item,rating\n1,2,3\nNA,3,5\n1,4,99\n")
+    write(tmp_path / "b.csv", "user,item,rating\n2,2,1\n2,3,-3\n2,4,99\n")
+    paths = [str(tmp_path / name) for name in ("a.csv", "b.csv")]
+    setting = config("ratings_file", path=paths, missing_ratings=[99.0], missing_values=["NA"])
+    for data in (load_dataset(setting), load_dataset(setting)):
+        assert data.left_out == {"data.missing_values": 1, "data.missing_ratings": 2}
+        assert (data.missing_ratings, data.missing_values) == ([99.0], ["NA"])
+        assert data.value_places == ["line 3 of b.csv", "line 2 of b.csv", "line 2 of a.csv"]
+        said = dict(summary_rows(rating_summary(data, 3.0)))
+        assert said["left out"] == "1 row by data.missing_values, 2 rows by data.missing_ratings"
+    with pytest.raises(UserError, match=r"line 3 of b.csv: rating -3 of user 2 .*\n.*data.missing_ratings=\[99,-3\]"):
+        load_dataset(dataclasses.replace(setting, rating_min=0.5))
 
 
 def test_a_cache_that_cannot_be_written_only_warns(tmp_path, capsys, monkeypatch):

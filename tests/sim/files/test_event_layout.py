@@ -59,6 +59,15 @@ def test_ratings_stand_in_for_answers(tmp_path):
     assert "line 7: event 'good' is not a number" in message(store(tmp_path, text + "u,6,6,good\n"), **changes)
 
 
+def test_ratings_that_stand_apart_are_no_orders(tmp_path):
+    text = "user,item,time,event\n" + "".join(f"u,{n},{n},{n % 5 + 1}\n" for n in range(20)) + "u,30,30,99\n"
+    changes = {"least_rating": {"order": 5.0, "click": 4.0}, "feedback_of_event": {}}
+    [note] = read(store(tmp_path, text), **changes).notes
+    assert note.startswith("the rating 99 (4.8% of all, first on line 22) stands apart from the others")
+    assert """'data.missing_values=["99"]'""" in note
+    assert read(store(tmp_path, text), **changes, missing_values=["99.0"]).left_out == {"data.missing_values": 1}
+
+
 MIND = "1\tU1\t100\tN9 N8\tN1-1 N2-0 B-07-2\n2\tU2\t200\t\tN1-0\n3\tU2\t300\tN1\t\n"
 PACKED = {
     "text": TextFormat("\t", ["number", "user", "time", "history", "shown"]),

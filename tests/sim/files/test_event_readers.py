@@ -164,14 +164,14 @@ def test_the_first_mistake_is_named_whatever_its_kind(tmp_path):
     assert "line 6: time 'soon'" in message(store(tmp_path, text))
 
 
-def test_what_is_missing_is_left_out_and_rows_without_a_session_say_so(tmp_path, capsys):
+def test_what_is_missing_is_left_out_and_rows_without_a_session_say_so(tmp_path):
     text = "time,user,event,item,s\n1,-1.0,view,20,a\n2,8,buy,30,\n3,8,view,20,NA\n4,9,NA,30,b\n5,9,buy,30,b\n"
     columns = read(store(tmp_path, text), session_column="s", missing_values=["-1", "NA"])
     assert as_rows(columns)[0][:4] == (8, 30, 2, 2)
     assert columns.sessions.tolist()[:2] == [-1, -1]
     assert len(columns.times) == 3
     assert columns.sessions[2] >= 0
-    assert "2 rows left out by data.missing_values" in capsys.readouterr().err
+    assert columns.left_out == {"data.missing_values": 2}
 
 
 SESSIONS = "time,user,event,item,session\n1000,u2,view,20,{}\n1001,u1,buy,3,{}\n"

@@ -575,13 +575,13 @@ def test_quoted_values_may_go_over_lines(tmp_path, monkeypatch, body, chunk):
     )
 
 
-def test_ratings_and_ids_that_mean_missing_are_left_out_and_counted(tmp_path, capsys):
+def test_ratings_and_ids_that_mean_missing_are_left_out_and_counted(tmp_path):
     source = store(tmp_path, "user,item,rating\n1,10,5\nNA,10,4\n2,10,99\n3,,4\n3,11,nan\n3,12,2\n")
     layout = TableLayout(missing_ratings=[99.0], missing_values=["NA", "", "nan"])
     found = read_ratings("table", [source], layout=layout)
     assert as_rows(found) == [(1, 10, 5.0), (3, 12, 2.0)]
     assert found.lines.tolist() == [2, 7]
-    assert "4 rows left out by data.missing_values and data.missing_ratings" in capsys.readouterr().err
+    assert found.left_out == {"data.missing_values": 3, "data.missing_ratings": 1}
     bad = store(tmp_path, "user,item,rating\nNA,10,4\n2,10,x\n")
     assert "line 3: rating 'x'" in message("table", bad, layout=layout)
 

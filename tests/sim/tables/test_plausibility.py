@@ -101,6 +101,32 @@ def test_ids_that_differ_by_little(first, second):
     assert repr(first) in warning
 
 
+def test_one_setting_leaves_out_all_placeholders():
+    words = np.array([f"u{n // 20:03}" for n in range(960)] + ["NA"] * 20 + ["null"] * 20)
+    table = dataclasses.replace(ratings(STARS, users=words), missing_values=[""])
+    said = [warning for warning in rating_warnings(table, 3.0) if "there is a user" in warning]
+    assert len(said) == 2
+    assert all("""'data.missing_values=["",NA,"null"]' leaves its rows out""" in warning for warning in said)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "named"),
+    [
+        ([600, *[20] * 9], True),
+        ([900, *[20] * 4], True),
+        ([100, *[10] * 30], True),
+        ([100] * 10, False),
+        ([240, 80, 60, 40, 20, 10, 5], False),  # the activity of people, halved at each step
+        ([500, 480, *[20] * 9], False),
+        ([700, 300], False),
+    ],
+)
+def test_of_few_users_one_who_owns_much_more_than_the_second_is_named(numbers, named):
+    users = np.repeat(np.arange(len(numbers)), numbers)
+    warnings = rating_warnings(ratings(np.resize(STARS, len(users)), users=users), 3.0)
+    assert any("user 0 owns" in warning for warning in warnings) == named
+
+
 def test_one_user_who_owns_much():
     users = np.where(np.arange(2000) < 600, 7_000, np.arange(2000) // 10)
     assert any("user 7000 owns" in warning for warning in log_warnings(log(users=users)))
