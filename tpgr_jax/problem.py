@@ -87,7 +87,7 @@ def make_problem(data_settings: DataConfig, env_settings: EnvSettings, data: Rat
     train_users, test_users, selection_users = data_settings.user_groups(data.num_users)
     if data_settings.validation:
         test_users, selection_users = selection_users, selection_users[:0]
-    relevant_above = data_settings.relevant_above
+    relevant_above = data_settings.hits_above
     data = data_settings.scaled(data, train_users)
     env, env_params, reward_of_code = make_simulator(env_settings, data, train_users, relevant_above)
     num_relevant = num_relevant_items(data, relevant_above)

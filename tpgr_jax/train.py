@@ -84,9 +84,9 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
         try:
             problem = make_problem(config.data, config.env, read)
         except UserError:  # which what was understood may explain
-            _say_what_was_understood(read, config.data.relevant_above)
+            _say_what_was_understood(read, config.data.hits_above)
             raise
-    _say_what_was_understood(read, config.data.relevant_above, problem.reward_of_code > 0)
+    _say_what_was_understood(read, config.data.hits_above, problem.reward_of_code > 0)
     if not resume:
         runs = [Run(_with_found_data(run.values, config, problem), run.folder) for run in runs]
     data, folders = problem.data, [run.folder for run in runs]

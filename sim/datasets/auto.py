@@ -257,14 +257,14 @@ def _ratings(head: Head, roles: dict[str, str], answers: dict[str, str] | None) 
         overrides += ["data.relevant_above=0", "data.duplicates=max"]
         notes = ["It seems to be a log of events without times: a click counts 1, an order 2, anything else 0."]
     else:
-        overrides += ["data.rating_column=null", "data.relevant_above=0"]
+        overrides.append("data.rating_column=null")
         notes = ["It seems to be a table of interactions without ratings: every row counts as 1."]
     # When it was, and which of several counts.
     if "time" in roles:
         overrides.append(f"data.timestamp_column={override_value(roles['time'])}")
         overrides.append(f"data.time_format={head.rows.time_format(roles['time'])}")
     pairs = head.rows.frame.select(list(dict.fromkeys((roles["user"], roles["item"]))))
-    if pairs.n_unique() < pairs.height and (answers is None or "rating" in roles):
+    if pairs.n_unique() < pairs.height and "rating" in roles:
         overrides.append("data.duplicates=last")
         notes.append("Some users rate an item more than once: the last rating counts.")
     return Guess(overrides, notes)

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.event_layout import EventLayout, UnknownEventError, answers_of_flags, events_of_rows, with_counts
-from sim.files.ids import IdColumn, id_array
+from sim.files.event_layout import EventLayout, answers_of_flags, events_of_rows, with_event_counts
+from sim.files.ids import IdColumn, NotationError, id_array
 from sim.files.rows import Rows
 from sim.files.tables import read_tables
+from sim.files.unknown_names import UnknownNameError
 from sim.formats.sources import SizeLimits, Source
 from sim.formats.text_table import TextFormat
 from sim.tables.events import CLICK, ORDER, SKIP
@@ -93,7 +94,13 @@ def read_events(
         frames = _read_kuairand(sources, order_proxy, layout.missing_values, limits, left_out)
     else:
         frames = _read_tables(sources, layout, limits, left_out, ratings)
-    columns = _as_columns(frames, ", ".join(map(str, sources[:3])), layout.missing_values)
+    try:
+        columns = _as_columns(frames, ", ".join(map(str, sources[:3])), layout.missing_values)
+    except NotationError as error:
+        if reader != "events_table":
+            raise
+        column = {"user": layout.user_column, "item": layout.item_column, "session": layout.session_column}[error.of]
+        raise error.found_in(column or "", _rows_of_tables(sources, layout, limits)) from None
     return replace(columns, left_out=dict(left_out), notes=[*columns.notes, *_unlikely_ratings(ratings, layout)])
 
 
@@ -173,14 +180,8 @@ def _read_tables(
 ) -> Iterator[pl.DataFrame]:
     """Yields the events of all files, one frame per chunk; counts what settings leave out, and ratings as answers."""
     feedback_of = _feedback_of_sources(sources, layout.feedback_of_file)
-
-    def tables() -> Iterator[Rows]:
-        # Files of one kind are one table; other kinds may have other columns.
-        for _, group in itertools.groupby(feedback_of, key=feedback_of.get):
-            yield from read_tables(list(group), layout.names, limits, layout.text, _COLUMN_KEYS)
-
     source, time_format = None, layout.time_format
-    for rows in tables():
+    for rows in _rows_of_tables(sources, layout, limits):
         if rows.source != source:  # each file may have its own unit of time
             source, time_format = rows.source, layout.time_format
         if time_format == "auto":
@@ -192,13 +193,20 @@ def _read_tables(
             known = kept
         try:
             events, num_ignored = events_of_rows(known, layout, time_format, feedback_of[rows.source])
-        except UnknownEventError as error:
-            raise with_counts(error, tables(), layout) from None
+        except UnknownNameError as error:
+            raise with_event_counts(error, _rows_of_tables(sources, layout, limits), layout) from None
         if layout.least_rating and layout.feedback_column is not None:
             ratings.add(known.numbers(layout.feedback_column).to_numpy(), known.place)
         if num_ignored:
             left_out[layout.key_of_ignored] += num_ignored
         yield events
+
+
+def _rows_of_tables(sources: Sequence[Source], layout: EventLayout, limits: SizeLimits) -> Iterator[Rows]:
+    # Files of one kind are one table; other kinds may have other columns.
+    feedback_of = _feedback_of_sources(sources, layout.feedback_of_file)
+    for _, group in itertools.groupby(feedback_of, key=feedback_of.get):
+        yield from read_tables(list(group), layout.names, limits, layout.text, _COLUMN_KEYS)
 
 
 def _feedback_of_sources(sources: Sequence[Source], feedback_of_file: Mapping[str, str]) -> dict[Source, str | None]:

@@ -49,7 +49,8 @@ class TableLayout:
         text: How the file is written, if it is text.
         time_format: Unused if a Parquet column holds dates or datetimes.
         implicit_rating: See `rating_column`.
-        rating_of_event: What each value of the rating column counts, if it holds names of events.
+        rating_of_event: What each value of the rating column counts, if it holds names of events; None: its rows are
+            left out.
         missing_ratings: Ratings that mean "not rated"; their rows are left out.
         missing_values: Texts that mean that a user, item, rating or time is not known; their rows are left out.
     """
@@ -61,7 +62,7 @@ class TableLayout:
     text: TextFormat = field(default_factory=TextFormat)
     time_format: TimeFormat = "auto"
     implicit_rating: float = 1.0
-    rating_of_event: Mapping[str, float] = field(default_factory=dict)
+    rating_of_event: Mapping[str, float | None] = field(default_factory=dict)
     missing_ratings: Sequence[float] = ()
     missing_values: Sequence[str] = ()
 
@@ -190,17 +191,15 @@ class Rows:
             bits = _EXACT_BITS[str(values.dtype)]
             values = values.fill_nan(None)
             beyond = (values.abs() > 2**bits).fill_null(False)
-            self.refuse(column, beyond, f"is beyond 2^{bits}, where {values.dtype} merges ids", _LOST_DIGITS)
+            self.refuse(column, beyond, f"is beyond 2^{bits}, where {values.dtype} merges ids", LOST_DIGITS)
             if column not in self.fractional and (values == values.floor()).all():
                 return values.cast(pl.Int64).cast(pl.String).fill_null("")
         texts = self.texts(column)
-        self.refuse(column, texts.str.contains(_SCIENTIFIC), "is in scientific notation", _LOST_DIGITS)
+        self.refuse(column, texts.str.contains(_SCIENTIFIC), "is in scientific notation", LOST_DIGITS)
         large = texts.str.contains(_LARGE_FLOAT)
         if large.any():
             whole = texts.str.replace(r"\.0+$", "").str.strip_chars_start("-").str.zfill(20)
-            self.refuse(
-                column, large & (whole > f"{2**53:020}"), "is beyond 2^53, where floats merge ids", _LOST_DIGITS
-            )
+            self.refuse(column, large & (whole > f"{2**53:020}"), "is beyond 2^53, where floats merge ids", LOST_DIGITS)
         return texts
 
     def refuse_empty(self, column: str, texts: pl.Series) -> None:
@@ -321,24 +320,13 @@ class Rows:
         self.refuse(column, ~numbers.is_between(0, end - 1), "is not a time from 1970 to 9999", do)
         return numbers
 
-    def codes(
-        self,
-        column: str,
-        code_of_text: Mapping[str, float],
-        do: str,
-        *,
-        ignore_unknown: bool = False,
-        dtype: type[pl.Int8 | pl.Float64] | None = None,
-    ) -> pl.Series:
-        """Returns the code of every value (int8 unless told otherwise); null for unknown ones if these are ignored."""
+    def codes(self, column: str, code_of_text: Mapping[str, int], do: str) -> pl.Series:
+        """Returns the code of every value, as int8."""
         import polars as pl
 
         texts = self.texts(column)
-        if not ignore_unknown:
-            known = f"is not one of {', '.join(map(repr, code_of_text))}"
-            self.refuse(column, ~texts.is_in(list(code_of_text)), known, do)
-        texts_known, codes = list(code_of_text), list(code_of_text.values())
-        return texts.replace_strict(texts_known, codes, default=None, return_dtype=dtype or pl.Int8)
+        self.refuse(column, ~texts.is_in(list(code_of_text)), f"is not one of {', '.join(map(repr, code_of_text))}", do)
+        return texts.replace_strict(list(code_of_text), list(code_of_text.values()), return_dtype=pl.Int8)
 
 
 def _uuid_texts(values: pl.Series) -> pl.Series:
@@ -351,7 +339,8 @@ def _uuid_texts(values: pl.Series) -> pl.Series:
     return pl.select(pl.concat_str(parts, separator="-")).to_series().fill_null("").rename(values.name)
 
 
-_LOST_DIGITS = "Digits of such ids are lost, and different ids become one: export the column as integers or as text."
+LOST_DIGITS = "Digits of such ids are lost, and different ids become one: export the column as integers or as text."
+"""Advice for users whose ids are floats."""
 
 
 def integers_if_plain(column: pl.Series) -> pl.Series:

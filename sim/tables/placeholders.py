@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ _WORDS = """
     missing 00000000-0000-0000-0000-000000000000
 """
 _PLACEHOLDERS = [*_WORDS.split(), "", "(not set)", "not set", "not available"]
+AS_FLOAT = r"^([0-9]*)\.0*$"
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
 
 
@@ -30,7 +32,7 @@ def missing_values_setting(given: Sequence[str], more: Sequence[str]) -> str:
 
 
 def folded(text: str) -> str:
-    """Returns an id without what readers do not see or programs change: blanks around, case, leading zeros."""
+    """Returns an id without what readers do not see or programs change: blanks around, case, the form of a number."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text).translate(_INVISIBLE)
-    return text.strip().casefold().lstrip("0")
+    return re.sub(AS_FLOAT, r"\1", text.strip().casefold().lstrip("+0"))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sim.tables.events import CLICK, EventLog
-from sim.tables.placeholders import folded, missing_values_setting, stand_for_nothing
+from sim.tables.placeholders import AS_FLOAT, folded, missing_values_setting, stand_for_nothing
 from sim.tables.ratings import RatingData
 from sim.tables.ratings_apart import apart_in, setting_without
 from sim.tables.summary import above_the_middle
@@ -40,7 +40,7 @@ def rating_warnings(data: RatingData, relevant_above: float, positive: np.ndarra
         *_apart_warnings(data),
         *([] if data.timestamps is None else _time_warnings(data.timestamps)),
     ]
-    if data.num_ratings >= _FEWEST_ROWS and not LOWEST_SHARE <= share <= HIGHEST_SHARE:
+    if data.num_ratings >= _FEWEST_ROWS and len(values) > 1 and not LOWEST_SHARE <= share <= HIGHEST_SHARE:
         warnings.append(
             f"{share:.1%} of the ratings are above data.relevant_above={relevant_above:g} (the scale is "
             f"{data.rating_min:g} to {data.rating_max:g}): set it so that a hit means something"
@@ -116,7 +116,7 @@ def _placeholders(ids: np.ndarray) -> list[str | int]:
 
 
 def _twins(what: str, ids: np.ndarray) -> list[str]:
-    """Names ids that differ only by blanks, case or leading zeros."""
+    """Names ids that differ only by blanks, case or how a number is written."""
     import polars as pl
 
     if ids.dtype.kind != "U":
@@ -124,14 +124,15 @@ def _twins(what: str, ids: np.ndarray) -> list[str]:
     texts = pl.Series(ids)
     plain = texts.str.contains(r"^[\x00-\x7f]*$")
     others = pl.Series([folded(text) for text in texts.filter(~plain)], dtype=pl.String)
-    keys = texts.str.strip_chars().str.to_lowercase().str.strip_chars_start("0").scatter((~plain).arg_true(), others)
+    keys = texts.str.strip_chars().str.to_lowercase().str.strip_chars_start("+0").str.replace(AS_FLOAT, "$1")
+    keys = keys.scatter((~plain).arg_true(), others)
     alike = len(keys) - keys.n_unique()
     if not alike:
         return []
     second = int((~keys.is_first_distinct()).arg_max() or 0)
     first = int((keys == keys[second]).arg_max() or 0)
     return [
-        f"{alike:,} {what} ids differ from others only by blanks, case or leading zeros (or look the same), "
+        f"{alike:,} {what} ids differ from others only by blanks, case or leading zeros (or look or count the same), "
         f"such as {texts[first]!r} and {texts[second]!r}"
     ]
 

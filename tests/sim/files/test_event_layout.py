@@ -26,11 +26,13 @@ def test_unknown_names_are_listed_with_their_counts_and_what_to_say(tmp_path):
     second = store(tmp_path, log("It's", "view", "page.view", '"odd ""name"""'), "second.csv")
     said = message(first, second, feedback_of_event={"view": "click"})
     assert "log.csv: line 3: event 'page.view' is not one of 'view'" in said
-    assert "unknown: 'page.view' (3), \"It's\" (1), 'odd \"name\"' (1)" in said
+    assert "unknown: 'page.view' (3, like 'view'), \"It's\" (1), 'odd \"name\"' (1)" in said
     assert r"""'data.events=["page.view=ignore","It'"'"'s=ignore","odd \"name\"=ignore"]'""" in said
     # A file that is damaged further down does not hide the names.
     (tmp_path / "second.csv").write_text(log("wish") + "cut")
-    assert "unknown: 'page.view' (2), 'wish' (1)" in message(first, second, feedback_of_event={"view": "click"})
+    assert "unknown: 'page.view' (2, like 'view'), 'wish' (1)" in message(
+        first, second, feedback_of_event={"view": "click"}
+    )
 
 
 FLAGS = "user,item,time,is_click,is_order,is_bot\nu,1,1,1,0,0\nu,2,2,No,YES,false\nu,3,3,0.0,n,f\nu,4,4,1,1,y\n"

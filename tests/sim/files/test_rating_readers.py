@@ -592,8 +592,21 @@ def test_interactions_without_ratings_and_names_of_events(tmp_path):
     assert as_rows(read_ratings("table", [source], layout=plain)) == [(1, 10, 2.0), (1, 11, 2.0), (2, 10, 2.0)]
     named = TableLayout(rating_column="what", rating_of_event={"view": 1.0, "buy": 5.0})
     assert as_rows(read_ratings("table", [source], layout=named)) == [(1, 10, 1.0), (1, 11, 5.0), (2, 10, 1.0)]
-    other = TableLayout(rating_column="what", rating_of_event={"view": 1.0})
-    assert "line 3: what 'buy' is not one of 'view'" in message("table", source, layout=other)
+    ignored = TableLayout(rating_column="what", rating_of_event={"view": 1.0, "buy": None})
+    found = read_ratings("table", [source], layout=ignored)
+    assert (as_rows(found), found.lines.tolist()) == ([(1, 10, 1.0), (2, 10, 1.0)], [2, 4])
+    assert found.left_out == {"data.rating_of_event": 1}
+
+
+def test_unknown_names_are_listed_with_their_counts_and_how_to_ignore_them(tmp_path):
+    rows = "1,10,view\n1,11,cart\n2,10,View\n2,11,cart\nNA,10,NA\n"
+    source = store(tmp_path, f"user,item,what\n{rows}")
+    layout = TableLayout(
+        rating_column="what", rating_of_event={"view": 1.0, "buy": 5.0, "x": None}, missing_values=["NA"]
+    )
+    said = message("table", source, layout=layout)
+    assert "line 3: what 'cart' is not one of 'view', 'buy', 'x'; unknown: 'cart' (2), 'View' (1, like 'view')" in said
+    assert """'data.rating_of_event=["view=1","buy=5","x=ignore","cart=ignore","View=ignore"]'""" in said
 
 
 def test_decimal_commas_are_named(tmp_path):
