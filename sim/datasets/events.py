@@ -172,9 +172,6 @@ class LogConfig(FilesConfig):
         if self.answer_separator and self.item_separator is None:
             do = "Set data.item_separator to what stands between the items of a row."
             raise bad_setting("answer_separator", "is set without data.item_separator", do)
-        if self.propensity_column and self.item_separator is not None:
-            do = "Set data.propensity_column=null, or write a row for each item."
-            raise bad_setting("propensity_column", "tells nothing of the single items of a row", do)
 
     def event_layout(self) -> EventLayout:
         """Returns the layout of a generic table."""

@@ -168,7 +168,7 @@ class DataConfig(FilesConfig):
 
     @property
     def hits_above(self) -> float:
-        """Above which rating an item is a hit: `relevant_above`, unless every row counts the same and less than that."""
+        """Above which rating an item is a hit: `relevant_above`, unless all rows count the same and less than that."""
         if not self.implicit or self.duplicates == "sum" or self.relevant_above < self.implicit_rating:
             return self.relevant_above
         return min(0.0, self.implicit_rating - 1)

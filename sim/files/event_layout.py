@@ -52,7 +52,8 @@ class EventLayout:
             feedback column holds names.
         item_separator: Between the items that a row packs into one field; None: a row is one item.
         answer_separator: Before the answer of each packed item; None: they have none of their own.
-        propensity_column: Name of the column of probabilities with which the items were shown, or None.
+        propensity_column: Name of the column of probabilities with which the items were shown, or None. Of packed items
+            it holds as many, with the same separator between them.
         between: Seconds since 1970: rows before the first and from the second on are left out; None: none are.
     """
 
@@ -220,9 +221,11 @@ def _one_item_per_row(rows: Rows, layout: EventLayout) -> Rows:
     if layout.item_separator is None:
         return rows
     column = layout.item_column
-    texts = rows.texts(column)
-    lists = rows.frame.with_columns(texts.str.split(layout.item_separator).alias(column))
-    frame = lists.with_columns(pl.Series(_LINE, rows.lines())).explode(column).filter(pl.col(column) != "")
+    packed = {column: rows.texts(column).str.split(layout.item_separator)}
+    if layout.propensity_column is not None:
+        packed[layout.propensity_column] = _propensities_of_items(rows, layout, packed[column])
+    lists = rows.frame.with_columns(values.alias(name) for name, values in packed.items())
+    frame = lists.with_columns(pl.Series(_LINE, rows.lines())).explode(*packed).filter(pl.col(column) != "")
     lines = frame[_LINE].to_numpy()
     unpacked = dataclasses.replace(rows, frame=frame.drop(_LINE), line_numbers=lines)
     if (separator := layout.answer_separator) is None:
@@ -233,6 +236,30 @@ def _one_item_per_row(rows: Rows, layout: EventLayout) -> Rows:
     unpacked.refuse(column, parts["item"].is_null(), f"has no answer behind {separator!r}", do)
     answered = unpacked.frame.with_columns(parts["item"].alias(column), parts["answer"].alias(_answer_column(layout)))
     return dataclasses.replace(unpacked, frame=answered)
+
+
+def _propensities_of_items(rows: Rows, layout: EventLayout, items: pl.Series) -> pl.Series:
+    """Returns a list of probabilities for each list of items, empty ones for empty places."""
+    import polars as pl
+
+    column = layout.propensity_column or ""
+    texts = rows.texts(column)
+    every = texts.str.split(layout.item_separator or "")
+    written = every.list.eval(pl.element().filter(pl.element() != ""))
+    wanted = items.list.eval(pl.element() != "")
+    number = wanted.list.sum()
+    do = (
+        f"Expected a probability for each item, with {layout.item_separator!r} between them. Correct or remove the "
+        f"{rows.unit}."
+    )
+    for row in (written.list.len() != number).arg_true()[:1]:
+        problem = f"holds {len(written[row])} values for {number[row]} items"
+        rows.refuse(column, written.list.len() != number, problem, do)
+    # Each at the place of its item.
+    places = pl.DataFrame({"wanted": wanted, "row": range(len(texts))}).explode("wanted")
+    values = pl.concat([written.explode().drop_nulls(), pl.Series([""])]).gather(places["wanted"].cum_sum().clip(1) - 1)
+    placed = places.with_columns(values.zip_with(places["wanted"], pl.Series([""])).alias("value"))
+    return placed.group_by("row", maintain_order=True).agg("value")["value"]
 
 
 def _propensities(rows: Rows, column: str) -> pl.Series:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,6 +184,8 @@ def text_format(
 ) -> TextFormat:
     """Returns how files are written, from settings."""
     named = "\t" if separator == "tab" else separator or None
+    if named and re.fullmatch(r"(\\t|\\x[0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4})+", named):
+        named = named.encode("ascii").decode("unicode_escape")
     return TextFormat(named, column_names, encoding, comment, nested or None, quotes)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.text_times import are_dates, seconds_of
+from sim.files.text_times import YEAR_LAST, are_dates, seconds_of
 from sim.formats.sources import Source, shorten
 from sim.formats.text_table import (
     MAX_ID_CHARACTERS,
@@ -296,7 +296,11 @@ class Rows:
         texts = self.texts(column)
         self.refuse_empty(column, texts)
         seconds = seconds_of(texts)
-        self.refuse(column, seconds.is_null(), "is not a time", do)
+        bad = seconds.is_null()
+        if bad.any() and re.match(YEAR_LAST, texts[int(bad.arg_max() or 0)]):
+            why = "is not read, since some write the day first and others the month"
+            self.refuse(column, bad, why, "Write the year first, as in 2016-01-31.")
+        self.refuse(column, bad, "is not a time", do)
         self.refuse(column, ~seconds.is_between(0, _END_OF_TIME - 1), "is not a time from 1970 to 9999", do)
         return seconds
 

@@ -99,6 +99,10 @@ class LineParser(abc.ABC, Generic[Part]):
     comment: str | None = None
     max_line_bytes = MAX_LINE_BYTES
 
+    def read_preamble(self, line: str) -> bool:
+        """Returns whether the first line of the file says how it is written, and is no line of the table."""
+        return False
+
     def read_header(self, line: str) -> bool:
         """Checks the first line of the file; returns whether it is a header."""
         return False
@@ -174,6 +178,9 @@ def _without_header(chunk: Chunk, source: Source, parser: LineParser[Any]) -> Ch
     if chunk.first_line != 1:
         return chunk
     number, rest = 1, chunk.data
+    first, _, below = rest.partition(b"\n")
+    if first.startswith((b"sep=", b'"sep=')) and parser.read_preamble(first.decode("utf-8", "replace")):
+        number, rest = number + 1, below
     while parser.comment and rest.startswith(parser.comment.encode()):
         number, rest = number + 1, rest.partition(b"\n")[2]
     first, _, below = rest.partition(b"\n")

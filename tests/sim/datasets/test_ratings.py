@@ -228,6 +228,13 @@ def test_what_was_left_out_and_where_ratings_stand_is_known_of_several_files_and
         load_dataset(dataclasses.replace(setting, rating_min=0.5))
 
 
+@pytest.mark.parametrize(
+    ("spelled", "separator"), [(r"\x01", "\x01"), (r"\t", "\t"), ("tab", "\t"), (r"\u0001|", r"\u0001|")]
+)
+def test_separators_that_cannot_be_typed(spelled, separator):
+    assert config("ratings_file", path="r.csv", separator=spelled).text_format.separator == separator
+
+
 def test_interactions_need_no_key_but_that_there_are_no_ratings(tmp_path):
     rows = "".join(f"{user},{item}\n" for user in range(20) for item in (*range(12), 0))
     write(tmp_path / "r.csv", f"user,item\n{rows}")

@@ -113,6 +113,22 @@ def test_propensities_are_kept(tmp_path: Path):
     assert read(store(tmp_path, text)).shown_probability is None
 
 
+def test_packed_items_have_packed_propensities(tmp_path):
+    head = "number\tuser\ttime\tshown\tp\n"
+    text = f"{head}1\tU1\t100\tN1-1  N2-0\t0.5 0.25\n2\tU2\t200\t\t\n3\tU2\t300\tN3-0\t1\n"
+    changes = {**PACKED, "text": TextFormat("\t"), "propensity_column": "p"}
+    columns = read(store(tmp_path, text), **changes)
+    assert [row[1] for row in as_rows(columns)] == ["N1", "N2", "N3"]
+    assert columns.shown_probability.tolist() == [0.5, 0.25, 1.0]
+    for bad, problem in (
+        ("0.5", "line 5: p '0.5' holds 1 values for 2 items"),
+        ("0.5 0.5 0.5", "line 5: p '0.5 0.5 0.5' holds 3 values for 2 items"),
+        ("0.5 x", "line 5: p 'x' is not a number"),
+        ("0.5 2", "line 5: p '2' is not a probability"),
+    ):
+        assert problem in message(store(tmp_path, f"{text}4\tU3\t400\tN1-1 N2-0\t{bad}\n"), **changes)
+
+
 @pytest.mark.parametrize("last", ["x", ""])
 def test_of_a_wide_table_the_same_rows_are_read_as_of_a_narrow_one(tmp_path, monkeypatch, last):
     read_in_part = []

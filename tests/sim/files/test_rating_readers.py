@@ -19,7 +19,9 @@ import polars as pl
 import pytest
 import zstandard
 
+from harness.commands.command_words import override_value
 from harness.errors import UserError
+from harness.runs.composition import composed_values
 from sim.files import rating_readers as readers
 from sim.files.rating_readers import read_ratings
 from sim.files.rows import TableLayout
@@ -373,8 +375,8 @@ def test_damaged_gzip_files(tmp_path):
     assert "the compressed data ends too early" in message("movielens_dat", source)
     source.path.write_bytes(whole[:-6] + b"abcdef")
     assert "not a sound compressed file" in message("movielens_dat", source)
-    source.path.write_bytes(b"1::2::3::4\n")
-    assert "not a sound compressed file" in message("movielens_dat", source)
+    source.path.write_bytes(b"\x1f\x00" + whole[2:])
+    assert "is damaged, or something else follows" in message("movielens_dat", source)
 
 
 def test_damaged_zip_files(tmp_path):
@@ -637,3 +639,36 @@ def test_natural_order_and_shortening():
     names = ["mv_10.txt", "mv_2.txt", "mv_1.txt"]
     assert sorted(names, key=sources.natural_order) == ["mv_1.txt", "mv_2.txt", "mv_10.txt"]
     assert len(sources.shorten("x" * 1000)) < 100
+
+
+def test_the_separator_that_excel_writes_above_a_table(tmp_path):
+    for first in ("sep=;\n", '"sep=;"\n'):
+        source = store(tmp_path, f"{first}user;item;rating\n1;10;5\n2;20;3.5\n")
+        found = read_ratings("table", [source])
+        assert (as_rows(found), found.lines.tolist()) == ([(1, 10, 5.0), (2, 20, 3.5)], [3, 4])
+    # Not of a table that is named so.
+    source = store(tmp_path, "sep=,user,item,rating\n1,1,10,5\n")
+    assert as_rows(read_ratings("table", [source])) == [(1, 10, 5.0)]
+
+
+@pytest.mark.parametrize("text", ["NULL", "na", "-"])
+def test_a_rating_that_means_nothing_may_be_left_out(tmp_path, text):
+    source = store(tmp_path, f"user,item,rating\n1,10,5\n2,20,{text}\n")
+    setting = override_value(["", text])
+    assert f"'data.missing_values={setting}'" in message("table", source, layout=TableLayout(missing_values=[""]))
+    values = composed_values("train", ["data=ratings_file", f"data.missing_values={setting}"])
+    assert values["data"]["missing_values"] == ["", text]
+
+
+def test_what_follows_a_gzip_file_is_named_and_text_may_be_called_so(tmp_path):
+    path = tmp_path / "r.csv.gz"
+    path.write_bytes(gzip.compress(LINES["table"].encode()) + b"junk")
+    assert "something else follows its compressed data" in message("table", Source(path))
+    path.write_text(LINES["table"])
+    assert as_rows(read_ratings("table", [Source(path)])) == [(1, 10, 5.0), (2, 20, 3.5)]
+
+
+def test_dates_with_the_year_last_are_refused_with_the_reason(tmp_path):
+    source = store(tmp_path, "user,item,rating,t\n1,10,5,31/01/2016\n")
+    said = message("table", source, layout=TableLayout(timestamp_column="t"))
+    assert "line 2: t '31/01/2016' is not read, since some write the day first and others the month" in said
