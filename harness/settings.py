@@ -51,8 +51,9 @@ def _real(value: Any) -> Any:
 
 def _pairs(value: Any) -> Any:
     """Returns the mapping that a list of texts NAME=VALUE stands for; None is the empty one."""
-    if isinstance(value, dict) and any(name is None or isinstance(name, bool) for name in value):
-        raise PydanticCustomError("unquoted", "YAML reads a name as true, false or null: write Yes, No, ... in quotes.")
+    if isinstance(value, dict) and any(name is None or isinstance(name, bool) or name != name for name in value):
+        words = "true, false, null or not a number"
+        raise PydanticCustomError("unquoted", f"YAML reads a name as {words}: write Yes, No, NaN, ... in quotes.")
     if not isinstance(value, list):
         return {} if value is None else value
     if not all(isinstance(text, str) and "=" in text for text in value):

@@ -62,8 +62,8 @@ def _show(config: Any) -> None:
     else:
         settings = read_settings(StatisticsConfig, config).data
         data = load_dataset(settings)
-        result = {**statistics(data), "summary": rating_summary(data, settings.relevant_above)}
-        text, warnings = describe_ratings(result), rating_warnings(data, settings.relevant_above)
+        result = {**statistics(data), "summary": rating_summary(data, settings.hits_above)}
+        text, warnings = describe_ratings(result), rating_warnings(data, settings.hits_above)
         ids, counts, synthetic = data.item_ids, np.bincount(data.items, minlength=data.num_items), data.synthetic
     items = load_items(read_settings(ItemsConfig, config["items"], "items"), settings, ids, synthetic)
     if items is not None:

@@ -261,7 +261,7 @@ def catalogue_problem(config: RunConfig, num_items: int) -> Problem:
     """Returns the simulator over a catalogue of a given size."""
     data = sparse_catalogue(num_items)
     users = np.arange(data.num_users)
-    simulator = make_simulator(config.env, data, users, config.data.relevant_above)
+    simulator = make_simulator(config.env, data, users, config.data.hits_above)
     return Problem(data, users, users, np.ones(len(users), np.int64), *simulator, config.data, config.env)
 
 

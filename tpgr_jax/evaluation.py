@@ -118,7 +118,7 @@ def write_evaluation(
     # What the numbers depend on, beside the policy.
     protocol = {
         **problem.env_settings.protocol,
-        "relevant_above": settings.relevant_above,
+        "relevant_above": settings.hits_above,
         **settings.described_split,
         "seed": seed,
         "decision": "greedy",

@@ -72,17 +72,22 @@ class Problem:
         return self.env
 
 
-def make_problem(data_settings: DataConfig, env_settings: EnvSettings) -> Problem:
+def make_problem(data_settings: DataConfig, env_settings: EnvSettings, data: RatingData | None = None) -> Problem:
     """Loads the data, splits the users and builds the simulator.
+
+    Args:
+        data_settings: What the data are made from.
+        env_settings: What the simulator is made from.
+        data: What `load_dataset` gives for `data_settings`; None: it is loaded.
 
     Raises:
         UserError: Data missing or damaged, or too small for the settings.
     """
-    data = load_dataset(data_settings)
+    data = load_dataset(data_settings) if data is None else data
     train_users, test_users, selection_users = data_settings.user_groups(data.num_users)
     if data_settings.validation:
         test_users, selection_users = selection_users, selection_users[:0]
-    relevant_above = data_settings.relevant_above
+    relevant_above = data_settings.hits_above
     data = data_settings.scaled(data, train_users)
     env, env_params, reward_of_code = make_simulator(env_settings, data, train_users, relevant_above)
     num_relevant = num_relevant_items(data, relevant_above)

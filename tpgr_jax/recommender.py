@@ -167,7 +167,7 @@ class RatingSystem:
     def _answers(self, ratings: np.ndarray) -> Answer:
         settings = self.problem.env_settings
         assert isinstance(settings, EnvConfig)
-        return answers_of_ratings(settings, self.problem.data, ratings, self.problem.data_settings.relevant_above)
+        return answers_of_ratings(settings, self.problem.data, ratings, self.problem.data_settings.hits_above)
 
     @cached_property
     def likely_params(self) -> Answer:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from omegaconf import DictConfig
 
 from harness.commands.command import hydra_command, run_command
 from harness.compute.devices import describe_devices
 from harness.compute.processes import is_first_process
+from harness.errors import UserError
 from harness.phases import Phases
 from harness.reports.plots import Curve, Panel, plot_curves
 from harness.reports.results import means
@@ -30,9 +32,11 @@ from harness.training.from_python import call_module
 from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from sim.datasets.items import items_of_run, write_items
+from sim.datasets.ratings import load_dataset
 from sim.envs.python_policy import RECORDED
 from sim.files.log_parts import with_log_parts
 from sim.tables.plausibility import rating_warnings
+from sim.tables.ratings import RatingData
 from sim.tables.summary import aligned, rating_summary, summary_rows
 from tpgr_jax.budgets import evaluate_budgets
 from tpgr_jax.evaluation import (
@@ -76,8 +80,13 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
     config = read_settings(RunConfig, runs[0].values)
     check_logger(config.logger)
     with phases.phase("data"):
-        problem = make_problem(config.data, config.env)
-    _say_what_was_understood(problem)
+        read = load_dataset(config.data)
+        try:
+            problem = make_problem(config.data, config.env, read)
+        except UserError:  # which what was understood may explain
+            _say_what_was_understood(read, config.data.hits_above)
+            raise
+    _say_what_was_understood(read, config.data.hits_above, problem.reward_of_code > 0)
     if not resume:
         runs = [Run(_with_found_data(run.values, config, problem), run.folder) for run in runs]
     data, folders = problem.data, [run.folder for run in runs]
@@ -193,9 +202,10 @@ def _absolute(path: str | None) -> str | None:
     return None if path is None else str(Path(path).expanduser().absolute())
 
 
-def _say_what_was_understood(problem: Problem) -> None:
-    known = problem.data, problem.data_settings.relevant_above, problem.reward_of_code > 0
-    name = f"{problem.data.name}{' (SYNTHETIC)' if problem.data.synthetic else ''}"
+def _say_what_was_understood(data: RatingData, relevant_above: float, positive: np.ndarray | None = None) -> None:
+    """Prints what was read, and what about it is unlikely: as the files have it, before the training users' scale."""
+    known = data, relevant_above, positive
+    name = f"{data.name}{' (SYNTHETIC)' if data.synthetic else ''}"
     print(aligned([("data set", name), *summary_rows(rating_summary(*known))]), file=sys.stderr)
     for warning in rating_warnings(*known):
         print(f"warning: {warning}", file=sys.stderr)

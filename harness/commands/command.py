@@ -179,5 +179,7 @@ def _missing_backend() -> str | None:
 
 
 def _cannot_write(error: OSError) -> bool:
+    if isinstance(error, FileNotFoundError) and str(error.filename).startswith(("/proc/", "/sys/")):
+        return True  # so these file systems refuse new folders
     full = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
     return isinstance(error, PermissionError | FileExistsError | NotADirectoryError) or error.errno in full

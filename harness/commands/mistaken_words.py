@@ -29,6 +29,16 @@ from harness.errors import UserError
 
 _LOOKING = "sim"
 """Owner of the choices that nothing trains on."""
+_TWINS = (
+    ("data.timestamp_column", "data.time_column"),
+    ("data.rating_column", "data.feedback_column"),
+    ("data.rating_of_event", "data.events"),
+    ("data.rating_of_event", "data.feedback_of_event"),
+    ("data.missing_ratings", "data.missing_values"),
+    ("data.relevant_above", "data.least_rating"),
+    ("data.test_fraction", "data.test_quantile"),
+)
+"""What is called so of ratings, and so of logs."""
 _FREE = re.compile(r".*_of_(event|file)\.")  # keys below are the user's own words
 
 
@@ -180,6 +190,9 @@ def _check_key(configuration: Configuration, key: str, keys: Sequence[str]) -> N
     if key in keys:
         return
     group, _, below = key.partition(".")
+    # What is called otherwise here.
+    if twins := [twin for pair in _TWINS if key in pair for twin in pair if twin != key and twin in keys]:
+        raise UserError(f"{key} is no setting of the {group} chosen", do=f"Here it is {twins[0]}.")
     # A key of another choice of the group, or of the other system.
     if group in configuration.groups and below:
         having = [name for name, its in keys_of_choices(configuration, group).items() if below in its]

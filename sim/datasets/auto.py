@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from omegaconf import OmegaConf
 
 from harness.commands.command import CONFIGURATION
@@ -25,6 +24,7 @@ from harness.commands.command_words import override_value
 from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.settings import Positive, read_settings
+from sim.datasets.auto_values import Packed, answers_in, column_of_events, packed_items, placeholders_in, thresholds
 from sim.datasets.column_names import ANSWERS, ROLES, plain
 from sim.datasets.events import LogConfig
 from sim.datasets.presets import NOT_LISTED
@@ -36,7 +36,7 @@ from sim.files.sniff import Head, is_number, read_head
 from sim.formats.sources import SizeLimits, Source, shorten
 from sim.tables.events import FEEDBACK_NAMES
 
-_MOST_EVENTS = 30
+_MOST_OTHERS = 20
 _MOST_SCALE = 11
 _SHOWN = 3
 
@@ -96,7 +96,7 @@ def look_at(config: AutoConfig) -> Guess:
     check_text_format(text, "data")
     source = named_sources(config.path, config.member)[0]
     limits = SizeLimits(max_bytes=int(config.max_unpacked_gib * 2**30))
-    head = read_head(source, text, limits, lambda names: list(dict.fromkeys(_roles(config, names).values())))
+    head = read_head(source, text, limits, lambda names: _worth_reading(config, names))
     place = [f"data.path={override_value(config.path)}"]
     place += [f"data.member={override_value(source.member)}"] if source.member else []
     # What readers say of a sample in a temporary folder is of no use.
@@ -158,6 +158,15 @@ def _columns(config: AutoConfig, head: Head, source: Source) -> Guess:
         roles = {name: name for name in head.names}
     if "user" not in roles and "session" in roles:
         roles["user"] = roles["session"]
+    # What the values tell.
+    packed = packed_items(head, [name for role, name in roles.items() if role != "item"])
+    if packed is not None and config.item_column in (None, packed.column):
+        roles["item"] = packed.column
+    answers = answers_in(head, roles["feedback"]) if "feedback" in roles else None
+    if answers is None and packed is None and config.feedback_column is None:
+        found = column_of_events(head, [name for role, name in roles.items() if role != "feedback"])
+        if found is not None:
+            roles["feedback"], answers = found, answers_in(head, found)
     missing = [role for role in ("user", "item") if role not in roles]
     if missing:
         raise UserError(
@@ -166,12 +175,29 @@ def _columns(config: AutoConfig, head: Head, source: Source) -> Guess:
             where=str(source),
             do=f"Name it, as in data.{missing[0]}_column={override_value(head.names[0])}.",
         )
-    answers = _answers(head, roles)
-    is_log = "time" in roles and (answers is not None or "rating" not in roles)
-    guess = _log(head, roles, answers) if is_log else _ratings(head, roles, answers)
+    is_log = "time" in roles and (answers is not None or packed is not None or "rating" not in roles)
+    guess = _log(head, roles, answers, packed) if is_log else _ratings(head, roles, answers)
+    _leave_out_nobody(guess, head, roles)
     guess.overrides += _text_overrides(head, config)
     guess.notes.insert(0, _written(head))
     return guess
+
+
+def _leave_out_nobody(guess: Guess, head: Head, roles: dict[str, str]) -> None:
+    """Adds the setting that leaves out rows whose user or item means that it is not known."""
+    found = {role: placeholders_in(head, roles[role]) for role in ("user", "item")}
+    names = list(dict.fromkeys(name for counts in found.values() for name in counts))
+    if not names:
+        return
+    guess.overrides.append(f"data.missing_values={override_value(names)}")
+    said = ", ".join(f"{role} {name!r} ({n:,} rows)" for role, counts in found.items() for name, n in counts.items())
+    guess.notes.append(f"Check these, which seem to mean that it is not known; their rows are left out: {said}.")
+
+
+def _worth_reading(config: AutoConfig, names: list[str]) -> list[str]:
+    """Returns the columns of known roles and, if none of these is known to hold answers, some others."""
+    roles = _roles(config, names)
+    return list(dict.fromkeys([*roles.values(), *([] if "feedback" in roles else names[:_MOST_OTHERS])]))
 
 
 def _roles(config: AutoConfig, names_of_file: Sequence[str]) -> dict[str, str]:
@@ -205,25 +231,18 @@ def _names_by_order(head: Head, source: Source) -> list[str]:
     return ["user", "item", "rating", "time"][: len(values)]
 
 
-def _answers(head: Head, roles: dict[str, str]) -> dict[str, str] | None:
-    """Returns what the events of the column of feedback mean; None if it does not seem to name events."""
-    if "feedback" not in roles:
-        return None
-    values = list(dict.fromkeys(str(text) for text in head.rows.frame[roles["feedback"]]))
-    known = {value: ANSWERS[plain(value)] for value in values if plain(value) in ANSWERS}
-    if len(values) > _MOST_EVENTS or not set(known.values()) & {"click", "order"}:
-        return None
-    return {value: known.get(value, "ignore") for value in values}
-
-
-def _log(head: Head, roles: dict[str, str], answers: dict[str, str] | None) -> Guess:
+def _log(head: Head, roles: dict[str, str], answers: dict[str, str] | None, packed: Packed | None) -> Guess:
     """Returns the settings of a log of events."""
     time_format = head.rows.time_format(roles["time"])
     keys = {name: roles[name] for name in ("user", "item", "time")}
     overrides = ["data=events_csv", *(f"data.{key}_column={override_value(name)}" for key, name in keys.items())]
     overrides.append(f"data.time_format={time_format}")
     notes = ["It seems to be a log of events."]
-    if answers is None:
+    if packed is not None:
+        overrides += ["data.feedback_column=null", f"data.item_separator={override_value(packed.item_separator)}"]
+        overrides.append(f"data.answer_separator={override_value(packed.answer_separator)}")
+        notes.append(f"{packed.column!r} packs several items with their answers: 0 counts as a skip, 1 as a click.")
+    elif answers is None:
         overrides += ["data.feedback_column=null"]
         notes.append("No column names events: every row counts as a click.")
     else:
@@ -246,7 +265,7 @@ def _ratings(head: Head, roles: dict[str, str], answers: dict[str, str] | None) 
     if "rating" in roles:
         overrides.append(f"data.rating_column={override_value(roles['rating'])}")
         ratings = head.rows.numbers(roles["rating"]).to_numpy()
-        missing, above, remark = _thresholds(ratings)
+        missing, above, remark = thresholds(ratings)
         overrides += [f"data.missing_ratings=[{missing:g}]"] if missing is not None else []
         overrides.append(f"data.relevant_above={above:g}")
         notes.append(remark)
@@ -257,40 +276,17 @@ def _ratings(head: Head, roles: dict[str, str], answers: dict[str, str] | None) 
         overrides += ["data.relevant_above=0", "data.duplicates=max"]
         notes = ["It seems to be a log of events without times: a click counts 1, an order 2, anything else 0."]
     else:
-        overrides += ["data.rating_column=null", "data.relevant_above=0"]
+        overrides.append("data.rating_column=null")
         notes = ["It seems to be a table of interactions without ratings: every row counts as 1."]
     # When it was, and which of several counts.
     if "time" in roles:
         overrides.append(f"data.timestamp_column={override_value(roles['time'])}")
         overrides.append(f"data.time_format={head.rows.time_format(roles['time'])}")
     pairs = head.rows.frame.select(list(dict.fromkeys((roles["user"], roles["item"]))))
-    if pairs.n_unique() < pairs.height and (answers is None or "rating" in roles):
+    if pairs.n_unique() < pairs.height and "rating" in roles:
         overrides.append("data.duplicates=last")
         notes.append("Some users rate an item more than once: the last rating counts.")
     return Guess(overrides, notes)
-
-
-def _thresholds(ratings: np.ndarray) -> tuple[float | None, float, str]:
-    """Returns the rating that seems to mean "not rated" (or None), above what an item is relevant, and a remark."""
-    values, counts = np.unique(ratings, return_counts=True)
-    missing = None
-    # Marks of missing ratings stand apart from a scale: -1 below it, 99 above, 0 where most of the rows have it.
-    if len(values) > 2:
-        if values[-1] == 99 and values[-2] <= 20:
-            missing = 99.0
-        elif values[0] == -1 and values[1] >= 0:
-            missing = -1.0
-        elif values[0] == 0 and values[1] >= 1 and counts[0] > 0.2 * counts.sum():
-            missing = 0.0
-    scale = values[values != missing] if missing is not None else values
-    low, high = float(scale[0]), float(scale[-1])
-    of_usual_scale = 3.0 if 2 < high <= 5 else 6.0 if 5 < high <= 10 else None
-    above = of_usual_scale if low >= 0 and of_usual_scale else low + 0.5 * (high - low)
-    share = float((ratings[ratings != missing] > above).mean())
-    remark = f"Ratings from {low:g} to {high:g}; {share:.0%} of those looked at are above {above:g} and count as hits."
-    if missing is not None:
-        remark += f' {missing:g} seems to mean "not rated".'
-    return missing, above, remark
 
 
 # How it is written
@@ -300,7 +296,7 @@ def _text_overrides(head: Head, config: AutoConfig) -> list[str]:
     """Returns the settings that say how a text file is written, as far as readers would not tell themselves."""
     if not head.text.separator:
         return []
-    named = {"\t": "tab"}.get(head.text.separator or "", head.text.separator)
+    named = {"\t": "tab", "\x01": r"\x01"}.get(head.text.separator or "", head.text.separator)
     settings: dict[str, Any] = {"separator": named, "encoding": head.text.encoding, "comment": config.comment}
     if not head.has_names:
         settings["column_names"] = head.names

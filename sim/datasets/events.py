@@ -53,7 +53,7 @@ SYNTHETIC_FUNNEL = "synthetic_funnel"
 _SECONDS_PER_DAY = 86_400
 _NOT_OF_THE_LOG = ("root", "cache", "max_unpacked_gib", "obtain")
 """Settings that do not change the log built from given files."""
-LOG_VERSION = 4
+LOG_VERSION = 5
 """Increment when the same files and settings would give another log; cached logs then expire."""
 
 
@@ -172,9 +172,6 @@ class LogConfig(FilesConfig):
         if self.answer_separator and self.item_separator is None:
             do = "Set data.item_separator to what stands between the items of a row."
             raise bad_setting("answer_separator", "is set without data.item_separator", do)
-        if self.propensity_column and self.item_separator is not None:
-            do = "Set data.propensity_column=null, or write a row for each item."
-            raise bad_setting("propensity_column", "tells nothing of the single items of a row", do)
 
     def event_layout(self) -> EventLayout:
         """Returns the layout of a generic table."""
@@ -292,7 +289,14 @@ def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
         first_test_second=partial(_first_test_second, config),
     )
     user_ids, item_ids = columns.user_ids[log.user_ids], columns.item_ids[log.item_ids]
-    log = dataclasses.replace(log, user_ids=user_ids, item_ids=item_ids, notes=[*columns.notes, *log.notes])
+    log = dataclasses.replace(
+        log,
+        user_ids=user_ids,
+        item_ids=item_ids,
+        notes=[*columns.notes, *log.notes],
+        left_out=columns.left_out,
+        missing_values=config.missing_values,
+    )
     del columns
     return _prepared(log, config)
 
@@ -313,17 +317,21 @@ def _prepared(log: EventLog, config: LogConfig) -> EventLog:
     if config.max_session is not None:
         # Sampled skips make a session longer, by so much on average.
         longest = config.max_session / (1 + config.skips_per_event) if _lacks_skips(log, config) else config.max_session
-        log = limit_sessions(log, max(1, int(longest)), config.long_sessions)
+        limited = limit_sessions(log, max(1, int(longest)), config.long_sessions)
+        log = _with_left_out(limited, log, "data.long_sessions")
         _check_parts(log, config, "data.long_sessions=drop leaves", "Set data.long_sessions=split.")
     # Filters.
     if by_day and config.train_days is not None:
         day = _start_times(log) // _SECONDS_PER_DAY
-        log = select_events(log, (day >= day[log.is_test].min() - config.train_days)[log.session])
+        recent = select_events(log, (day >= day[log.is_test].min() - config.train_days)[log.session])
+        log = _with_left_out(recent, log, "data.train_days")
     if config.min_item_events > 1:
         training = log.item[~log.in_test_part()]
-        log = select_events(log, np.bincount(training, minlength=log.num_items)[log.item] >= config.min_item_events)
+        kept = np.bincount(training, minlength=log.num_items)[log.item] >= config.min_item_events
+        log = _with_left_out(select_events(log, kept), log, "data.min_item_events")
     if config.min_session_events > 1:
-        log = select_events(log, np.bincount(log.session)[log.session] >= config.min_session_events)
+        kept = np.bincount(log.session)[log.session] >= config.min_session_events
+        log = _with_left_out(select_events(log, kept), log, "data.min_session_events")
     filters = "data.min_item_events and data.min_session_events"
     _check_parts(log, config, f"{filters} leave", f"Lower {filters}.")
     # Skips.
@@ -339,6 +347,12 @@ def _prepared(log: EventLog, config: LogConfig) -> EventLog:
             exclude=config.skips_exclude,
         )
     return hashed(log, HASHED)
+
+
+def _with_left_out(log: EventLog, before: EventLog, key: str) -> EventLog:
+    """Returns a log that says how many rows of the one before a setting left out."""
+    number = before.num_events - log.num_events
+    return dataclasses.replace(log, left_out={**log.left_out, key: number}) if number else log
 
 
 def _lacks_skips(log: EventLog, config: LogConfig) -> bool:

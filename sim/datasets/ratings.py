@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+from pydantic import BeforeValidator
 
 from harness.extensions import SETTINGS, ByModule, load_module
 from harness.settings import PAIRS, Count, CountOrZero, Finite, Otherwise, ShareBelowOne
@@ -19,6 +20,7 @@ from sim.files.download import DownloadError, check_address, check_checksum, dow
 from sim.files.locate import NOT_AUTO, STORE_THEM, FilesConfig, bad_setting, check_count, fingerprint
 from sim.files.rating_readers import PARSER_VERSION, READERS, read_ratings
 from sim.files.rows import TableLayout, TimeFormat
+from sim.files.unknown_names import IGNORE
 from sim.formats.sources import Source, checksum, describe_sources
 from sim.tables.ratings import HASHED, Duplicates, RatingData, build_rating_data, scaled_by_users
 from sim.tables.split import fold_users, split_users
@@ -32,6 +34,8 @@ _CACHED_FROM = ("movielens_1m", "movielens_10m", "netflix")
 _CACHED_FROM_RATINGS = 1_000_000
 
 
+RatingOfEvent = Annotated[Finite | None, BeforeValidator(lambda value: None if value == IGNORE else value)]
+"""What an event counts; None: its rows are left out."""
 VALIDATION_FRACTION = 0.1  # of the training users, with data.validation or data.selection
 
 
@@ -93,7 +97,7 @@ class DataConfig(FilesConfig):
     time_format: TimeFormat = "auto"
     implicit_rating: Finite = 1.0
     scale_users: Literal["training", "all"] = "all"
-    rating_of_event: Annotated[dict[str, Finite], PAIRS] = dataclasses.field(default_factory=dict)
+    rating_of_event: Annotated[dict[str, RatingOfEvent], PAIRS] = dataclasses.field(default_factory=dict)
     missing_ratings: list[Finite] = dataclasses.field(default_factory=list)
     duplicates: Duplicates = "error"
     obtain: str | None = None
@@ -156,6 +160,23 @@ class DataConfig(FilesConfig):
             return UserGroups(train, test, train[:0])
         kept, held_out = split_users(len(train), VALIDATION_FRACTION, self.split_seed)
         return UserGroups(train[kept], test, train[held_out])
+
+    @property
+    def implicit(self) -> bool:
+        """Whether every row counts the same: a table of interactions."""
+        return self.reader == "table" and not self.rating_column
+
+    @property
+    def hits_above(self) -> float:
+        """Above which rating an item is a hit: `relevant_above`, unless all rows count the same and less than that."""
+        if not self.implicit or self.duplicates == "sum" or self.relevant_above < self.implicit_rating:
+            return self.relevant_above
+        return min(0.0, self.implicit_rating - 1)
+
+    @property
+    def _what_counts(self) -> Duplicates:
+        """What counts of several rows of a pair; of interactions, each says the same."""
+        return "last" if self.implicit and self.duplicates == "error" else self.duplicates
 
     @property
     def for_use(self) -> bool:
@@ -278,7 +299,9 @@ def _load_sources(config: DataConfig, sources: list[Source], keep_source_rows: b
             source=describe_sources(sources),
             synthetic=False,
             keep_source_rows=keep_source_rows,
-            duplicates=config.duplicates,
+            duplicates=config._what_counts,
+            missing_ratings=config.missing_ratings,
+            missing_values=config.missing_values,
         )
         return hashed(data, HASHED)
 
@@ -289,7 +312,7 @@ def _load_sources(config: DataConfig, sources: list[Source], keep_source_rows: b
         "reader": config.reader,
         "layout": None if layout is None else dataclasses.asdict(layout),
         "scale": [config.rating_min, config.rating_max],
-        "duplicates": config.duplicates,
+        "duplicates": config._what_counts,
         "parser": PARSER_VERSION,
         **({"source_rows": True} if keep_source_rows else {}),
     }

@@ -19,6 +19,7 @@ from sim.envs.policy import Decision, Policy, with_random_first_item
 from sim.envs.rating_lookup import RatingLookup, make_rating_lookup
 from sim.envs.simulator import EnvSettings, Simulator
 from sim.tables.ratings import RatingData
+from sim.tables.ratings_apart import apart_in, setting_without
 
 STATUS_SIZE = 9
 CONSECUTIVE_NEGATIVE, CONSECUTIVE_POSITIVE = 4, 5  # indices in the user status
@@ -73,13 +74,7 @@ def empirical_rewards(data: RatingData, reward_scale: str) -> np.ndarray:
     values = data.rating_values[1:]
     if reward_scale == "half_open":
         if data.rating_min < 0 or data.rating_max <= 0:
-            looks_symmetric = abs(data.rating_min + data.rating_max) <= 0.2 * (data.rating_max - data.rating_min)
-            do = f"If {data.rating_min:g} means 'not rated', leave it out: data.missing_ratings=[{data.rating_min:g}]."
-            raise UserError(
-                f"env.reward_scale=half_open needs ratings >= 0, {data.name} has a scale of {data.rating_min:g} to "
-                f"{data.rating_max:g}",
-                do="Use env.reward_scale=symmetric." if looks_symmetric else do,
-            )
+            raise _below_zero(data)
         rewards = 2 * values / data.rating_max - 1
     else:
         if data.rating_max <= data.rating_min:
@@ -90,6 +85,32 @@ def empirical_rewards(data: RatingData, reward_scale: str) -> np.ndarray:
         rewards = 2 * (values - data.rating_min) / (data.rating_max - data.rating_min) - 1
     # The middle of a scale must be exactly 0, whatever the rounding of its ends.
     return np.concatenate([[0.0], np.round(rewards, 12)])
+
+
+def _below_zero(data: RatingData) -> UserError:
+    """Returns what is wrong with ratings below 0: first that some stand apart, for their scale is not known till then.
+
+    No advice leaves out ratings that do not stand apart.
+    """
+    low, high = data.rating_min, data.rating_max
+    problem = f"env.reward_scale=half_open needs ratings >= 0, {data.name} has a scale of {low:g} to {high:g}"
+    if apart := apart_in(data):
+        setting = setting_without(data, apart)
+        do = f"Correct the file if that is wrong; {'; '.join(one.advise(setting) for one in apart)}."
+        rest_low, rest_high = apart[0].rest
+        if rest_low < 0:
+            do += f" The others are from {rest_low:g} to {rest_high:g}: add env.reward_scale=symmetric for them."
+        elif low < 0:
+            do += f" Use env.reward_scale=symmetric if {low:g} is a rating like the others."
+        return UserError(f"{' and '.join(one.describe() for one in apart)}; {problem}", where=data.source, do=do)
+    if abs(low + high) <= 0.2 * (high - low):
+        return UserError(problem, do="Use env.reward_scale=symmetric.")
+    place = f", first on {data.value_places[0]}" if data.value_places else ""
+    do = (
+        "If the scale is right, use env.reward_scale=symmetric (data.rating_min and data.rating_max give its ends); "
+        f"else correct the file: its lowest rating is {np.nanmin(data.rating_values):g}{place}."
+    )
+    return UserError(problem, where=data.source, do=do)
 
 
 @flax.struct.dataclass

@@ -8,29 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shlex
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from harness.errors import UserError
 from sim.files.rows import Rows, TimeFormat
-from sim.formats.sources import shorten
+from sim.files.unknown_names import IGNORE, UnknownNameError, refuse_unknown, setting_of_names, with_counts
 from sim.formats.text_table import TextFormat
 from sim.tables.events import CLICK, FEEDBACK_NAMES, SKIP
 
 if TYPE_CHECKING:
     import polars as pl
 
-IGNORE = "ignore"
 FeedbackChoice = Literal["skip", "click", "order", "ignore"]
 Answer = Literal["click", "order"]
 FEEDBACK_CHOICES = (*FEEDBACK_NAMES, IGNORE)
 _NO, _YES = ("0", "0.0", "no", "n", "false", "f"), ("1", "1.0", "yes", "y", "true", "t")
 _LINE = "\0line"  # no column of a file is called so
-_MOST_NAMES = 12
-_MOST_ROWS_COUNTED = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,8 @@ class EventLayout:
             feedback column holds names.
         item_separator: Between the items that a row packs into one field; None: a row is one item.
         answer_separator: Before the answer of each packed item; None: they have none of their own.
-        propensity_column: Name of the column of probabilities with which the items were shown, or None.
+        propensity_column: Name of the column of probabilities with which the items were shown, or None. Of packed items
+            it holds as many, with the same separator between them.
         between: Seconds since 1970: rows before the first and from the second on are left out; None: none are.
     """
 
@@ -86,23 +82,24 @@ class EventLayout:
         return list(dict.fromkeys(name for name in (*named, *self.flag_columns, self.propensity_column) if name))
 
     @property
+    def key_of_ignored(self) -> str:
+        """The setting that says which events are ignored."""
+        return "data.event_columns" if self.flag_columns else "data.feedback_of_event"
+
+    @property
     def known_columns(self) -> list[str]:
         """The columns without whose value a row says nothing."""
         named = (self.user_column, self.item_column, self.time_column, self.feedback_column, self.propensity_column)
         return [name for name in (*named, *self.flag_columns) if name]
 
 
-class UnknownEventError(UserError):
-    """An event whose meaning the layout does not tell."""
-
-
 def events_of_rows(
     rows: Rows, layout: EventLayout, time_format: TimeFormat, feedback_of_file: str | None
-) -> pl.DataFrame:
-    """Returns the events of some rows, without ignored ones: user, item, time, feedback, and what else there is.
+) -> tuple[pl.DataFrame, int]:
+    """Returns the events of some rows (user, item, time, feedback, and what else there is), and how many are ignored.
 
     Raises:
-        UnknownEventError: The name of an event is not known.
+        UnknownNameError: The name of an event is not known.
         UserError: A value cannot be right.
     """
     import polars as pl
@@ -119,46 +116,32 @@ def events_of_rows(
         columns["session"] = sessions.replace(list(layout.missing_values), "") if layout.missing_values else sessions
     if layout.propensity_column is not None:
         columns["shown_probability"] = _propensities(rows, layout.propensity_column)
-    return pl.DataFrame(columns).filter(pl.col("feedback") < FEEDBACK_CHOICES.index(IGNORE))
+    every = pl.DataFrame(columns)
+    events = every.filter(pl.col("feedback") < FEEDBACK_CHOICES.index(IGNORE))
+    return events, every.height - events.height
 
 
-def with_counts(error: UnknownEventError, tables: Iterable[Rows], layout: EventLayout) -> UserError:
-    """Returns the error with all unknown names and how often each occurs, and what to add to the command line.
+def with_event_counts(error: UnknownNameError, tables: Iterable[Rows], layout: EventLayout) -> UserError:
+    """Returns the error with all unknown names, how often each occurs, and what to add to the command line.
 
     Args:
         error: Of the first unknown name.
         tables: The rows of all files, from the beginning.
         layout: Their layout.
     """
-    column = _column_of_names(layout)
-    counts: Counter[str] = Counter()
-    looked_at = 0
-    try:
+
+    def texts() -> Iterator[pl.Series]:
         for rows in tables:
-            if looked_at > _MOST_ROWS_COUNTED:
-                break
-            looked_at += rows.frame.height
-            rows = _one_item_per_row(rows.known(layout.known_columns, layout.missing_values), layout)
-            texts = rows.texts(column)
-            unknown = texts.filter(~texts.is_in(list(_codes(layout)))).value_counts()
-            counts.update(dict(unknown.iter_rows()))
-    except UserError:
-        pass  # what is wrong further down is said once the names are known
-    often = sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:_MOST_NAMES]
-    more = f" and {len(counts) - len(often):,} more" if len(counts) > len(often) else ""
-    where = f" among the first {looked_at:,} rows" if looked_at > _MOST_ROWS_COUNTED else ""
-    named = ", ".join(f"{shorten(name)} ({count:,})" for name, count in often)
-    what = f"{error.what}; unknown{where}: {named}{more}"
-    setting = events_setting([name for name, _ in often if len(name) <= 50])
-    do = f"Say what each means (skip, click, order or ignore), as in {setting}, or set data.unknown_events=ignore."
-    return UserError(what, where=error.where, do=do)
+            known = rows.known(layout.known_columns, layout.missing_values)
+            yield _one_item_per_row(known, layout).texts(_column_of_names(layout))
 
+    def advice(names: Sequence[str]) -> str:
+        setting = setting_of_names("data.events", [f"{name}={IGNORE}" for name in names])
+        return (
+            f"Say what each means (skip, click, order or ignore), as in {setting}, or set data.unknown_events=ignore."
+        )
 
-def events_setting(names: Sequence[str]) -> str:
-    """Returns the words for a shell that ignore events, to be edited."""
-    from harness.commands.command_words import override_value
-
-    return shlex.quote(f"data.events={override_value([f'{name}={IGNORE}' for name in names])}")
+    return with_counts(error, texts(), _codes(layout), list(layout.feedback_of_event), advice)
 
 
 def answers_of_flags(rows: Rows, flags: Mapping[str, int], no: Sequence[str], yes: Sequence[str], do: str) -> pl.Series:
@@ -209,11 +192,7 @@ def _codes_of_names(rows: Rows, layout: EventLayout) -> pl.Series:
     column, codes = _column_of_names(layout), _codes(layout)
     texts = rows.texts(column)
     if not layout.ignore_unknown:
-        try:
-            known = f"is not one of {', '.join(map(repr, layout.feedback_of_event))}"
-            rows.refuse(column, ~texts.is_in(list(codes)), known, "")
-        except UserError as error:
-            raise UnknownEventError(error.what, where=error.where) from None
+        refuse_unknown(rows, column, texts, codes, layout.feedback_of_event)
     return texts.replace_strict(list(codes), list(codes.values()), default=None, return_dtype=pl.Int8)
 
 
@@ -242,9 +221,11 @@ def _one_item_per_row(rows: Rows, layout: EventLayout) -> Rows:
     if layout.item_separator is None:
         return rows
     column = layout.item_column
-    texts = rows.texts(column)
-    lists = rows.frame.with_columns(texts.str.split(layout.item_separator).alias(column))
-    frame = lists.with_columns(pl.Series(_LINE, rows.lines())).explode(column).filter(pl.col(column) != "")
+    packed = {column: rows.texts(column).str.split(layout.item_separator)}
+    if layout.propensity_column is not None:
+        packed[layout.propensity_column] = _propensities_of_items(rows, layout, packed[column])
+    lists = rows.frame.with_columns(values.alias(name) for name, values in packed.items())
+    frame = lists.with_columns(pl.Series(_LINE, rows.lines())).explode(*packed).filter(pl.col(column) != "")
     lines = frame[_LINE].to_numpy()
     unpacked = dataclasses.replace(rows, frame=frame.drop(_LINE), line_numbers=lines)
     if (separator := layout.answer_separator) is None:
@@ -255,6 +236,30 @@ def _one_item_per_row(rows: Rows, layout: EventLayout) -> Rows:
     unpacked.refuse(column, parts["item"].is_null(), f"has no answer behind {separator!r}", do)
     answered = unpacked.frame.with_columns(parts["item"].alias(column), parts["answer"].alias(_answer_column(layout)))
     return dataclasses.replace(unpacked, frame=answered)
+
+
+def _propensities_of_items(rows: Rows, layout: EventLayout, items: pl.Series) -> pl.Series:
+    """Returns a list of probabilities for each list of items, empty ones for empty places."""
+    import polars as pl
+
+    column = layout.propensity_column or ""
+    texts = rows.texts(column)
+    every = texts.str.split(layout.item_separator or "")
+    written = every.list.eval(pl.element().filter(pl.element() != ""))
+    wanted = items.list.eval(pl.element() != "")
+    number = wanted.list.sum()
+    do = (
+        f"Expected a probability for each item, with {layout.item_separator!r} between them. Correct or remove the "
+        f"{rows.unit}."
+    )
+    for row in (written.list.len() != number).arg_true()[:1]:
+        problem = f"holds {len(written[row])} values for {number[row]} items"
+        rows.refuse(column, written.list.len() != number, problem, do)
+    # Each at the place of its item.
+    places = pl.DataFrame({"wanted": wanted, "row": range(len(texts))}).explode("wanted")
+    values = pl.concat([written.explode().drop_nulls(), pl.Series([""])]).gather(places["wanted"].cum_sum().clip(1) - 1)
+    placed = places.with_columns(values.zip_with(places["wanted"], pl.Series([""])).alias("value"))
+    return placed.group_by("row", maintain_order=True).agg("value")["value"]
 
 
 def _propensities(rows: Rows, column: str) -> pl.Series:

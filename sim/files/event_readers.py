@@ -7,27 +7,29 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.cache import notice
-from sim.files.event_layout import EventLayout, UnknownEventError, answers_of_flags, events_of_rows, with_counts
-from sim.files.ids import IdColumn, id_array
+from sim.files.event_layout import EventLayout, answers_of_flags, events_of_rows, with_event_counts
+from sim.files.ids import IdColumn, NotationError, id_array
 from sim.files.rows import Rows
 from sim.files.tables import read_tables
+from sim.files.unknown_names import UnknownNameError
 from sim.formats.sources import SizeLimits, Source
 from sim.formats.text_table import TextFormat
 from sim.tables.events import CLICK, ORDER, SKIP
-from sim.tables.placeholders import stand_for_nothing
+from sim.tables.placeholders import missing_values_setting, stand_for_nothing
+from sim.tables.ratings_apart import SeenRatings
 
 if TYPE_CHECKING:
     import polars as pl
 
-EVENT_PARSER_VERSION = 5
+EVENT_PARSER_VERSION = 6
 """Increment when the same files would be parsed differently; cached logs then expire."""
 
 EVENT_READERS = ("events_table", "diginetica", "kuairand")
@@ -53,6 +55,7 @@ class EventColumns:
         item_ids: The same for items.
         shown_probability: [R] float64 probabilities with which the items were shown, or None.
         notes: What is unlikely about the sessions, a sentence each.
+        left_out: How many rows each setting left out, by its key.
     """
 
     users: np.ndarray
@@ -64,6 +67,7 @@ class EventColumns:
     item_ids: np.ndarray
     shown_probability: np.ndarray | None = None
     notes: list[str] = field(default_factory=list, kw_only=True)
+    left_out: dict[str, int] = field(default_factory=dict, kw_only=True)
 
 
 def read_events(
@@ -82,16 +86,33 @@ def read_events(
         UserError: A file is missing, empty, damaged, of another layout, or has a malformed line or value.
     """
     frames: Iterable[pl.DataFrame]
+    ratings = SeenRatings()
+    left_out: Counter[str] = Counter({"data.missing_values": 0} if layout.missing_values else {})
     if reader == "diginetica":
-        frames = _read_diginetica(sources, layout.missing_values, limits)
+        frames = _read_diginetica(sources, layout.missing_values, limits, left_out)
     elif reader == "kuairand":
-        frames = _read_kuairand(sources, order_proxy, layout.missing_values, limits)
+        frames = _read_kuairand(sources, order_proxy, layout.missing_values, limits, left_out)
     else:
-        frames = _read_tables(sources, layout, limits)
-    return _as_columns(frames, ", ".join(map(str, sources[:3])))
+        frames = _read_tables(sources, layout, limits, left_out, ratings)
+    try:
+        columns = _as_columns(frames, ", ".join(map(str, sources[:3])), layout.missing_values)
+    except NotationError as error:
+        if reader != "events_table":
+            raise
+        column = {"user": layout.user_column, "item": layout.item_column, "session": layout.session_column}[error.of]
+        raise error.found_in(column or "", _rows_of_tables(sources, layout, limits)) from None
+    return replace(columns, left_out=dict(left_out), notes=[*columns.notes, *_unlikely_ratings(ratings, layout)])
 
 
-def _as_columns(frames: Iterable[pl.DataFrame], where: str) -> EventColumns:
+def _known(rows: Rows, columns: Sequence[str], missing: Sequence[str], left_out: Counter[str]) -> Rows:
+    """Returns the rows without missing values, and counts the others."""
+    known = rows.known(columns, missing)
+    if missing:
+        left_out["data.missing_values"] += rows.frame.height - known.frame.height
+    return known
+
+
+def _as_columns(frames: Iterable[pl.DataFrame], where: str, missing: Sequence[str]) -> EventColumns:
     """Joins frames with the columns user, item, time, feedback and possibly more; of each, only numbers are kept."""
     ids = {name: IdColumn(name, where) for name in ("user", "item", "session")}
     others: dict[str, list[np.ndarray]] = {"time": [], "feedback": [], "shown_probability": []}
@@ -108,7 +129,7 @@ def _as_columns(frames: Iterable[pl.DataFrame], where: str) -> EventColumns:
     sessions, notes = None, []
     if not ids["session"].is_empty:
         sessions, session_ids = ids.pop("session").finish()
-        notes = _unlikely_sessions(sessions, session_ids)
+        notes = _unlikely_sessions(sessions, session_ids, missing)
         if session_ids[0] == "":  # the first of all texts
             sessions[sessions == 0] = -1
     times, feedback = (np.concatenate(others.pop(name)) for name in ("time", "feedback"))
@@ -126,55 +147,66 @@ def _as_columns(frames: Iterable[pl.DataFrame], where: str) -> EventColumns:
     )
 
 
-def _unlikely_sessions(sessions: np.ndarray, ids: pl.Series) -> list[str]:
+def _unlikely_sessions(sessions: np.ndarray, ids: pl.Series, missing: Sequence[str]) -> list[str]:
     """Names sessions that stand for a missing one and would make a single session of all such events of a user."""
     import polars as pl
 
-    from harness.commands.command_words import override_value
-
     texts = ids.cast(pl.String)
+    unknown = (stand_for_nothing(texts) & (texts != "")).arg_true()
+    setting = missing_values_setting(missing, texts[unknown].to_list())
     return [
         f"{int((sessions == index).sum()):,} events have the session {ids[index]!r}, which often means that it is "
-        f"unknown: 'data.missing_values={override_value([texts[index]])}' cuts them by pauses; now a user has one such "
-        "session"
-        for index in (stand_for_nothing(texts) & (texts != "")).arg_true()
+        f"unknown: {setting} cuts them by pauses; now a user has one such session"
+        for index in unknown
     ]
+
+
+def _unlikely_ratings(ratings: SeenRatings, layout: EventLayout) -> list[str]:
+    """Names ratings that stand in for answers and apart from the others: 99 would be an order."""
+    apart = ratings.apart()
+    setting = missing_values_setting(layout.missing_values, [f"{value:g}" for one in apart for value in one.values])
+    return [f"{one.describe()}: correct the file if that is wrong; {one.advise(setting)}" for one in apart]
 
 
 # Generic tables
 
 
-def _read_tables(sources: Sequence[Source], layout: EventLayout, limits: SizeLimits) -> Iterator[pl.DataFrame]:
-    """Yields the events of all files, one frame per chunk."""
-    left_out, elsewhen = 0, 0
+def _read_tables(
+    sources: Sequence[Source],
+    layout: EventLayout,
+    limits: SizeLimits,
+    left_out: Counter[str],
+    ratings: SeenRatings,
+) -> Iterator[pl.DataFrame]:
+    """Yields the events of all files, one frame per chunk; counts what settings leave out, and ratings as answers."""
     feedback_of = _feedback_of_sources(sources, layout.feedback_of_file)
-
-    def tables() -> Iterator[Rows]:
-        # Files of one kind are one table; other kinds may have other columns.
-        for _, group in itertools.groupby(feedback_of, key=feedback_of.get):
-            yield from read_tables(list(group), layout.names, limits, layout.text, _COLUMN_KEYS)
-
     source, time_format = None, layout.time_format
-    for rows in tables():
+    for rows in _rows_of_tables(sources, layout, limits):
         if rows.source != source:  # each file may have its own unit of time
             source, time_format = rows.source, layout.time_format
         if time_format == "auto":
             time_format = rows.time_format(layout.time_column)
-        known = rows.known(layout.known_columns, layout.missing_values)
-        left_out += rows.frame.height - known.frame.height
+        known = _known(rows, layout.known_columns, layout.missing_values, left_out)
         if layout.between is not None:
             kept = known.within(layout.time_column, time_format, *layout.between)
-            elsewhen += known.frame.height - kept.frame.height
+            left_out["data.times_between"] += known.frame.height - kept.frame.height
             known = kept
         try:
-            events = events_of_rows(known, layout, time_format, feedback_of[rows.source])
-        except UnknownEventError as error:
-            raise with_counts(error, tables(), layout) from None
+            events, num_ignored = events_of_rows(known, layout, time_format, feedback_of[rows.source])
+        except UnknownNameError as error:
+            raise with_event_counts(error, _rows_of_tables(sources, layout, limits), layout) from None
+        if layout.least_rating and layout.feedback_column is not None:
+            ratings.add(known.numbers(layout.feedback_column).to_numpy(), known.place)
+        if num_ignored:
+            left_out[layout.key_of_ignored] += num_ignored
         yield events
-    if left_out:
-        notice(f"{sources[0]}: {left_out:,} rows left out by data.missing_values")
-    if elsewhen:
-        notice(f"{sources[0]}: {elsewhen:,} rows left out by data.times_between")
+
+
+def _rows_of_tables(sources: Sequence[Source], layout: EventLayout, limits: SizeLimits) -> Iterator[Rows]:
+    # Files of one kind are one table; other kinds may have other columns.
+    feedback_of = _feedback_of_sources(sources, layout.feedback_of_file)
+    for _, group in itertools.groupby(feedback_of, key=feedback_of.get):
+        yield from read_tables(list(group), layout.names, limits, layout.text, _COLUMN_KEYS)
 
 
 def _feedback_of_sources(sources: Sequence[Source], feedback_of_file: Mapping[str, str]) -> dict[Source, str | None]:
@@ -210,7 +242,9 @@ _DIGINETICA_FILES = {
 _UNKNOWN_USER = "NA"
 
 
-def _read_diginetica(sources: Sequence[Source], missing: Sequence[str], limits: SizeLimits) -> list[pl.DataFrame]:
+def _read_diginetica(
+    sources: Sequence[Source], missing: Sequence[str], limits: SizeLimits, left_out: Counter[str]
+) -> list[pl.DataFrame]:
     """Returns what was shown as skips at the query's time, then clicks and purchases as events at their own times.
 
     Ignored are queries of the contest's test set, whose answers were withheld, clicks on items that the query did not
@@ -231,7 +265,7 @@ def _read_diginetica(sources: Sequence[Source], missing: Sequence[str], limits: 
     def rows_of(name: str) -> Iterator[Rows]:
         columns = [column for column in _DIGINETICA_FILES[name] if column != "userId"]
         for rows in read_tables([of_name[name]], _DIGINETICA_FILES[name], limits, TextFormat(";")):
-            yield rows.known(columns, missing)
+            yield _known(rows, columns, missing, left_out)
 
     # Clicks have no date of their own, but that of their query.
     columns_of_clicks = [
@@ -297,7 +331,11 @@ def _impressions(rows: Rows) -> pl.DataFrame:
 
 
 def _read_kuairand(
-    sources: Sequence[Source], order_proxy: Sequence[str], missing: Sequence[str], limits: SizeLimits
+    sources: Sequence[Source],
+    order_proxy: Sequence[str],
+    missing: Sequence[str],
+    limits: SizeLimits,
+    left_out: Counter[str],
 ) -> list[pl.DataFrame]:
     """Returns the shown videos as events, sorted by their time in milliseconds.
 
@@ -310,7 +348,7 @@ def _read_kuairand(
     columns = ["user_id", "video_id", "time_ms", *feedback_of_flag]
     frames = []
     for every in read_tables(sources, columns, limits, TextFormat(",")):
-        rows = every.known(columns, missing)
+        rows = _known(every, columns, missing, left_out)
         do = "Expected 0 or 1: get a fresh copy of the file."
         events = {
             "user": rows.ids("user_id"),

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.rows import integers_if_plain
+from sim.files.rows import LOST_DIGITS, Rows, integers_if_plain
 from sim.formats.text_table import compact
 from sim.tables.numbering import numbered
+from sim.tables.placeholders import stand_for_nothing
 
 if TYPE_CHECKING:
     import polars as pl
 
 _WHOLE = r"^(0|-?[1-9][0-9]*)$"
-_WHOLE_FLOAT = r"^(0|-?[1-9][0-9]*)\.0+$"
+_AS_FLOAT = r"^[+-]?(0|[1-9][0-9]*)\.0*$"
+_SIGNED = r"^(\+(0|[1-9][0-9]*)|-0)$"
+_NUMBER = r"^[+-]?[0-9]+(\.[0-9]*)?$"
+_EXPONENT = r"^[+-]?[0-9]+[eE][0-9]+$"
 _BATCH = 1 << 21
 
 
 class IdColumn:
     """A growing column of ids: integers if all are whole numbers, else strings.
 
-    Whole numbers that one file writes as "7" and another as "7.0" (a column with missing values, promoted to floats)
-    are the same id. Texts are kept once each; a row takes 4 bytes (8 if it is an integer of more than 32 bits).
+    Whole numbers that one file writes as "7" and another as "7.0", "7." or "+7" (a column with missing values, promoted
+    to floats) are the same id. Texts are kept once each; a row takes 4 bytes (8 if it is an integer of more than 32
+    bits).
     """
 
     def __init__(self, what: str, where: str) -> None:
@@ -61,6 +67,7 @@ class IdColumn:
         """Returns the index of every id in the distinct ids (int32), and these ids, ascending (Int64 or String).
 
         Raises:
+            NotationError: Some of the numbers are in scientific notation.
             UserError: "7" and "7.0" both occur among ids that are not numbers.
         """
         import polars as pl
@@ -111,21 +118,60 @@ class IdColumn:
 
     def _normalised(self, distinct: pl.Series) -> pl.Series:
         """Returns what each of the distinct texts counts as."""
-        is_float = distinct.str.contains(_WHOLE_FLOAT)
-        if not is_float.any():
+        self._refuse_exponents(distinct)
+        is_float, is_signed = distinct.str.contains(_AS_FLOAT), distinct.str.contains(_SIGNED)
+        odd = is_float | is_signed
+        if not odd.any():
             return distinct
-        if bool((is_float | distinct.str.contains(_WHOLE)).all()):
-            return integers_if_plain(distinct.str.replace(r"\.0+$", ""))
-        floats = distinct.filter(is_float)
-        twins = floats.filter(floats.str.replace(r"\.0+$", "").is_in(distinct.implode()))
+        plain = distinct.str.replace(r"\.0*$", "").str.replace(r"^\+", "").str.replace("^-0$", "0")
+        plain = plain.zip_with(odd, distinct)
+        are_numbers = bool((odd | distinct.str.contains(_WHOLE)).all())
+        # All with a plus sign, such as telephone numbers, are what they are.
+        if are_numbers and (is_float.any() or plain.n_unique() < len(plain)):
+            return integers_if_plain(plain)
+        twins = (plain.is_duplicated() & odd).arg_true()
         if not twins.is_empty():
-            text = str(twins[0])
+            text = distinct[int(twins[0])]
+            other = distinct.filter((plain == plain[int(twins[0])]) & (distinct != text))[0]
             raise UserError(
-                f"{self.what} ids {text.partition('.')[0]!r} and {text!r} both occur, among ids that are not numbers",
+                f"{self.what} ids {other!r} and {text!r} both occur, among ids that are not numbers",
                 where=self.where,
                 do="If they are the same, write them the same way in all files.",
             )
         return distinct
+
+    def _refuse_exponents(self, distinct: pl.Series) -> None:
+        """Raises NotationError for texts such as 1e5 among numbers; among names they are names."""
+        exponents = distinct.str.contains(_EXPONENT)
+        if not exponents.any():
+            return
+        others = distinct.filter(~exponents)
+        if (others.str.contains(_NUMBER) | stand_for_nothing(others)).all():
+            raise NotationError(self.what, distinct.filter(exponents)[0], self.where)
+
+
+class NotationError(UserError):
+    """Ids in scientific notation, of which only one is known."""
+
+    def __init__(self, what: str, text: str, where: str, place: str = "") -> None:
+        """Names an id, and where it stands if that is known."""
+        problem = f"{what} {text!r} is in scientific notation, and all other {what} ids are numbers"
+        do = f"{LOST_DIGITS} If it is a name, write a letter before all of them."
+        super().__init__(f"{place}: {problem}" if place else problem, where=where, do=do)
+        self.of, self.text = what, text
+
+    def found_in(self, column: str, tables: Iterable[Rows]) -> UserError:
+        """Returns the error with the line on which the id first stands.
+
+        Args:
+            column: The column of the ids.
+            tables: The rows of all files, from the beginning.
+        """
+        for rows in tables:
+            found = rows.texts(column) == self.text
+            if found.any():
+                return NotationError(column, self.text, str(rows.source), rows.place(int(found.arg_max() or 0)))
+        return self  # it stands in a field with others
 
 
 def id_array(column: pl.Series) -> np.ndarray:

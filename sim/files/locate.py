@@ -15,10 +15,14 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 
 from harness.errors import UserError
 from harness.folders import CACHE_VARIABLE, ROOT_VARIABLE, named_folder
@@ -29,14 +33,34 @@ from sim.formats.sources import SizeLimits, Source, natural_order
 from sim.formats.text_table import BLANKS, TextFormat
 
 _LONGEST_SEPARATOR = 8
+_EXACT = 2.0**53
 Paths = Annotated[
     str | list[str] | None, Otherwise("Write a path, a pattern such as data.path=FOLDER/*.csv, or a list of these.")
 ]
 
-Texts = Annotated[
-    list[str],
-    Otherwise("""Write a list; quotes tell text from null and true, as in 'data.missing_values=[NA,"null",""]'."""),
-]
+_QUOTE = """Write a list; quotes tell text from null, true and numbers, as in 'data.missing_values=[NA,"null",""]'."""
+_NOT_A_NUMBER = ("nan", "NaN", "NAN")
+
+
+def _as_written(values: Any) -> Any:
+    """Returns texts in place of what YAML and Hydra read as numbers: NaN in all its spellings, whole numbers as such.
+
+    Others are refused, such as infinity and 1e20, whose spelling is lost.
+    """
+    if not isinstance(values, list):
+        return values
+    texts: list[Any] = []
+    for value in values:
+        if isinstance(value, float) and value != value:
+            texts += _NOT_A_NUMBER
+        elif isinstance(value, float) and (not abs(value) < _EXACT or "e" in str(value)):
+            raise PydanticCustomError("unquoted", "{advice}", {"advice": _QUOTE})
+        else:
+            texts.append(f"{value:.0f}" if isinstance(value, float) and value.is_integer() else value)
+    return texts
+
+
+Texts = Annotated[list[str], Otherwise(_QUOTE), BeforeValidator(_as_written)]
 
 
 @dataclass(frozen=True)
@@ -160,6 +184,8 @@ def text_format(
 ) -> TextFormat:
     """Returns how files are written, from settings."""
     named = "\t" if separator == "tab" else separator or None
+    if named and re.fullmatch(r"(\\t|\\x[0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4})+", named):
+        named = named.encode("ascii").decode("unicode_escape")
     return TextFormat(named, column_names, encoding, comment, nested or None, quotes)
 
 

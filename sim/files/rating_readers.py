@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.cache import notice
-from sim.files.ids import IdColumn, id_array
+from sim.files.ids import IdColumn, NotationError, id_array
 from sim.files.netflix import read_netflix
 from sim.files.rows import Rows, TableLayout
 from sim.files.tables import read_tables
+from sim.files.unknown_names import IGNORE, UnknownNameError, refuse_unknown, setting_of_names, with_counts
 from sim.formats.sources import SizeLimits, Source, describe_sources
 from sim.formats.text_table import (
     BadLineError,
@@ -29,7 +29,7 @@ from sim.formats.text_table import (
 if TYPE_CHECKING:
     import polars as pl
 
-PARSER_VERSION = 6
+PARSER_VERSION = 7
 """Increment when the same file would be parsed differently; cached tables then expire."""
 
 _COLUMN_KEYS = "data.user_column, data.item_column, data.rating_column and data.timestamp_column"
@@ -69,11 +69,15 @@ def read_ratings(
 def _read_lines(source: Source, parser: LineParser[list[np.ndarray]], limits: SizeLimits) -> Columns:
     """Reads a file of one rating per line."""
     parts: list[list[np.ndarray]] = []
+    lines = []
     unterminated = False
     for chunk, part in parse_file(source, parser, limits):
         parts.append(part)
+        numbers = chunk.numbers or range(chunk.first_line, chunk.first_line + len(part[0]))
+        lines.append(np.array(numbers, np.int32))
         unterminated = chunk.unterminated
-    columns = Columns(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    users, items, ratings, times = (np.concatenate(column) for column in zip(*parts, strict=True))
+    columns = Columns(users, items, ratings, times, np.concatenate(lines))
     if unterminated and columns.timestamps is not None:
         _check_last_timestamp(columns.timestamps, source)
     return columns
@@ -103,15 +107,32 @@ def _read_table(sources: Sequence[Source], layout: TableLayout, limits: SizeLimi
     where = describe_sources(sources)
     users, items = IdColumn("user", where), IdColumn("item", where)
     ratings, times, lines, unit = [], list[pl.Series](), [], "line"
-    source, time_format, earlier, left_out = None, layout.time_format, 0, 0
+    source, time_format, earlier = None, layout.time_format, 0
+    files: list[tuple[int, str]] = []
+    left_out = {
+        key: 0
+        for key, given in (
+            ("data.missing_values", layout.missing_values),
+            ("data.missing_ratings", layout.missing_ratings),
+        )
+        if given
+    }
     # Chunk by chunk: leave out what is missing, then convert the rest.
     for every in read_tables(sources, layout.names, limits, layout.text, _COLUMN_KEYS):
         rows = every.known(layout.names, layout.missing_values)
-        rating = _ratings(rows, layout)
+        if layout.missing_values:
+            left_out["data.missing_values"] += every.frame.height - rows.frame.height
+        try:
+            rating = _ratings(rows, layout)
+        except UnknownNameError as error:
+            raise _with_counts(error, read_tables(sources, layout.names, limits, layout.text), layout) from None
+        if layout.rating_of_event and rating.null_count():
+            left_out["data.rating_of_event"] = left_out.get("data.rating_of_event", 0) + rating.null_count()
+            rows, rating = rows.kept(rating.is_not_null()), rating.drop_nulls()
         if layout.missing_ratings:
             rated = ~rating.is_in(list(layout.missing_ratings))
+            left_out["data.missing_ratings"] += int((~rated).sum())
             rows, rating = rows.kept(rated), rating.filter(rated)
-        left_out += every.frame.height - rows.frame.height
         users.add(rows.ids(layout.user_column))
         items.add(rows.ids(layout.item_column))
         ratings.append(rating)
@@ -119,6 +140,7 @@ def _read_table(sources: Sequence[Source], layout: TableLayout, limits: SizeLimi
         unit = rows.unit
         if rows.source != source:  # each file may have its own unit of time
             source, time_format, earlier = rows.source, layout.time_format, len(times)
+            files.append((sum(map(len, ratings[:-1])), source.name))
         if layout.timestamp_column is not None:
             if time_format == "auto":
                 time_format = rows.time_format(layout.timestamp_column)
@@ -126,21 +148,29 @@ def _read_table(sources: Sequence[Source], layout: TableLayout, limits: SizeLimi
             if rows.unterminated:
                 _check_last_timestamp(pl.concat(times[earlier:]).to_numpy(), rows.source)
     # Join the chunks.
-    if left_out:
-        notice(f"{where}: {left_out:,} rows left out by data.missing_values and data.missing_ratings")
+    columns = {layout.user_column: users, layout.item_column: items}
+    user_ids, item_ids = (
+        _values(ids, name, lambda: read_tables(sources, layout.names, limits, layout.text))
+        for name, ids in columns.items()
+    )
     return Columns(
-        users=_values(users),
-        items=_values(items),
+        users=user_ids,
+        items=item_ids,
         ratings=pl.concat(ratings).to_numpy(),
         timestamps=compact(pl.concat(times).to_numpy()) if times else None,
-        lines=np.concatenate(lines) if len(sources) == 1 else None,
+        lines=np.concatenate(lines),
         unit=unit,
+        files=files if len(sources) > 1 else (),
+        left_out=left_out,
     )
 
 
-def _values(column: IdColumn) -> np.ndarray:
-    index, ids = column.finish()
-    return id_array(ids)[index]
+def _values(ids: IdColumn, column: str, tables: Callable[[], Iterable[Rows]]) -> np.ndarray:
+    try:
+        index, distinct = ids.finish()
+    except NotationError as error:
+        raise error.found_in(column, tables()) from None
+    return id_array(distinct)[index]
 
 
 def _ratings(rows: Rows, layout: TableLayout) -> pl.Series:
@@ -151,11 +181,28 @@ def _ratings(rows: Rows, layout: TableLayout) -> pl.Series:
         return pl.repeat(layout.implicit_rating, rows.frame.height, dtype=pl.Float64, eager=True)
     if not layout.rating_of_event:
         return rows.numbers(layout.rating_column)
-    do = "Set what it counts, as in '+data.rating_of_event={view: 1, buy: 5}'."
+    texts, counts = rows.texts(layout.rating_column), _counts_of_names(layout)
+    refuse_unknown(rows, layout.rating_column, texts, counts, layout.rating_of_event)
+    return texts.replace_strict(list(counts), list(counts.values()), return_dtype=pl.Float64)
+
+
+def _counts_of_names(layout: TableLayout) -> dict[str, float | None]:
+    """Returns what each name counts; 1.0 is what 1 is, since a missing value turns a column of integers into floats."""
     counts = layout.rating_of_event
-    # 1.0 is what 1 is: a missing value turns a column of integers into floats.
-    floats = {f"{name}.0": count for name, count in counts.items() if name.isascii() and name.isdigit()}
-    return rows.codes(layout.rating_column, floats | dict(counts), do, dtype=pl.Float64)
+    return {f"{name}.0": count for name, count in counts.items() if name.isascii() and name.isdigit()} | dict(counts)
+
+
+def _with_counts(error: UnknownNameError, tables: Iterable[Rows], layout: TableLayout) -> UserError:
+    """Returns the error with all unknown names and their numbers, and what to set."""
+    column, known = layout.rating_column or "", layout.rating_of_event
+
+    def advice(names: Sequence[str]) -> str:
+        meanings = [f"{name}={IGNORE if count is None else f'{count:g}'}" for name, count in known.items()]
+        setting = setting_of_names("data.rating_of_event", [*meanings, *(f"{name}={IGNORE}" for name in names)])
+        return f"Say what each counts, or ignore its rows, as in {setting}."
+
+    texts = (rows.known(layout.names, layout.missing_values).texts(column) for rows in tables)
+    return with_counts(error, texts, _counts_of_names(layout), list(known), advice)
 
 
 class _Delimited(LineParser[list[np.ndarray]]):

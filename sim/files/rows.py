@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.text_times import are_dates, seconds_of
+from sim.files.text_times import YEAR_LAST, are_dates, seconds_of
 from sim.formats.sources import Source, shorten
 from sim.formats.text_table import (
     MAX_ID_CHARACTERS,
@@ -23,6 +23,7 @@ from sim.formats.text_table import (
     TextFormat,
     parse_number,
 )
+from sim.tables.placeholders import missing_values_setting, stand_for_nothing
 
 if TYPE_CHECKING:
     import polars as pl
@@ -48,7 +49,8 @@ class TableLayout:
         text: How the file is written, if it is text.
         time_format: Unused if a Parquet column holds dates or datetimes.
         implicit_rating: See `rating_column`.
-        rating_of_event: What each value of the rating column counts, if it holds names of events.
+        rating_of_event: What each value of the rating column counts, if it holds names of events; None: its rows are
+            left out.
         missing_ratings: Ratings that mean "not rated"; their rows are left out.
         missing_values: Texts that mean that a user, item, rating or time is not known; their rows are left out.
     """
@@ -60,7 +62,7 @@ class TableLayout:
     text: TextFormat = field(default_factory=TextFormat)
     time_format: TimeFormat = "auto"
     implicit_rating: float = 1.0
-    rating_of_event: Mapping[str, float] = field(default_factory=dict)
+    rating_of_event: Mapping[str, float | None] = field(default_factory=dict)
     missing_ratings: Sequence[float] = ()
     missing_values: Sequence[str] = ()
 
@@ -82,7 +84,7 @@ class Rows:
         line_numbers: Number of each row in the file, if they are not consecutive.
         unit: "line" or "row", for messages.
         unterminated: Whether these are the last rows of a file whose last line is not terminated.
-        may_lack_values: Whether data.missing_values has had a say (`known`), for messages.
+        missing: What data.missing_values holds, if it has had a say (`known`); for messages.
         fractional: Columns of floats that are not all whole in the file, though they may be in these rows.
     """
 
@@ -92,7 +94,7 @@ class Rows:
     line_numbers: Sequence[int] | np.ndarray | None = None
     unit: str = "line"
     unterminated: bool = False
-    may_lack_values: bool = False
+    missing: Sequence[str] | None = None
     fractional: frozenset[str] = frozenset()
 
     def lines(self) -> np.ndarray:
@@ -112,9 +114,10 @@ class Rows:
 
         -1.0 is -1, as it is among ids.
         """
-        self = dataclasses.replace(self, may_lack_values=True)
+        self = dataclasses.replace(self, missing=missing)
+        texts = [re.sub(r"(?<=[0-9])\.0+$", "", text) for text in missing]
         for column in filter(None, columns if missing else ()):
-            self = self.kept(~self.texts(column).str.replace(r"\.0+$", "").is_in(list(missing)))
+            self = self.kept(~self.texts(column).str.replace(r"\.0+$", "").is_in(texts))
         return self
 
     def refuse(self, column: str, bad: pl.Series, problem: str, do: str) -> None:
@@ -129,9 +132,13 @@ class Rows:
         if bad.any():
             row = int(bad.arg_max() or 0)
             value = "" if self.frame[column][row] is None else str(self.frame[column][row])
-            number = self.first + row if self.line_numbers is None else self.line_numbers[row]
-            what = f"{self.unit} {number:,}: {column} {shorten(value)} {problem}"
+            what = f"{self.place(row)}: {column} {shorten(value)} {problem}"
             raise UserError(what, where=str(self.source), do=do)
+
+    def place(self, row: int) -> str:
+        """Returns where a row stands in the file, as in "line 7"."""
+        number = self.first + row if self.line_numbers is None else self.line_numbers[row]
+        return f"{self.unit} {number:,}"
 
     def texts(self, column: str) -> pl.Series:
         """Returns a column as strings, missing values as empty ones.
@@ -184,23 +191,27 @@ class Rows:
             bits = _EXACT_BITS[str(values.dtype)]
             values = values.fill_nan(None)
             beyond = (values.abs() > 2**bits).fill_null(False)
-            self.refuse(column, beyond, f"is beyond 2^{bits}, where {values.dtype} merges ids", _LOST_DIGITS)
+            self.refuse(column, beyond, f"is beyond 2^{bits}, where {values.dtype} merges ids", LOST_DIGITS)
             if column not in self.fractional and (values == values.floor()).all():
                 return values.cast(pl.Int64).cast(pl.String).fill_null("")
         texts = self.texts(column)
-        self.refuse(column, texts.str.contains(_SCIENTIFIC), "is in scientific notation", _LOST_DIGITS)
+        self.refuse(column, texts.str.contains(_SCIENTIFIC), "is in scientific notation", LOST_DIGITS)
         large = texts.str.contains(_LARGE_FLOAT)
         if large.any():
             whole = texts.str.replace(r"\.0+$", "").str.strip_chars_start("-").str.zfill(20)
-            self.refuse(
-                column, large & (whole > f"{2**53:020}"), "is beyond 2^53, where floats merge ids", _LOST_DIGITS
-            )
+            self.refuse(column, large & (whole > f"{2**53:020}"), "is beyond 2^53, where floats merge ids", LOST_DIGITS)
         return texts
 
     def refuse_empty(self, column: str, texts: pl.Series) -> None:
         """Raises a UserError that names the first row without a value, if any."""
-        leave_out = f""", or leave such {self.unit}s out: 'data.missing_values=[""]'""" if self.may_lack_values else ""
-        self.refuse(column, texts == "", "is empty", f"Expected a value. Correct or remove the {self.unit}{leave_out}.")
+        do = f"Expected a value. Correct or remove the {self.unit}{self.or_leave_out('')}."
+        self.refuse(column, texts == "", "is empty", do)
+
+    def or_leave_out(self, text: str) -> str:
+        """Returns the end of an advice: how to leave out rows with a text that means that there is no value."""
+        if self.missing is None:
+            return ""
+        return f", or leave such {self.unit}s out: {missing_values_setting(self.missing, [text])}"
 
     def numbers(self, column: str) -> pl.Series:
         """Returns a column of finite numbers as float64."""
@@ -209,8 +220,10 @@ class Rows:
         values = self.frame[column]
         do = f"Expected a finite number, as in 3.5. Correct or remove the {self.unit}."
         if values.dtype.is_numeric():
-            self.refuse(column, values.is_null(), "is empty", do)
+            empty = f"Expected a finite number, as in 3.5. Correct or remove the {self.unit}{self.or_leave_out('')}."
+            self.refuse(column, values.is_null(), "is empty", empty)
             numbers = values.cast(pl.Float64)
+            self.refuse(column, numbers.is_nan(), "is not a finite number", empty)
             self.refuse(column, ~numbers.is_finite(), "is not a finite number", do)
             return numbers
         # Each distinct text is parsed once, by Python's rules.
@@ -227,9 +240,12 @@ class Rows:
                 parsed.append(None)
         if problems:
             bad = texts.is_in(list(problems))
+            first = texts[int(bad.arg_max() or 0)]
+            if stand_for_nothing(pl.Series([first])).any():
+                do = f"Expected a finite number, as in 3.5. Correct the {self.unit}{self.or_leave_out(first)}."
             if all(re.fullmatch(r"[+-]?[0-9]+,[0-9]+", text) for text in problems):
                 do = "Its numbers have decimal commas: export them with points."
-            self.refuse(column, bad, f"is {problems[texts[int(bad.arg_max() or 0)]]}", do)
+            self.refuse(column, bad, f"is {problems[first]}", do)
         return texts.replace_strict(distinct, pl.Series(parsed, dtype=pl.Float64))
 
     def time_format(self, column: str) -> TimeFormat:
@@ -280,7 +296,11 @@ class Rows:
         texts = self.texts(column)
         self.refuse_empty(column, texts)
         seconds = seconds_of(texts)
-        self.refuse(column, seconds.is_null(), "is not a time", do)
+        bad = seconds.is_null()
+        if bad.any() and re.match(YEAR_LAST, texts[int(bad.arg_max() or 0)]):
+            why = "is not read, since some write the day first and others the month"
+            self.refuse(column, bad, why, "Write the year first, as in 2016-01-31.")
+        self.refuse(column, bad, "is not a time", do)
         self.refuse(column, ~seconds.is_between(0, _END_OF_TIME - 1), "is not a time from 1970 to 9999", do)
         return seconds
 
@@ -304,24 +324,13 @@ class Rows:
         self.refuse(column, ~numbers.is_between(0, end - 1), "is not a time from 1970 to 9999", do)
         return numbers
 
-    def codes(
-        self,
-        column: str,
-        code_of_text: Mapping[str, float],
-        do: str,
-        *,
-        ignore_unknown: bool = False,
-        dtype: type[pl.Int8 | pl.Float64] | None = None,
-    ) -> pl.Series:
-        """Returns the code of every value (int8 unless told otherwise); null for unknown ones if these are ignored."""
+    def codes(self, column: str, code_of_text: Mapping[str, int], do: str) -> pl.Series:
+        """Returns the code of every value, as int8."""
         import polars as pl
 
         texts = self.texts(column)
-        if not ignore_unknown:
-            known = f"is not one of {', '.join(map(repr, code_of_text))}"
-            self.refuse(column, ~texts.is_in(list(code_of_text)), known, do)
-        texts_known, codes = list(code_of_text), list(code_of_text.values())
-        return texts.replace_strict(texts_known, codes, default=None, return_dtype=dtype or pl.Int8)
+        self.refuse(column, ~texts.is_in(list(code_of_text)), f"is not one of {', '.join(map(repr, code_of_text))}", do)
+        return texts.replace_strict(list(code_of_text), list(code_of_text.values()), return_dtype=pl.Int8)
 
 
 def _uuid_texts(values: pl.Series) -> pl.Series:
@@ -334,7 +343,8 @@ def _uuid_texts(values: pl.Series) -> pl.Series:
     return pl.select(pl.concat_str(parts, separator="-")).to_series().fill_null("").rename(values.name)
 
 
-_LOST_DIGITS = "Digits of such ids are lost, and different ids become one: export the column as integers or as text."
+LOST_DIGITS = "Digits of such ids are lost, and different ids become one: export the column as integers or as text."
+"""Advice for users whose ids are floats."""
 
 
 def integers_if_plain(column: pl.Series) -> pl.Series:

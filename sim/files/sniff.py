@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 HEAD_ROWS = 1000
 _HEAD_BYTES = 1 << 19
-_SEPARATORS = ("\t", "::", ";", ",", "|", " ")
+_SEPARATORS = ("\t", "::", ";", ",", "|", " ", "\x01")
 _MOST_COLUMNS = 10_000
 _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
 _DATE = re.compile(r"[0-9]{1,4}[-/.][0-9]{1,2}[-/.][0-9]{1,4}.*")
@@ -89,6 +89,8 @@ def read_head(source: Source, text: TextFormat, limits: SizeLimits, wanted: Call
         return _head_of_objects(source, text, limits, fields, wanted, b"")
     # Of other text, the separator and the names are to be told.
     first, text = _first_lines(source, text, limits)
+    if found := re.match(r'"?sep=(.)"?\n', first):  # as Excel writes it
+        first, text = first[found.end() :], replace(text, separator=text.separator or found[1])
     records = _records(first, text)
     separator = text.separator or _separator_of(records, source)
     table = [_split(record, separator) for record in records]

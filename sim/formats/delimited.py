@@ -16,9 +16,10 @@ from sim.formats.text_table import BLANKS, BadLineError, LineParser, TextFormat,
 if TYPE_CHECKING:
     import polars as pl
 
-_SEPARATORS = (",", "\t", ";", "|", "::", " ")
+_SEPARATORS = (",", "\t", ";", "|", "::", " ", "\x01")
 _NUMBER_OR_EMPTY = re.compile(r"\s*\"?[+-]?[0-9]*\.?[0-9]*\"?\s*")
 _TYPED = re.compile(r"(.+):(token|float)(_seq)?")
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?')
 _WIDE = 4  # a table with so many times more columns than are wanted is read in part
 _SEPARATOR_OF_ENDING = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 
@@ -62,6 +63,13 @@ class TextTable(LineParser["pl.DataFrame"]):
         """The columns, for messages."""
         separated = f", separated by {self.separator!r}" if self.separator else ""
         return f"the columns {', '.join(self.given_header or self.names)}{separated}"
+
+    def read_preamble(self, line: str) -> bool:
+        """Takes the separator that Excel writes above a table, as in `sep=;`, unless another one is set."""
+        found = _SEPARATOR_LINE.fullmatch(line)
+        if found:
+            self.separator = self.separator or found[1]
+        return found is not None
 
     def read_header(self, line: str) -> bool:
         """Locates the columns to read; raises BadLineError if one is missing."""

@@ -24,6 +24,7 @@ _ARRAY = re.compile(rb"\s*\[\s*[\[\]{]")
 _OBJECT = re.compile(rb'\s*\{\s*["}]')
 _BLANKS = " \t\n\r"
 _EXACT = 2.0**53
+_EXPONENT = re.compile("[eE][+]?(?=[0-9])")
 
 
 def is_json(beginning: bytes) -> bool:
@@ -52,12 +53,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _float(text: str) -> str:
-    """Returns the text of a number that is no integer: its shortest form, if a float can hold it exactly."""
+    """Returns the text of a number that is no integer: its shortest form, if a float can hold it exactly.
+
+    A positive exponent stays, so that it is recognised among ids.
+    """
     number = float(text)
-    if abs(number) < _EXACT:
+    if abs(number) < _EXACT and not _EXPONENT.search(text):
         short = str(int(number)) if number.is_integer() else repr(number)
         return np.format_float_positional(number, trim="-") if "e" in short or short == "0" else short
-    return re.sub("[eE][+]?(?=[0-9])", "e+", text)  # so that it is recognised among ids
+    return _EXPONENT.sub("e+", text)
 
 
 def _integer(text: str) -> str:

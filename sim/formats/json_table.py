@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _SAMPLED = 100  # so many records tell which fields there are
 _BATCH = 1 << 16
+_EXPONENT = r"[0-9][eE]\+?[0-9]"
 _INEXACT = re.compile(rb":\s*-?(?:[0-9]+(?:\.[0-9]+)?[eE]|[0-9]{16,}\.|[0-9]{30})")
 _ESCAPED_LETTER = re.compile(rb"\\u00(?:3[0-9]|[4-7])")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+")
@@ -61,8 +62,11 @@ class JsonLines(LineParser[JsonPart]):
             frame, counts = pick_columns(objects, self.plan)
         except (pl.exceptions.PolarsError, ValueError):
             return None
-        # Objects and lists have been turned into text, halves of characters into NUL, and large floats into integers.
+        # Objects and lists have been turned into text, halves of characters into NUL, and large floats and numbers in
+        # scientific notation into integers.
         if _any_text(frame, r"^[\[{]|\x00") or (_any_text(frame, r"^-?[0-9]{16,}$") and _INEXACT.search(data)):
+            return None
+        if pl.Series([data.decode()]).str.contains(_EXPONENT)[0] and self._has_exponents(data):
             return None
         return JsonPart(frame.fill_null(""), None if counts is None else counts.to_numpy())
 
@@ -77,6 +81,11 @@ class JsonLines(LineParser[JsonPart]):
     def parse_line(self, line: str) -> list[Any]:
         """Returns the rows of an object; see LineParser."""
         return rows_of(decode(line), self.plan)
+
+    def _has_exponents(self, data: bytes) -> bool:
+        """Returns whether a number of some wanted key is in scientific notation."""
+        keys = b"|".join(re.escape(json.dumps(key, ensure_ascii=False).encode()) for key in self._keys)
+        return re.search(rb"(?:%s)\s*:\s*-?[0-9]+(?:\.[0-9]+)?[eE]\+?[0-9]" % keys, data) is not None
 
     def collect(self, rows: list[list[Any]]) -> JsonPart:
         """See LineParser."""

@@ -190,9 +190,11 @@ def _opened(source: Source, limits: SizeLimits, stack: ExitStack) -> tuple[Binar
     for _ in range(_MOST_LAYERS):
         buffered = io.BufferedReader(cast(Any, file), _BLOCK_BYTES)
         file = cast(BinaryIO, buffered)
-        kind = _kind(buffered.peek(_FIRST_BYTES), _COMPRESSED)
-        if kind is None and source.member is None and source.path.suffix == ".gz" and packed is None:
-            kind = "gzip"  # a damaged one
+        first = buffered.peek(_FIRST_BYTES)
+        kind = _kind(first, _COMPRESSED)
+        damaged = source.path.suffix == ".gz" and any(byte < 9 for byte in first[:_FIRST_BYTES])
+        if kind is None and source.member is None and damaged and packed is None:
+            kind = "gzip"
         if kind is None:
             return file, packed
         file, packed = _unpacked(file, kind, stack), size

@@ -136,7 +136,12 @@ def explained(where: str) -> Iterator[None]:
         yield
     except EOFError:
         raise UserError("the compressed data ends too early", where=where, do=DAMAGED) from None
-    except (gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
+    except gzip.BadGzipFile as error:
+        if not str(error).startswith("Not a gzipped file"):
+            raise UserError(f"is not a sound compressed file ({error})", where=where, do=DAMAGED) from None
+        do = "Get a fresh copy; or, if you know what it is, unpack the file yourself (gzip -dc) and name the result."
+        raise UserError("is damaged, or something else follows its compressed data", where=where, do=do) from None
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"is not a sound compressed file ({error})", where=where, do=DAMAGED) from None
     except (zstandard.ZstdError, struct.error, ValueError) as error:
         raise UserError(f"is not a sound compressed file ({error})", where=where, do=DAMAGED) from None

@@ -49,6 +49,8 @@ class Columns:
         timestamps: [R] integer seconds since 1970, or None.
         lines: [R] int32 line (or row) of each rating, or None where it is not known.
         unit: "line" or "row", which these count.
+        files: Index of the first rating of each file, and the file's name; empty if there is one file.
+        left_out: How many rows each setting left out, by its key.
     """
 
     users: np.ndarray
@@ -57,6 +59,8 @@ class Columns:
     timestamps: np.ndarray | None = None
     lines: np.ndarray | None = None
     unit: str = field(default="line", kw_only=True)
+    files: Sequence[tuple[int, str]] = field(default=(), kw_only=True)
+    left_out: dict[str, int] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,10 @@ class LineParser(abc.ABC, Generic[Part]):
     expected = ""
     comment: str | None = None
     max_line_bytes = MAX_LINE_BYTES
+
+    def read_preamble(self, line: str) -> bool:
+        """Returns whether the first line of the file says how it is written, and is no line of the table."""
+        return False
 
     def read_header(self, line: str) -> bool:
         """Checks the first line of the file; returns whether it is a header."""
@@ -170,6 +178,9 @@ def _without_header(chunk: Chunk, source: Source, parser: LineParser[Any]) -> Ch
     if chunk.first_line != 1:
         return chunk
     number, rest = 1, chunk.data
+    first, _, below = rest.partition(b"\n")
+    if first.startswith((b"sep=", b'"sep=')) and parser.read_preamble(first.decode("utf-8", "replace")):
+        number, rest = number + 1, below
     while parser.comment and rest.startswith(parser.comment.encode()):
         number, rest = number + 1, rest.partition(b"\n")[2]
     first, _, below = rest.partition(b"\n")

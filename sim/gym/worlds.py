@@ -152,7 +152,7 @@ def _rating_world(values: Mapping[str, Any], split: Split) -> World:
     if split == "test" and config.validation:
         raise UserError("test users take no part in data.validation=true", where="split", do="Use split=validation.")
     data = config.scaled(data, train)
-    env, params, rewards = make_simulator(settings.env, data, train, config.relevant_above)
+    env, params, rewards = make_simulator(settings.env, data, train, config.hits_above)
     if not isinstance(env, RatingEnv):
         raise UserError(
             f"the observations of {settings.env.description} are not known here",

@@ -65,6 +65,8 @@ class EventLog:
         feedback_proxy: Which ratings stand in for which answers, such as "skip below 4, click from 4"; empty if the
             answers are real.
         notes: What was done to the log as it was read, a sentence each.
+        left_out: How many rows each setting left out, by its key (`data.missing_values`).
+        missing_values: Texts that mean that there is no value, whose rows were left out.
         table_hash: See `sim.tables.table_hash`; empty until the table is complete.
     """
 
@@ -91,6 +93,8 @@ class EventLog:
     feedback_proxy: str = ""
     notes: list[str] = dataclasses.field(default_factory=list)
     cut_sessions: int = 0
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+    missing_values: list[str] = dataclasses.field(default_factory=list)
     table_hash: str = ""
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ _WORDS = """
     missing 00000000-0000-0000-0000-000000000000
 """
 _PLACEHOLDERS = [*_WORDS.split(), "", "(not set)", "not set", "not available"]
+AS_FLOAT = r"^([0-9]*)\.0*$"
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
 
 
@@ -21,8 +24,15 @@ def stand_for_nothing(texts: pl.Series) -> pl.Series:
     return texts.str.strip_chars().str.to_lowercase().is_in(_PLACEHOLDERS)
 
 
+def missing_values_setting(given: Sequence[str], more: Sequence[str]) -> str:
+    """Returns the words for a shell that leave out some values, beside those that are left out already."""
+    from harness.commands.command_words import override_value
+
+    return f"'data.missing_values={override_value(list(dict.fromkeys((*given, *more))))}'"
+
+
 def folded(text: str) -> str:
-    """Returns an id without what readers do not see or programs change: blanks around, case, leading zeros."""
+    """Returns an id without what readers do not see or programs change: blanks around, case, the form of a number."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text).translate(_INVISIBLE)
-    return text.strip().casefold().lstrip("0")
+    return re.sub(AS_FLOAT, r"\1", text.strip().casefold().lstrip("+0"))

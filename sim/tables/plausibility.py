@@ -9,13 +9,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from sim.tables.events import CLICK, EventLog
-from sim.tables.placeholders import folded, stand_for_nothing
+from sim.tables.placeholders import AS_FLOAT, folded, missing_values_setting, stand_for_nothing
 from sim.tables.ratings import RatingData
+from sim.tables.ratings_apart import apart_in, setting_without
 from sim.tables.summary import above_the_middle
 
 LOWEST_SHARE, HIGHEST_SHARE = 0.05, 0.95
 """Shares of relevant ratings and of clicks outside of these are named."""
 MOST_OF_ONE_USER = 0.05
+_TIMES_AN_EQUAL, _MOST_OF_ANYBODY = 3.0, 0.9
 _FEWEST_ROWS = 200  # of fewer, shares say little
 _FIRST_SECOND = int(datetime.datetime(1990, 1, 1, tzinfo=datetime.UTC).timestamp())
 _DAY = 86_400
@@ -33,13 +35,12 @@ def rating_warnings(data: RatingData, relevant_above: float, positive: np.ndarra
     values = np.asarray(data.rating_values[1:])
     share = float(counts[values > relevant_above].sum() / counts.sum())
     warnings = [
-        *_id_warnings("user", data.user_ids),
-        *_id_warnings("item", data.item_ids),
+        *_id_warnings(data),
         *_owner_warning("ratings", data.user_ids, np.diff(data.indptr)),
-        *_value_warnings(values, counts, data.value_places),
+        *_apart_warnings(data),
         *([] if data.timestamps is None else _time_warnings(data.timestamps)),
     ]
-    if data.num_ratings >= _FEWEST_ROWS and not LOWEST_SHARE <= share <= HIGHEST_SHARE:
+    if data.num_ratings >= _FEWEST_ROWS and len(values) > 1 and not LOWEST_SHARE <= share <= HIGHEST_SHARE:
         warnings.append(
             f"{share:.1%} of the ratings are above data.relevant_above={relevant_above:g} (the scale is "
             f"{data.rating_min:g} to {data.rating_max:g}): set it so that a hit means something"
@@ -63,8 +64,7 @@ def log_warnings(log: EventLog) -> list[str]:
     share = float((log.feedback >= CLICK).mean())
     warnings = [
         *log.notes,
-        *_id_warnings("user", log.user_ids),
-        *_id_warnings("item", log.item_ids),
+        *_id_warnings(log),
         *_owner_warning("sessions", log.user_ids, sessions_of_user),
         *_time_warnings(log.time),
     ]
@@ -90,73 +90,75 @@ def log_warnings(log: EventLog) -> list[str]:
     return warnings
 
 
-def _id_warnings(what: str, ids: np.ndarray) -> list[str]:
-    """Names ids that stand for a missing value, and ids that differ only by blanks, case or leading zeros."""
-    if ids.dtype.kind != "U":
-        return [_placeholder_warning(what, -1)] if (ids == -1).any() else []
+def _id_warnings(data: RatingData | EventLog) -> list[str]:
+    """Names ids that stand for a missing value, and ids that differ only by how they are written."""
+    ids_of = {"user": data.user_ids, "item": data.item_ids}
+    nobody = {what: _placeholders(ids) for what, ids in ids_of.items()}
+    # One setting for all of them: a second one would take the place of the first.
+    leave_out = missing_values_setting(data.missing_values, [str(name) for names in nobody.values() for name in names])
+    warnings = [
+        f"there is {'an' if what == 'item' else 'a'} {what} {name!r}, which often means that the {what} is unknown: "
+        f"{leave_out} leaves its rows out"
+        for what, names in nobody.items()
+        for name in names
+    ]
+    return warnings + [said for what, ids in ids_of.items() for said in _twins(what, ids)]
+
+
+def _placeholders(ids: np.ndarray) -> list[str | int]:
+    """Returns the ids that stand for a missing value."""
     import polars as pl
 
+    if ids.dtype.kind != "U":
+        return [-1] if (ids == -1).any() else []
+    texts = pl.Series(ids)
+    return texts.filter(stand_for_nothing(texts)).to_list()
+
+
+def _twins(what: str, ids: np.ndarray) -> list[str]:
+    """Names ids that differ only by blanks, case or how a number is written."""
+    import polars as pl
+
+    if ids.dtype.kind != "U":
+        return []
     texts = pl.Series(ids)
     plain = texts.str.contains(r"^[\x00-\x7f]*$")
     others = pl.Series([folded(text) for text in texts.filter(~plain)], dtype=pl.String)
-    keys = texts.str.strip_chars().str.to_lowercase().str.strip_chars_start("0").scatter((~plain).arg_true(), others)
-    warnings = [_placeholder_warning(what, texts[row]) for row in stand_for_nothing(texts).arg_true()]
-    if alike := len(keys) - keys.n_unique():
-        second = int((~keys.is_first_distinct()).arg_max() or 0)
-        first = int((keys == keys[second]).arg_max() or 0)
-        warnings.append(
-            f"{alike:,} {what} ids differ from others only by blanks, case or leading zeros (or look the same), "
-            f"such as {texts[first]!r} and {texts[second]!r}"
-        )
-    return warnings
-
-
-def _placeholder_warning(what: str, name: str | int) -> str:
-    from harness.commands.command_words import override_value
-
-    leave_out = f"data.missing_values={override_value([str(name)])}"
-    return (
-        f"there is a {what} {name!r}, which often means that the {what} is unknown: {leave_out!r} leaves its rows out"
-    )
+    keys = texts.str.strip_chars().str.to_lowercase().str.strip_chars_start("+0").str.replace(AS_FLOAT, "$1")
+    keys = keys.scatter((~plain).arg_true(), others)
+    alike = len(keys) - keys.n_unique()
+    if not alike:
+        return []
+    second = int((~keys.is_first_distinct()).arg_max() or 0)
+    first = int((keys == keys[second]).arg_max() or 0)
+    return [
+        f"{alike:,} {what} ids differ from others only by blanks, case or leading zeros (or look or count the same), "
+        f"such as {texts[first]!r} and {texts[second]!r}"
+    ]
 
 
 def _owner_warning(what: str, user_ids: np.ndarray, numbers: np.ndarray) -> list[str]:
-    """Names a user who owns a large share of everything."""
-    total, largest = int(numbers.sum()), int(np.argmax(numbers))
-    if len(numbers) < 3 / MOST_OF_ONE_USER or total < _FEWEST_ROWS or numbers[largest] <= MOST_OF_ONE_USER * total:
-        return []
-    return [
-        f"user {user_ids[largest]!s} owns {numbers[largest] / total:.1%} of the {what}: a crawler, or a placeholder "
-        "for unknown users"
-    ]
+    """Names a user who owns a large share of everything.
 
-
-def _value_warnings(values: np.ndarray, counts: np.ndarray, places: Sequence[str]) -> list[str]:
-    """Names an extreme rating that stands apart from the others, or that a scale of stars does not have.
-
-    Args:
-        values: [V] distinct ratings, ascending.
-        counts: [V] how often each occurs.
-        places: Where each first stands in the file, or empty.
+    Of few users, everybody's share is large, and the most active one's still larger: to be named, it has to be three
+    times an equal share, and three times the second largest.
     """
-    if len(values) < 4:
+    total, largest = int(numbers.sum()), int(np.argmax(numbers))
+    share = numbers[largest] / total
+    of_equals = min(_TIMES_AN_EQUAL / len(numbers), _MOST_OF_ANYBODY)
+    if total < _FEWEST_ROWS or share <= max(MOST_OF_ONE_USER, of_equals):
         return []
-    gaps = np.diff(values)
-    usual = float(np.median(gaps))
-    lowest, total = values[0], counts.sum()
-    # Below a scale, any gap is odd; above it, only a large one: 1, 2, 3, 5 may be weights of events.
-    ends = ((0, gaps[0], 1.9), (-1, gaps[-1], 4.0))
-    apart = [end for end, gap, least in ends if gap >= least * usual and gap >= 0.1 * (values[-2] - values[1])]
-    if lowest == -1 and values[1] >= 0:
-        apart = [0]
-    if lowest == 0 and usual >= 1 and counts[0] > total / 3 and not apart:
-        apart = [0]
-    return [
-        f"the rating {values[end]:g} ({counts[end] / total:.1%} of all{f', first on {places[end]}' if places else ''}) "
-        "stands apart from the others: if it means 'not rated', leave it out by "
-        f"data.missing_ratings=[{values[end]:g}]"
-        for end in apart
-    ]
+    second = np.partition(numbers, -2)[-2] if len(numbers) > 1 else numbers[largest]
+    if of_equals > MOST_OF_ONE_USER and numbers[largest] <= _TIMES_AN_EQUAL * second:
+        return []
+    return [f"user {user_ids[largest]!s} owns {share:.1%} of the {what}: a crawler, or a placeholder for unknown users"]
+
+
+def _apart_warnings(data: RatingData) -> list[str]:
+    """Names extreme ratings that stand apart from the others."""
+    apart = apart_in(data)
+    setting = setting_without(data, apart)
+    return [f"{one.describe()}: correct the file if that is wrong; {one.advise(setting)}" for one in apart]
 
 
 def _time_warnings(times: Sequence[int] | np.ndarray) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,6 +43,9 @@ class RatingData:
         source_rows: [R] row of each rating in the source, which breaks ties in time; None unless requested.
         num_repeats: How many rows of the source repeat a user and an item; `Duplicates` says which of them count.
         value_places: Where each distinct rating first stands in the source, such as "line 7"; empty if unknown.
+        left_out: How many rows of the source each setting left out, by its key (`data.missing_values`).
+        missing_ratings: Ratings that were left out because they mean "not rated".
+        missing_values: Texts that mean that there is no value, whose rows were left out.
         table_hash: See `sim.tables.table_hash`; `sim.datasets.ratings` fills it in.
     """
 
@@ -61,6 +65,9 @@ class RatingData:
     source_rows: np.ndarray | None = None
     num_repeats: int = 0
     value_places: list[str] = dataclasses.field(default_factory=list)
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+    missing_ratings: list[float] = dataclasses.field(default_factory=list)
+    missing_values: list[str] = dataclasses.field(default_factory=list)
     table_hash: str = ""
 
     @property
@@ -142,6 +149,10 @@ def build_rating_data(
     duplicates: Duplicates = "error",
     lines: np.ndarray | None = None,
     unit: str = "line",
+    files: Sequence[tuple[int, str]] = (),
+    left_out: dict[str, int] | None = None,
+    missing_ratings: Sequence[float] = (),
+    missing_values: Sequence[str] = (),
 ) -> RatingData:
     """Re-maps ids to 0..n-1, sorts by user and item, and checks the ratings.
 
@@ -161,6 +172,10 @@ def build_rating_data(
             then in the file), or their mean, maximum or sum.
         lines: [R] line (or row, as `unit` says) of each rating in the source, for messages.
         unit: What `lines` counts.
+        files: Index of the first rating of each file and the file's name, if there are several.
+        left_out: See RatingData.
+        missing_ratings: See RatingData.
+        missing_values: See RatingData.
 
     Raises:
         UserError: There are no ratings; a rating is not finite or outside the scale; a user rates an item twice;
@@ -174,12 +189,13 @@ def build_rating_data(
     item_ids, item_index = np.unique(items, return_inverse=True)
     rows = np.arange(len(ratings)) if keep_source_rows else None
     num_rows = len(ratings)
+    places = None if lines is None else _Places(lines, unit, files)
     if duplicates != "error":
         pair = user_index.astype(np.int64) * len(item_ids) + item_index
         chosen, ratings = _combined(pair, ratings, timestamps, duplicates)
         user_index, item_index = user_index[chosen], item_index[chosen]
-        columns = (timestamps, rows, lines if duplicates in ("first", "last") else None)
-        timestamps, rows, lines = (None if column is None else column[chosen] for column in columns)
+        timestamps, rows = (None if column is None else column[chosen] for column in (timestamps, rows))
+        places = None if places is None or duplicates in ("mean", "sum", "max") else places.of(chosen)
 
     # The scale.
     low = float(np.min(ratings)) if rating_min is None else float(rating_min)
@@ -188,11 +204,14 @@ def build_rating_data(
     if bad.any():
         row = int(np.argmax(bad))
         user, item = user_ids[user_index[row]], item_ids[item_index[row]]
+        place = "" if places is None else f"{places.at(row)}: "
         raise UserError(
-            f"rating {ratings[row]:g} of user {user} for item {item} is outside the scale {max(low, -MAX_RATING):g} to "
-            f"{min(high, MAX_RATING):g} ({int(bad.sum()):,} such ratings)",
+            f"{place}rating {ratings[row]:g} of user {user} for item {item} is outside the scale "
+            f"{max(low, -MAX_RATING):g} to {min(high, MAX_RATING):g} ({int(bad.sum()):,} such ratings)",
             where=source,
-            do="Correct the file, or set data.rating_min and data.rating_max to its true scale.",
+            do=f"Correct the file; if {ratings[row]:g} means 'not rated', leave it out by "
+            f"{missing_ratings_setting(missing_ratings, [float(ratings[row])])}; else set data.rating_min and "
+            "data.rating_max to the true scale.",
         )
     distinct, code = np.unique(ratings, return_inverse=True)
     if len(distinct) > MAX_DISTINCT_RATINGS:
@@ -214,7 +233,7 @@ def build_rating_data(
     if repeated.any():
         first = int(np.argmax(repeated))
         user, item = divmod(int(key[first]), len(item_ids))
-        line = "" if lines is None else f", first on {unit} {lines[order[first + 1]]:,}"
+        line = "" if places is None else f", first on {places.at(int(order[first + 1]))}"
         raise UserError(
             f"user {user_ids[user]} rates item {item_ids[item]} more than once ({int(repeated.sum()):,} repeated "
             f"ratings{line})",
@@ -240,8 +259,43 @@ def build_rating_data(
         synthetic=synthetic,
         source_rows=None if rows is None else rows[order],
         num_repeats=num_rows - len(ratings),
-        value_places=[] if lines is None else [f"{unit} {line:,}" for line in lines[first_row].tolist()],
+        value_places=[] if places is None else [places.at(row) for row in first_row.tolist()],
+        left_out=left_out or {},
+        missing_ratings=list(missing_ratings),
+        missing_values=list(missing_values),
     )
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where ratings stand in their files.
+
+    Attributes:
+        lines: [R] line (or row) of each rating of the source.
+        unit: "line" or "row".
+        files: Index in the source of the first rating of each file, and the file's name; empty if there is one file.
+        rows: [n] index in the source of each rating that is left; None: all are.
+    """
+
+    lines: np.ndarray
+    unit: str
+    files: Sequence[tuple[int, str]]
+    rows: np.ndarray | None = None
+
+    def of(self, rows: np.ndarray) -> _Places:
+        """Returns the places of some ratings."""
+        return dataclasses.replace(self, rows=rows)
+
+    def at(self, row: int) -> str:
+        """Returns the place of a rating, as in "line 7 of may.csv"."""
+        row = row if self.rows is None else int(self.rows[row])
+        name = next((name for begin, name in reversed(self.files) if begin <= row), "")
+        return f"{self.unit} {self.lines[row]:,}{f' of {name}' if name else ''}"
+
+
+def missing_ratings_setting(given: Sequence[float], more: Sequence[float]) -> str:
+    """Returns the setting that leaves out some ratings, beside those that are left out already."""
+    return f"data.missing_ratings=[{','.join(f'{value:g}' for value in (*given, *more))}]"
 
 
 def scaled_by_users(

@@ -36,6 +36,7 @@ def rating_summary(data: RatingData, relevant_above: float, positive: np.ndarray
         "median_ratings_per_user": float(np.median(np.diff(data.indptr))),
         "median_session": None if times is None else _median_session(data, times),
         "repeats": data.num_repeats,
+        "left_out": data.left_out,
         "timestamps": None if times is None else [int(np.min(times)), int(np.max(times))],
     }
 
@@ -61,6 +62,7 @@ def log_summary(log: EventLog) -> dict[str, Any]:
         "share_test": float(log.is_test.mean()),
         "shares": dict(zip(FEEDBACK_NAMES, answers.tolist(), strict=True)),
         "median_session": float(np.median(np.diff(log.session_starts()))),
+        "left_out": log.left_out,
         "repeats": 1 - pl.Series(pairs).n_unique() / len(pairs) if len(pairs) else 0.0,
         "timestamps": [int(log.time.min()), int(log.time.max())],
     }
@@ -88,7 +90,14 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
             ("repeats", f"{summary['repeats']:.1%} of the events show an item that an earlier session showed"),
         ]
     people = [("users", f"{summary['users']:,}"), ("items", f"{summary['items']:,}")]
-    return [*people, *rows, ("time span", time_span(summary["timestamps"]))]
+    left_out = [("left out", _left_out(summary["left_out"]))] if summary["left_out"] else []
+    return [*people, *rows, *left_out, ("time span", time_span(summary["timestamps"]))]
+
+
+def _left_out(rows_by_setting: dict[str, int]) -> str:
+    return ", ".join(
+        f"{number:,} row{'' if number == 1 else 's'} by {setting}" for setting, number in rows_by_setting.items()
+    )
 
 
 def _repeats(number: int) -> str:

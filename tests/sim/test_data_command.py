@@ -102,7 +102,7 @@ def test_sampled_skips_generated_logs_and_proxies_are_said_loudly():
         part |= {"click_rate": 0.1, "order_rate": 0.1, "timestamps": [0, 1]}
         part["events_per_session"] = {"mean": 1.0, "median": 1.0, "min": 1, "max": 1}
     summary = {"users": 1, "items": 1, "events": 2, "sessions": 2, "share_test": 0.5, "median_session": 1}
-    summary |= {"shares": {"skip": 1.0}, "repeats": 0.0, "timestamps": [0, 1]}
+    summary |= {"shares": {"skip": 1.0}, "repeats": 0.0, "left_out": {}, "timestamps": [0, 1]}
     found = {"name": "log", "users": 1, "items": 1, "parts": parts, "checksum": "", "source": "", "summary": summary}
     proxies = {"order_proxy": "is_like", "feedback_proxy": "skip below 4, click from 4"}
     said = describe_log({**found, "synthetic": True, "synthetic_skips": True, **proxies})

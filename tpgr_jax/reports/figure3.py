@@ -166,7 +166,7 @@ def _load(config: Figure3Config) -> tuple[RatingData, float]:
             runs.
     """
     if config.runs is None:
-        return load_dataset(config.data, keep_source_rows=True), config.data.relevant_above
+        return load_dataset(config.data, keep_source_rows=True), config.data.hits_above
     run = SYSTEM.comparable(config, SYSTEM.runs(config.runs), ["data.relevant_above"]).runs[0]
     values = {field.name: getattr(config, field.name) for field in fields(config)} | {"data": run.values["data"]}
     settings = replace(read_settings(Figure3Config, values).data, offline_fallback=False)
@@ -179,7 +179,7 @@ def _load(config: Figure3Config) -> tuple[RatingData, float]:
             where=str(run.folder.path),
             do="Restore the data, or name others with data=NAME in place of runs.",
         )
-    return data, settings.relevant_above
+    return data, settings.hits_above
 
 
 def _slopes(points: Sequence[AverageRating]) -> str:

@@ -84,7 +84,7 @@ def test_a_log_of_events(tmp_path):
         ("a.csv", "user;item;rating\na;1;0\na;2;0\nb;1;10\nb;3;7\n", {"missing_ratings": "[0]", "relevant_above": "6"}),
         ("a.csv", "user,item,rating\na,1,3\na,1,4\nb,1,2\n", {"duplicates": "last"}),
         ("a.csv", 'user,item,text,stars\n1,2,"a, ""b""\nc",4\n1,3,x,5\n', {"rating_column": "stars"}),
-        ("a.csv", "uid,sku\na,x\nb,x\n", {"rating_column": "null", "relevant_above": "0"}),
+        ("a.csv", "uid,sku\na,x\nb,x\n", {"rating_column": "null", "relevant_above": None}),
         (
             "a.csv",
             "user,item,event\na,1,view\na,1,buy\n",
@@ -102,6 +102,35 @@ def test_a_log_of_events(tmp_path):
 def test_kinds_of_tables(tmp_path, name, content, expected):
     found = settings(look(tmp_path / name, content))
     assert {key: found.get(key) for key in expected} == expected
+
+
+EVENTS = [("a", 1, "view"), ("a", 2, "cart"), ("b", 1, "buy"), ("NA", 3, "view"), ("b", 2, "wish")]
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
+def test_events_are_told_by_their_names_whatever_their_column_is_called_and_users_that_mean_nobody(tmp_path, kind):
+    frame = pl.DataFrame(
+        [{"user": user, "item": item, "kind": "book", "what": what, "ts": 1_600_000_000} for user, item, what in EVENTS]
+    )
+    path = tmp_path / f"a.{kind}"
+    {"csv": frame.write_csv, "json": frame.write_ndjson, "parquet": frame.write_parquet}[kind](path)
+    guess = look(path, None)
+    found = settings(guess)
+    assert found["feedback_column"] == "what"
+    assert found["events"] == '["view=click","cart=click","buy=order","wish=ignore"]'
+    assert found["missing_values"] == "[NA]"
+    assert any("user 'NA' (1 rows)" in note for note in guess.notes)
+    assert [row[:3] for row in guess.table[1:]] == [("a", "1", "click"), ("a", "2", "click"), ("b", "1", "order")]
+
+
+def test_packed_items_are_told(tmp_path):
+    text = "user,shown,time\nu1,N1-0 N2-1,1600000000\nu2,N3-0,1600000001\n"
+    guess = look(tmp_path / "a.csv", text)
+    found = settings(guess)
+    assert (found["item_column"], found["item_separator"], found["answer_separator"]) == ("shown", '" "', '"-"')
+    assert [row[1:3] for row in guess.table[1:]] == [("N1", "skip"), ("N2", "click"), ("N3", "skip")]
+    # A word with a digit behind a hyphen is none.
+    assert "item_separator" not in settings(look(tmp_path / "b.csv", "user,item,time\nu1,A-1,5\nu2,B-0,6\n"))
 
 
 def test_nested_json_and_parquet(tmp_path):

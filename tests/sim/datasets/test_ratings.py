@@ -22,7 +22,9 @@ from harness.settings import read_settings
 from sim.datasets import ratings as datasets
 from sim.datasets.ratings import DataConfig, load_dataset, statistics
 from sim.generators import ratings as synthetic
+from sim.tables.plausibility import rating_warnings
 from sim.tables.ratings import RatingData
+from sim.tables.summary import rating_summary, summary_rows
 
 REAL = os.environ.get("TPGR_JAX_DATA")
 FILES = (Path(__file__).parents[3] / "conf" / "data").glob("*.yaml")
@@ -209,6 +211,51 @@ def test_what_an_earlier_version_cached_may_lack_what_has_a_default(tmp_path, ca
     file.write_text(json.dumps(meta))
     assert_same(load_dataset(setting), dataclasses.replace(parsed, num_repeats=0, value_places=[]))
     assert capsys.readouterr().err == ""
+
+
+def test_what_was_left_out_and_where_ratings_stand_is_known_of_several_files_and_from_the_cache(tmp_path):
+    write(tmp_path / "a.csv", "user,item,rating\n1,2,3\nNA,3,5\n1,4,99\n")
+    write(tmp_path / "b.csv", "user,item,rating\n2,2,1\n2,3,-3\n2,4,99\n")
+    paths = [str(tmp_path / name) for name in ("a.csv", "b.csv")]
+    setting = config("ratings_file", path=paths, missing_ratings=[99.0], missing_values=["NA"])
+    for data in (load_dataset(setting), load_dataset(setting)):
+        assert data.left_out == {"data.missing_values": 1, "data.missing_ratings": 2}
+        assert (data.missing_ratings, data.missing_values) == ([99.0], ["NA"])
+        assert data.value_places == ["line 3 of b.csv", "line 2 of b.csv", "line 2 of a.csv"]
+        said = dict(summary_rows(rating_summary(data, 3.0)))
+        assert said["left out"] == "1 row by data.missing_values, 2 rows by data.missing_ratings"
+    with pytest.raises(UserError, match=r"line 3 of b.csv: rating -3 of user 2 .*\n.*data.missing_ratings=\[99,-3\]"):
+        load_dataset(dataclasses.replace(setting, rating_min=0.5))
+
+
+@pytest.mark.parametrize(
+    ("spelled", "separator"), [(r"\x01", "\x01"), (r"\t", "\t"), ("tab", "\t"), (r"\u0001|", r"\u0001|")]
+)
+def test_separators_that_cannot_be_typed(spelled, separator):
+    assert config("ratings_file", path="r.csv", separator=spelled).text_format.separator == separator
+
+
+def test_interactions_need_no_key_but_that_there_are_no_ratings(tmp_path):
+    rows = "".join(f"{user},{item}\n" for user in range(20) for item in (*range(12), 0))
+    write(tmp_path / "r.csv", f"user,item\n{rows}")
+    clicks = config("ratings_file", path=str(tmp_path / "r.csv"), rating_column=None)
+    data = load_dataset(clicks)
+    assert (data.num_ratings, data.num_repeats, data.rating_values[1:].tolist()) == (240, 20, [1.0])
+    assert clicks.hits_above == 0.0
+    assert rating_warnings(data, clicks.hits_above) == []
+    # What is set counts where it can be reached.
+    assert config("ratings_file", path="r.csv", rating_column=None, relevant_above=0.5).hits_above == 0.5
+    assert config("ratings_file", path="r.csv", rating_column=None, implicit_rating=-2.0).hits_above == -3.0
+    assert config("ratings_file", path="r.csv", rating_column=None, duplicates="sum").hits_above == 3.0
+    assert config("ratings_file", path="r.csv").hits_above == 3.0
+
+
+@pytest.mark.parametrize("counts", [["view=1", "buy=5", "cart=ignore"], {"view": 1, "buy": 5.0, "cart": "ignore"}])
+def test_events_count_or_are_ignored(counts):
+    read = config("ratings_file", path="r.csv", rating_of_event=counts)
+    assert read.rating_of_event == {"view": 1.0, "buy": 5.0, "cart": None}
+    with pytest.raises(UserError, match=r"data\.rating_of_event\.cart is 'click'"):
+        config("ratings_file", path="r.csv", rating_of_event={"cart": "click"})
 
 
 def test_a_cache_that_cannot_be_written_only_warns(tmp_path, capsys, monkeypatch):

@@ -324,6 +324,34 @@ def test_scales_that_cannot_be_mapped(scale, low, high, value):
 
 
 @pytest.mark.parametrize(
+    ("ratings", "problem", "advice"),
+    [
+        (
+            [-10, -5, 0, 5, 10, 99],
+            "the rating 99 (16.7% of",
+            "data.missing_ratings=[99]. The others are from -10 to 10",
+        ),
+        (
+            [-3, 1, 2, 3, 4, 5],
+            "the rating -3 (16.7% of",
+            "data.missing_ratings=[-3]. Use env.reward_scale=symmetric if",
+        ),
+        ([-2, -1, 0, 1, 2], "needs ratings >= 0", "Use env.reward_scale=symmetric."),
+        ([-2, -1, 0, 1, 2, 3, 4, 5], "needs ratings >= 0", "If the scale is right, use env.reward_scale=symmetric"),
+    ],
+)
+def test_what_stands_apart_is_named_before_any_advice_on_scales(ratings, problem, advice):
+    data = make_data({(0, item): value for item, value in enumerate(ratings)}, min(ratings), max(ratings))
+    with pytest.raises(UserError) as caught:
+        empirical_rewards(data, "half_open")
+    assert caught.value.what.startswith((problem, "env.reward_scale=half_open"))
+    assert problem in caught.value.what
+    assert advice in caught.value.do
+    # No advice leaves out what does not stand apart.
+    assert ("data.missing_ratings" in caught.value.do) == ("the rating" in problem)
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
         ("alpha", -0.1),

@@ -26,11 +26,13 @@ def test_unknown_names_are_listed_with_their_counts_and_what_to_say(tmp_path):
     second = store(tmp_path, log("It's", "view", "page.view", '"odd ""name"""'), "second.csv")
     said = message(first, second, feedback_of_event={"view": "click"})
     assert "log.csv: line 3: event 'page.view' is not one of 'view'" in said
-    assert "unknown: 'page.view' (3), \"It's\" (1), 'odd \"name\"' (1)" in said
+    assert "unknown: 'page.view' (3, like 'view'), \"It's\" (1), 'odd \"name\"' (1)" in said
     assert r"""'data.events=["page.view=ignore","It'"'"'s=ignore","odd \"name\"=ignore"]'""" in said
     # A file that is damaged further down does not hide the names.
     (tmp_path / "second.csv").write_text(log("wish") + "cut")
-    assert "unknown: 'page.view' (2), 'wish' (1)" in message(first, second, feedback_of_event={"view": "click"})
+    assert "unknown: 'page.view' (2, like 'view'), 'wish' (1)" in message(
+        first, second, feedback_of_event={"view": "click"}
+    )
 
 
 FLAGS = "user,item,time,is_click,is_order,is_bot\nu,1,1,1,0,0\nu,2,2,No,YES,false\nu,3,3,0.0,n,f\nu,4,4,1,1,y\n"
@@ -57,6 +59,15 @@ def test_ratings_stand_in_for_answers(tmp_path):
     assert read(store(tmp_path, text), **changes).feedback.tolist() == [0, 1, 1, 2]
     assert read(store(tmp_path, text), **{**changes, "least_rating": {"order": 4.5}}).feedback.tolist() == [0, 0, 2, 2]
     assert "line 7: event 'good' is not a number" in message(store(tmp_path, text + "u,6,6,good\n"), **changes)
+
+
+def test_ratings_that_stand_apart_are_no_orders(tmp_path):
+    text = "user,item,time,event\n" + "".join(f"u,{n},{n},{n % 5 + 1}\n" for n in range(20)) + "u,30,30,99\n"
+    changes = {"least_rating": {"order": 5.0, "click": 4.0}, "feedback_of_event": {}}
+    [note] = read(store(tmp_path, text), **changes).notes
+    assert note.startswith("the rating 99 (4.8% of all, first on line 22) stands apart from the others")
+    assert """'data.missing_values=["99"]'""" in note
+    assert read(store(tmp_path, text), **changes, missing_values=["99.0"]).left_out == {"data.missing_values": 1}
 
 
 MIND = "1\tU1\t100\tN9 N8\tN1-1 N2-0 B-07-2\n2\tU2\t200\t\tN1-0\n3\tU2\t300\tN1\t\n"
@@ -100,6 +111,22 @@ def test_propensities_are_kept(tmp_path: Path):
         said = message(store(tmp_path, text + f"a,3,3,view,{value}\n"), propensity_column="p")
         assert f"line 4: p '{value}' is not a probability above 0 and up to 1" in said
     assert read(store(tmp_path, text)).shown_probability is None
+
+
+def test_packed_items_have_packed_propensities(tmp_path):
+    head = "number\tuser\ttime\tshown\tp\n"
+    text = f"{head}1\tU1\t100\tN1-1  N2-0\t0.5 0.25\n2\tU2\t200\t\t\n3\tU2\t300\tN3-0\t1\n"
+    changes = {**PACKED, "text": TextFormat("\t"), "propensity_column": "p"}
+    columns = read(store(tmp_path, text), **changes)
+    assert [row[1] for row in as_rows(columns)] == ["N1", "N2", "N3"]
+    assert columns.shown_probability.tolist() == [0.5, 0.25, 1.0]
+    for bad, problem in (
+        ("0.5", "line 5: p '0.5' holds 1 values for 2 items"),
+        ("0.5 0.5 0.5", "line 5: p '0.5 0.5 0.5' holds 3 values for 2 items"),
+        ("0.5 x", "line 5: p 'x' is not a number"),
+        ("0.5 2", "line 5: p '2' is not a probability"),
+    ):
+        assert problem in message(store(tmp_path, f"{text}4\tU3\t400\tN1-1 N2-0\t{bad}\n"), **changes)
 
 
 @pytest.mark.parametrize("last", ["x", ""])

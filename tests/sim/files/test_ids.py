@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import UserError
 from sim.files import ids
-from sim.files.ids import IdColumn, id_array
+from sim.files.ids import IdColumn, NotationError, id_array
 
 
 def joined(parts: list[list], batch: int = 1 << 22) -> tuple[list, list]:
@@ -41,5 +41,20 @@ def test_integers_that_some_chunks_write_as_floats_are_the_same_ids(batch):
     parts = [[7, 8], ["8.0", "9.0"], ["7", "10"], ["7.0", "11"]]
     assert joined(parts, batch) == ([7, 8, 9, 10, 11], [7, 8, 8, 9, 7, 10, 7, 11])
     assert joined([[7], ["8.0", "b"], [9]], batch) == (["7", "8.0", "9", "b"], ["7", "8.0", "b", "9"])
-    with pytest.raises(UserError, match="both occur"):
-        joined([[7], ["a"], ["7.0"]], batch)
+    for twin in ("7.0", "7.", "+7", "+7.0"):
+        assert joined([[7, 8], [twin, "10"]], batch) == ([7, 8, 10], [7, 8, 7, 10])
+        with pytest.raises(UserError, match="both occur"):
+            joined([[7], ["a"], [twin]], batch)
+    assert joined([["7."], ["8."]], batch)[0] == [7, 8]
+    assert joined([["-0"], [0]], batch)[0] == [0]
+    # A plus sign that all have, such as telephone numbers, belongs to them.
+    assert joined([["+7"], ["+8"]], batch)[0] == ["+7", "+8"]
+    assert joined([["+7"], ["8"]], batch)[0] == ["+7", "8"]
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+def test_scientific_notation_among_numbers_is_refused(batch):
+    for numbers in ([7], ["7.5"], ["", "NA", "7"], ["2e3"], ["007"]):
+        with pytest.raises(NotationError, match="user '1E18' is in scientific notation"):
+            joined([numbers, ["1E18"]] if "2e3" not in numbers else [["1E18"], numbers], batch)
+    assert joined([["3e8"], ["3f8", "17"]], batch)[0] == ["17", "3e8", "3f8"]

@@ -19,7 +19,9 @@ import polars as pl
 import pytest
 import zstandard
 
+from harness.commands.command_words import override_value
 from harness.errors import UserError
+from harness.runs.composition import composed_values
 from sim.files import rating_readers as readers
 from sim.files.rating_readers import read_ratings
 from sim.files.rows import TableLayout
@@ -373,8 +375,8 @@ def test_damaged_gzip_files(tmp_path):
     assert "the compressed data ends too early" in message("movielens_dat", source)
     source.path.write_bytes(whole[:-6] + b"abcdef")
     assert "not a sound compressed file" in message("movielens_dat", source)
-    source.path.write_bytes(b"1::2::3::4\n")
-    assert "not a sound compressed file" in message("movielens_dat", source)
+    source.path.write_bytes(b"\x1f\x00" + whole[2:])
+    assert "is damaged, or something else follows" in message("movielens_dat", source)
 
 
 def test_damaged_zip_files(tmp_path):
@@ -575,13 +577,13 @@ def test_quoted_values_may_go_over_lines(tmp_path, monkeypatch, body, chunk):
     )
 
 
-def test_ratings_and_ids_that_mean_missing_are_left_out_and_counted(tmp_path, capsys):
+def test_ratings_and_ids_that_mean_missing_are_left_out_and_counted(tmp_path):
     source = store(tmp_path, "user,item,rating\n1,10,5\nNA,10,4\n2,10,99\n3,,4\n3,11,nan\n3,12,2\n")
     layout = TableLayout(missing_ratings=[99.0], missing_values=["NA", "", "nan"])
     found = read_ratings("table", [source], layout=layout)
     assert as_rows(found) == [(1, 10, 5.0), (3, 12, 2.0)]
     assert found.lines.tolist() == [2, 7]
-    assert "4 rows left out by data.missing_values and data.missing_ratings" in capsys.readouterr().err
+    assert found.left_out == {"data.missing_values": 3, "data.missing_ratings": 1}
     bad = store(tmp_path, "user,item,rating\nNA,10,4\n2,10,x\n")
     assert "line 3: rating 'x'" in message("table", bad, layout=layout)
 
@@ -592,8 +594,21 @@ def test_interactions_without_ratings_and_names_of_events(tmp_path):
     assert as_rows(read_ratings("table", [source], layout=plain)) == [(1, 10, 2.0), (1, 11, 2.0), (2, 10, 2.0)]
     named = TableLayout(rating_column="what", rating_of_event={"view": 1.0, "buy": 5.0})
     assert as_rows(read_ratings("table", [source], layout=named)) == [(1, 10, 1.0), (1, 11, 5.0), (2, 10, 1.0)]
-    other = TableLayout(rating_column="what", rating_of_event={"view": 1.0})
-    assert "line 3: what 'buy' is not one of 'view'" in message("table", source, layout=other)
+    ignored = TableLayout(rating_column="what", rating_of_event={"view": 1.0, "buy": None})
+    found = read_ratings("table", [source], layout=ignored)
+    assert (as_rows(found), found.lines.tolist()) == ([(1, 10, 1.0), (2, 10, 1.0)], [2, 4])
+    assert found.left_out == {"data.rating_of_event": 1}
+
+
+def test_unknown_names_are_listed_with_their_counts_and_how_to_ignore_them(tmp_path):
+    rows = "1,10,view\n1,11,cart\n2,10,View\n2,11,cart\nNA,10,NA\n"
+    source = store(tmp_path, f"user,item,what\n{rows}")
+    layout = TableLayout(
+        rating_column="what", rating_of_event={"view": 1.0, "buy": 5.0, "x": None}, missing_values=["NA"]
+    )
+    said = message("table", source, layout=layout)
+    assert "line 3: what 'cart' is not one of 'view', 'buy', 'x'; unknown: 'cart' (2), 'View' (1, like 'view')" in said
+    assert """'data.rating_of_event=["view=1","buy=5","x=ignore","cart=ignore","View=ignore"]'""" in said
 
 
 def test_decimal_commas_are_named(tmp_path):
@@ -624,3 +639,36 @@ def test_natural_order_and_shortening():
     names = ["mv_10.txt", "mv_2.txt", "mv_1.txt"]
     assert sorted(names, key=sources.natural_order) == ["mv_1.txt", "mv_2.txt", "mv_10.txt"]
     assert len(sources.shorten("x" * 1000)) < 100
+
+
+def test_the_separator_that_excel_writes_above_a_table(tmp_path):
+    for first in ("sep=;\n", '"sep=;"\n'):
+        source = store(tmp_path, f"{first}user;item;rating\n1;10;5\n2;20;3.5\n")
+        found = read_ratings("table", [source])
+        assert (as_rows(found), found.lines.tolist()) == ([(1, 10, 5.0), (2, 20, 3.5)], [3, 4])
+    # Not of a table that is named so.
+    source = store(tmp_path, "sep=,user,item,rating\n1,1,10,5\n")
+    assert as_rows(read_ratings("table", [source])) == [(1, 10, 5.0)]
+
+
+@pytest.mark.parametrize("text", ["NULL", "na", "-"])
+def test_a_rating_that_means_nothing_may_be_left_out(tmp_path, text):
+    source = store(tmp_path, f"user,item,rating\n1,10,5\n2,20,{text}\n")
+    setting = override_value(["", text])
+    assert f"'data.missing_values={setting}'" in message("table", source, layout=TableLayout(missing_values=[""]))
+    values = composed_values("train", ["data=ratings_file", f"data.missing_values={setting}"])
+    assert values["data"]["missing_values"] == ["", text]
+
+
+def test_what_follows_a_gzip_file_is_named_and_text_may_be_called_so(tmp_path):
+    path = tmp_path / "r.csv.gz"
+    path.write_bytes(gzip.compress(LINES["table"].encode()) + b"junk")
+    assert "something else follows its compressed data" in message("table", Source(path))
+    path.write_text(LINES["table"])
+    assert as_rows(read_ratings("table", [Source(path)])) == [(1, 10, 5.0), (2, 20, 3.5)]
+
+
+def test_dates_with_the_year_last_are_refused_with_the_reason(tmp_path):
+    source = store(tmp_path, "user,item,rating,t\n1,10,5,31/01/2016\n")
+    said = message("table", source, layout=TableLayout(timestamp_column="t"))
+    assert "line 2: t '31/01/2016' is not read, since some write the day first and others the month" in said

@@ -93,12 +93,38 @@ def test_names_of_nobody(name):
     ]
 
 
-@pytest.mark.parametrize(("first", "second"), [("a1", "A1"), ("a1", " a1"), ("007", "7x"[:1])])
+@pytest.mark.parametrize(("first", "second"), [("a1", "A1"), ("a1", " a1"), ("007", "7"), ("07", "7.0"), ("+7", "07")])
 def test_ids_that_differ_by_little(first, second):
     words = np.array([f"i{n}" for n in range(998)] + [first, second])
     [warning] = rating_warnings(ratings(STARS, items=words), 3.0)
     assert "1 item ids differ from others only by blanks, case or leading zeros" in warning
     assert repr(first) in warning
+
+
+def test_one_setting_leaves_out_all_placeholders():
+    words = np.array([f"u{n // 20:03}" for n in range(960)] + ["NA"] * 20 + ["null"] * 20)
+    table = dataclasses.replace(ratings(STARS, users=words), missing_values=[""])
+    said = [warning for warning in rating_warnings(table, 3.0) if "there is a user" in warning]
+    assert len(said) == 2
+    assert all("""'data.missing_values=["",NA,"null"]' leaves its rows out""" in warning for warning in said)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "named"),
+    [
+        ([600, *[20] * 9], True),
+        ([900, *[20] * 4], True),
+        ([100, *[10] * 30], True),
+        ([100] * 10, False),
+        ([240, 80, 60, 40, 20, 10, 5], False),  # the activity of people, halved at each step
+        ([500, 480, *[20] * 9], False),
+        ([700, 300], False),
+    ],
+)
+def test_of_few_users_one_who_owns_much_more_than_the_second_is_named(numbers, named):
+    users = np.repeat(np.arange(len(numbers)), numbers)
+    warnings = rating_warnings(ratings(np.resize(STARS, len(users)), users=users), 3.0)
+    assert any("user 0 owns" in warning for warning in warnings) == named
 
 
 def test_one_user_who_owns_much():
