@@ -84,7 +84,7 @@ def command_environment(tmp_path_factory, tables) -> Iterator[dict[str, str]]:
         "TPGR_JAX_CACHE": str(tables),
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": with_flag(os.environ["XLA_FLAGS"], UNOPTIMISED),
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {UNOPTIMISED}",
         "XDG_CACHE_HOME": str(folder / "cache"),
         "PYTHONWARNINGS": "default",
     }
