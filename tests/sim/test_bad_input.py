@@ -3,6 +3,7 @@
 import bad_input
 import pytest
 
+
 @pytest.mark.parametrize("layout", bad_input.LAYOUTS)
 def test_damaged_files_are_refused_or_read_as_they_are(layout):
     outcomes = bad_input.campaign(layout, 100)
