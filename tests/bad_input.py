@@ -933,19 +933,24 @@ class Settings(NamedTuple):
     values: dict[str, Any]
 
 
-def configurations() -> dict[str, Settings]:
-    """Returns the configurations whose settings are tried, by name."""
-    ratings = ["data=movielens_1m"]
-    found = {
-        f"train, {agent}": Settings(tpgr_settings.RunConfig, composed_values("train", [f"agent={agent}", *ratings]))
+def _settings(schema: type, name: str, *overrides: str) -> Settings:
+    return Settings(schema, composed_values(name, overrides))
+
+
+CONFIGURATIONS: dict[str, Callable[[], Settings]] = {
+    **{
+        f"train, {agent}": functools.partial(
+            _settings, tpgr_settings.RunConfig, "train", f"agent={agent}", "data=movielens_1m"
+        )
         for agent in _AGENTS
-    }
-    found["fit_simulator"] = Settings(hrlmg_settings.FitConfig, composed_values("fit_simulator", []))
-    found["train_hrl_mg"] = Settings(hrlmg_settings.RunConfig, composed_values("train_hrl_mg", []))
-    found["train_hrl_mg, events"] = Settings(
-        hrlmg_settings.RunConfig, composed_values("train_hrl_mg", ["data=rees46", "agent=ddpg"])
-    )
-    return found
+    },
+    "fit_simulator": functools.partial(_settings, hrlmg_settings.FitConfig, "fit_simulator"),
+    "train_hrl_mg": functools.partial(_settings, hrlmg_settings.RunConfig, "train_hrl_mg"),
+    "train_hrl_mg, events": functools.partial(
+        _settings, hrlmg_settings.RunConfig, "train_hrl_mg", "data=rees46", "agent=ddpg"
+    ),
+}
+"""The configurations whose settings are tried, by name: composing one takes long."""
 
 
 def mistakes(values: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -1025,8 +1030,8 @@ def main() -> None:
         print(f"{name}: {dict(found)}", flush=True)
     print(f"all files: {total.total()} cases, {dict(total)}")
     total.clear()
-    for name, settings in configurations().items():
-        found = try_settings(settings)
+    for name, compose in CONFIGURATIONS.items():
+        found = try_settings(compose())
         total += found
         print(f"{name}: {dict(found)}", flush=True)
     print(f"all settings: {total.total()} cases, {dict(total)}")

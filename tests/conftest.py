@@ -1,7 +1,9 @@
 """Settings that every test shares."""
 
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,14 +11,21 @@ import jax
 import pytest
 from command_lines import commands_forked, run_module
 from long_tests import Part, part
-from quick_compilation import UNFUSED, UNOPTIMISED, with_flag
+from quick_compilation import UNFUSED, UNOPTIMISED, compiled, with_flag
 
 from harness.compute.vector_width import choose_vector_width
+
+IN_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = with_flag(os.environ.get("XLA_FLAGS", ""), UNFUSED)
 choose_vector_width()  # as the commands do, which tests compare with what they compute themselves
 jax.config.update("jax_num_cpu_devices", 8)  # for the tests of many devices; all others compute on the first
+# All test processes share what they compile: each file forgets its programs, and many have the same small ones.
+if not IN_WORKER:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 _DUE = pytest.StashKey[Part | None]()
@@ -28,7 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Reads `--long-part`."""
+    """Reads `--long-part`; has the compiled programs removed at the end."""
+    if not IN_WORKER:
+        config.add_cleanup(lambda: shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True))
     text = config.getoption("--long-part")
     try:
         config.stash[_DUE] = None if text is None else part(text)
@@ -48,7 +59,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if due := config.stash[_DUE]:
         for item in due.of([item for item in items if item.get_closest_marker("long")]):
             item.add_marker("due")
-    slow = ("commands", "benchmark", "movielens", "old_runs")
+    slow = ("commands", "benchmark", "movielens", "old_runs", "damage", "value_tree", "unseen", "export", "funnel")
     items.sort(key=lambda item: not any(name in item.path.name for name in slow))
 
 
@@ -62,17 +73,15 @@ def _forget_compiled_programs() -> Iterator[None]:
 @pytest.fixture(scope="module", autouse=True)
 def _quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
     """Compiles without optimisation, but for modules marked `optimised`, which compute more than they compile."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", request.node.get_closest_marker("optimised") is None)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    with compiled(request.node.get_closest_marker("optimised") is not None):
+        yield
 
 
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory) -> Path:
     """The cache of generated tables, which takes most of a session's start: one for all tests and their commands."""
     own = tmp_path_factory.getbasetemp()
-    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "tables"
+    return (own.parent if IN_WORKER else own) / "tables"
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +93,7 @@ def command_environment(tmp_path_factory, tables) -> Iterator[dict[str, str]]:
         "TPGR_JAX_CACHE": str(tables),
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": with_flag(os.environ["XLA_FLAGS"], UNOPTIMISED),
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {UNOPTIMISED}",
         "XDG_CACHE_HOME": str(folder / "cache"),
         "PYTHONWARNINGS": "default",
     }

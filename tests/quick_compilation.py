@@ -7,9 +7,22 @@ emitters of fused operations as well.
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
 
 UNFUSED = "--xla_cpu_use_fusion_emitters=false"
 UNOPTIMISED = "--xla_backend_optimization_level=0"
+
+
+@contextmanager
+def compiled(optimised: bool) -> Iterator[None]:
+    """Compiles as users' programs are, for what computes more than it compiles, or without most optimisations."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", not optimised)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def with_flag(flags: str, flag: str) -> str:

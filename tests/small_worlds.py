@@ -1,5 +1,6 @@
-"""Small worlds of `sim.gym` without files: ratings of twelve items, and sessions with users who answer by chance."""
+"""Small worlds without files: ratings of twelve items, sessions with users who answer by chance, a generated log."""
 
+import functools
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -9,8 +10,10 @@ from hand_made import hand_made_log, hand_made_ratings
 from sim.envs.histories import make_history_table
 from sim.envs.rating_env import EnvConfig, make_env_params, make_rating_env
 from sim.envs.session_env import SessionEnv, SessionParams
+from sim.generators.funnel import generate_log
 from sim.gym.views import RatingView, SessionView
 from sim.gym.worlds import World
+from sim.tables.events import EventLog
 
 USERS, ITEMS, LENGTH, ALPHA, HISTORY = 7, 12, 4, 0.1, 3
 FIRST_ID = 100  # of the items
@@ -35,6 +38,12 @@ def rating_world(repeats: bool = False) -> World:
     params = make_env_params(config, data, played, 3)
     view = RatingView(make_rating_env(config, data), -0.6, 1.0)
     return World("hand-made", view, params, played, np.asarray(data.user_ids)[played], np.asarray(data.item_ids))
+
+
+@functools.cache
+def generated_log() -> EventLog:
+    """A log of 20 users and 100 items, made once in a process: it takes seconds to compile."""
+    return generate_log(size="tiny", seed=0, num_users=20, num_items=100)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from command_lines import (
     trained_run,
 )
 from impression_logs import kuairand_files, write_files
+from quick_compilation import compiled
 
 import hrlmg_jax
 from harness.errors import UserError
@@ -27,6 +28,7 @@ from harness.runs.composition import composed_values
 from harness.settings import read_settings
 from sim.datasets.events import LogConfig, load_log
 from sim.evaluation.ranking_metrics import average_precision, ndcg
+from sim.tables.events import EventLog
 
 SMALL_SIMULATOR = [
     "simulator.network.hidden_size=4",
@@ -68,7 +70,15 @@ RESULTS = [f"{name}.{ending}" for name in ("online", "online_truth", "offline") 
 
 
 @pytest.fixture(scope="module")
-def finished_run(command_environment, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+def log(tables) -> EventLog:
+    """The generated log of most commands here, put into their cache: making it computes more than it compiles."""
+    values = composed_values("train_hrl_mg", ["data.size=tiny", f"data.cache={tables}"])
+    with compiled(optimised=True):
+        return load_log(read_settings(LogConfig, values["data"], "data"))
+
+
+@pytest.fixture(scope="module")
+def finished_run(command_environment, log, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     """A run and the folder it was started in, which also holds the simulator."""
     return trained_run(tmp_path_factory.mktemp("finished"), command_environment, TRAIN, *SMALL)
 
@@ -173,12 +183,10 @@ def test_online_results_can_be_recomputed_from_the_run_folder_alone(finished_run
         assert all((row == arrays["popularity_items"][0]).all() for row in arrays["popularity_items"])
 
 
-def test_offline_results_are_those_of_the_logged_sessions(finished_run, tables):
+def test_offline_results_are_those_of_the_logged_sessions(finished_run, log):
     folder, _ = finished_run
     summary = json.loads((folder / "offline.json").read_text())
     arrays = np.load(folder / "offline.npz", allow_pickle=False)
-    values = composed_values("train_hrl_mg", ["data.size=tiny", f"data.cache={tables}"])
-    log = load_log(read_settings(LogConfig, values["data"], "data"))
     rows = (column.tolist() for column in (log.user, log.item, log.time, log.feedback))
     logged = {}
     for user, item, time_shown, answer in zip(*rows, strict=True):

@@ -13,9 +13,8 @@ from sim.datasets.sessions import load_sessions
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    values = composed_values(
-        "train_hrl_mg", ["data.size=tiny", "data.split=none", f"data.cache={tmp_path_factory.mktemp('tables')}"]
-    )
+    small = ["data.size=tiny", "data.num_users=20", "data.num_items=100", "data.split=none"]
+    values = composed_values("train_hrl_mg", [*small, f"data.cache={tmp_path_factory.mktemp('tables')}"])
     return load_sessions(read_settings(LogConfig, values["data"], "data"), 0.1, 0)
 
 

@@ -102,6 +102,9 @@ class Variant:
         return read_settings(RunConfig, {**values_of(preset), "data": self.values["data"]})
 
 
+_generated = functools.cache(funnel.generate_log)
+
+
 def variant(folder: Path, values: dict[str, Any], change: Callable[[EventLog], EventLog] = lambda log: log) -> Variant:
     """Makes the problem of a log, generated ones after a change, in a folder of its own: nothing comes from a cache."""
     values = {
@@ -109,11 +112,11 @@ def variant(folder: Path, values: dict[str, Any], change: Callable[[EventLog], E
         "data": {**values["data"], "cache": str(folder / "tables")},
         "simulator": {**values["simulator"], "root": str(folder / "simulators")},
     }
-    config, generate = read_settings(RunConfig, values), funnel.generate_log
+    config = read_settings(RunConfig, values)
     run = RunFolder(folder / "run")
     run.path.mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(funnel, "generate_log", lambda **named: change(generate(**named)))
+        patch.setattr(funnel, "generate_log", lambda **named: change(_generated(**named)))
         patch.setattr(store, "plot_reliability", lambda *_: None)
         data = load_data(config.fit(), config.longest_session)
         problem = make_problem(config.fit(), values, data, run, config.longest_session)

@@ -3,8 +3,6 @@
 import bad_input
 import pytest
 
-CONFIGURATIONS = bad_input.configurations()
-
 
 @pytest.mark.parametrize("layout", bad_input.LAYOUTS)
 def test_damaged_files_are_refused_or_read_as_they_are(layout):
@@ -15,7 +13,7 @@ def test_damaged_files_are_refused_or_read_as_they_are(layout):
 
 @pytest.mark.parametrize("name", ["train, tpgr", "train_hrl_mg, events"])
 def test_impossible_settings_are_refused_by_name(name):
-    outcomes = bad_input.try_settings(CONFIGURATIONS[name], every=13)
+    outcomes = bad_input.try_settings(bad_input.CONFIGURATIONS[name](), every=13)
     assert outcomes["value: refused"] > 30
 
 

@@ -1,7 +1,8 @@
 """Rankings of every policy without a tree, against its own decisions with what must not come marked as recommended."""
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +19,17 @@ from tpgr_jax.problem import Problem
 SOME_NEIGHBOURS = [*DDPG, "agent.policy.k=3", "agent.policy.k_fraction=null", "agent.policy.measure=inner"]
 
 
-def after_some_steps(problem: Problem, policy: Policy, params: Any, steps: int) -> tuple[Any, Any]:
+def after_two_steps(problem: Problem, policy: Policy, params: Any) -> tuple[Any, Any]:
     """Carry and observation of running episodes."""
-    episodes = begin(problem.env, problem.env_params, policy, params, jnp.asarray(USERS, jnp.int32))
-    for t in range(steps):
-        episodes, _ = advance(
-            problem.env, problem.env_params, policy, params, episodes, jax.random.key(t), explore=False
-        )
-    return episodes.carry, episodes.observation
+
+    @jax.jit
+    def play(env_params: Any, params: Any) -> Any:
+        episodes = begin(problem.env, env_params, policy, params, jnp.asarray(USERS, jnp.int32))
+        for t in range(2):
+            episodes, _ = advance(problem.env, env_params, policy, params, episodes, jax.random.key(t), explore=False)
+        return episodes.carry, episodes.observation
+
+    return play(problem.env_params, params)
 
 
 def ranking_by_decisions(act: Callable[..., Any], observation: Any, available: np.ndarray, k: int) -> np.ndarray:
@@ -50,23 +54,36 @@ def masks(kind: str) -> np.ndarray:
     return np.random.default_rng(3).random((len(USERS), NUM_ITEMS)) < share
 
 
+class Played(NamedTuple):
+    """A method whose episodes have begun: its parameters, and its functions compiled once for all tests."""
+
+    name: str
+    params: Any
+    carry: Any
+    observation: Any
+    rank: Callable[..., Any]
+    decide: Callable[[Any], Any]
+
+
 @pytest.fixture(scope="module", params=METHODS)
 def played(request):
     problem, method, params = build(METHODS[request.param])
-    return request.param, method.policy, params, *after_some_steps(problem, method.policy, params, 2)
+    policy = method.policy
+    carry, observation = after_two_steps(problem, policy, params)
+    decide = jax.jit(lambda seen: policy.act(params, carry, seen, jax.random.key(0), False)[1].action)
+    rank = functools.partial(jax.jit(policy.rank, static_argnums=3), params, carry, observation)
+    return Played(request.param, params, carry, observation, rank, decide)
 
 
 @pytest.mark.parametrize("kind", ["all", "half", "few"])
 def test_a_ranking_is_what_the_policy_decides_for_in_turn(played, kind):
-    name, policy, params, carry, observation = played
     k, available = 5, masks(kind)
-    ranking = jax.jit(policy.rank, static_argnums=3)(params, carry, observation, k, jnp.asarray(available))
+    ranking = played.rank(k, jnp.asarray(available))
     items, scores = np.asarray(ranking.items), np.asarray(ranking.scores)
-    if name == "popularity":
-        expected = ranking_of_the_list(np.asarray(params), observation, available, k)
+    if played.name == "popularity":
+        expected = ranking_of_the_list(np.asarray(played.params), played.observation, available, k)
     else:
-        act = jax.jit(lambda seen: policy.act(params, carry, seen, jax.random.key(0), False)[1].action)
-        expected = ranking_by_decisions(act, observation, available, k)
+        expected = ranking_by_decisions(played.decide, played.observation, available, k)
     np.testing.assert_array_equal(items, expected)
     np.testing.assert_array_equal(scores == -np.inf, items < 0)
     assert kind != "few" or (items < 0).any()
@@ -85,35 +102,47 @@ def ranking_of_the_list(order: np.ndarray, observation: Any, available: np.ndarr
 
 
 def test_one_mask_serves_all_episodes_and_the_first_item_is_the_decision(played):
-    _, policy, params, carry, observation = played
-    everything = jnp.ones(NUM_ITEMS, bool)
-    ranking = policy.rank(params, carry, observation, 3, everything)
-    decision = policy.act(params, carry, observation, jax.random.key(0), False)[1]
-    np.testing.assert_array_equal(ranking.items[:, 0], decision.action)
+    ranking = played.rank(5, jnp.ones(NUM_ITEMS, bool))
+    np.testing.assert_array_equal(ranking.items[:, 0], played.decide(played.observation))
     some = jnp.asarray(masks("half")[0])
-    one = policy.rank(params, carry, observation, 3, some)
-    each = policy.rank(params, carry, observation, 3, jnp.tile(some, (len(USERS), 1)))
+    one, each = played.rank(5, some), played.rank(5, jnp.tile(some, (len(USERS), 1)))
     jax.tree.map(np.testing.assert_array_equal, one, each)
+
+
+@pytest.fixture(scope="module")
+def some_neighbours():
+    """Observation and ranking of a policy, nearness of all items to its proposals, and the critic's values of them."""
+    problem, method, params = build(SOME_NEIGHBOURS)
+    policy: ItemPolicy = method.policy.act.__self__
+    carry, observation = after_two_steps(problem, method.policy, params)
+    rank = functools.partial(jax.jit(method.policy.rank, static_argnums=3), params, carry, observation)
+    vectors = params.item_vectors
+
+    @jax.jit
+    def proposals_and_values() -> Any:
+        _, state = policy._encode(params, carry, observation)
+        values = [
+            policy._critic(Critic.__call__, params.network, jnp.tile(one, (NUM_ITEMS, 1)), vectors) for one in state
+        ]
+        return policy.propose(params.network, state), values
+
+    proposals, values = proposals_and_values()
+    return observation, rank, np.asarray(proposals) @ np.asarray(vectors).T, np.asarray(values)
 
 
 @pytest.mark.parametrize("kind", ["all", "half", "few"])
 @pytest.mark.parametrize("k", [2, 6])
-def test_neighbours_come_first_in_the_critics_order_and_then_the_others_by_nearness(kind, k):
-    problem, method, params = build(SOME_NEIGHBOURS)
-    policy: ItemPolicy = method.policy.act.__self__
-    carry, observation = after_some_steps(problem, method.policy, params, 2)
+def test_neighbours_come_first_in_the_critics_order_and_then_the_others_by_nearness(kind, k, some_neighbours):
+    observation, rank, nearness, values = some_neighbours
     available = masks(kind)
-    ranking = method.policy.rank(params, carry, observation, k, jnp.asarray(available))
-    _, state = policy._encode(params, carry, observation)
-    vectors = np.asarray(params.item_vectors)
-    nearness = np.asarray(policy.propose(params.network, state)) @ vectors.T
+    ranking = rank(k, jnp.asarray(available))
     for row in range(len(USERS)):
         gone = set(np.asarray(observation.recommended[row]).tolist())
         left = [item for item in np.argsort(-nearness[row]) if item not in gone and available[row, item]]
-        value = policy._critic(Critic.__call__, params.network, jnp.tile(state[row], (NUM_ITEMS, 1)), vectors)
+        value = values[row]
         expected = [*sorted(left[:3], key=lambda item: -float(value[item])), *left[3:]][:k]
         assert ranking.items[row].tolist() == [*expected, *[-1] * (k - len(expected))]
         scores = np.asarray(ranking.scores[row])
-        np.testing.assert_allclose(scores[: min(3, len(expected))], np.asarray(value)[expected[:3]], atol=1e-5)
+        np.testing.assert_allclose(scores[: min(3, len(expected))], value[expected[:3]], atol=1e-5)
         assert np.all(np.diff(scores[: len(expected)]) <= 0)
         assert np.all(scores[len(expected) :] == -np.inf)

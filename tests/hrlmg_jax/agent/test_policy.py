@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_worlds import generated_log
 
 from hrlmg_jax.agent import hrl_mg
 from hrlmg_jax.agent.goals import GoalConfig
@@ -19,10 +20,8 @@ from hrlmg_jax.agent.policy import ActingParams, TwoLevelPolicy
 from hrlmg_jax.retrieval.index import ItemIndex, RetrievalConfig
 from sim.envs.histories import Histories, make_history_table
 from sim.envs.session_env import LoggedFeedback, SessionEnv, SessionObservation
-from sim.generators.funnel import generate_log
 
-LOG = generate_log(size="tiny", seed=0, num_users=20, num_items=100)
-ITEMS, CATALOGUE, E, N, T, B = LOG.num_items, LOG.num_items - 4, 5, 3, 8, 6
+ITEMS, CATALOGUE, E, N, T, B = 100, 96, 5, 3, 8, 6
 EMBEDDING = np.random.default_rng(0).normal(size=(ITEMS, E))
 EMBEDDING = (EMBEDDING / np.linalg.norm(EMBEDDING, axis=1, keepdims=True)).astype(np.float32)
 NO_GOALS = GoalConfig(False, 2, 4, 0.5, 0.5, 0.1, False, False, False, "gamma", True)
@@ -56,7 +55,7 @@ def make_agent(goals: GoalConfig, index: ItemIndex) -> tuple[Any, ActingParams]:
 
     policy = learner.policy
     high = drawn(policy.high) if isinstance(policy, TwoLevelPolicy) else None
-    table = make_history_table(LOG)
+    table = make_history_table(generated_log())
     return policy, ActingParams(drawn(policy.low), high, index, table, jnp.ones(CATALOGUE), jnp.bool_(False))
 
 
@@ -73,7 +72,7 @@ def observe(step: int, candidates: np.ndarray | None = None) -> SessionObservati
         histories=Histories(*map(jnp.asarray, generator.integers(-1, ITEMS, (3, B, N)).astype(np.int32))),
         candidates=None if candidates is None else jnp.asarray(candidates, jnp.int32),
         hidden=(),
-        row=jnp.asarray(LOG.session_starts()[5 : 5 + B], jnp.int32),
+        row=jnp.asarray(generated_log().session_starts()[5 : 5 + B], jnp.int32),
     )
 
 

@@ -8,27 +8,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_worlds import generated_log
 
 from hrlmg_jax.baselines.oracle import oracle_policy
 from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackNetworkConfig, FeedbackParams, LearnedFeedback
 from sim.envs.histories import make_history_table
 from sim.envs.rollout import advance, begin
 from sim.envs.session_env import FeedbackModel, SessionEnv, SessionParams
-from sim.generators.funnel import FunnelModel, generate_log, truth_of_sessions
+from sim.generators.funnel import FunnelModel, truth_of_sessions
 
 SESSIONS, STEPS, N = 3, 8, 4
-LOG = generate_log(size="tiny", seed=0, num_users=20, num_items=100)
-ITEMS = LOG.num_items
+ITEMS = 100
 REWARDS = np.array([0.0, 2.0, 7.0])
 
 
 def env_params(users: Any) -> SessionParams:
-    rows = LOG.session_starts()[5 : 5 + SESSIONS]
-    return SessionParams(make_history_table(LOG), jnp.asarray(rows, jnp.int32), None, users)
+    log = generated_log()
+    rows = log.session_starts()[5 : 5 + SESSIONS]
+    return SessionParams(make_history_table(log), jnp.asarray(rows, jnp.int32), None, users)
 
 
 def true_users() -> tuple[FeedbackModel, Any]:
-    return FunnelModel(), truth_of_sessions(LOG, LOG.session_starts()[:SESSIONS])
+    return FunnelModel(), truth_of_sessions(generated_log(), generated_log().session_starts()[:SESSIONS])
 
 
 def learned_users() -> tuple[FeedbackModel, Any]:

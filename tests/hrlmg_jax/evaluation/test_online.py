@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_worlds import generated_log
 
 from hrlmg_jax.evaluation.online import make_player, session_rows
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
@@ -10,7 +11,7 @@ from hrlmg_jax.problem import true_env_params
 from sim.datasets.sessions import SessionData
 from sim.envs.fixed_policies import fixed_list_policy
 from sim.envs.session_env import SessionEnv
-from sim.generators.funnel import FunnelModel, generate_log
+from sim.generators.funnel import FunnelModel
 from sim.tables.events import with_test_sessions
 
 STEPS = 12
@@ -18,7 +19,7 @@ STEPS = 12
 
 @pytest.fixture(scope="module")
 def data() -> SessionData:
-    log = generate_log(size="tiny", seed=0, num_users=20, num_items=100)
+    log = generated_log()
     log = with_test_sessions(log, np.arange(log.num_sessions) % 4 == 3)
     return SessionData(log, log.num_items, np.zeros(20, bool))
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import expit, logsumexp
+from small_worlds import generated_log
 
 from harness.runs.composition import composed_values
 from harness.runs.metric_writer import read_rows
@@ -30,7 +31,6 @@ from hrlmg_jax.user_model.latent_likelihood import (
 from hrlmg_jax.user_model.logged_pieces import LoggedPieces
 from hrlmg_jax.user_model.settings import FitConfig
 from sim.datasets.sessions import SessionData
-from sim.generators.funnel import generate_log
 from sim.tables.events import CLICK, ORDER, SKIP
 
 SMALL = [
@@ -264,7 +264,7 @@ def test_what_is_fitted_to_is_of_training_users(config, data):
 
 
 def test_long_sessions_are_cut_into_pieces():
-    log = generate_log(size="tiny", seed=0, num_users=20, num_items=100)
+    log = generated_log()
     session = np.zeros_like(log.session)
     pieces = LoggedPieces(dataclasses.replace(log, session=session, is_test=np.zeros(1, bool)))
     np.testing.assert_array_equal(pieces.first, np.arange(0, log.num_events, 60))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from quick_compilation import compiled
 
 from harness.errors import UserError
 from sim.envs.histories import Histories
@@ -149,7 +150,8 @@ def test_trust_stays_between_minus_one_and_one_and_rests_after_the_session():
 
 @pytest.fixture(scope="module")
 def log() -> EventLog:
-    return generate_log(size="tiny", seed=0)
+    with compiled(optimised=True):
+        return generate_log(size="tiny", seed=0)
 
 
 def first_rows_of_users(log: EventLog) -> np.ndarray:
@@ -304,10 +306,16 @@ def test_what_the_seeing_shop_does_follows_from_the_log(log):
     assert fit.mean() > (known @ vectors.mean(0)).mean() + 0.1
 
 
+@pytest.fixture(scope="module")
+def blind() -> EventLog:
+    with compiled(optimised=True):
+        return generate_log(size="tiny", seed=0, shop="blind")
+
+
 @pytest.mark.parametrize("shop", SHOPS)
-def test_inverse_propensity_weights_average_to_one(shop, log):
+def test_inverse_propensity_weights_average_to_one(shop, log, blind):
     if shop != "seen":
-        log = generate_log(size="tiny", seed=2, shop=shop, num_users=60)
+        log = blind if shop == "blind" else generate_log(size="tiny", seed=2, shop=shop, num_users=60)
     assert log.shown_probability.dtype == np.float32
     p = log.shown_probability.astype(np.float64)
     before = np.arange(log.num_events) - log.session_starts()[log.session]
@@ -322,8 +330,7 @@ def test_inverse_propensity_weights_average_to_one(shop, log):
     assert abs(difference.mean()) < 4.5 * difference.std() / math.sqrt(len(p))
 
 
-def test_shops_write_different_logs_of_one_world(log):
-    blind = generate_log(size="tiny", seed=0, shop="blind")
+def test_shops_write_different_logs_of_one_world(log, blind):
     for name in ("user", "session", "time"):
         np.testing.assert_array_equal(getattr(log, name), getattr(blind, name))
     np.testing.assert_array_equal(truth(log)["taste"], truth(blind)["taste"])

@@ -184,7 +184,7 @@ def test_validation_users_are_those_of_a_run(held_out):
 def test_sessions_are_those_of_a_run(tmp_path, monkeypatch):
     """Catalogue, training users and held-out users of HRL-MG on the same log."""
     monkeypatch.setenv("TPGR_JAX_CACHE", str(tmp_path))
-    settings = {"data.size": "tiny", "data.num_users": 30, "data.num_items": 400, "simulator.seed": 1}
+    settings = {"data.size": "tiny", "data.num_users": 10, "data.num_items": 200, "simulator.seed": 1}
     settings["env.episode_length"] = 3
     config = read_settings(SessionsSettings, composed_in_python(SESSIONS_FILE, overrides_of(settings)))
     data = load_sessions(config.data, 0.1, 1)
