@@ -133,7 +133,7 @@ def _on_log(config: TrustConfig, world: int, shop: str, simulator: str) -> dict[
         for agent in config.agents
     }
     report = {part: _scores(fitted.report[part]) for part in ("held_out", "test") if part in fitted.report}
-    return {"prediction": report, **run_bench(config.bench(), problem, agents)}
+    return {"prediction": report, **run_bench(config.bench(), problem, agents, run.evaluation.off_policy)}
 
 
 def _scores(part: dict[str, Any]) -> dict[str, Any]:

@@ -214,9 +214,8 @@ def estimate_policy(
     chance, paid, pays = follow(problem, tested, logged, config.epsilon, at_a_time)
     reward = gains(problem.env)[log.feedback[logged.rows]]
     decisions = LoggedDecisions(log.user[logged.row], logged.shown, reward, chance / logged.propensity, paid, pays)
-    found = off_policy_estimates(
-        decisions, simulated, list(config.horizons), config.most_weight, config.least_effective
-    )
+    horizons = [horizon for horizon in config.horizons if horizon <= logged.rows.shape[1]]
+    found = off_policy_estimates(decisions, simulated, horizons, config.most_weight, config.least_effective)
     return found | {"warning": _warning(found["mean_ratio"]["ci95"])}
 
 

@@ -139,7 +139,7 @@ def off_policy_estimates(
         first: by horizon the totals of the first steps, "simulated", "per_decision", "doubly_robust" and "effective",
         at the last of the steps. The doubly robust total is estimated for `corrected_steps`, as far as the effective
         sample size allows, and simulated for the others.
-        An estimate is {"reward": value, "ci95": [low, high]}, both None where there is none.
+        An estimate is {"reward": value, "ci95": [low, high]}, or None where there is none.
     """
     columns = _columns(decisions, most_weight)
     sizes = effective_size(columns["w"], 0)
@@ -148,9 +148,9 @@ def off_policy_estimates(
     resampled = _resampled(decisions.unit, columns)
     point, samples = (_values(total, horizons, simulated, known) for total in (_totals(columns), resampled))
 
-    def estimate(name: str, enough: bool) -> dict[str, Any]:
+    def estimate(name: str, enough: bool) -> dict[str, Any] | None:
         if not enough or name not in point:
-            return {"reward": None, "ci95": None}
+            return None
         low, high = np.percentile(samples[name], [2.5, 97.5])
         return {"reward": float(point[name]), "ci95": [float(low), float(high)]}
 
