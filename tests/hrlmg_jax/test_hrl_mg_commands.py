@@ -196,6 +196,11 @@ def test_offline_results_are_those_of_the_logged_sessions(finished_run, tables):
         np.testing.assert_allclose(summary["policies"][policy]["map"], average_precision(feedback >= 1).mean())
         gain = np.array([0.0, 1.0, 5.0, 0.0])[feedback]  # the last: padding
         np.testing.assert_allclose(summary["policies"][policy]["ndcg20"], ndcg(gain, 20).mean())
+    estimated = summary["off_policy"]
+    assert estimated["propensities"] == "logged"
+    assert set(estimated["policies"]) == set(summary["policies"])
+    assert estimated["longest"] == 6  # evaluation.short
+    assert set(estimated["policies"]["hrl_mg"]["first"]) == {"1", "5"}
     sorted_rows = [sorted(zip(row, answers, strict=True)) for row, answers in zip(items, feedback, strict=True)]
     own = [sorted(zip(*pair, strict=True)) for pair in zip(arrays["items"], arrays["feedback"], strict=True)]
     assert own == sorted_rows  # every policy ranks the same items with the same answers
