@@ -40,8 +40,9 @@ _NO_FEEDBACK = -1
 class Comparison:
     """Both tests of agents beside their baselines, who are tested once for all agents: they depend on no run's seed.
 
-    On a generated log the online test with learned users is repeated with the generator's own (`online_truth`): a
-    policy may have learned what only the learned users like. Oracles take no part in the offline test.
+    On a log that knows its users (`EventLog.knows_users`) the online test with learned users is repeated with the true
+    ones (`online_truth`): a policy may have learned what only the learned users like. Oracles take no part in the
+    offline test.
 
     Attributes:
         config: Of the runs, which are alike in all but seed.
@@ -95,7 +96,7 @@ class Comparison:
 
     @property
     def _has_truth(self) -> bool:
-        return self.problem.data.log.generator is not None and not self.problem.truth
+        return self.problem.data.log.knows_users and not self.problem.truth
 
     @cached_property
     def _baselines(self) -> dict[str, EvaluationPolicy]:
@@ -130,8 +131,7 @@ class Comparison:
         mine = self._off_policy.get(name) or estimate_policy(
             config, problem, tested, self._impressions, simulated.reward.mean(0), self._at_a_time
         )
-        users = "the generator's truth" if problem.truth else "learned from the log"
-        header = {**describe(config, problem, self._impressions), "simulated_users": users}
+        header = {**describe(config, problem, self._impressions), "simulated_users": _who_answers(problem)}
         return {**header, "policies": {name: mine, **self._off_policy}}
 
     @cached_property
@@ -154,6 +154,12 @@ class Comparison:
         return self.config.evaluation.sessions_at_a_time
 
 
+def _who_answers(problem: Problem) -> str:
+    if not problem.truth:
+        return "learned from the log"
+    return "the log's own, who were shown everything" if problem.data.log.complete else "the generator's truth"
+
+
 def _write_played(
     config: RunConfig,
     folder: RunFolder,
@@ -170,7 +176,7 @@ def _write_played(
     protocol = {
         **header["protocol"],
         **lengths,
-        "users": "the generator's truth" if problem.truth else "learned from the log",
+        "users": _who_answers(problem),
         "decision": "greedy",
         "decision_of": {RANDOM: "sample"},
     }

@@ -21,13 +21,14 @@ def table(entries: Sequence[dict[str, Any]]) -> list[str]:
         for length, metrics in entry["agreement"].items():
             found = metrics["reward"]
             interval = found["spearman_ci95"]
+            best = "" if test["best_log_loss"] is None else f" ({test['best_log_loss']:.4f})"
             kept = [f"{agent} {by_length[length]:.2f}" for agent, by_length in entry["kept"].items()]
             rows.append(
                 [str(entry["world"]), entry["shop"], entry["simulator"], length, str(found["policies"])]
                 + [f"{found['ratio'][key]:.2f}" for key in ("median", "least", "most")]
                 + [str(found["within_25_percent"]), "" if found["spearman"] is None else f"{found['spearman']:.2f}"]
                 + ["" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}", f"{found['regret']:.0%}"]
-                + [", ".join(kept), f"{test['log_loss']:.4f} ({test['best_log_loss']:.4f})"]
+                + [", ".join(kept), f"{test['log_loss']:.4f}{best}"]
                 + [f"{test[f'{name}_auc']:.3f}" for name in ("click", "order")]
             )
     lines = ["# Learned and true users", "", *markdown_table(heads, rows)]

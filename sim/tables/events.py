@@ -65,6 +65,7 @@ class EventLog:
         feedback_proxy: Which ratings stand in for which answers, such as "skip below 4, click from 4"; empty if the
             answers are real.
         notes: What was done to the log as it was read, a sentence each.
+        complete: Whether users were shown (nearly) everything, so that the log knows the answer to any item.
         table_hash: See `sim.tables.table_hash`; empty until the table is complete.
     """
 
@@ -91,7 +92,13 @@ class EventLog:
     feedback_proxy: str = ""
     notes: list[str] = dataclasses.field(default_factory=list)
     cut_sessions: int = 0
+    complete: bool = False
     table_hash: str = ""
+
+    @property
+    def knows_users(self) -> bool:
+        """Whether it tells the answer to any item: by its generator, or because users were shown everything."""
+        return self.generator is not None or self.complete
 
     @property
     def num_events(self) -> int:

@@ -312,7 +312,7 @@ def test_agents_without_training_are_tested_like_all_others(
 def test_dnn_trains_with_the_users_who_wrote_the_log(run_command_line, simulators):
     finished = run_command_line(TRAIN, *SMALL, "agent=dnn", "env.users=truth", "hydra.run.dir=run")
     assert finished.returncode == 0, finished.stderr
-    assert "the generator's own users answer" in finished.stderr
+    assert "the true users answer" in finished.stderr
     run = simulators / "run"
     assert sorted(path.stem for path in run.glob("o*.npz")) == ["offline", "online"]
     assert results(run, "online")[0]["protocol"]["users"] == "the generator's truth"

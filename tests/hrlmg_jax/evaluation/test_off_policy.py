@@ -128,10 +128,8 @@ def test_estimates_say_when_the_log_cannot_tell(problem, logged):
     assert step["simulated"] == pytest.approx(0.9)
     # Doubly robust with a constant prediction is importance sampling.
     assert step["doubly_robust"]["reward"] == pytest.approx(step["replay"]["reward"])
-    # A policy that is never followed by the log: one item, the last one of the list, again and again.
-    never = Policy(
-        lambda params, size: (), lambda params, carry, observation, key, explore: (carry, _never(observation))
-    )
+    # A policy that shows what the shop does not have.
+    never = Policy(lambda params, size: (), _show_what_is_not_there)
     nothing = EvaluationPolicy(lambda users: never, lambda _: None, False, None)
     found = estimate_policy(CONFIG, problem, nothing, logged, simulated, 64)
     assert found["step"]["replay"] is None
