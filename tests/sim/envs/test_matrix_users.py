@@ -1,4 +1,4 @@
-"""KuaiRec's small matrix, where all answers are known, as the environment of both systems, and "not rated = 0" there."""
+"""KuaiRec's small matrix, where all answers are known, as the environment of both systems; "not rated = 0" there."""
 
 import jax
 import jax.numpy as jnp
