@@ -15,9 +15,9 @@ from harness.runs.run_folder import read_json
 _UNKNOWN = "-"
 _HEADS = ("simulated", "importance sampling", "doubly robust", "effective sample size")
 _NOTE = (
-    "Reward by off-policy estimates from logged test sessions, [95 % interval over users, ends averaged over runs]: of "
-    "one step at the states of the log, and of the first steps of a session; where there is none, too little of the log "
-    "is like the policy. See docs/user_models.md."
+    "Reward by off-policy estimates from logged test sessions, (95 % interval over users, ends averaged over runs): of "
+    "one step at the states of the log, and of the first steps of a session; where there is none, too little of the "
+    "log is like the policy. See docs/user_models.md."
 )
 
 
@@ -26,7 +26,7 @@ def estimate_text(estimate: dict[str, Any] | None, mark: str = "") -> str:
     if estimate is None:
         return _UNKNOWN
     low, high = estimate["ci95"]
-    return f"{estimate['reward']:.3f}{mark} [{low:.3f}, {high:.3f}]"
+    return f"{estimate['reward']:.3f}{mark} ({low:.3f} to {high:.3f})"
 
 
 def off_policy_table(found: dict[str, Any]) -> str:
@@ -40,8 +40,8 @@ def off_policy_table(found: dict[str, Any]) -> str:
     of = found["propensities"] + (f", epsilon {found['epsilon']:g}" if found["epsilon"] else "")
     lines = [
         f"off-policy estimates from {found['sessions']:,} logged sessions of {found['users']:,} users: reward of one "
-        f"step at the states of the log (as logged: {found['logged_reward']:.3f}) and of the first steps, [95 % "
-        "interval over users]",
+        f"step at the states of the log (as logged: {found['logged_reward']:.3f}) and of the first steps (95 % "
+        "interval over users)",
         f"probabilities of what was shown: {of}; {_UNKNOWN}: effective sample size below {found['least_effective']:g}; "
         "*: simulated after the first of the steps",
         f"{'policy':<18}{'reward of':>12}{'simulated':>12}"

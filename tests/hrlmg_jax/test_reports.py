@@ -421,8 +421,8 @@ def test_what_the_log_alone_tells_is_a_table_of_figure7(tmp_path):
     make_session_run(tmp_path / "silent", [10, 20], settings={"seed": 3})
     text = report(report_figure7, tmp_path, name="figure7")
     assert table_rows(text, "### What the log alone tells") == [
-        ["HRL-MG", "0.300", *["0.300 [0.200, 0.500]"] * 2, "88", "0.500", "-", "0.700 [0.600, 0.900]", "1"],
-        ["Popularity", "0.300", *["0.150 [0.050, 0.350]"] * 2, "60", "0.500", "-", "-", "1"],
+        ["HRL-MG", "0.300", *["0.300 (0.200 to 0.500)"] * 2, "88", "0.500", "-", "0.700 (0.600 to 0.900)", "1"],
+        ["Popularity", "0.300", *["0.150 (0.050 to 0.350)"] * 2, "60", "0.500", "-", "-", "1"],
     ]
     assert "1 run has no such estimates: python -m hrlmg_jax.evaluate run=FOLDER makes them" in text
 
