@@ -60,6 +60,7 @@ class LoggedImpressions:
         rows: [S, T] rows of the log, 0 where a session has ended.
         shown: [S, T] bool, where it has not.
         propensity: [S, T] probability with which each item was shown.
+        env_params: Tables of the sessions, with the users who stand in where the log does not tell.
         of: Where the propensities are from: `LOGGED` or `FITTED`.
     """
 
@@ -67,6 +68,7 @@ class LoggedImpressions:
     rows: np.ndarray
     shown: np.ndarray
     propensity: np.ndarray
+    env_params: SessionParams
     of: dict[str, Any]
 
 
@@ -97,18 +99,19 @@ def logged_impressions(problem: Problem, number: int, most: int) -> LoggedImpres
     shown = step < length[:, None]
     rows = np.where(shown, starts[chosen][:, None] + step, 0)
     if log.shown_probability is None:
-        propensity = np.ones(rows.shape)
-        embedding = np.asarray(problem.simulator.params.embedding)
-        propensity[shown], of = fitted_propensities(problem.data, embedding, rows[shown])
-        return LoggedImpressions(starts[chosen], rows, shown, propensity, {"propensities": FITTED, **of})
-    propensity = log.shown_probability[rows].astype(np.float64)
+        propensity, embedding = np.ones(rows.shape), np.asarray(problem.simulator.params.embedding)
+        propensity[shown], losses = fitted_propensities(problem.data, embedding, rows[shown])
+        of: dict[str, Any] = {"propensities": FITTED, **losses}
+    else:
+        propensity, of = log.shown_probability[rows].astype(np.float64), {"propensities": LOGGED}
     if not ((propensity > 0) & (propensity <= 1))[shown].all():
         raise UserError(
             "holds probabilities of what was shown that are not above 0 and at most 1",
             where=log.source,
             do="Mend the column data.propensity_column, or set it to null: they are then fitted.",
         )
-    return LoggedImpressions(starts[chosen], rows, shown, propensity, {"propensities": LOGGED})
+    begin_at = starts[chosen]
+    return LoggedImpressions(begin_at, rows, shown, propensity, problem.env_params(begin_at), of)
 
 
 class _Followed(NamedTuple):
@@ -137,7 +140,7 @@ def follow(
     """
     log = problem.data.log
     env = make_env(problem.env, problem.users, logged.rows.shape[1])
-    env_params = problem.env_params(logged.row)
+    env_params = logged.env_params
     items, feedback = jnp.asarray(log.item[logged.rows], jnp.int32), jnp.asarray(log.feedback[logged.rows], jnp.int32)
     policy, params = tested.policy(env.model), tested.params(env_params.model)
 
