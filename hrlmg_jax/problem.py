@@ -18,8 +18,10 @@ from hrlmg_jax.sessions import describe_log
 from hrlmg_jax.user_model.settings import FitConfig
 from hrlmg_jax.user_model.store import FILE, Simulator, load_simulator, obtain_simulator
 from sim.datasets.sessions import SessionData, load_sessions
+from sim.envs.matrix_users import MatrixParams, MatrixUsers, matrix_of_sessions
 from sim.envs.session_env import TRUTH, FeedbackModel, SessionConfig, SessionEnv, SessionParams
 from sim.generators.funnel import true_users, truth_of_sessions
+from sim.generators.funnel_users import FunnelParams
 
 _SESSION_LENGTHS = (("env", "episode_length"), ("evaluation", "short"), ("evaluation", "long"))
 POPULARITY, BEST_RATE, COUNT = "popularity", "best_rate", "count"
@@ -54,7 +56,7 @@ class Problem:
     @property
     def users(self) -> FeedbackModel:
         """Who answers."""
-        return true_users(self.data.log) if self.truth else self.simulator.model
+        return true_users_of(self.data) if self.truth else self.simulator.model
 
     def env_params(self, rows: np.ndarray) -> SessionParams:
         """Returns the environment's tables for sessions that begin at rows of the log."""
@@ -79,11 +81,11 @@ def load_data(config: FitConfig, longest_session: int = 0) -> SessionData:
         UserError: Log missing or damaged, or too small; or users are wanted that it does not know.
     """
     data = load_sessions(config.data, config.simulator.held_out_fraction, config.simulator.seed)
-    if config.env.users == TRUTH and data.log.generator is None:
+    if config.env.users == TRUTH and not data.log.knows_users:
         raise UserError(
             f"{data.log.name} was not generated: its true users are unknown",
             where="env.users=truth",
-            do="Let learned users answer (env.users=learned), or take data=synthetic_funnel.",
+            do="Let learned users answer (env.users=learned), or take data=synthetic_funnel or kuairec_small.",
         )
     check_catalogue(data, longest_session)
     return data
@@ -161,9 +163,15 @@ def fixed_rankings(env: SessionConfig, data: SessionData) -> dict[str, np.ndarra
     }
 
 
+def true_users_of(data: SessionData) -> FeedbackModel:
+    """Returns the users who wrote a log that knows them: its generator's, or those who were shown everything."""
+    return MatrixUsers() if data.log.complete else true_users(data.log)
+
+
 def true_env_params(data: SessionData, rows: np.ndarray) -> SessionParams:
-    """Returns the tables of sessions with the users who wrote a generated log, that begin at rows of it."""
-    users = truth_of_sessions(data.log, rows)
+    """Returns the tables of sessions with the users who wrote such a log, that begin at rows of it."""
+    log = data.log
+    users: FunnelParams | MatrixParams = matrix_of_sessions(log, rows) if log.complete else truth_of_sessions(log, rows)
     return SessionParams(data.table, jnp.asarray(rows, jnp.int32), None, users)
 
 

@@ -12,6 +12,7 @@ from harness.settings import Count
 from harness.training.loop import ScheduleConfig
 from harness.training.stored_run import StoredRunConfig
 from harness.tuning.study import StudyConfig
+from hrlmg_jax.evaluation.off_policy import AS_COMPOSED, OffPolicyConfig
 from hrlmg_jax.methods import AgentSettings
 from hrlmg_jax.problem import Problem, load_data, make_problem, origin_of
 from hrlmg_jax.registry import ANY_AGENT
@@ -33,6 +34,7 @@ class EvaluationConfig:
     offline_sessions: Count
     sessions_at_a_time: Count
     final: bool = True
+    off_policy: OffPolicyConfig = AS_COMPOSED
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ from sim.datasets.sessions import SessionData
 from sim.envs.python_policy import RECORDED
 from sim.files.log_parts import with_log_parts
 
-_TRUTH_NOTE = "; the generator's own users answer"
+_TRUTH_NOTE = "; the true users answer"
 register_run_folder_resolver()  # conf/train_hrl_mg.yaml needs it while Hydra composes
 call_module(__name__, "hrlmg_jax.from_python:train")
 

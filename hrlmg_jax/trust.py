@@ -123,8 +123,9 @@ def _on_log(config: TrustConfig, world: int, shop: str, simulator: str) -> dict[
     run = read_settings(RunConfig, values)
     longest = max(*config.lengths, run.env.episode_length)
     data = load_data(run.fit(), longest)
-    if data.log.generator is None:
-        raise UserError("only a generated log knows its users", where=data.log.name, do="Leave data=synthetic_funnel.")
+    if not data.log.knows_users:
+        do = "Leave data=synthetic_funnel, or take data=kuairec_small."
+        raise UserError("only a generated or a complete log knows its users", where=data.log.name, do=do)
     check_catalogue(data, longest)
     fitted = obtain_simulator(run.fit(), {key: values[key] for key in ("data", "env", "simulator")}, data)
     problem = Problem(data, run.env, fitted, fixed_rankings(run.env, data), longest)
@@ -133,7 +134,7 @@ def _on_log(config: TrustConfig, world: int, shop: str, simulator: str) -> dict[
         for agent in config.agents
     }
     report = {part: _scores(fitted.report[part]) for part in ("held_out", "test") if part in fitted.report}
-    return {"prediction": report, **run_bench(config.bench(), problem, agents)}
+    return {"prediction": report, **run_bench(config.bench(), problem, agents, run.evaluation.off_policy)}
 
 
 def _scores(part: dict[str, Any]) -> dict[str, Any]:

@@ -14,10 +14,18 @@ from harness.reports.results import Metrics, format_means, format_ratio, write_r
 from harness.reports.tables import kind_of
 from harness.runs.index import newest_checkpoint
 from harness.runs.run_folder import RunFolder
+from hrlmg_jax.evaluation.off_policy import (
+    LoggedImpressions,
+    describe,
+    estimate_policy,
+    logged_impressions,
+    why_not,
+)
 from hrlmg_jax.evaluation.offline import CUTOFFS, LoggedSessions, OfflineTest, gains, logged_sessions, original_ids
 from hrlmg_jax.evaluation.online import OnlineTest, play_online, session_rows
 from hrlmg_jax.evaluation.policies import BASELINES, RANDOM, EvaluationPolicy, baselines
 from hrlmg_jax.problem import Problem
+from hrlmg_jax.reports.off_policy import off_policy_table
 from hrlmg_jax.sessions import describe_log
 from hrlmg_jax.settings import RunConfig
 from sim.datasets.sessions import SessionData
@@ -32,8 +40,9 @@ _NO_FEEDBACK = -1
 class Comparison:
     """Both tests of agents beside their baselines, who are tested once for all agents: they depend on no run's seed.
 
-    On a generated log the online test with learned users is repeated with the generator's own (`online_truth`): a
-    policy may have learned what only the learned users like. Oracles take no part in the offline test.
+    On a log that knows its users (`EventLog.knows_users`) the online test with learned users is repeated with the true
+    ones (`online_truth`): a policy may have learned what only the learned users like. Oracles take no part in the
+    offline test.
 
     Attributes:
         config: Of the runs, which are alike in all but seed.
@@ -75,15 +84,19 @@ class Comparison:
         if self._has_truth:  # first, so that what is printed first is what is true
             truth = self.problem.with_truth()
             write(truth, online(truth, self._online_truth), f"online_truth{suffix}")
-        played = write(self.problem, online(self.problem, self._online), f"online{suffix}")
+        simulated = online(self.problem, self._online)
+        played = write(self.problem, simulated, f"online{suffix}")
         if tested.rank is not None:
+            estimates = self._estimates(name, tested, simulated[name])
             ranked = {name: self._offline.get(name) or tested.rank(self._sessions, self._at_a_time)} | self._offline
+            header["off_policy"] = estimates
             _write_ranked(self.config, folder, header, self.problem, self._sessions, ranked, f"offline{suffix}")
+            print(off_policy_table(estimates))
         return played
 
     @property
     def _has_truth(self) -> bool:
-        return self.problem.data.log.generator is not None and not self.problem.truth
+        return self.problem.data.log.knows_users and not self.problem.truth
 
     @cached_property
     def _baselines(self) -> dict[str, EvaluationPolicy]:
@@ -109,9 +122,42 @@ class Comparison:
             if one.rank is not None
         }
 
+    def _estimates(self, name: str, tested: EvaluationPolicy, simulated: OnlineTest) -> dict[str, Any]:
+        """Returns what the log alone tells of an agent and the baselines, or why it tells nothing."""
+        config, problem = self.config.evaluation.off_policy, self.problem
+        reason = "evaluation.off_policy.sessions=0" if config.sessions == 0 else why_not(problem)
+        if reason is not None:
+            return {"left_out": reason}
+        mine = self._off_policy.get(name) or estimate_policy(
+            config, problem, tested, self._impressions, simulated.reward.mean(0), self._at_a_time
+        )
+        header = {**describe(config, problem, self._impressions), "simulated_users": _who_answers(problem)}
+        return {**header, "policies": {name: mine, **self._off_policy}}
+
+    @cached_property
+    def _impressions(self) -> LoggedImpressions:
+        config = self.config.evaluation
+        return logged_impressions(self.problem, config.off_policy.sessions, config.short)
+
+    @cached_property
+    def _off_policy(self) -> dict[str, dict[str, Any]]:
+        config = self.config.evaluation.off_policy
+        return {
+            name: estimate_policy(
+                config, self.problem, one, self._impressions, self._online[name].reward.mean(0), self._at_a_time
+            )
+            for name, one in self._baselines.items()
+        }
+
     @property
     def _at_a_time(self) -> int:
         return self.config.evaluation.sessions_at_a_time
+
+
+def _who_answers(problem: Problem) -> str:
+    if not problem.truth:
+        return "learned from the log"
+    return "the log's own, who were shown everything" if problem.data.log.complete else "the generator's truth"
 
 
 def _write_played(
@@ -130,7 +176,7 @@ def _write_played(
     protocol = {
         **header["protocol"],
         **lengths,
-        "users": "the generator's truth" if problem.truth else "learned from the log",
+        "users": _who_answers(problem),
         "decision": "greedy",
         "decision_of": {RANDOM: "sample"},
     }

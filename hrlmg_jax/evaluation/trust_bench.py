@@ -13,10 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hrlmg_jax.evaluation.off_policy import (
+    AS_COMPOSED,
+    OffPolicyConfig,
+    describe,
+    estimate_policy,
+    logged_impressions,
+)
 from hrlmg_jax.evaluation.online import OnlineTest, make_player, session_rows
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.evaluation.trust_policies import FollowerParams, exploiter, fixed_policies, mixed, tested
-from hrlmg_jax.evaluation.trust_scores import agreement, weighted_calibration, windows_beyond_log
+from hrlmg_jax.evaluation.trust_scores import agreement, estimates_agreement, weighted_calibration, windows_beyond_log
 from hrlmg_jax.evaluation.unmoved_users import UnmovedUsers
 from hrlmg_jax.methods import AgentSettings
 from hrlmg_jax.problem import Problem, make_env
@@ -52,19 +59,25 @@ class _Clock:
         print(f"{time.perf_counter() - self._began:6.0f} s  {what}", file=sys.stderr, flush=True)
 
 
-def run_bench(config: BenchConfig, problem: Problem, agents: Mapping[str, AgentSettings]) -> dict[str, Any]:
+def run_bench(
+    config: BenchConfig,
+    problem: Problem,
+    agents: Mapping[str, AgentSettings],
+    off_policy: OffPolicyConfig = AS_COMPOSED,
+) -> dict[str, Any]:
     """Plays all policies with learned and with true users of a generated log.
 
     Args:
         config: How much.
         problem: The log and its learned users.
         agents: Settings by name, trained in the learned users (and on the true ones, to say what is kept).
+        off_policy: What is estimated from the log alone.
 
     Returns:
         policies: by name, by length and metric the means of "learned" and "true" users, and of users that the session
         does not move ("unmoved"); agreement: see `trust_scores.agreement`, by length and metric; kept: by agent, true
         reward when trained in learned users over that when trained on true ones; signals: by policy, what the learned
-        users alone tell; calibration: by policy.
+        users alone tell; calibration: by policy; off_policy: what the log alone tells, see `_off_policy`.
     """
     clock, truth, longest = _Clock(), problem.with_truth(), max(config.lengths)
     rows = session_rows(problem.data, "test", config.sessions)
@@ -86,10 +99,10 @@ def run_bench(config: BenchConfig, problem: Problem, agents: Mapping[str, AgentS
     kept = {}
     for name, settings in agents.items():
         for steps, one in _checkpoints(problem, settings, config.agent_steps):
-            played[f"{name} {steps}"] = {kind: play(one) for kind, play in players.items()}
-        played[f"{name} {steps}, half random"] = {
-            kind: play(mixed(one, problem.data.num_items)) for kind, play in players.items()
-        }
+            policies[f"{name} {steps}"] = one
+        policies[f"{name} {steps}, half random"] = mixed(one, problem.data.num_items)
+        for policy in [policy for policy in policies if policy not in played]:
+            played[policy] = {kind: play(policies[policy]) for kind, play in players.items()}
         clock.say(f"{name} trained in learned users and played")
         if config.agents_on_truth:
             of_truth = next(players["true"](one) for _, one in _checkpoints(truth, settings, config.agent_steps[-1:]))
@@ -104,6 +117,7 @@ def run_bench(config: BenchConfig, problem: Problem, agents: Mapping[str, AgentS
         "kept": kept,
         "signals": _signals(problem, played, longest),
         "calibration": _calibration(problem, played),
+        "off_policy": _off_policy(config, off_policy, problem, policies, played),
     }
 
 
@@ -202,6 +216,41 @@ def _signals(problem: Problem, played: Mapping[str, Mapping[str, OnlineTest]], l
         }
         for name, tests in played.items()
     }
+
+
+def _off_policy(
+    config: BenchConfig,
+    estimated: OffPolicyConfig,
+    problem: Problem,
+    policies: Mapping[str, EvaluationPolicy],
+    played: Mapping[str, Mapping[str, OnlineTest]],
+) -> dict[str, Any]:
+    """Returns what the test part of the log tells of each policy, beside what true users pay.
+
+    Returns:
+        policies: by name, see `off_policy_estimates`; true: by name and horizon the true reward of the first
+        recommendations, and by "step" that of one, over the shortest length; agreement: by horizon (or "step") and
+        estimator, see `estimates_agreement`.
+    """
+    shortest = min(config.lengths)
+    logged = logged_impressions(problem, estimated.sessions, shortest)
+    found, true = {}, {}
+    for name, tests in played.items():
+        simulated = tests["learned"].reward.mean(0)
+        found[name] = estimate_policy(estimated, problem, policies[name], logged, simulated, config.at_a_time)
+        true[name] = {"step": _mean(tests["true"], shortest) / shortest} | {
+            horizon: _mean(tests["true"], int(horizon)) for horizon in found[name]["first"]
+        }
+
+    def compared(of: str, estimator: str) -> dict[str, Any]:
+        one = [policy["step"] if of == "step" else policy["first"][of] for policy in found.values()]
+        return estimates_agreement([policy[estimator] for policy in one], [values[of] for values in true.values()])
+
+    agreements = {"step": {name: compared("step", name) for name in ("replay", "doubly_robust")}} | {
+        horizon: {name: compared(horizon, name) for name in ("per_decision", "doubly_robust")}
+        for horizon in next(iter(found.values()))["first"]
+    }
+    return {**describe(estimated, problem, logged), "policies": found, "true": true, "agreement": agreements}
 
 
 def _calibration(problem: Problem, played: Mapping[str, Mapping[str, OnlineTest]]) -> dict[str, Any]:

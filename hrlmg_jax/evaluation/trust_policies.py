@@ -15,7 +15,7 @@ from sklearn.cluster import KMeans
 
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.problem import Problem
-from sim.envs.available_items import draw_item, hide_recommended
+from sim.envs.available_items import draw_item, hide_recommended, uniform_chance
 from sim.envs.fast_argmax import fast_argmax
 from sim.envs.histories import NO_ITEM
 from sim.envs.policy import Decision, Policy
@@ -56,21 +56,38 @@ def follower_policy() -> Policy:
     def act(
         params: FollowerParams, carry: jax.Array, observation: SessionObservation, key: jax.Array, explore: bool
     ) -> tuple[jax.Array, Decision]:
-        # What is followed.
-        clicked, browsed = observation.histories.clicked, observation.histories.browsed
-        last, mean = _known(params.vectors, clicked[:, -1:]), _known(params.vectors, clicked)
-        carry = jnp.where((observation.step == 0)[:, None], mean, carry)
-        followed = jnp.stack([last, mean, carry, _known(params.vectors, browsed)], 1)
-        scores = params.prior + jnp.einsum("w,bwf->bf", params.weights, followed) @ params.vectors.T
-        # The best, or any.
         noise_key, whether_key, which_key = jax.random.split(key, 3)
+        carry, scores = _followed(params, carry, observation)
+        # The best, or any.
         scores += params.noise * jax.random.gumbel(noise_key, scores.shape)
-        best = fast_argmax(jax.vmap(hide_recommended)(scores, observation.recommended))
+        best = fast_argmax(scores)
         anything = draw_item(which_key, observation.step, observation.recommended, scores.shape[1])
         at_random = jax.random.bernoulli(whether_key, params.random, best.shape)
         return carry, Decision(jnp.where(at_random, anything, best), jnp.zeros(best.shape))
 
-    return Policy(initial_carry, act)
+    def probability(
+        params: FollowerParams, carry: jax.Array, observation: SessionObservation, item: jax.Array
+    ) -> jax.Array:
+        # Gumbel noise makes a softmax; without noise it is the best item's place.
+        _, scores = _followed(params, carry, observation)
+        chances = jax.nn.softmax(scores / jnp.where(params.noise > 0, params.noise, 1.0), -1)
+        chances = jnp.where(params.noise > 0, chances, jax.nn.one_hot(jnp.argmax(scores, -1), scores.shape[1]))
+        known = item < scores.shape[1]
+        own = jnp.where(known, jnp.take_along_axis(chances, jnp.where(known, item, 0)[:, None], 1)[:, 0], 0.0)
+        uniform = uniform_chance(item, observation.recommended, scores.shape[1])
+        return (1 - params.random) * own + params.random * uniform
+
+    return Policy(initial_carry, act, probability=probability)
+
+
+def _followed(params: FollowerParams, carry: jax.Array, observation: SessionObservation) -> tuple[jax.Array, jax.Array]:
+    """Returns the carry, what was clicked when the session began [B, F], and [B, I] scores, -inf for what was shown."""
+    clicked, browsed = observation.histories.clicked, observation.histories.browsed
+    last, mean = _known(params.vectors, clicked[:, -1:]), _known(params.vectors, clicked)
+    carry = jnp.where((observation.step == 0)[:, None], mean, carry)
+    followed = jnp.stack([last, mean, carry, _known(params.vectors, browsed)], 1)
+    scores = params.prior + jnp.einsum("w,bwf->bf", params.weights, followed) @ params.vectors.T
+    return carry, jax.vmap(hide_recommended)(scores, observation.recommended)
 
 
 def _known(vectors: jax.Array, items: jax.Array) -> jax.Array:
@@ -81,7 +98,7 @@ def _known(vectors: jax.Array, items: jax.Array) -> jax.Array:
 
 @cache
 def mixed_policy(policy: Policy, num_items: int) -> Policy:
-    """Returns a policy that takes half of its items uniformly."""
+    """Returns a policy that takes half of its items uniformly; `policy` decides without chance."""
 
     def act(params: Any, carry: Any, observation: Any, key: jax.Array, explore: bool) -> tuple[Any, Decision]:
         own_key, whether_key, which_key = jax.random.split(key, 3)
@@ -90,7 +107,11 @@ def mixed_policy(policy: Policy, num_items: int) -> Policy:
         half = jax.random.bernoulli(whether_key, 0.5, anything.shape)
         return carry, Decision(jnp.where(half, anything, decision.action), decision.log_prob)
 
-    return policy._replace(act=act)
+    def probability(params: Any, carry: Any, observation: Any, item: jax.Array) -> jax.Array:
+        _, decision = policy.act(params, carry, observation, jax.random.key(0), False)
+        return 0.5 * (decision.action == item) + 0.5 * uniform_chance(item, observation.recommended, num_items)
+
+    return policy._replace(act=act, probability=probability)
 
 
 def tested(params: FollowerParams) -> EvaluationPolicy:

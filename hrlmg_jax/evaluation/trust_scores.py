@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,32 @@ def agreement(learned: np.ndarray, true: np.ndarray, seed: int = 0) -> dict[str,
         "spearman": _spearman(learned, true),
         "spearman_ci95": [float(bound) for bound in np.percentile(resampled, [2.5, 97.5])] if resampled else None,
         "regret": float(1 - true[np.argmax(learned)] / true.max()),
+    }
+
+
+def estimates_agreement(estimates: Sequence[dict[str, Any] | None], true: Sequence[float]) -> dict[str, Any]:
+    """Compares off-policy estimates with true values.
+
+    Args:
+        estimates: By policy, with "reward" and "ci95"; None where there is none.
+        true: By policy.
+
+    Returns:
+        policies: how many have an estimate, and of these, if there are any, ratio: median of estimate / true; error:
+        median of |estimate / true - 1|; covered: the share whose interval holds the true value; spearman.
+    """
+    known = [(one, value) for one, value in zip(estimates, true, strict=True) if one is not None]
+    if not known:
+        return {"policies": 0}
+    found, truth = np.asarray([one["reward"] for one, _ in known]), np.asarray([value for _, value in known])
+    low, high = np.asarray([one["ci95"] for one, _ in known]).T
+    ratio = found / np.maximum(truth, 1e-9)
+    return {
+        "policies": len(known),
+        "ratio": float(np.median(ratio)),
+        "error": float(np.median(np.abs(ratio - 1))),
+        "covered": float(np.mean((low <= truth) & (truth <= high))),
+        "spearman": _spearman(found, truth),
     }
 
 

@@ -11,6 +11,7 @@ from harness.reports.plots import Bars, plot_bars
 from harness.reports.system_results import Collected, ComparedTest, title_of
 from harness.reports.tables import Table, markdown_text
 from hrlmg_jax.reports import results as hrl_mg
+from hrlmg_jax.reports.off_policy import off_policy_section
 from hrlmg_jax.reports.ranking import (
     RANKING_HEADS,
     interval_text,
@@ -37,7 +38,7 @@ class Section(NamedTuple):
         metrics: To show, with their names for people; the first one ranks.
         digits: After the decimal point.
         results: Of methods and baselines.
-        lists: Markdown that says what was recommended.
+        lists: Markdown that says what was recommended, or what the log alone tells.
     """
 
     title: str
@@ -104,7 +105,8 @@ def _sections(test: ComparedTest, collected: Collected) -> list[Section]:
     if test is hrl_mg.OFFLINE:
         number = "" if several_worlds(results) else f"{results[0].values['map'].shape[1]:,} "
         title = f"{number}logged test sessions, ranked again"
-        return [Section(title, "figure7.png", "the log", test.metrics, test.digits, results)]
+        lines = off_policy_section(collected.results, collected.baselines, hrl_mg.SYSTEM.evaluate)
+        return [Section(title, "figure7.png", "the log", test.metrics, test.digits, results, lines)]
     run = collected.results[0].runs[0]
     users, sections = hrl_mg.users_of(run, test), []
     for length in hrl_mg.LENGTHS:

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.reports.plots import Scatter, plot_scatter
 from harness.reports.tables import markdown_table
+from hrlmg_jax.reports.off_policy import estimate_text
 
 
 def table(entries: Sequence[dict[str, Any]]) -> list[str]:
@@ -20,20 +21,58 @@ def table(entries: Sequence[dict[str, Any]]) -> list[str]:
         for length, metrics in entry["agreement"].items():
             found = metrics["reward"]
             interval = found["spearman_ci95"]
+            best = "" if test["best_log_loss"] is None else f" ({test['best_log_loss']:.4f})"
             kept = [f"{agent} {by_length[length]:.2f}" for agent, by_length in entry["kept"].items()]
             rows.append(
                 [str(entry["world"]), entry["shop"], entry["simulator"], length, str(found["policies"])]
                 + [f"{found['ratio'][key]:.2f}" for key in ("median", "least", "most")]
                 + [str(found["within_25_percent"]), "" if found["spearman"] is None else f"{found['spearman']:.2f}"]
                 + ["" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}", f"{found['regret']:.0%}"]
-                + [", ".join(kept), f"{test['log_loss']:.4f} ({test['best_log_loss']:.4f})"]
+                + [", ".join(kept), f"{test['log_loss']:.4f}{best}"]
                 + [f"{test[f'{name}_auc']:.3f}" for name in ("click", "order")]
             )
     lines = ["# Learned and true users", "", *markdown_table(heads, rows)]
     for entry in entries:
         lines += ["", f"## World {entry['world']}, shop {entry['shop']}, simulator={entry['simulator']}", ""]
         lines += _policies(entry)
+        if "off_policy" in entry:
+            lines += ["", *_off_policy(entry["off_policy"])]
     return lines
+
+
+def _off_policy(found: dict[str, Any]) -> list[str]:
+    """Returns what the log alone tells of each policy beside what true users pay, and how the two agree."""
+    of = list(next(iter(found["true"].values())))
+    heads = ["from the log alone"]
+    for key in of:
+        label = "one step" if key == "step" else f"first {key}"
+        heads += [f"{label}: true", "simulated", "importance sampling", "doubly robust", "effective"]
+    rows = []
+    for name, policy in found["policies"].items():
+        row = [name]
+        for key in of:
+            one, weighted = (policy["step"], "replay") if key == "step" else (policy["first"][key], "per_decision")
+            mark = "*" if key != "step" and one["corrected_steps"] < int(key) else ""
+            row += [f"{found['true'][name][key]:.3f}", f"{one['simulated']:.3f}", estimate_text(one[weighted])]
+            row += [estimate_text(one["doubly_robust"], mark), f"{one['effective']:.0f}"]
+        rows.append(row)
+    compared = []
+    for key, by_estimator in found["agreement"].items():
+        for estimator, agreed in by_estimator.items():
+            cells = ["-"] * 4
+            if agreed["policies"]:
+                spearman = "-" if agreed["spearman"] is None else f"{agreed['spearman']:.2f}"
+                cells = [f"{agreed['ratio']:.2f}", f"{agreed['error']:.0%}", f"{agreed['covered']:.0%}", spearman]
+            compared.append([key, estimator, str(agreed["policies"]), *cells])
+    agreement_heads = [
+        "reward of",
+        "estimator",
+        "policies with an estimate",
+        "estimate / true, median",
+        "error, median",
+    ]
+    agreement_heads += ["intervals that hold the truth", "Spearman"]
+    return [*markdown_table(agreement_heads, compared), "", *markdown_table(heads, rows)]
 
 
 def _policies(entry: dict[str, Any]) -> list[str]:

@@ -53,6 +53,8 @@ SYNTHETIC_FUNNEL = "synthetic_funnel"
 _SECONDS_PER_DAY = 86_400
 _NOT_OF_THE_LOG = ("root", "cache", "max_unpacked_gib", "obtain")
 """Settings that do not change the log built from given files."""
+_LEAST_COMPLETE = 0.9
+"""Share of the pairs of user and item that a complete log knows."""
 LOG_VERSION = 5
 """Increment when the same files and settings would give another log; cached logs then expire."""
 
@@ -109,6 +111,7 @@ class LogConfig(FilesConfig):
     times_between: list[str] | None = None
     max_session: Count | None = None
     long_sessions: LongSessions = "split"
+    complete: bool = False
 
     @property
     def for_use(self) -> bool:
@@ -221,6 +224,8 @@ def load_log(config: LogConfig) -> EventLog:
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in _NOT_OF_THE_LOG}
     if config.world is None:  # tables kept before there were kinds of users do not say theirs
         del settings["world"]
+    if not config.complete:  # nor that they are not
+        del settings["complete"]
     if not config.log_parts:  # nor how much of growing files they are made of
         del settings["log_parts"]
     if config.reader == SYNTHETIC_FUNNEL:
@@ -298,7 +303,27 @@ def _parsed_log(config: LogConfig, sources: list[Source]) -> EventLog:
         missing_values=config.missing_values,
     )
     del columns
-    return _prepared(log, config)
+    log = _prepared(log, config)
+    return _checked_complete(log) if config.complete else log
+
+
+def _checked_complete(log: EventLog) -> EventLog:
+    """Returns the log, marked as complete, with the share of pairs of user and item that it knows as a note.
+
+    Raises:
+        UserError: It knows too few.
+    """
+    pairs = len(np.unique(log.user.astype(np.int64) * log.num_items + log.item))
+    share = pairs / (log.num_users * log.num_items)
+    if share < _LEAST_COMPLETE:
+        raise UserError(
+            f"knows {share:.1%} of the answers of its users to its items, at least {_LEAST_COMPLETE:.0%} make a log "
+            "complete",
+            where=log.source,
+            do="Set data.complete=false, or provide a log in which everybody was shown everything.",
+        )
+    note = f"{share:.2%} of all pairs of user and item are known; with env.users=truth the others are skipped"
+    return dataclasses.replace(log, complete=True, notes=[*log.notes, note])
 
 
 def _prepared(log: EventLog, config: LogConfig) -> EventLog:

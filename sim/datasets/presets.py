@@ -61,6 +61,11 @@ ABOUT = {
     "steam_recommendations": About("recommendations of games", "41 million rows", "CC0"),
     "lastfm_hetrec": About("artists that people listen to", "1,892 users, 17,632 items, 92,834 rows", "not commercial"),
     "recbole": About("any atomic .inter file of RecBole", "", "of the data set"),
+    "kuairec_ratings": About(
+        "short videos, watched by everyone: ratings by how long",
+        "1,411 users, 3,327 items, 4,676,570 rows",
+        "CC BY-SA 4.0",
+    ),
     # Event logs
     "synthetic_funnel": About("a generated log", "data.size", "none: it is generated", True),
     "events_csv": About("your own log", "", "yours", True),
@@ -79,6 +84,9 @@ ABOUT = {
     "kuairec": About(
         "short videos and how long they were watched", "7,176 users, 10,728 items, 12,530,806 rows", "CC BY-SA 4.0"
     ),
+    "kuairec_small": About(
+        "short videos, watched by everyone: all answers", "1,411 users, 3,327 items, 4,676,570 rows", "CC BY-SA 4.0"
+    ),
     "taobao": About("a shop: views, carts, purchases", "987,994 users, 100,150,807 events", "CC BY-NC-SA 4.0"),
     "otto": About("a shop: clicks, carts, orders", "12,899,779 sessions, 216,716,096 events", "CC BY 4.0", True),
     "mind": About("news as they were shown", "1 million users (small: 50,000)", "research, not commercial"),
@@ -93,7 +101,7 @@ def presets() -> list[dict[str, Any]]:
     for path in sorted(Path(CONFIGURATION, "data").glob("*.yaml")):
         if path.stem not in NOT_LISTED:
             settings = OmegaConf.load(path)
-            parents = {"log_base", "ratings_as_events"}
+            parents = {"log_base", "ratings_as_events", "kuairec"}
             kind = EVENTS if parents & set(OmegaConf.select(settings, "defaults")) else RATINGS
             about = ABOUT[path.stem]
             url, obtain = (OmegaConf.select(settings, key) for key in ("url", "obtain"))

@@ -22,7 +22,7 @@ from sim.files.rating_readers import PARSER_VERSION, READERS, read_ratings
 from sim.files.rows import TableLayout, TimeFormat
 from sim.files.unknown_names import IGNORE
 from sim.formats.sources import Source, checksum, describe_sources
-from sim.tables.ratings import HASHED, Duplicates, RatingData, build_rating_data, scaled_by_users
+from sim.tables.ratings import HASHED, Duplicates, RatingData, build_rating_data, hide_ratings, scaled_by_users
 from sim.tables.split import fold_users, split_users
 from sim.tables.table_hash import hashed
 
@@ -98,9 +98,12 @@ class DataConfig(FilesConfig):
     implicit_rating: Finite = 1.0
     scale_users: Literal["training", "all"] = "all"
     rating_of_event: Annotated[dict[str, RatingOfEvent], PAIRS] = dataclasses.field(default_factory=dict)
+    rating_steps: list[Finite] = dataclasses.field(default_factory=list)
     missing_ratings: list[Finite] = dataclasses.field(default_factory=list)
     duplicates: Duplicates = "error"
     obtain: str | None = None
+    hidden_share: ShareBelowOne = 0.0
+    hidden_users: Literal["training", "all"] = "training"
 
     def __post_init__(self) -> None:
         """Checks settings against each other, and the reader's name."""
@@ -187,7 +190,9 @@ class DataConfig(FilesConfig):
     def described_split(self) -> dict[str, Any]:
         """What decides who tests, for the files of a run."""
         share = {"test_fraction": self.test_fraction} if self.fold is None else {"fold": self.fold, "folds": self.folds}
-        return {"split_seed": self.split_seed, **share, "validation": self.validation, "selection": self.selection}
+        hidden = {"hidden_share": self.hidden_share, "hidden_users": self.hidden_users} if self.hidden_share else {}
+        held_out = {"validation": self.validation, "selection": self.selection}
+        return {"split_seed": self.split_seed, **share, **held_out, **hidden}
 
     def scaled(self, data: RatingData, train_users: np.ndarray) -> RatingData:
         """Returns the ratings with the scale that training users tell, where the settings and the data tell none.
@@ -212,6 +217,11 @@ class DataConfig(FilesConfig):
             do = "Set it to a file, a pattern or a list of these, as in data.path=ratings.csv."
             raise bad_setting("path", "is not set", do)
         self.check_named_columns("user_column", "item_column")
+        if sorted(set(self.rating_steps)) != self.rating_steps:
+            raise bad_setting("rating_steps", f"is {self.rating_steps}", "Give increasing numbers.")
+        if self.rating_steps and (self.rating_of_event or self.rating_column is None):
+            do = "Set data.rating_column to a column of numbers, or data.rating_steps=[]."
+            raise bad_setting("rating_steps", "is set, but ratings are no numbers of a column", do)
         names = self.table_layout().names
         if len(set(names)) != len(names):
             raise bad_setting("user_column", f"one column has two roles: {', '.join(names)}", "Name different columns.")
@@ -229,6 +239,7 @@ class DataConfig(FilesConfig):
             rating_of_event=self.rating_of_event,
             missing_ratings=self.missing_ratings,
             missing_values=self.missing_values,
+            rating_steps=self.rating_steps,
         )
 
 
@@ -251,6 +262,14 @@ def load_dataset(config: DataConfig, keep_source_rows: bool = False) -> RatingDa
         UserError: The files are damaged or of another data set; or they are missing, cannot be downloaded, and must
             not be replaced by generated data (`offline_fallback`).
     """
+    data = _load(config, keep_source_rows)
+    if not config.hidden_share:
+        return data
+    users = np.arange(data.num_users) if config.hidden_users == "all" else config.split(data.num_users)[0]
+    return hashed(hide_ratings(data, users, config.hidden_share, config.split_seed), HASHED)
+
+
+def _load(config: DataConfig, keep_source_rows: bool) -> RatingData:
     if config.module is not None:
         data: RatingData = hashed(load_module(config.module, "data.module", (SETTINGS, LOAD)).load(config), HASHED)
         _check_counts(config, data)

@@ -57,3 +57,16 @@ def draw_item(key: jax.Array, step: jax.Array, recommended: jax.Array, num_items
     ascending = jnp.sort(jnp.where(recommended >= 0, recommended, 2 * num_items), axis=-1)
     below = ascending - jnp.arange(recommended.shape[-1])
     return drawn + jnp.sum(below <= drawn[:, None], -1, dtype=drawn.dtype)
+
+
+def uniform_chance(item: jax.Array, recommended: jax.Array, num_items: int) -> jax.Array:
+    """Returns [B] float32 the probability of items [B] in a uniform draw from those that can still be recommended.
+
+    Args:
+        item: [B] int32; those that are not of the catalogue (num_items or more), as logs have, are never drawn.
+        recommended: [B, T] int32 items recommended so far, padded with -1; also they may not be of the catalogue.
+        num_items: I.
+    """
+    left = num_items - jnp.sum((recommended >= 0) & (recommended < num_items), -1)
+    drawable = (item < num_items) & ~jnp.any(recommended == item[:, None], -1)
+    return jnp.where(drawable, 1 / jnp.maximum(left, 1), 0.0)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.errors import UserError
-from sim.envs.available_items import draw_item, num_available
+from sim.envs.available_items import draw_item, num_available, uniform_chance
 from sim.envs.policy import Decision, Policy, Ranking, rank_best
 from sim.tables.ratings import RatingData
 
@@ -29,7 +29,10 @@ def random_policy(num_items: int) -> Policy:
         available = num_available(observation.step, observation.recommended, num_items)
         return carry, Decision(drawn, -jnp.log(available.astype(jnp.float32)))
 
-    return Policy(_no_carry, act)
+    def probability(params: Any, carry: tuple[()], observation: Any, item: jax.Array) -> jax.Array:
+        return uniform_chance(item, observation.recommended, num_items)
+
+    return Policy(_no_carry, act, probability=probability)
 
 
 @functools.cache

@@ -71,6 +71,8 @@ class Policy(NamedTuple):
         on_host: `(environment params, starts [B], items [B, t], answers [B, t]) -> items [B]` of a policy that
             is Python code and is asked between compiled programs (`sim.envs.host_rollout`). It decides by what was
             recommended and answered, the rest is for messages; its `act` is never called. None for all others.
+        probability: `(params, carry, observation, item [B]) -> [B]` the probability with which `act` recommends items
+            now, with the carry that `act` gets; None: it is not known, or all is decided without chance.
     """
 
     initial_carry: Callable[[Any, int], Any]
@@ -80,6 +82,7 @@ class Policy(NamedTuple):
     score: str = "log-probability (nats; 0 for a fixed choice)"
     path_score: str = ""
     on_host: Callable[[Any, np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
+    probability: Callable[[Any, Any, Any, jax.Array], jax.Array] | None = None
 
 
 def recommend_best(score: jax.Array, recommended: jax.Array) -> Decision:

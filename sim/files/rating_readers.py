@@ -179,6 +179,9 @@ def _ratings(rows: Rows, layout: TableLayout) -> pl.Series:
 
     if layout.rating_column is None:
         return pl.repeat(layout.implicit_rating, rows.frame.height, dtype=pl.Float64, eager=True)
+    if layout.rating_steps:
+        steps = np.searchsorted(np.asarray(layout.rating_steps), rows.numbers(layout.rating_column), side="right")
+        return pl.Series(1.0 + steps)
     if not layout.rating_of_event:
         return rows.numbers(layout.rating_column)
     texts, counts = rows.texts(layout.rating_column), _counts_of_names(layout)

@@ -53,6 +53,7 @@ class TableLayout:
             left out.
         missing_ratings: Ratings that mean "not rated"; their rows are left out.
         missing_values: Texts that mean that a user, item, rating or time is not known; their rows are left out.
+        rating_steps: Increasing; a number of the rating column counts 1 + how many of these it reaches. Empty: itself.
     """
 
     user_column: str = "user"
@@ -65,6 +66,7 @@ class TableLayout:
     rating_of_event: Mapping[str, float | None] = field(default_factory=dict)
     missing_ratings: Sequence[float] = ()
     missing_values: Sequence[str] = ()
+    rating_steps: Sequence[float] = ()
 
     @property
     def names(self) -> list[str]:

@@ -67,6 +67,7 @@ class EventLog:
         notes: What was done to the log as it was read, a sentence each.
         left_out: How many rows each setting left out, by its key (`data.missing_values`).
         missing_values: Texts that mean that there is no value, whose rows were left out.
+        complete: Whether users were shown (nearly) everything, so that the log knows the answer to any item.
         table_hash: See `sim.tables.table_hash`; empty until the table is complete.
     """
 
@@ -95,7 +96,13 @@ class EventLog:
     cut_sessions: int = 0
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
     missing_values: list[str] = dataclasses.field(default_factory=list)
+    complete: bool = False
     table_hash: str = ""
+
+    @property
+    def knows_users(self) -> bool:
+        """Whether it tells the answer to any item: by its generator, or because users were shown everything."""
+        return self.generator is not None or self.complete
 
     @property
     def num_events(self) -> int:

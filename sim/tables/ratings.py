@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse
@@ -322,6 +322,28 @@ def scaled_by_users(
     outside = int(numbers[(values < low) | (values > high)].sum())
     values = np.clip(values, low, high) if outside else data.rating_values
     return dataclasses.replace(data, rating_min=low, rating_max=high, rating_values=values), outside
+
+
+def hide_ratings(data: RatingData, users: np.ndarray, share: float, seed: int) -> RatingData:
+    """Returns the table without a share of some users' ratings, drawn at random: they are then not rated.
+
+    Users and items stay, and every user keeps a rating. What others rate does not change what is drawn for a user.
+
+    Args:
+        data: A table.
+        users: [n] indices.
+        share: Of each user's ratings, rounded down.
+        seed: Of the draw.
+    """
+    kept = np.ones(data.num_ratings, bool)
+    for user in users.tolist():
+        begin, end = int(data.indptr[user]), int(data.indptr[user + 1])
+        number = min(int(share * (end - begin)), end - begin - 1)
+        kept[begin + np.random.default_rng([seed, user]).permutation(end - begin)[:number]] = False
+    columns = {name: getattr(data, name) for name in ("items", "codes", "timestamps", "source_rows")}
+    taken: dict[str, Any] = {name: None if column is None else column[kept] for name, column in columns.items()}
+    indptr = np.append(0, np.cumsum(kept, dtype=np.int64))[data.indptr]
+    return dataclasses.replace(data, **taken, indptr=indptr)
 
 
 def _combined(

@@ -204,6 +204,11 @@ def test_offline_results_are_those_of_the_logged_sessions(finished_run, log):
         np.testing.assert_allclose(summary["policies"][policy]["map"], average_precision(feedback >= 1).mean())
         gain = np.array([0.0, 1.0, 5.0, 0.0])[feedback]  # the last: padding
         np.testing.assert_allclose(summary["policies"][policy]["ndcg20"], ndcg(gain, 20).mean())
+    estimated = summary["off_policy"]
+    assert estimated["propensities"] == "logged"
+    assert set(estimated["policies"]) == set(summary["policies"])
+    assert estimated["longest"] == 6  # evaluation.short
+    assert set(estimated["policies"]["hrl_mg"]["first"]) == {"1", "5"}
     sorted_rows = [sorted(zip(row, answers, strict=True)) for row, answers in zip(items, feedback, strict=True)]
     own = [sorted(zip(*pair, strict=True)) for pair in zip(arrays["items"], arrays["feedback"], strict=True)]
     assert own == sorted_rows  # every policy ranks the same items with the same answers
@@ -315,7 +320,7 @@ def test_agents_without_training_are_tested_like_all_others(
 def test_dnn_trains_with_the_users_who_wrote_the_log(run_command_line, simulators):
     finished = run_command_line(TRAIN, *SMALL, "agent=dnn", "env.users=truth", "hydra.run.dir=run")
     assert finished.returncode == 0, finished.stderr
-    assert "the generator's own users answer" in finished.stderr
+    assert "the true users answer" in finished.stderr
     run = simulators / "run"
     assert sorted(path.stem for path in run.glob("o*.npz")) == ["offline", "online"]
     assert results(run, "online")[0]["protocol"]["users"] == "the generator's truth"

@@ -20,7 +20,7 @@ from harness.reports.results import p_text
 from harness.reports.system_results import Rerun, preset
 from harness.runs.composition import composed_values, sweep_of
 from harness.runs.index import flattened
-from harness.runs.run_folder import RunFolder
+from harness.runs.run_folder import RunFolder, read_json, write_json
 from harness.settings import read_settings
 from hrlmg_jax.baselines import popularity
 from hrlmg_jax.evaluation.policies import BASELINES
@@ -398,6 +398,33 @@ def test_every_test_has_its_section_and_runs_without_it_are_named(tmp_path):
     ]
     assert "b: has no result in offline.npz" in offline
     assert (tmp_path / "out" / "figure7.png").read_bytes().startswith(PNG)
+
+
+def off_policy_of(reward, effective, first=None):
+    """The estimates of a policy; those of the first step are unknown unless given."""
+
+    def estimate(value):
+        return None if value is None else {"reward": value, "ci95": [value - 0.1, value + 0.2]}
+
+    step = {"simulated": 0.3, "replay": estimate(reward), "doubly_robust": estimate(reward), "effective": effective}
+    one = {"simulated": 0.5, "per_decision": None, "doubly_robust": estimate(first), "effective": 1.0}
+    return {"step": step, "first": {"1": one | {"corrected_steps": 1}}, "warning": None}
+
+
+def test_what_the_log_alone_tells_is_a_table_of_figure7(tmp_path):
+    for number, (reward, first) in enumerate([(0.2, None), (0.4, 0.7), (None, None)]):
+        folder = make_session_run(tmp_path / str(number), [10, 20], settings={"seed": number})
+        estimates = {"hrl_mg": off_policy_of(reward, 90.0 - number, first), "popularity": off_policy_of(0.15, 60.0)}
+        path = folder / "offline.json"
+        content = read_json(path) if path.exists() else {}
+        write_json(path, {**content, "off_policy": {"policies": estimates}})
+    make_session_run(tmp_path / "silent", [10, 20], settings={"seed": 3})
+    text = report(report_figure7, tmp_path, name="figure7")
+    assert table_rows(text, "### What the log alone tells") == [
+        ["HRL-MG", "0.300", *["0.300 (0.200 to 0.500)"] * 2, "88", "0.500", "-", "0.700 (0.600 to 0.900)", "1"],
+        ["Popularity", "0.300", *["0.150 (0.050 to 0.350)"] * 2, "60", "0.500", "-", "-", "1"],
+    ]
+    assert "1 run has no such estimates: python -m hrlmg_jax.evaluate run=FOLDER makes them" in text
 
 
 def test_users_are_named_where_the_truth_answers_in_training_too(tmp_path):

@@ -49,6 +49,7 @@ TEST = ComparedTest(
     same=(
         *(SPLIT_SEED, "data.folds", "data.test_fraction", "data.validation", "data.selection"),
         *("data.relevant_above", "data.rating_min", "data.rating_max", "data.scale_users"),
+        *("data.hidden_share", "data.hidden_users"),
         *("env.episode_length", "env.reward_scale", "env.counts_by", "env.cold_start", "env.allow_repeats"),
     ),
     of_baselines=("env.alpha", "seed"),
@@ -149,7 +150,7 @@ def _with_later_settings(run: RunRecord) -> RunRecord:
     data = run.values.get("data")
     if not isinstance(data, dict):
         return run
-    data = {"fold": None, "folds": 5, "scale_users": "all", **data}
+    data = {"fold": None, "folds": 5, "scale_users": "all", "hidden_share": 0.0, "hidden_users": "training", **data}
     if data.get("reader") == "synthetic" or None not in (data.get("rating_min"), data.get("rating_max")):
         data["scale_users"] = "training"  # without effect
     return dataclasses.replace(run, values={**run.values, "data": data})

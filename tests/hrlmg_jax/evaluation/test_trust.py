@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from alike_users import problem_alike, tiny_shop
 
 from harness.errors import UserError
 from harness.runs.composition import composed_values
@@ -15,12 +15,11 @@ from harness.settings import read_settings
 from hrlmg_jax.evaluation.trust_bench import BenchConfig, run_bench
 from hrlmg_jax.evaluation.trust_scores import agreement, weighted_calibration, windows_beyond_log
 from hrlmg_jax.evaluation.unmoved_users import UnmovedUsers
-from hrlmg_jax.problem import Problem, fixed_rankings, load_data
+from hrlmg_jax.problem import load_data
 from hrlmg_jax.reports.trust import picture, table
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.trust import RESULTS, TrustConfig, _decisive, _done, _scores
 from hrlmg_jax.user_model.quality import report_on
-from hrlmg_jax.user_model.store import Simulator
 from sim.envs.fixed_policies import scripted_policy
 from sim.envs.rollout import rollout
 from sim.envs.session_env import SessionEnv, SessionParams
@@ -80,15 +79,7 @@ class Grows:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> RunConfig:
-    cache = tmp_path_factory.mktemp("tables")
-    words = [
-        "data.size=tiny",
-        "data.num_users=60",
-        "data.num_items=100",
-        f"data.cache={cache}",
-        "env.episode_length=10",
-    ]
-    return read_settings(RunConfig, composed_values("train_hrl_mg", [*words, "simulator.held_out_fraction=0.3"]))
+    return tiny_shop(tmp_path_factory.mktemp("tables"))
 
 
 @pytest.fixture(scope="module")
@@ -109,41 +100,9 @@ def test_unmoved_users_answer_as_if_every_item_came_first(data, env, clicks):
     np.testing.assert_array_equal(np.asarray(played.item)[:, 0], script[0])
 
 
-@flax.struct.dataclass
-class Rates:
-    """Rates of skips, clicks and orders, and an embedding."""
-
-    rates: jax.Array
-    embedding: jax.Array
-
-
-@dataclass(frozen=True)
-class EveryoneAlike:
-    """Learned users who are plainly bad: all items are alike to them."""
-
-    def initial(self, params, start):
-        return ()
-
-    def probabilities(self, params, hidden, histories, item):
-        return params.rates
-
-    def update(self, params, hidden, item, feedback):
-        return ()
-
-    def in_sessions(self, params, data, rows):
-        return params
-
-    def predict(self, params, data, rows, history_length):
-        return np.tile(np.asarray(params.rates, np.float64), (len(rows), 1))
-
-
 def test_users_to_whom_all_items_are_alike_cannot_rank_policies(config, data, tmp_path):
-    embedding = np.random.default_rng(0).standard_normal((data.log.num_items, 50)).astype(np.float32)
-    params = Rates(jnp.asarray([0.5, 0.4, 0.1]), jnp.asarray(embedding))
-    report = report_on(EveryoneAlike(), params, data, 10)
-    problem = Problem(
-        data, config.env, Simulator(EveryoneAlike(), params, report), fixed_rankings(config.env, data), 10
-    )
+    problem = problem_alike(config, data, [0.5, 0.4, 0.1], 10)
+    report = report_on(problem.simulator.model, problem.simulator.params, data, 10)
     bench = BenchConfig(16, 16, (5, 10), (1,), False, 1, 2, 4)
     found = run_bench(bench, problem, {})
     assert len(found["policies"]) >= 18

@@ -105,6 +105,18 @@ RATINGS = {
         [(2, 51, 1), (2, 52, 1), (3, 51, 1)],
     ),
 }
+KUAIREC_SMALL = """\
+user_id,video_id,play_duration,video_duration,time,date,timestamp,watch_ratio
+14,148,4381,6067,2020-07-05 05:27:48.378,20200705.0,1593898068.378,0.7221031811438932
+14,183,11635,6100,2020-07-05 05:28:00.057,20200705.0,1593898080.057,1.907377049180328
+14,3649,22422,10867,,,,2.063311861599338
+19,148,0,6067,2020-07-05 05:29:09.479,20200705.0,1593898149.479,0.0
+"""
+RATINGS["kuairec_ratings"] = (
+    "KuaiRec 2.0/data/small_matrix.csv",
+    KUAIREC_SMALL,
+    [(14, 148, 3), (14, 183, 4), (14, 3649, 5), (19, 148, 1)],
+)
 RECBOLE = (
     "user_id:token\titem_id:token\trating:float\ttimestamp:float\n196\t242\t3\t881250949\n186\t302\t3\t891717742\n"
 )
@@ -166,6 +178,10 @@ EVENTS: dict[str, tuple[dict[str, str], list[tuple]]] = {
     "kuairec": (
         {"KuaiRec 2.0/data/big_matrix.csv": KUAIREC},
         [(0, 3649, 0, 1593878903), (0, 9598, 1, 1593879221)],
+    ),
+    "kuairec_small": (
+        {"KuaiRec 2.0/data/small_matrix.csv": KUAIREC_SMALL},  # a row without a time is left out
+        [(14, 148, 0, 1593898068), (14, 183, 0, 1593898080), (19, 148, 0, 1593898149)],
     ),
     "lastfm_1k": (
         {"lastfm-dataset-1K/userid-timestamp-artid-artname-traid-traname.tsv": LASTFM_1K},
