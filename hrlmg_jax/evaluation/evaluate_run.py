@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -24,6 +25,8 @@ from hrlmg_jax.evaluation.off_policy import (
 from hrlmg_jax.evaluation.offline import CUTOFFS, LoggedSessions, OfflineTest, gains, logged_sessions, original_ids
 from hrlmg_jax.evaluation.online import OnlineTest, play_online, session_rows
 from hrlmg_jax.evaluation.policies import BASELINES, RANDOM, EvaluationPolicy, baselines
+from hrlmg_jax.evaluation.trust_scores import warning
+from hrlmg_jax.evaluation.trust_signals import LoggedAnswers, logged_answers, moved_by_itself, play_unmoved
 from hrlmg_jax.problem import Problem
 from hrlmg_jax.reports.off_policy import off_policy_table
 from hrlmg_jax.sessions import describe_log
@@ -85,13 +88,19 @@ class Comparison:
             truth = self.problem.with_truth()
             write(truth, online(truth, self._online_truth), f"online_truth{suffix}")
         simulated = online(self.problem, self._online)
-        played = write(self.problem, simulated, f"online{suffix}")
+        # Oracles live on what they see of the users, not on mistakes.
+        signals = {} if self.problem.truth or tested.rank is None else {name: self._signals(tested, simulated[name])}
+        header_of = {**header, "signals": signals} if signals else header
+        played = _write_played(self.config, folder, header_of, self.problem, simulated, f"online{suffix}")
         if tested.rank is not None:
             estimates = self._estimates(name, tested, simulated[name])
             ranked = {name: self._offline.get(name) or tested.rank(self._sessions, self._at_a_time)} | self._offline
             header["off_policy"] = estimates
             _write_ranked(self.config, folder, header, self.problem, self._sessions, ranked, f"offline{suffix}")
             print(off_policy_table(estimates))
+        for policy, found in signals.items():
+            if said := warning(policy, found):
+                print(f"WARNING: {said}", file=sys.stderr)
         return played
 
     @property
@@ -105,6 +114,15 @@ class Comparison:
     @cached_property
     def _online(self) -> dict[str, OnlineTest]:
         return play_online(self.config, self.problem, self._baselines)
+
+    def _signals(self, tested: EvaluationPolicy, live: OnlineTest) -> dict[str, Any]:
+        """Returns what tells without the truth that a policy lives on the mistakes of the learned users."""
+        unmoved = play_unmoved(self.config, self.problem, tested)
+        return {"live_over_unmoved": moved_by_itself(live, unmoved), **self._logged.about(live)}
+
+    @cached_property
+    def _logged(self) -> LoggedAnswers:
+        return logged_answers(self.problem)
 
     @cached_property
     def _online_truth(self) -> dict[str, OnlineTest]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -23,8 +22,8 @@ from hrlmg_jax.evaluation.off_policy import (
 from hrlmg_jax.evaluation.online import OnlineTest, make_player, session_rows
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.evaluation.trust_policies import FollowerParams, exploiter, fixed_policies, mixed, tested
-from hrlmg_jax.evaluation.trust_scores import agreement, estimates_agreement, weighted_calibration, windows_beyond_log
-from hrlmg_jax.evaluation.unmoved_users import UnmovedUsers
+from hrlmg_jax.evaluation.trust_scores import agreement, estimates_agreement, weighted_calibration
+from hrlmg_jax.evaluation.trust_signals import logged_answers, moved_by_itself, unmoved_env
 from hrlmg_jax.methods import AgentSettings
 from hrlmg_jax.problem import Problem, make_env
 from hrlmg_jax.registry import build_method
@@ -84,7 +83,7 @@ def run_bench(
     players = {
         "learned": _player(config, problem, rows, make_env(problem.env, problem.users, longest)),
         "true": _player(config, truth, rows, make_env(truth.env, truth.users, longest)),
-        "unmoved": _player(config, problem, rows, _unmoved(problem, longest)),
+        "unmoved": _player(config, problem, rows, unmoved_env(problem, longest)),
     }
     # Policies that need no training, and one that learns what the simulator pays for.
     followers = fixed_policies(problem)
@@ -115,7 +114,7 @@ def run_bench(
         "policies": {name: _means(config, tests) for name, tests in played.items()},
         "agreement": _agreement(config, played),
         "kept": kept,
-        "signals": _signals(problem, played, longest),
+        "signals": _signals(problem, played),
         "calibration": _calibration(problem, played),
         "off_policy": _off_policy(config, off_policy, problem, policies, played),
     }
@@ -125,11 +124,6 @@ def _player(
     config: BenchConfig, problem: Problem, rows: np.ndarray, env: SessionEnv
 ) -> Callable[[EvaluationPolicy], OnlineTest]:
     return make_player(env, problem.env_params(rows), config.at_a_time)
-
-
-def _unmoved(problem: Problem, length: int) -> SessionEnv:
-    env = make_env(problem.env, problem.users, length)
-    return UnmovedUsers(**{field.name: getattr(env, field.name) for field in dataclasses.fields(env)})
 
 
 def _value(config: BenchConfig, problem: Problem, length: int) -> Callable[[FollowerParams], float]:
@@ -192,30 +186,18 @@ def _agreement(config: BenchConfig, played: Mapping[str, Mapping[str, OnlineTest
     }
 
 
-def _signals(problem: Problem, played: Mapping[str, Mapping[str, OnlineTest]], length: int) -> dict[str, Any]:
-    """Returns by policy what needs no truth.
+def _signals(problem: Problem, played: Mapping[str, Mapping[str, OnlineTest]]) -> dict[str, Any]:
+    """Returns by policy what needs no truth (`trust_signals`), beside it the same with true users where it differs."""
+    logged = logged_answers(problem)
+    base = moved_by_itself(played[RANDOM]["learned"], played[RANDOM]["unmoved"])
 
-    live_over_unmoved: value in learned users over that in users whom the session does not move; the same over that of
-    random items; windows: share of ten-step windows with more clicks than 99.9 % of the log's, and with true users.
-    """
-    log, starts = problem.data.log, problem.data.log.session_starts()
-    rows = starts[:-1][~log.is_test][:, None] + np.arange(60)
-    shown = rows < starts[1:][~log.is_test][:, None]
-    logged = log.feedback[np.where(shown, rows, 0)]
+    def signals(tests: Mapping[str, OnlineTest]) -> dict[str, Any]:
+        ratio = moved_by_itself(tests["learned"], tests["unmoved"])
+        moved = {"live_over_unmoved": ratio, "live_over_unmoved_of_random": ratio / max(base, 1e-9)}
+        of_truth = {f"{key}_true": value for key, value in logged.about(tests["true"]).items()}
+        return moved | logged.about(tests["learned"]) | of_truth
 
-    def ratio(tests: Mapping[str, OnlineTest]) -> float:
-        return _mean(tests["learned"], length) / max(_mean(tests["unmoved"], length), 1e-9)
-
-    base = ratio(played[RANDOM])
-    return {
-        name: {
-            "live_over_unmoved": ratio(tests),
-            "live_over_unmoved_of_random": ratio(tests) / base,
-            "windows_beyond_log": windows_beyond_log(tests["learned"].feedback, logged, shown),
-            "windows_beyond_log_true": windows_beyond_log(tests["true"].feedback, logged, shown),
-        }
-        for name, tests in played.items()
-    }
+    return {name: signals(tests) for name, tests in played.items()}
 
 
 def _off_policy(

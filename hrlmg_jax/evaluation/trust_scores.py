@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,14 @@ from sim.tables.events import CLICK
 _RESAMPLES = 2000
 _WINDOW = 10
 _CURVE_BINS = 10
+
+THRESHOLDS = {"live_over_unmoved": 2.2, "reward_over_log": 1.0, "late_clicks_over_log": 5.0}
+"""A value above is a warning; docs/user_models.md has hits and false alarms."""
+_SAYS = {
+    "live_over_unmoved": "they pay {value:.1f} times what they would pay if no answer changed them",
+    "reward_over_log": "they pay {value:.1f} times as much per item as the best hundredth of logged sessions",
+    "late_clicks_over_log": "they click {value:.1f} times as often at steps 40 to 60 as users in the log",
+}
 
 
 def agreement(learned: np.ndarray, true: np.ndarray, seed: int = 0) -> dict[str, Any]:
@@ -115,3 +123,12 @@ def weighted_calibration(chance: np.ndarray, happened: np.ndarray, weight: np.nd
         observed.append(o)
         gap += abs(p - o) * weight[rows].sum() / weight.sum()
     return {"calibration_error": float(gap), "predicted": predicted, "observed": observed}
+
+
+def warning(name: str, signals: Mapping[str, Any]) -> str | None:
+    """Returns a sentence, where a policy's signals are above the thresholds."""
+    over = {key: signals.get(key) for key in THRESHOLDS if (signals.get(key) or 0.0) > THRESHOLDS[key]}
+    if not over:
+        return None
+    said = "; ".join(_SAYS[key].format(value=value) for key, value in over.items())
+    return f"{name} may live on the mistakes of the learned users: {said}"

@@ -96,6 +96,7 @@ def _report(config: WorldsConfig, figure: str, tests: Sequence[ComparedTest]) ->
     # What is not in it.
     left_out = [line for test, one in read if one.results or test is hrl_mg.OFFLINE for line in one.left_out]
     warnings = [line for _, one in read for line in one.warnings]
+    warnings += hrl_mg.trust_warnings(found.runs) if hrl_mg.ONLINE in tests else []
     pictures, missing = [one.picture for one in sections], hrl_mg.missing_methods(methods, config.report, several)
     hrl_mg.SYSTEM.write(config, title, found, lines, Table(RANKING_HEADS, rows), pictures, left_out, warnings, missing)
 

@@ -10,6 +10,8 @@ from harness.reports.system_results import Collected, ComparedTest, Rerun, Syste
 from harness.reports.tables import kind_of
 from harness.runs.composition import is_configuration, sweep_of
 from harness.runs.index import RunRecord, RunsFound, Status
+from harness.runs.run_folder import read_json
+from hrlmg_jax.evaluation.trust_scores import warning
 from hrlmg_jax.reports.worlds import SAME_IN_ALL_WORLDS, WORLD, WorldsConfig, check_worlds, over_worlds
 from hrlmg_jax.sessions import BUILT_OTHERWISE
 
@@ -173,6 +175,22 @@ def read(methods: Sequence[MethodRuns], test: ComparedTest, several_worlds: bool
     """Reads the results of a test, see `System.read`; of several worlds one value for each."""
     collected = SYSTEM.read(methods, test)
     return over_worlds(collected, [run for method in methods for run in method.runs]) if several_worlds else collected
+
+
+def trust_warnings(runs: Sequence[RunRecord]) -> list[str]:
+    """Returns a sentence for each run whose agent may live on the mistakes of its learned users.
+
+    Raises:
+        UserError: A file is damaged.
+    """
+    lines = []
+    for run in runs:
+        path = run.folder.path / f"{ONLINE.file}.json"
+        found = read_json(path) if path.exists() else {}
+        signals = found.get("signals", {}) if isinstance(found, dict) else {}
+        said = [line for name, of in signals.items() if (line := warning(name, of))]
+        lines += [f"{run.folder.path.name}: {line}" for line in said]
+    return lines
 
 
 def missing_methods(methods: Sequence[MethodRuns], report: str, several_worlds: bool = False) -> list[Rerun]:

@@ -14,7 +14,8 @@ both mixtures of Gaussians, as interests lie around few centres. With (u, v) hel
 
 where a_i, c_i, o_i = W e_i (+ what is the item's own). The dynamics are causal and few: the interest moves a little to
 what is shown and clicked, and back; boredom h gathers what is shown; trust m grows with clicks on items that fit the
-taste and falls with others; p saturates.
+taste and falls with others; p saturates. Between two answers a user may leave, and skips all that follows
+(`latent_leaving`).
 
 The fit maximises the likelihood of whole sessions with u and v summed out over draws (`latent_likelihood`): what is
 evidence of taste is then not taken for dynamics. What the shop showed is no evidence of u and v here. Where it follows
@@ -23,8 +24,8 @@ from what the log shows that is right; where the shop reads minds it leaves evid
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import flax.struct
@@ -34,6 +35,7 @@ import numpy as np
 
 from harness.runs.run_folder import RunFolder
 from hrlmg_jax.user_model.latent_fit import first_weights, fit_latent
+from hrlmg_jax.user_model.latent_leaving import log_likelihood_of_users, only_those, still_there
 from hrlmg_jax.user_model.latent_likelihood import (
     Draws,
     LatentItems,
@@ -56,7 +58,7 @@ from hrlmg_jax.user_model.logged_pieces import LoggedPieces
 from hrlmg_jax.user_model.settings import FitConfig, LatentConfig
 from sim.datasets.sessions import SessionData
 from sim.envs.histories import Histories
-from sim.tables.events import CLICK, ORDER
+from sim.tables.events import CLICK, ORDER, SKIP
 
 MOST_PIECES = 8
 """Earlier pieces of a user, the last ones, that tell of the taste."""
@@ -75,11 +77,18 @@ class SessionUsers:
 
 @flax.struct.dataclass
 class LatentUser:
-    """One user in a session: taste and interest [D + 1], which nothing changes, and the state, which answers do."""
+    """One user in a session.
+
+    Attributes:
+        taste, interest: [D + 1]; nothing changes them.
+        state: What answers change.
+        there: Scalar chance that they have not left, given their answers.
+    """
 
     taste: jax.Array
     interest: jax.Array
     state: LatentState
+    there: jax.Array
 
 
 @dataclass(frozen=True)
@@ -94,15 +103,15 @@ class LatentUsers:
 
     def initial(self, params: SessionUsers, start: jax.Array) -> LatentUser:
         """Returns the user of a session, as it begins."""
-        return LatentUser(params.taste[start], params.interest[start], first_state(params.weights, jnp.float32(0)))
+        state = first_state(params.weights, jnp.float32(0))
+        return LatentUser(params.taste[start], params.interest[start], state, jnp.float32(1))
 
     def probabilities(
         self, params: SessionUsers, hidden: LatentUser, histories: Histories, item: jax.Array
     ) -> jax.Array:
         """Returns [3] probabilities of skip, click and order; histories play no part."""
         row = jax.tree.map(lambda column: column[item], params.items)
-        taste = taste_term(params.weights, hidden.state, row, hidden.taste)
-        click = jax.nn.sigmoid(taste + interest_term(hidden.state, row, hidden.interest))
+        click = hidden.there * _click_of_present(params.weights, hidden, row)
         order = jax.nn.sigmoid(order_term(params.weights, hidden.state, row, hidden.taste))
         return jnp.stack([1 - click, click * (1 - order), click * order])
 
@@ -110,7 +119,10 @@ class LatentUsers:
         """Returns the user after an answer: who they are stays."""
         row = jax.tree.map(lambda column: column[item], params.items)
         clicked = (feedback >= CLICK).astype(jnp.float32)
-        return hidden.replace(state=next_state(params.weights, hidden.state, row, hidden.taste, clicked))  # type: ignore[attr-defined]
+        state = next_state(params.weights, hidden.state, row, hidden.taste, clicked)
+        click = _click_of_present(params.weights, hidden, row)
+        there = still_there(params.weights.leaving, hidden.there, click, clicked, state.patience)
+        return dataclasses.replace(hidden, state=state, there=there)
 
     def fit(self, config: FitConfig, data: SessionData, embedding: np.ndarray, folder: RunFolder) -> LatentParams:
         """Maximises the likelihood of the training users' sessions; see `latent_fit`."""
@@ -149,15 +161,23 @@ class LatentUsers:
         """
         pieces, draws = LoggedPieces(data.log), self._draws(params)
         items = items_of(params.weights, params.embedding)
+        # The pieces that hold the rows, and what comes before them in their sessions.
+        number = pieces.number_in_session
         wanted = np.unique(np.searchsorted(pieces.first, rows, side="right") - 1)
+        rounds = range(number[wanted].max(initial=0) + 1)
+        wanted = np.unique(np.concatenate([wanted[number[wanted] >= back] - back for back in rounds]))
         before = pieces.before(pieces.first[wanted], MOST_PIECES)
         log_taste = np.asarray(draws.log_taste + self._evidence(params, items, draws, pieces, before))
-        found = np.zeros((data.log.num_events, 3))
-        for first in range(0, len(wanted), _AT_A_TIME):
-            batch = np.resize(wanted[first : first + _AT_A_TIME], _AT_A_TIME)
-            logged, place, shown = _pieces(pieces, batch)
-            weight = jnp.asarray(np.resize(log_taste[first : first + _AT_A_TIME], (_AT_A_TIME, log_taste.shape[1])))
-            found[place[shown]] = np.asarray(_filtered(params.weights, items, draws, logged, weight))[shown]
+        found, gone = np.zeros((data.log.num_events, 3)), np.zeros(len(pieces.first), np.float32)
+        for earlier in rounds:
+            now = np.flatnonzero(number[wanted] == earlier)
+            for first in range(0, len(now), _AT_A_TIME):
+                batch = np.resize(now[first : first + _AT_A_TIME], _AT_A_TIME)
+                logged, place, shown = pieces.padded(wanted[batch])
+                left = gone[wanted[batch] - 1] if earlier else np.zeros(_AT_A_TIME, np.float32)
+                answers, gone_now = _filtered(params.weights, items, draws, logged, log_taste[batch], left)
+                found[place[shown]] = np.asarray(answers)[shown]
+                gone[wanted[batch]] = gone_now
         return found[rows]
 
     def _draws(self, params: LatentParams) -> Draws:
@@ -169,15 +189,17 @@ class LatentUsers:
         self, params: LatentParams, items: LatentItems, draws: Draws, pieces: LoggedPieces, before: np.ndarray
     ) -> jax.Array:
         """Returns [r, M] log p(answers in pieces [r, most] | taste), where -1 is no piece."""
-        needed, place = np.unique(before, return_inverse=True)
-        place = place.reshape(before.shape)
-        evidence = np.zeros((len(needed), draws.taste.shape[0]), np.float32)
-        known = np.flatnonzero(needed >= 0)
-        for first in range(0, len(known), _AT_A_TIME):
-            batch = known[first : first + _AT_A_TIME]
-            logged, _, _ = _pieces(pieces, np.resize(needed[batch], _AT_A_TIME))
-            evidence[batch] = np.asarray(_log_likelihoods(params.weights, items, draws, logged))[: len(batch)]
-        return jnp.asarray(evidence[place].sum(1))
+        needed = np.unique(before[before >= 0])
+        if not len(needed):
+            return jnp.zeros((len(before), len(draws.taste)))
+        parts = []
+        for first in range(0, len(needed), _AT_A_TIME):
+            logged, _, _ = pieces.padded(np.resize(needed[first : first + _AT_A_TIME], _AT_A_TIME))
+            parts.append(jax.tree.map(np.asarray, _log_likelihoods(params.weights, items, draws, logged)))
+        of_piece = jax.tree.map(lambda *of: np.concatenate(of), *parts)
+        place = np.minimum(np.searchsorted(needed, before), len(needed) - 1)
+        of_user = jax.tree.map(lambda column: jnp.asarray(column[place]), of_piece)
+        return log_likelihood_of_users(only_those(of_user, jnp.asarray(before >= 0)))
 
     def _drawn(self, params: LatentParams, items: LatentItems, draws: Draws, log_weight: jax.Array) -> SessionUsers:
         """Draws a taste by weights [S, M] and an interest from the prior for each session."""
@@ -191,29 +213,39 @@ class LatentUsers:
         return SessionUsers(weights, items, taste, interest)
 
 
-def _pieces(pieces: LoggedPieces, numbers: np.ndarray) -> tuple[Pieces, np.ndarray, np.ndarray]:
-    """Returns pieces on the device, the rows of the log that they hold, and which of these there are."""
-    rows, shown = pieces.rows_of(numbers)
-    log = pieces.log
-    logged = Pieces(jnp.asarray(log.item[rows], jnp.int32), jnp.asarray(log.feedback[rows]), jnp.asarray(shown))
-    return logged, rows, shown
+def _click_of_present(weights: LatentWeights, user: LatentUser, item: LatentItems) -> jax.Array:
+    """Returns the chance of a click of a user who is there."""
+    taste = taste_term(weights, user.state, item, user.taste)
+    return jax.nn.sigmoid(taste + interest_term(user.state, item, user.interest))
 
 
 _log_likelihoods = jax.jit(log_likelihoods)
 
 
-@partial(jax.jit)
+@jax.jit
 def _filtered(
-    weights: LatentWeights, items: LatentItems, draws: Draws, pieces: Pieces, log_taste: jax.Array
-) -> jax.Array:
-    """Returns [S, T, 3] probabilities of the answers of sessions, each given those before it in the session."""
+    weights: LatentWeights, items: LatentItems, draws: Draws, pieces: Pieces, log_taste: jax.Array, left: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns probabilities of the answers of pieces, each given those before it in the piece, and who is gone.
 
-    def along(piece: Pieces, log_taste: jax.Array) -> jax.Array:
+    Args:
+        log_taste: [S, M] log-weights of the tastes.
+        left: [S] chance that the user left in an earlier piece of the session.
+
+    Returns:
+        [S, T, 3] probabilities; [S] that chance when the piece ends.
+    """
+
+    def along(piece: Pieces, log_taste: jax.Array, left: jax.Array) -> tuple[jax.Array, jax.Array]:
         rows = jax.tree.map(lambda column: column[piece.item], items)
+        follows = piece.before[0] >= 0
 
-        def step(carry: tuple[LatentState, jax.Array], row: Any) -> tuple[Any, jax.Array]:
-            (state, log_weight), (item, feedback, shown) = carry, row
+        def step(carry: tuple[LatentState, jax.Array, jax.Array], row: Any) -> tuple[Any, jax.Array]:
+            (state, log_weight, gone), (item, feedback, shown) = carry, row
             terms: Terms = terms_at(weights, draws, state, item)
+            # Some leave.
+            hazard = jnp.where(shown & (follows | (state.step > 0)), jax.nn.sigmoid(terms.hazard), 0.0)
+            gone = gone + (1 - gone) * hazard
             logit = terms.taste[:, None] + terms.interest
             share, click = jax.nn.softmax(log_weight.ravel()).reshape(log_weight.shape), jax.nn.sigmoid(logit)
             clicks = jnp.sum(share * click)
@@ -223,9 +255,14 @@ def _filtered(
             given_click = jax.nn.log_sigmoid(jnp.where(ordered, terms.order, -terms.order))
             answer = jax.nn.log_sigmoid(jnp.where(clicked, logit, -logit)) + clicked * given_click[:, None]
             state = next_state(weights, state, item, draws.taste, clicked.astype(jnp.float32))
-            return (state, log_weight + shown * answer), jnp.stack([1 - clicks, clicks - orders, orders])
+            skipped = gone / (gone + (1 - gone) * (1 - clicks))
+            known = jnp.where(shown, jnp.where(clicked, 0.0, skipped), gone)
+            chances = (1 - gone) * jnp.stack([1 - clicks, clicks - orders, orders]) + gone * jnp.eye(3)[SKIP]
+            return (state, log_weight + shown * answer, known), chances
 
-        first = first_state(weights, jnp.zeros(draws.taste.shape[0])), log_taste[:, None] + draws.log_interest
-        return jax.lax.scan(step, first, (rows, piece.feedback, piece.shown))[1]
+        state = first_state(weights, jnp.zeros(draws.taste.shape[0]), piece.before)
+        first = state, log_taste[:, None] + draws.log_interest, left
+        (_, _, gone), found = jax.lax.scan(step, first, (rows, piece.feedback, piece.shown))
+        return found, gone
 
-    return jax.vmap(along)(pieces, log_taste)
+    return jax.vmap(along)(pieces, log_taste, left)

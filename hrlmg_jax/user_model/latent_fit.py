@@ -18,6 +18,7 @@ from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from hrlmg_jax.sessions import row_labels
 from hrlmg_jax.user_model.early_stopping import FitState, begun_with, keep_best
+from hrlmg_jax.user_model.latent_leaving import log_likelihood_of_users, only_those
 from hrlmg_jax.user_model.latent_likelihood import (
     LatentParams,
     LatentWeights,
@@ -31,6 +32,8 @@ from hrlmg_jax.user_model.settings import FitConfig, LatentConfig
 from sim.datasets.sessions import SessionData
 from sim.tables.events import CLICK, ORDER
 
+_DYNAMICS = ("boredom", "trust", "position", "leaving")
+"""Few numbers, which all rows tell of: they are learned faster than what is said of single items."""
 _PIECES = 5
 """Pieces of a user in a batch, the last ones."""
 _ROOM = 1.15
@@ -75,17 +78,17 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
     def log_likelihood(weights: LatentWeights, world: FitWorld, of_user: jax.Array, room: int, key: jax.Array) -> Any:
         """Returns the sum of log p(user) over users with pieces [u, 5], and the number of their pieces."""
         # The pieces of all of them in one list.
-        user = jnp.broadcast_to(jnp.arange(len(of_user))[:, None], of_user.shape).ravel()
         order = jnp.argsort(of_user.ravel() < 0, stable=True)[:room]
-        piece, user = of_user.ravel()[order], user[order]
+        piece = of_user.ravel()[order]
         sessions = jax.tree.map(lambda column: column[jnp.maximum(piece, 0)], world.sessions)
         sessions = sessions._replace(shown=sessions.shown & (piece >= 0)[:, None])
-        # Summed over draws.
+        # And back at their users' places, summed over draws.
         draws = draw_users(weights, key, settings.tastes, settings.interests)
-        items = items_of(weights, world.embedding)
-        by_piece = jnp.where((piece >= 0)[:, None], log_likelihoods(weights, items, draws, sessions), 0.0)
-        by_user = jax.ops.segment_sum(by_piece, user, len(of_user))
-        return jnp.sum(jax.nn.logsumexp(by_user + draws.log_taste, -1))
+        by_piece = log_likelihoods(weights, items_of(weights, world.embedding), draws, sessions)
+        place = jnp.full(of_user.size, -1).at[order].set(jnp.where(piece >= 0, jnp.arange(len(piece)), -1))
+        by_user = jax.tree.map(lambda array: array[place.reshape(of_user.shape)], by_piece)
+        by_taste = log_likelihood_of_users(only_those(by_user, place.reshape(of_user.shape) >= 0))
+        return jnp.sum(jax.nn.logsumexp(by_taste + draws.log_taste, -1))
 
     def init(key: jax.Array, world: FitWorld) -> FitState:
         return begun_with(world.first, optimizer.init(world.first), key)
@@ -100,6 +103,8 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
 
         (_, value), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradient, state.opt_state)
+        faster = {name: settings.dynamics_rate * getattr(updates, name) for name in _DYNAMICS}
+        updates = dataclasses.replace(updates, **faster)
         weights: Any = optax.apply_updates(state.params, updates)
         return dataclasses.replace(state, params=weights, opt_state=opt_state, step=state.step + 1), {"loss": value}
 
@@ -138,10 +143,8 @@ def _make_world(settings: LatentConfig, data: SessionData, embedding: np.ndarray
     of_user = {part: pieces.by_user(data.rows(part), _PIECES) for part in ("train", "held_out")}
     # Pieces that nobody here has are left out; numbers are then places among the others.
     needed = np.unique(np.concatenate([table[table >= 0] for table in of_user.values()]))
-    rows, shown = pieces.rows_of(needed)
     place = {part: np.where(table >= 0, np.searchsorted(needed, table), -1) for part, table in of_user.items()}
-    log = data.log
-    sessions = Pieces(jnp.asarray(log.item[rows], jnp.int32), jnp.asarray(log.feedback[rows]), jnp.asarray(shown))
+    sessions, _, _ = pieces.padded(needed)
     vectors = jnp.asarray(embedding)
     first = _begun_from(settings, data, first_weights(settings, vectors, jax.random.key(settings.seed)), embedding)
     return FitWorld(sessions, jnp.asarray(place["train"], jnp.int32), vectors, first), place["held_out"]
@@ -170,9 +173,10 @@ def first_weights(settings: LatentConfig, embedding: jax.Array, key: jax.Array) 
         taste_in_clicks=jnp.float32(0),
         drift=jnp.asarray([-4.5, -2.5, -5.0]),
         drift_length=jnp.float32(0.5),
-        boredom=jnp.asarray([0.0, 2.2]),
+        boredom=jnp.asarray([-2.0, 2.2]),
         trust=jnp.asarray([0.3, 0.3, 3.0, 0.05, 0.1, 0.0]),
         position=jnp.zeros(2),
+        leaving=jnp.asarray([3.0, -3.0, 0.0, -1.75, 0.75]),
     )
 
 

@@ -3,7 +3,9 @@
 A user's lasting taste u and a session's interest v are unknown. Each is represented by draws from its prior, a mixture
 with one draw or more from every component (importance sampling with the prior as proposal, stratified by component):
 
-    log p(user) = log sum_m w_m prod_sessions p(orders | u_m) sum_j w_j p(clicks | u_m, v_j).
+    log p(user) = log sum_m w_m prod_sessions p(orders | u_m) sum_j w_j p(clicks | u_m, v_j),
+
+the moment at which the user left summed out as well (`latent_leaving`).
 """
 
 from __future__ import annotations
@@ -14,6 +16,15 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from hrlmg_jax.user_model.latent_leaving import (
+    PieceLikelihood,
+    first_patience,
+    hazard_logit,
+    log_left,
+    next_patience,
+    patience_after,
+    when_left,
+)
 from sim.tables.events import CLICK, ORDER
 
 _TOGETHER = 8
@@ -39,9 +50,11 @@ class LatentWeights:
         taste_in_clicks: Scalar weight of the taste's last coordinate in clicks.
         drift: [3] logits of how far an interest moves to an item shown, and clicked, and back.
         drift_length: Scalar: how far out the item is to which it moves.
-        boredom: [2] weight, and logit of the memory.
+        boredom: [2] weight before a softplus, and logit of the memory.
         trust: [6]: weight in clicks and in orders, logit of what is kept, gain of a click, of one that fits, threshold.
         position: [2] weights of a fast and a slow function of the step.
+        leaving: [5]: logits of the first patience, of what a skip takes from it and what a click gives, of the hazard
+            at full patience, and what lacks of patience adds to that.
     """
 
     to_interest: jax.Array
@@ -66,6 +79,7 @@ class LatentWeights:
     boredom: jax.Array
     trust: jax.Array
     position: jax.Array
+    leaving: jax.Array
 
 
 @flax.struct.dataclass
@@ -99,11 +113,26 @@ class Draws:
 
 
 class Pieces(NamedTuple):
-    """S logged sessions, or pieces of long ones, padded to T: item, feedback and (bool) shown, [S, T] each."""
+    """S logged sessions, or pieces of long ones, padded to T.
+
+    Attributes:
+        item: [S, T] int32.
+        feedback: [S, T] int.
+        shown: [S, T] bool.
+        before: [S, T] int8 answers to the last piece of the same session; -1: this is the first.
+        session: [S] int32 which session it is of.
+    """
 
     item: jax.Array
     feedback: jax.Array
     shown: jax.Array
+    before: jax.Array
+    session: jax.Array
+
+    @property
+    def follows(self) -> jax.Array:
+        """[S] bool whether it is not the first of its session."""
+        return self.before[:, 0] >= 0
 
 
 def items_of(weights: LatentWeights, embedding: jax.Array) -> LatentItems:
@@ -144,6 +173,7 @@ class LatentState:
         moved: [D] ... and what has been added to it.
         tired: [E] decaying mean of the items shown.
         trust: [...] trust; with several tastes in question one for each.
+        patience: Scalar, see `latent_leaving`.
         step: int32.
     """
 
@@ -151,13 +181,22 @@ class LatentState:
     moved: jax.Array
     tired: jax.Array
     trust: jax.Array
+    patience: jax.Array
     step: jax.Array
 
 
-def first_state(weights: LatentWeights, trust: jax.Array) -> LatentState:
-    """Returns the state at the beginning of a session; `trust` is 0 in the shape wanted."""
+def first_state(weights: LatentWeights, trust: jax.Array, before: jax.Array | None = None) -> LatentState:
+    """Returns the state at the beginning of a session, or of a piece of one.
+
+    Args:
+        trust: 0 in the shape wanted.
+        before: [T] answers to the last piece, -1 for none, which patience remembers.
+    """
     embedding, latent = weights.to_interest.shape
-    return LatentState(jnp.float32(1), jnp.zeros(latent), jnp.zeros(embedding), trust, jnp.int32(0))
+    patience = first_patience(weights.leaving)
+    if before is not None:
+        patience = patience_after(weights.leaving, before >= CLICK, before >= 0)
+    return LatentState(jnp.float32(1), jnp.zeros(latent), jnp.zeros(embedding), trust, patience, jnp.int32(0))
 
 
 def next_state(
@@ -175,7 +214,8 @@ def next_state(
     fit = taste[..., :-1] @ item.order + 0.3 * (item.order_bias - weights.bias[1]) + weights.trust[5]
     gain = clicked * (weights.trust[3] + weights.trust[4] * jnp.tanh(fit / 2))
     trust = jnp.clip(jax.nn.sigmoid(weights.trust[2]) * state.trust + gain, -1, 1)
-    return LatentState(kept, moved, tired, trust, state.step + 1)
+    patience = next_patience(weights.leaving, state.patience, clicked)
+    return LatentState(kept, moved, tired, trust, patience, state.step + 1)
 
 
 def taste_term(weights: LatentWeights, state: LatentState, item: LatentItems, taste: jax.Array) -> jax.Array:
@@ -185,7 +225,7 @@ def taste_term(weights: LatentWeights, state: LatentState, item: LatentItems, ta
         item.click_bias
         + weights.position @ (1 - jnp.exp(-step / jnp.asarray([10.0, 60.0])))
         + state.moved @ item.interest
-        - weights.boredom[0] * jax.nn.relu(state.tired @ item.embedding)
+        - jax.nn.softplus(weights.boredom[0]) * jax.nn.relu(state.tired @ item.embedding)
         + taste[..., :-1] @ item.taste
         + weights.taste_in_clicks * taste[..., -1]
         + weights.trust[0] * state.trust
@@ -203,50 +243,61 @@ def order_term(weights: LatentWeights, state: LatentState, item: LatentItems, ta
 
 
 class Terms(NamedTuple):
-    """Logits along a session: clicks of the taste [T, M] plus those of the interest [T, J], orders [T, M]."""
+    """Logits along a session: clicks, by taste [T, M] plus by interest [T, J]; orders [T, M]; leaving [T]."""
 
     taste: jax.Array
     interest: jax.Array
     order: jax.Array
+    hazard: jax.Array
 
 
 def terms_at(weights: LatentWeights, draws: Draws, state: LatentState, item: LatentItems) -> Terms:
-    """Returns the logits of an item in a state: [M], [J] and [M]."""
+    """Returns the logits of an item in a state: [M], [J], [M] and a scalar."""
     return Terms(
         taste_term(weights, state, item, draws.taste),
         interest_term(state, item, draws.interest),
         order_term(weights, state, item, draws.taste),
+        hazard_logit(weights.leaving, state.patience),
     )
 
 
-def log_likelihoods(weights: LatentWeights, items: LatentItems, draws: Draws, pieces: Pieces) -> jax.Array:
-    """Returns [S, M] log p(answers of a session | taste), interests summed out."""
+def log_likelihoods(weights: LatentWeights, items: LatentItems, draws: Draws, pieces: Pieces) -> PieceLikelihood:
+    """Returns log p(answers of pieces | taste) [S, M], interests summed out, by what became of the user."""
 
-    def along(rows: LatentItems, feedback: jax.Array) -> Terms:
+    def along(rows: LatentItems, feedback: jax.Array, before: jax.Array) -> Terms:
         def step(state: LatentState, row: tuple[LatentItems, jax.Array]) -> tuple[LatentState, Terms]:
             item, feedback = row
             clicked = (feedback >= CLICK).astype(jnp.float32)
             return next_state(weights, state, item, draws.taste, clicked), terms_at(weights, draws, state, item)
 
-        state = first_state(weights, jnp.zeros(draws.taste.shape[0]))
+        state = first_state(weights, jnp.zeros(draws.taste.shape[0]), before)
         return jax.lax.scan(step, state, (rows, feedback))[1]
 
     # Items are looked up before the scan: their gradient is then one sum over the rows.
     rows = jax.tree.map(lambda column: column[pieces.item], items)
-    terms = jax.vmap(along)(rows, pieces.feedback)
+    terms = jax.vmap(along)(rows, pieces.feedback, pieces.before)
     shown = pieces.shown.astype(jnp.float32)
     clicked = shown * (pieces.feedback >= CLICK)
     ordered = shown * (pieces.feedback >= ORDER)
-    # Clicks for every pair of a taste and an interest.
+    # Clicks of who is there, for every pair of a taste and an interest.
     clicks = (
         jnp.einsum("stm,st->sm", terms.taste, clicked)[:, :, None]
         + jnp.einsum("stj,st->sj", terms.interest, clicked)[:, None]
         - softplus_of_sums(terms.taste, terms.interest, shown)
+        + draws.log_interest
     )
     orders = jnp.einsum("stm,st->sm", terms.order, ordered) - jnp.einsum(
         "stm,st->sm", jax.nn.softplus(terms.order), clicked
     )
-    return jax.nn.logsumexp(clicks + draws.log_interest, -1) + orders
+    # When the user may have left.
+    leaving = when_left(terms.hazard, pieces.follows, clicked > 0, pieces.shown)
+    left = log_left(terms.taste, terms.interest, leaving.leaves, shown)
+    return PieceLikelihood(
+        stays=jax.nn.logsumexp(clicks, -1) + orders + leaving.log_stays[:, None],
+        left=jax.nn.logsumexp(clicks + left, -1) + orders,
+        clicked=jnp.any(clicked > 0, 1),
+        session=pieces.session,
+    )
 
 
 @jax.custom_vjp

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import jax.numpy as jnp
 import numpy as np
 
+from hrlmg_jax.user_model.latent_likelihood import Pieces
 from sim.tables.events import EventLog
 
 LENGTH = 60
@@ -36,6 +38,11 @@ class LoggedPieces:
         return np.append(self.first[1:], self.log.num_events)
 
     @cached_property
+    def number_in_session(self) -> np.ndarray:
+        """[P] how many pieces of its session come before each."""
+        return (self.first - self.log.session_starts()[self.log.session[self.first]]) // LENGTH
+
+    @cached_property
     def user(self) -> np.ndarray:
         """[P] whose each piece is."""
         return self.log.user[self.first]
@@ -53,6 +60,16 @@ class LoggedPieces:
         rows = self.first[pieces][:, None] + np.arange(length)
         shown = rows < self.end[pieces][:, None]
         return np.where(shown, rows, 0), shown
+
+    def padded(self, pieces: np.ndarray) -> tuple[Pieces, np.ndarray, np.ndarray]:
+        """Returns pieces as the likelihood takes them, and their rows as `rows_of` gives them."""
+        rows, shown = self.rows_of(pieces)
+        log, session = self.log, self.log.session[self.first[pieces]]
+        follows = (pieces > 0) & (log.session[self.first[pieces - 1]] == session)
+        last, there = self.rows_of(np.maximum(pieces - 1, 0))
+        before = np.where(there & follows[:, None], log.feedback[last], -1).astype(np.int8)
+        columns = (log.item[rows].astype(np.int32), log.feedback[rows], shown, before, session.astype(np.int32))
+        return Pieces(*map(jnp.asarray, columns)), rows, shown
 
     def by_user(self, rows: np.ndarray, most: int) -> np.ndarray:
         """Returns [u, most] the last pieces of each user among those that begin at some of the rows, -1 for none."""

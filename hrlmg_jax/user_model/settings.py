@@ -49,6 +49,7 @@ class LatentConfig(SimulatorConfig):
     item_decay: NotNegative
     appeal_decay: NotNegative
     weight_decay: NotNegative
+    dynamics_rate: Positive
 
 
 @dataclass(frozen=True)

@@ -239,6 +239,22 @@ def test_the_best_actors_are_those_of_the_best_validation(finished_run):
     assert (result["step"], result["newest_checkpoint"]) == (best["step"], 6)
 
 
+def test_a_run_says_what_tells_of_mistakes_of_the_learned_users(finished_run, run_command_line, tmp_path):
+    folder, _ = finished_run
+    result = json.loads((folder / "online.json").read_text())
+    (of,) = result["signals"].values()
+    assert list(result["signals"]) == ["hrl_mg"]
+    assert of["live_over_unmoved"] > 0
+    assert "signals" not in json.loads((folder / "online_truth.json").read_text())
+    # Over a threshold, and in a report.
+    copy = tmp_path / "runs" / "copy"
+    shutil.copytree(folder, copy)
+    of["live_over_unmoved"] = 9.0
+    (copy / "online.json").write_text(json.dumps(result))
+    drawn = run_command_line("hrlmg_jax.report", "figure8", str(copy.parent), "out=x")
+    assert "copy: hrl_mg may live on the mistakes of the learned users: they pay 9.0 times" in drawn.stdout
+
+
 def test_reports_take_a_run_and_leave_its_simulator_out(finished_run, run_command_line):
     folder, _ = finished_run
     listed = run_command_line("hrlmg_jax.report", "runs", str(folder.parent))

@@ -12,8 +12,10 @@ from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.runs.run_folder import write_json
 from harness.settings import read_settings
+from hrlmg_jax.evaluation.online import OnlineTest
 from hrlmg_jax.evaluation.trust_bench import BenchConfig, run_bench
-from hrlmg_jax.evaluation.trust_scores import agreement, weighted_calibration, windows_beyond_log
+from hrlmg_jax.evaluation.trust_scores import THRESHOLDS, agreement, warning, weighted_calibration, windows_beyond_log
+from hrlmg_jax.evaluation.trust_signals import LoggedAnswers, moved_by_itself
 from hrlmg_jax.evaluation.unmoved_users import UnmovedUsers
 from hrlmg_jax.problem import load_data
 from hrlmg_jax.reports.trust import picture, table
@@ -113,6 +115,9 @@ def test_users_to_whom_all_items_are_alike_cannot_rank_policies(config, data, tm
     assert found["agreement"]["10"]["reward"]["spearman"] is None
     assert found["agreement"]["10"]["reward"]["ratio"]["median"] > 2
     assert all(signal["live_over_unmoved"] == 1 for signal in found["signals"].values())
+    # They pay more per item than the best of the log.
+    for signal in found["signals"].values():
+        assert signal["reward_over_log"] > 1 > signal["reward_over_log_true"]
     # Calibrated for nobody.
     assert min(each["click"]["calibration_error"] for each in found["calibration"].values()) > 0.2
     # Table and picture.
@@ -133,3 +138,39 @@ def test_results_of_other_settings_are_not_mixed(tmp_path):
     other = read_settings(TrustConfig, composed_values("trust", ["sessions=7"]))
     with pytest.raises(UserError, match="holds results of other settings"):
         _done(tmp_path / RESULTS, other)
+
+
+def a_log() -> LoggedAnswers:
+    """200 sessions of 60: a click at every tenth step, an order in the last session."""
+    feedback = np.zeros((200, 60), int)
+    feedback[:, ::10] = 1
+    feedback[-1, 0] = 2
+    return LoggedAnswers(feedback, np.ones((200, 60), bool), np.select([feedback == 2, feedback == 1], [5.0, 1.0], 0.0))
+
+
+def test_signals_by_hand():
+    played = np.zeros((3, 60), int)
+    played[:, 40:50] = 1
+    test = OnlineTest(played, played, played.astype(float))
+    found = a_log().about(test)
+    assert found["reward_over_log"] == pytest.approx((10 / 60) / (6 / 60))
+    assert found["late_clicks_over_log"] == pytest.approx((10 / 20) / (2 / 20))
+    # Windows begin at 0 to 50; those from 32 to 48 have two clicks or more, and the log's have one each.
+    assert found["windows_beyond_log"] == pytest.approx(17 / 51)
+    assert moved_by_itself(test, OnlineTest(played, played, 0.5 * played)) == 2
+    # Of sessions that end early, and of a log without clicks, nothing is said.
+    assert a_log().about(OnlineTest(played[:, :50], played[:, :50], played[:, :50]))["late_clicks_over_log"] is None
+    empty = LoggedAnswers(0 * a_log().feedback, a_log().shown, 0 * a_log().reward)
+    assert empty.about(test)["reward_over_log"] is None
+    assert empty.about(test)["late_clicks_over_log"] is None
+
+
+def test_a_warning_names_the_number_that_is_over_its_threshold():
+    fine = dict.fromkeys(THRESHOLDS, 0.1) | {"windows_beyond_log": None}
+    assert warning("ddpg", fine) is None
+    assert warning("ddpg", dict.fromkeys(THRESHOLDS)) is None
+    for name, threshold in THRESHOLDS.items():
+        said = warning("ddpg", fine | {name: threshold + 4})
+        assert said.startswith("ddpg may live on the mistakes of the learned users: ")
+        assert f"{threshold + 4:.1f} times" in said
+        assert said.count(";") == 0

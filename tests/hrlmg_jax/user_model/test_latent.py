@@ -19,6 +19,7 @@ from hrlmg_jax.problem import load_data
 from hrlmg_jax.user_model.item_embedding import embed_items
 from hrlmg_jax.user_model.latent import MOST_PIECES, LatentUsers
 from hrlmg_jax.user_model.latent_fit import _make_world, first_weights, fit_latent
+from hrlmg_jax.user_model.latent_leaving import PieceLikelihood, log_likelihood_of_users
 from hrlmg_jax.user_model.latent_likelihood import (
     LatentParams,
     LatentWeights,
@@ -31,6 +32,7 @@ from hrlmg_jax.user_model.latent_likelihood import (
 from hrlmg_jax.user_model.logged_pieces import LoggedPieces
 from hrlmg_jax.user_model.settings import FitConfig
 from sim.datasets.sessions import SessionData
+from sim.generators.funnel import generate_log
 from sim.tables.events import CLICK, ORDER, SKIP
 
 SMALL = [
@@ -68,6 +70,7 @@ def some_weights(config: FitConfig, items: int, spread: float = -30.0) -> Latent
         interest_spread=jnp.full(size, spread),
         taste_spread=jnp.full(size, spread),
         bias=jnp.asarray([-1.0, 0.5]),
+        leaving=jnp.asarray([1.0, -1.0, -0.5, -0.6, 0.5]),
     )
 
 
@@ -78,7 +81,7 @@ def toy(config, data) -> LatentParams:
 
 
 def answer_probabilities(params: LatentParams, taste, interest, items, answers) -> np.ndarray:
-    """[T, 3] what one user answers along a session, after the formulas of the docstring, in NumPy."""
+    """[T, 3] what one user answers along a session while there, after the formulas of the docstring, in NumPy."""
     w = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params.weights)
     embedding = np.asarray(params.embedding, np.float64)
     clicks, tastes = embedding @ w.to_interest + w.own_interest, embedding @ w.to_taste
@@ -90,7 +93,7 @@ def answer_probabilities(params: LatentParams, taste, interest, items, answers) 
         position = w.position[0] * (1 - np.exp(-step / 10)) + w.position[1] * (1 - np.exp(-step / 60))
         logit = click_bias[item] + position + (kept * interest[:-1] + moved) @ clicks[item] + interest[-1]
         logit += taste[:-1] @ tastes[item] + w.taste_in_clicks * taste[-1] + w.trust[0] * trust
-        logit -= w.boredom[0] * max(tired @ embedding[item], 0)
+        logit -= np.log1p(np.exp(w.boredom[0])) * max(tired @ embedding[item], 0)
         click = expit(logit)
         order = expit(order_bias[item] + taste[:-1] @ orders[item] + taste[-1] + w.trust[1] * trust)
         found.append([1 - click, click * (1 - order), click * order])
@@ -107,13 +110,57 @@ def answer_probabilities(params: LatentParams, taste, interest, items, answers) 
     return np.asarray(found)
 
 
+def hazards(params: LatentParams, answers) -> np.ndarray:
+    """[T] the chance of leaving before each item, in NumPy."""
+    start, loss, gain, full, lack = np.asarray(params.weights.leaving, np.float64)
+    patience, found = expit(start), []
+    for answer in answers:
+        found.append(expit(4 * (full + lack * (1 - patience))))
+        patience = min(patience + expit(gain), 1) if answer >= CLICK else max(patience - expit(loss), 0)
+    return np.asarray([0.0, *found[1:]])
+
+
+def left_at_each_step(params: LatentParams, chances: np.ndarray, answers) -> np.ndarray:
+    """[T + 1] p(answers, the user left before step k), by enumeration; the last: never left."""
+    steps, hazard = len(answers), hazards(params, answers)
+    found = []
+    for left in range(steps + 1):
+        gone = np.arange(steps) >= left
+        here = np.where(gone[:, None], np.eye(3)[SKIP], chances)[np.arange(steps), answers].prod()
+        found.append(here * np.prod(1 - hazard[:left]) * (hazard[left] if left < steps else 1))
+    return np.asarray(found)
+
+
 def enumerated(params: LatentParams, items, answers) -> tuple[np.ndarray, np.ndarray]:
-    """[M, K] log p(answers | taste, interest) and [M, K, T, 3] the probabilities."""
+    """[M, K] log p(answers | taste, interest) and [M, K, T, 3] probabilities of answers, each given those before it."""
     w = params.weights
     pairs = itertools.product(np.asarray(w.taste, float), np.asarray(w.interest, float))
-    chances = np.asarray([answer_probabilities(params, *pair, items, answers) for pair in pairs])
-    chances = chances.reshape(len(w.taste), len(w.interest), len(items), 3)
-    return np.log(chances[:, :, np.arange(len(items)), answers]).sum(-1), chances
+    log_likelihood, found = [], []
+    for pair in pairs:
+        chances = answer_probabilities(params, *pair, items, answers)
+        # The likelihood of every beginning of the session, with each next answer.
+        joint = [
+            [left_at_each_step(params, chances[: t + 1], [*answers[:t], one]).sum() for one in (SKIP, CLICK, ORDER)]
+            for t in range(len(items))
+        ]
+        log_likelihood.append(np.log(left_at_each_step(params, chances, answers).sum()))
+        found.append(np.asarray(joint) / np.sum(joint, 1, keepdims=True))
+    shape = len(w.taste), len(w.interest)
+    return np.reshape(log_likelihood, shape), np.reshape(found, (*shape, len(items), 3))
+
+
+def piece_likelihoods(params: LatentParams, pieces, follows=False) -> PieceLikelihood:
+    """What is computed of pieces (items, answers) of different sessions, or of one, padded to 7 steps."""
+    padded = np.zeros((2, len(pieces), 7), np.int32)
+    shown, before = np.zeros((len(pieces), 7), bool), np.full((len(pieces), 7), -1, np.int8)
+    for number, piece in enumerate(pieces):
+        padded[:, number, : len(piece[0])], shown[number, : len(piece[0])] = piece, True
+        if follows and number:
+            before[number] = pieces[number - 1][1]
+    session = np.zeros(len(pieces), np.int32) if follows else np.arange(len(pieces), dtype=np.int32)
+    logged = Pieces(*map(jnp.asarray, (*padded, shown, before, session)))
+    draws = draw_users(params.weights, jax.random.key(0), 2, 3)
+    return jax.jit(log_likelihoods)(params.weights, items_of(params.weights, params.embedding), draws, logged)
 
 
 def log_share(logits) -> np.ndarray:
@@ -136,14 +183,56 @@ def test_softplus_of_sums_and_its_gradient_are_those_of_all_pairs():
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_the_likelihood_is_that_of_enumeration(toy):
-    items, answers = np.asarray([3, 9, 4, 40, 7]), np.asarray([SKIP, ORDER, CLICK, SKIP, CLICK])
-    draws = draw_users(toy.weights, jax.random.key(0), 2, 3)
-    padded = [np.pad(array, (0, 2))[None] for array in (items, answers)]
-    pieces = Pieces(*map(jnp.asarray, padded), jnp.asarray(np.arange(7) < 5)[None])
-    found = log_likelihoods(toy.weights, items_of(toy.weights, toy.embedding), draws, pieces)[0]
+@pytest.mark.parametrize("answers", [[SKIP, ORDER, SKIP, SKIP, SKIP], [SKIP, ORDER, CLICK, SKIP, CLICK], [SKIP] * 5])
+def test_the_likelihood_is_that_of_enumeration(toy, answers):
+    items = np.asarray([3, 9, 4, 40, 7])
+    found = log_likelihood_of_users(piece_likelihoods(toy, [(items, answers)]))
     joint, _ = enumerated(toy, items, answers)
     np.testing.assert_allclose(found, logsumexp(joint + log_share(toy.weights.interest_share), axis=1), rtol=1e-4)
+
+
+def test_who_has_left_stays_away_in_the_rest_of_a_session_and_comes_back_for_the_next(toy):
+    """Sessions of two or three pieces, against the sum over the step at which the user left."""
+    items = np.asarray([3, 9, 4, 40, 7, 11, 12, 2, 5, 8, 1, 0, 6, 10, 15, 21, 13])
+    log_share_of = log_share(toy.weights.interest_share)
+    for answers in ([CLICK, *[SKIP] * 16], [*[SKIP] * 9, CLICK, *[SKIP] * 7], [*[SKIP] * 15, ORDER, SKIP]):
+        pieces = [(items[first : first + 7], answers[first : first + 7]) for first in (0, 7, 14)]
+        hazard = hazards(toy, answers)
+        wanted = np.zeros(len(toy.weights.taste))
+        for m, taste in enumerate(np.asarray(toy.weights.taste, float)):
+            for left in range(len(items) + 1):
+                here = np.prod(1 - hazard[:left]) * (hazard[left] if left < len(items) else 1)
+                for number, piece in enumerate(pieces):  # each with an interest of its own
+                    gone = np.arange(len(piece[0])) + 7 * number >= left
+                    by_interest = [
+                        answer_probabilities(toy, taste, interest, *piece)
+                        for interest in np.asarray(toy.weights.interest, float)
+                    ]
+                    chances = np.where(gone[:, None], np.eye(3)[SKIP], by_interest)
+                    here *= np.exp(log_share_of) @ chances[:, np.arange(len(gone)), piece[1]].prod(1)
+                wanted[m] += here
+        found = log_likelihood_of_users(piece_likelihoods(toy, pieces, follows=True))
+        np.testing.assert_allclose(found, np.log(wanted), rtol=1e-4)
+        # Of different sessions it is the product.
+        apart = piece_likelihoods(toy, pieces)
+        alone = [log_likelihood_of_users(jax.tree.map(lambda of, n=n: of[n : n + 1], apart)) for n in range(3)]
+        np.testing.assert_allclose(log_likelihood_of_users(apart), sum(alone), rtol=1e-5)
+
+
+def test_gradients_are_finite_where_a_hazard_is_nearly_zero_or_one(toy):
+    pieces = [(np.arange(7), [CLICK, *[SKIP] * 6]), (np.arange(7), [SKIP] * 7)]
+
+    def value(leaving):
+        params = dataclasses.replace(toy, weights=dataclasses.replace(toy.weights, leaving=leaving))
+        return jnp.sum(log_likelihood_of_users(piece_likelihoods(params, pieces)))
+
+    for full in (-30.0, 30.0):
+        assert np.all(np.isfinite(jax.grad(value)(toy.weights.leaving.at[3].set(full))))
+    never = dataclasses.replace(
+        toy, weights=dataclasses.replace(toy.weights, leaving=toy.weights.leaving.at[3].set(-9))
+    )
+    of = piece_likelihoods(never, pieces)
+    np.testing.assert_allclose(log_likelihood_of_users(of), of.stays.sum(0), rtol=1e-6)
 
 
 def sessions_of(data: SessionData, user: int) -> list[np.ndarray]:
@@ -175,11 +264,50 @@ def test_posterior_and_predictions_are_those_of_enumeration(config, data, toy):
     np.testing.assert_allclose(shares, np.exp(log_share(toy.weights.interest_share)), atol=0.03)
     # Predictions along the session, which filter.
     weight = log_taste[:, None] + log_share(toy.weights.interest_share)
-    _, chances = enumerated(toy, log.item[last], log.feedback[last])
+    answers = log.feedback[last]
+    _, chances = enumerated(toy, log.item[last], answers)
     for step, found in enumerate(users.predict(toy, data, last, 10)):
         share = np.exp(weight - logsumexp(weight))
         np.testing.assert_allclose(found, np.einsum("mk,mka->a", share, chances[:, :, step]), rtol=2e-3, atol=1e-5)
-        weight = weight + np.log(chances[:, :, step, log.feedback[last[step]]])
+        weight = weight + np.log(chances[:, :, step, answers[step]])
+
+
+def test_simulated_users_leave_as_the_likelihood_says(config, data, toy):
+    """What a user answers next, along a session, against enumeration; after a click they are there for certain."""
+    users = LatentUsers(config.simulator)
+    params = users.in_sessions(toy, data, data.first_rows("test")[:4])
+    user = users.initial(params, jnp.int32(2))
+    items = np.asarray([3, 9, 4, 11, 7, 20, 31, 5])
+    answers = np.asarray([SKIP, SKIP, CLICK, SKIP, SKIP, SKIP, SKIP, SKIP])
+    of_present = answer_probabilities(toy, np.asarray(user.taste), np.asarray(user.interest), items, answers)
+    for step, (item, answer) in enumerate(zip(items, answers, strict=True)):
+        wanted = [left_at_each_step(toy, of_present[: step + 1], [*answers[:step], one]).sum() for one in (0, 1, 2)]
+        found = users.probabilities(params, user, None, jnp.int32(item))
+        np.testing.assert_allclose(found, wanted / np.sum(wanted), rtol=1e-4)
+        user = users.update(params, user, jnp.int32(item), jnp.int32(answer))
+    assert user.there < 0.5
+
+
+def test_a_prediction_in_a_long_session_knows_that_the_user_may_have_left(config, data, toy):
+    """All sessions in one: pieces of 60, in the later of which hardly anything is expected after 60 skips."""
+    log = generate_log(size="tiny", seed=0, num_users=20, num_items=100)
+    rows = np.arange(150)
+    answers = np.zeros_like(log.feedback)
+    one = dataclasses.replace(
+        log, session=np.zeros_like(log.session), is_test=np.zeros(1, bool), feedback=answers, user=0 * log.user
+    )
+    users = LatentUsers(config.simulator)
+
+    def clicks(feedback) -> np.ndarray:
+        changed = dataclasses.replace(one, feedback=feedback)
+        return users.predict(toy, dataclasses.replace(data, log=changed), rows, 10)[:, CLICK:].sum(1)
+
+    answers[58] = CLICK
+    clicked_late = clicks(answers)
+    answers[58] = SKIP
+    skipped = clicks(answers)
+    assert skipped[60] < 0.01 < 0.5 * clicked_late[60]
+    assert skipped[149] < 1e-4
 
 
 def test_no_simulated_answer_changes_who_the_user_is(config, data, toy):
@@ -191,9 +319,6 @@ def test_no_simulated_answer_changes_who_the_user_is(config, data, toy):
     np.testing.assert_array_equal(user.taste, first.taste)
     np.testing.assert_array_equal(user.interest, first.interest)
     assert not np.allclose(user.state.moved, first.state.moved)
-    items, answers = np.asarray([3, 9, 4, 11]), np.asarray([CLICK, ORDER, SKIP, SKIP])
-    wanted = answer_probabilities(toy, np.asarray(first.taste), np.asarray(first.interest), items, answers)[-1]
-    np.testing.assert_allclose(users.probabilities(params, user, None, jnp.int32(11)), wanted, rtol=1e-4)
 
 
 def test_users_know_nothing_of_what_comes_after_their_session_begins(config, data, toy):
