@@ -74,7 +74,8 @@ class RatingSystem:
     @property
     def answer_kind(self) -> str:
         """What an answer is."""
-        return f"a rating from {self.problem.data.rating_min:g} to {self.problem.data.rating_max:g}, or none"
+        low, high = self.problem.data.rating_min, self.problem.data.rating_max
+        return f"a rating from {low:g} to {high:g}, or None (null in JSON)"
 
     def read_answers(self, answers: Sequence[Any]) -> np.ndarray:
         """Returns [n] float64 ratings; NaN where an item was not rated (None, or empty text)."""

@@ -1,5 +1,6 @@
-"""Serves exports: `python -m harness.serving model=FOLDER [host=127.0.0.1] [port=8080] [log=FOLDER] [explore=0]`.
+"""Serves exports: `python -m harness.serving model=FOLDER [KEY=VALUE ...]`.
 
+Keys and their defaults: host=127.0.0.1, port=8080, log=FOLDER (none: nothing is kept), log_mb=4096, explore=0.
 Several folders, with commas between them, are several policies.
 """
 

@@ -15,11 +15,19 @@ from fastapi import FastAPI, Query
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from harness.errors import UserError
 from harness.serving.batching import Overloaded
 from harness.serving.exported import NotAsked
-from harness.serving.requests import AnswerBody, RecommendBody, RecommendResult, Refused, SimulatedBody
+from harness.serving.requests import (
+    AnswerBody,
+    RecommendBody,
+    RecommendResult,
+    Refused,
+    SimulatedBody,
+    mistake_in_words,
+)
 from harness.serving.service import Reloading, Service, Unknown
 
 MOST_BYTES = 2**20
@@ -79,12 +87,13 @@ def _add_errors(app: FastAPI) -> None:
     """Turns every error into one sentence."""
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Any, error: RequestValidationError) -> Response:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         if first["type"] == "json_invalid":
             return Json({"error": "the body is not JSON"}, 400)
-        where = ".".join(str(part) for part in first["loc"][1:])[:200]
-        return Json({"error": f"{where or 'the body'}: {first['msg']}"}, 422)
+        if first["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
+            return Json({"error": "the body is not read as JSON: send the header Content-Type: application/json"}, 422)
+        return Json({"error": mistake_in_words(first)}, 422)
 
     @app.exception_handler(Unknown)
     async def unknown(_: Any, error: Unknown) -> Response:
@@ -128,7 +137,7 @@ def _add_questions(app: FastAPI, service: Service) -> None:
     async def reload() -> Response:
         """Reads the models anew; requests go on meanwhile."""
         try:
-            return Json({"models": await service.reload()})
+            return Json(await service.reload())
         except UserError as error:
             return Json({"error": f"the models in use stay: {error}"}, 503)
         except Reloading:

@@ -60,10 +60,19 @@ class Batcher:
             deny = np.arange(min(width, self.model.num_items), dtype=np.int32)
             self.model.recommend([Question(deny=deny)] * size, (shape,), paths)
 
-        calls = [(shape, False) for shape in dict.fromkeys((*self._shapes, *self._wide_shapes))]
-        calls += [(shape, True) for shape in self._wide_shapes if self.model.has_paths]
         with ThreadPoolExecutor(_COMPILED_AT_ONCE) as pool:
-            list(pool.map(compile_for, *zip(*calls, strict=True)))
+            list(pool.map(compile_for, *zip(*self._calls, strict=True)))
+
+    @property
+    def _calls(self) -> list[tuple[tuple[int, int], bool]]:
+        """Shapes that are compiled, and whether with paths."""
+        calls = [(shape, False) for shape in dict.fromkeys((*self._shapes, *self._wide_shapes))]
+        return calls + [(shape, True) for shape in self._wide_shapes if self.model.has_paths]
+
+    @property
+    def programs(self) -> int:
+        """How many programs are compiled before the first question."""
+        return len(self._calls)
 
     @property
     def waiting(self) -> int:

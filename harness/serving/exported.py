@@ -196,7 +196,9 @@ class ExportedModel:
         key = answer.strip().lower() if isinstance(answer, str) else answer
         code = None if isinstance(key, bool | list | dict) else self._codes.get(key)
         if code is None:
-            raise NotAsked(f"the answer {str(answer)[:100]!r} is none: an answer is {self.facts['answers']['kind']}")
+            raise NotAsked(
+                f"the answer {str(answer)[:100]!r} is no answer: an answer is {self.facts['answers']['kind']}"
+            )
         return code
 
     def allowed(self, items: np.ndarray) -> tuple[int, ...]:

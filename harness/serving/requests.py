@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import (
@@ -17,6 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 MOST_LISTED = 10_000
+_IDS_AND_ANSWERS = ("user", "item", "answer", "history", "session", "allow", "deny")
 
 # Tables of users and items hold 64 bits; what goes to the log must be readable again.
 Id = Annotated[StrictStr, Field(max_length=200)] | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
@@ -72,9 +74,30 @@ class AnswerBody(Body):
 
     item: Id
     answer: Answer = None
-    decision: Annotated[StrictStr, Field(max_length=64)] | None = Field(None, description="Of /recommend.")
+    decision: Annotated[StrictStr, Field(pattern="^[0-9a-f]{16}$")] | None = Field(None, description="Of /recommend.")
     user: Id | None = None
     policy: Annotated[StrictStr, Field(max_length=200)] | None = None
+
+
+def mistake_in_words(mistake: Mapping[str, Any]) -> str:
+    """Returns a mistake in a request, as pydantic describes it, in one sentence.
+
+    Args:
+        mistake: One of `ValidationError.errors()`, of a request.
+    """
+    # Names of the types of a union follow the key, and are none of the client's business.
+    where = [part for part in mistake["loc"][1:] if isinstance(part, int) or part.isidentifier()]
+    place, listed = (
+        ".".join(str(part) for part in where)[:200] or "the body",
+        bool(where) and isinstance(where[-1], int),
+    )
+    if mistake["type"] in ("tuple_type", "missing", "too_long") and listed and where[0] in ("history", "session"):
+        return f"{place}: each entry is [item, answer]"
+    if mistake["type"] in ("string_type", "int_type", "float_type") and where and where[0] in _IDS_AND_ANSWERS:
+        return f"{place}: is neither a text nor a number{' nor null' if where[0] == 'answer' else ''}"
+    if mistake["type"] == "string_pattern_mismatch":
+        return f"{place}: is no decision of /recommend"
+    return f"{place}: {mistake['msg']}"
 
 
 class SimulatedBody(Body):

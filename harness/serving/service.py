@@ -6,6 +6,7 @@ import asyncio
 import math
 import random
 import secrets
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -66,12 +67,17 @@ class Service:
             name, number = model.facts["method"], 2
             while name in batchers:
                 name, number = f"{model.facts['method']}_{number}", number + 1
-            batchers[name] = Batcher(model, self._thread, self.metrics.batches.add)
-            batchers[name].warm_up()
+            batchers[name] = batcher = Batcher(model, self._thread, self.metrics.batches.add)
+            said = f"compiling {batcher.programs} programs of {name}: a minute or two, the next start finds them"
+            print(said, file=sys.stderr, flush=True)
+            batcher.warm_up()
         return batchers
 
-    async def reload(self) -> dict[str, str]:
+    async def reload(self) -> dict[str, Any]:
         """Reads the models anew; until that is done, and where it fails, the old ones answer.
+
+        Returns:
+            models: Versions by policy; notices: what an earlier model knew and its successor does not.
 
         Raises:
             UserError: An export is missing or damaged.
@@ -84,9 +90,17 @@ class Service:
             for source in self._sources:
                 if source.refresh is not None:
                     await loop.run_in_executor(None, source.refresh)
-            self.batchers = await loop.run_in_executor(None, self._loaded)
+            before, self.batchers = self.batchers, await loop.run_in_executor(None, self._loaded)
             self.metrics.reloads += 1
-        return self.models
+        notices = [
+            notice
+            for name, batcher in self.batchers.items()
+            if name in before
+            for notice in _forgotten(name, before[name].model, batcher.model)
+        ]
+        for notice in notices:
+            print(f"notice: {notice}", file=sys.stderr, flush=True)
+        return {"models": self.models, "notices": notices}
 
     @property
     def models(self) -> dict[str, str]:
@@ -181,7 +195,7 @@ class Service:
         code = model.code_of(body.answer)
         kept = self.log is not None and self.log.answer(body.decision, item, answers["values"][code], body.user)
         self._count("answer", kept)
-        return {"logged": kept, "reward": answers["rewards"][code]}
+        return {"logged": kept, "reward": round(answers["rewards"][code], 6)}
 
     def _count(self, kind: str, kept: bool) -> None:
         self.metrics.logged[kind] += kept
@@ -202,13 +216,24 @@ class Service:
         answers = model.facts["answers"]
         places = np.flatnonzero(past.items == model.items_of([body.item])[0])
         code = int(past.answers[places[-1]]) if len(places) else 0
-        return {"answer": answers["values"][code], "reward": answers["rewards"][code], "known": bool(len(places))}
+        reward = round(answers["rewards"][code], 6)
+        return {"answer": answers["values"][code], "reward": reward, "known": bool(len(places))}
 
     def close(self) -> None:
         """Writes what is still in memory."""
         if self.log is not None:
             self.log.close()
         self._thread.shutdown(wait=False)
+
+
+def _forgotten(policy: str, before: ExportedModel, after: ExportedModel) -> list[str]:
+    """Returns how many items and users of a model its successor does not know, in a sentence each."""
+    notices = []
+    for kind, old, new in (("items", before.item_ids, after.item_ids), ("users", before.user_ids, after.user_ids)):
+        gone = np.setdiff1d(old.astype(str), new.astype(str)).size
+        if gone:
+            notices.append(f"{policy}: {gone:,} of {len(old):,} {kind} are no longer known")
+    return notices
 
 
 def _explored(number: int, explore: float) -> tuple[list[int], list[float]]:

@@ -49,6 +49,7 @@ _RESUMABLE_KEYS = (
 _NEXT = {
     "evaluate": "tests it again, also earlier checkpoints",
     "recommend": "recommends to people",
+    "serve": "answers over HTTP",
     "report": "lists all runs and what they reached",
 }
 """Commands after training, and what they do."""

@@ -172,12 +172,12 @@ def _sessions(user: np.ndarray, seconds: np.ndarray, session_gap: float) -> np.n
 
 @dataclass(frozen=True)
 class ServedRatings:
-    """[R] users, items, ratings and times (seconds since 1970) of the answers that are numbers."""
+    """[R] users, items, ratings and times (seconds since 1970; None: unknown) of the answers that are numbers."""
 
     users: np.ndarray
     items: np.ndarray
     ratings: np.ndarray
-    timestamps: np.ndarray
+    timestamps: np.ndarray | None
 
 
 def read_served_ratings(parts: Sequence[LogPart]) -> ServedRatings:

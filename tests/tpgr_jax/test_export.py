@@ -210,7 +210,7 @@ def test_questions_that_cannot_be_answered(tmp_path):
     with pytest.raises(NotAsked, match="unknown items: 99, x"):
         model.past_of([(99, 1), ("x", 1)])
     for answer in (7, "good", True, [1], {"a": 1}, float("nan")):
-        with pytest.raises(NotAsked, match="is none: an answer is a rating"):
+        with pytest.raises(NotAsked, match="is no answer: an answer is a rating"):
             model.past_of([(1, answer)])
     with pytest.raises(NotAsked, match="none of the allowed"):
         model.allowed(model.items_of([]))

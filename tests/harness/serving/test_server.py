@@ -92,8 +92,10 @@ def test_questions_at_the_same_time_share_a_call_and_keep_their_answers(client):
         ({"user": "nobody"}, 404, ["unknown user: nobody"]),
         ({"history": [], "policy": "magic"}, 404, ["unknown policy: magic; there are linear_ucb, popularity"]),
         ({"history": [["x", 1]]}, 422, ["unknown item: x"]),
-        ({"history": [[1, 17]]}, 422, ["the answer '17' is none", "a rating from 1 to 5"]),
-        ({"history": [[1, float("nan")]]}, 422, ["is none"]),
+        ({"history": ["x"]}, 422, ["history.0: each entry is [item, answer]"]),
+        ({"history": [[1, True]]}, 422, ["history.0.1: is neither a text nor a number"]),
+        ({"history": [[1, 17]]}, 422, ["the answer '17' is no answer", "a rating from 1 to 5"]),
+        ({"history": [[1, float("nan")]]}, 422, ["is no answer"]),
         ({"history": [], "k": 17}, 422, ["k is 17", "at most 16"]),
         ({"history": [], "k": 0}, 422, ["k:", "greater than or equal to 1"]),
         ({"history": [], "allow": []}, 422, ["none of the allowed"]),
@@ -118,7 +120,11 @@ def test_paths_methods_hosts_and_content_types_are_checked(client):
     assert client("GET", "/recommend")[0] == 405
     assert client("GET", "/assets/../app.py")[0] == 404
     assert client("GET", "/health", Host="attacker.example")[0] == 400
-    assert client("POST", "/answer", {"item": 1, "answer": 5}, Content_Type="text/plain")[0] == 422
+    refused = client("POST", "/answer", {"item": 1, "answer": 5}, Content_Type="text/plain")
+    assert refused == (
+        422,
+        {"error": "the body is not read as JSON: send the header Content-Type: application/json"},
+    )
     for host in ("localhost:1", "127.0.0.2:8080", "[::1]", "[::1]:80"):  # a server may listen at any of them
         assert client("GET", "/health", Host=host)[0] == 200
     for host in ("127.0.0.1.attacker.example", "10.0.0.1", "[::2]:80", ":", "[", ""):
@@ -235,6 +241,8 @@ def test_decisions_and_answers_are_kept(client, log):
     told = client("POST", "/answer", {"decision": answer["decision"], "item": item, "answer": "5", "user": "ann"})
     assert told == (200, {"logged": True, "reward": 1.0})
     assert client("POST", "/answer", {"item": item, "answer": 9})[0] == 422
+    refused = client("POST", "/answer", {"decision": "nonsense", "item": item, "answer": 5})
+    assert refused == (422, {"error": "decision: is no decision of /recommend"})
     decision, kept = logged(log)[-2:]
     assert decision["decision"] == kept["answer_to"] == answer["decision"]
     assert decision["items"] == [one["item"] for one in answer["items"]]
@@ -300,7 +308,7 @@ def test_a_new_model_is_loaded_without_dropping_requests(tmp_path):
         time.sleep(0.3)
         write_export(recommender_of("popularity"), str(folder), 20, True)
         status, answer = client("POST", "/reload")
-        assert status == 200
+        assert (status, answer["notices"]) == (200, [])
         thread.join()
         assert answer["models"]["popularity"] != before
         assert client.lists(history=[], k=20)["model"] == answer["models"]["popularity"]

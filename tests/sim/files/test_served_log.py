@@ -10,6 +10,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.runs.composition import composed_values
+from harness.runs.run_folder import RunFolder
 from harness.serving import decision_log
 from harness.serving.decision_log import DecisionLog
 from harness.settings import read_settings
@@ -19,6 +20,7 @@ from sim.files.log_parts import log_parts
 from sim.files.served_log import read_served
 from sim.formats.sources import Source
 from sim.tables.events import CLICK, ORDER, SKIP
+from sim.tables.ratings import RatingData
 from tpgr_jax.settings import RunConfig
 
 
@@ -103,6 +105,32 @@ def test_answers_are_ratings_to_learn_from(tmp_path):
     assert (data.rating_min, data.rating_max) == (1.0, 5.0)
     assert data.timestamps is not None
     assert not data.synthetic
+
+
+def test_ratings_are_added_to_those_of_a_run(tmp_path):
+    """Ids of a table are numbers, a client wrote them as text; the later rating counts, whatever the table's times."""
+    (tmp_path / "table.csv").write_text("user,item,rating,time\n1,7,2,3000000000\n1,8,4,5\n2,7,3,5\n")
+    columns = [f"data.{name}_column={name}" for name in ("user", "item", "rating")]
+    run = composed_values("train", ["data=ratings_file", f"data.path={tmp_path}/table.csv", *columns])
+    (tmp_path / "run").mkdir()
+    RunFolder(tmp_path / "run").write_config(run)
+    write(tmp_path, (None, 7, 5.0, "1"), (None, 9, 1.0, "3"))
+    words = ["data=served_ratings", f"data.path={tmp_path}/*.jsonl", f"data.added_to={tmp_path}/run"]
+
+    def load_ratings() -> RatingData:
+        return load_dataset(read_settings(RunConfig, composed_values("train", words)).data)
+
+    data = load_ratings()
+    users = np.repeat(data.user_ids, np.diff(data.indptr)).tolist()
+    rated = zip(users, data.item_ids[data.items].tolist(), np.asarray(data.rating_values)[data.codes], strict=True)
+    assert sorted(rated) == [(1, 7, 5.0), (1, 8, 4.0), (2, 7, 3.0), (3, 9, 1.0)]
+    # Other ratings of the run make another table.
+    checksum = data.checksum
+    (tmp_path / "table.csv").write_text("user,item,rating\n1,7,2\n1,8,4\n2,7,4\n")
+    assert load_ratings().checksum != checksum
+    words[-1] = "data.added_to=nowhere"
+    with pytest.raises(UserError, match="nowhere"):
+        load_ratings()
 
 
 def test_no_ratings_and_no_path(tmp_path):
