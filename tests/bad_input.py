@@ -51,6 +51,8 @@ _INT64 = 2**63
 _MAX_ID = 256
 _EPOCH = datetime.date(1970, 1, 1)
 _MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+_NOTHING = {"", "na", "nan", "null", "none", "-", "--", "?", "unknown"}
+"""Words that mean that there is no value, in lower case, as far as they are drawn."""
 _CODES = {"skip": 0, "click": 1, "order": 2}
 _EVENTS = {"view": "skip", "tap": "click", "buy": "order", "login": "ignore"}
 
@@ -154,17 +156,29 @@ def _name(text: str, size: int) -> str:
 
 
 def _ids(texts: list[str]) -> list[str]:
-    """Returns the ids of a column: 7.0 is 7 where all of them are whole numbers."""
+    """Returns the ids of a column: 7.0, 7. and +7 are 7 where all are whole numbers; 1e5 among numbers is an error."""
     for text in texts:
         beyond = re.fullmatch(r"-?([0-9]{16,})\.0+", text, re.ASCII)
         if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?[eE]\+[0-9]+", text, re.ASCII) or (beyond and int(beyond[1]) > 2**53):
             raise ValueError("digits of an id are lost")
-    shortened = {
-        text: text.partition(".")[0] for text in texts if re.fullmatch(r"(0|-?[1-9][0-9]*)\.0+", text, re.ASCII)
-    }
-    if all(re.fullmatch(r"(0|-?[1-9][0-9]*)", shortened.get(text, text), re.ASCII) for text in texts):
-        return [shortened.get(text, text) for text in texts]
-    if set(shortened.values()) & set(texts):
+    exponents = {text for text in texts if re.fullmatch("[+-]?[0-9]+[eE][0-9]+", text, re.ASCII)}
+    if exponents and all(
+        re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", text, re.ASCII) or text.strip().lower() in _NOTHING
+        for text in set(texts) - exponents
+    ):
+        raise ValueError("scientific notation")
+    # What whole numbers that are written otherwise stand for, by text.
+    odd = {}
+    for text in texts:
+        if match := re.fullmatch(r"([+-]?)(0|[1-9][0-9]*)(\.0*)?", text, re.ASCII):
+            sign, digits, point = match.groups()
+            if sign == "+" or point or text == "-0":
+                odd[text] = ("-" if sign == "-" and digits != "0" else "") + digits
+    meant = [odd.get(text, text) for text in texts]
+    distinct = {odd.get(text, text) for text in set(texts)}
+    if all(re.fullmatch(r"(0|-?[1-9][0-9]*)", text, re.ASCII) for text in meant):
+        return meant if any("." in text for text in odd) or len(distinct) < len(set(texts)) else texts
+    if len(distinct) < len(set(texts)):
         raise ValueError("7 and 7.0 among words")
     return texts
 
@@ -697,6 +711,9 @@ _ODD = (
         "9999-12-31",
         "2016-01-31 25:00:00",
         "7.0",
+        "7.",
+        "+7",
+        "1E18",
         "1.5E+18",
         "9007199254740993.0",
         "2016-01-31 23:59-25:00",

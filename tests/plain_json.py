@@ -156,7 +156,7 @@ def _text(value: Any) -> str:
     if isinstance(value, Number):
         if re.fullmatch("-?[0-9]+", value):
             return "0" if value == "-0" else str(value)
-        if abs(float(value)) >= 2**53:
+        if abs(float(value)) >= 2**53 or re.search("[eE][+]?[0-9]", value):
             return re.sub("[eE]([0-9])", r"e+\1", value).replace("E+", "e+")
         positional = format(decimal.Decimal(repr(float(value))), "f")
         return re.sub(r"\.?0+$", "", positional) if "." in positional else positional
