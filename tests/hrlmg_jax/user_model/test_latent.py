@@ -138,10 +138,15 @@ def test_softplus_of_sums_and_its_gradient_are_those_of_all_pairs():
 
 def test_the_likelihood_is_that_of_enumeration(toy):
     items, answers = np.asarray([3, 9, 4, 40, 7]), np.asarray([SKIP, ORDER, CLICK, SKIP, CLICK])
-    draws = draw_users(toy.weights, jax.random.key(0), 2, 3)
     padded = [np.pad(array, (0, 2))[None] for array in (items, answers)]
     pieces = Pieces(*map(jnp.asarray, padded), jnp.asarray(np.arange(7) < 5)[None])
-    found = log_likelihoods(toy.weights, items_of(toy.weights, toy.embedding), draws, pieces)[0]
+
+    @jax.jit
+    def likelihoods(weights, embedding):
+        draws = draw_users(weights, jax.random.key(0), 2, 3)
+        return log_likelihoods(weights, items_of(weights, embedding), draws, pieces)
+
+    found = likelihoods(toy.weights, toy.embedding)[0]
     joint, _ = enumerated(toy, items, answers)
     np.testing.assert_allclose(found, logsumexp(joint + log_share(toy.weights.interest_share), axis=1), rtol=1e-4)
 

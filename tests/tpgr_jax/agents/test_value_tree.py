@@ -66,7 +66,7 @@ def problem(depth=2, alpha=ALPHA, repeats=False, beam=12, irregular=False):
     config = policy_config(beam=beam)
     policy = make_value_tree(config, tree, LENGTH, alpha)
     learner = ValueLearner(env, policy, learner_config(), 16)
-    state = learner.init(jax.random.key(0))
+    state = jax.jit(learner.init)(jax.random.key(0))
     answers = fit_response_model(config, reward_matrix(data, TRAIN_USERS, reward_of_code), 0)
     state = dataclasses.replace(state, params=policy.with_fitted(state.params, answers, tree.leaf_items))
     return learner, World(env_params, make_tree_tables(tree)), state, tree
