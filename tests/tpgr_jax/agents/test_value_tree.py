@@ -101,8 +101,14 @@ def item_scores(learner, learned, mean, spread, status):
     return (reward + gain * positive) / (1 + gain)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
-@pytest.mark.parametrize("alpha", [0.0, ALPHA])
+@pytest.mark.parametrize(
+    ("depth", "alpha"),
+    [
+        *((depth, ALPHA) for depth in (1, 2, 3)),
+        (2, 0.0),
+        *(pytest.param(depth, 0.0, marks=pytest.mark.long) for depth in (1, 3)),
+    ],
+)
 def test_a_beam_over_everything_takes_the_best_item_of_all(depth, alpha):
     learner, world, state, _ = problem(depth, alpha)
     learned = scrambled(state.params)
