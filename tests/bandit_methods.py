@@ -50,7 +50,7 @@ def build(overrides: list[str]) -> tuple[Problem, Method, Any]:
     method = build_method(problem, config.agent, RunContext(0, 4, no_tree))
     if method.agent is None:
         return problem, method, method.policy_params(None)
-    state = method.agent.init(jax.random.key(0), method.agent.world)
+    state = jax.jit(method.agent.init)(jax.random.key(0), method.agent.world)
     generator = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: jnp.asarray(generator.normal(0, 0.5, leaf.shape), jnp.float32), state.params)
     return problem, method, method.policy_params(state.replace(params=params))

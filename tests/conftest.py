@@ -15,16 +15,14 @@ from quick_compilation import UNFUSED, UNOPTIMISED, compiled, with_flag
 
 from harness.compute.vector_width import choose_vector_width
 
-IN_WORKER = "PYTEST_XDIST_WORKER" in os.environ
-
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = with_flag(os.environ.get("XLA_FLAGS", ""), UNFUSED)
 choose_vector_width()  # as the commands do, which tests compare with what they compute themselves
 jax.config.update("jax_num_cpu_devices", 8)  # for the tests of many devices; all others compute on the first
-# All test processes share what they compile: each file forgets its programs, and many have the same small ones.
-if not IN_WORKER:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
-jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+# Of equal programs one is compiled, in this process and in the commands that it starts: many functions are made anew.
+COMPILED = tempfile.mkdtemp(prefix="compiled-")
+os.environ |= {"JAX_COMPILATION_CACHE_DIR": COMPILED, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+jax.config.update("jax_compilation_cache_dir", COMPILED)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
@@ -38,8 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Reads `--long-part`; has the compiled programs removed at the end."""
-    if not IN_WORKER:
-        config.add_cleanup(lambda: shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True))
+    config.add_cleanup(lambda: shutil.rmtree(COMPILED, ignore_errors=True))
     text = config.getoption("--long-part")
     try:
         config.stash[_DUE] = None if text is None else part(text)
@@ -81,18 +78,16 @@ def _quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
 def tables(tmp_path_factory) -> Path:
     """The cache of generated tables, which takes most of a session's start: one for all tests and their commands."""
     own = tmp_path_factory.getbasetemp()
-    return (own.parent if IN_WORKER else own) / "tables"
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "tables"
 
 
 @pytest.fixture(scope="session")
 def command_environment(tmp_path_factory, tables) -> Iterator[dict[str, str]]:
-    """Environment of the commands under test: own caches (compiled programs are shared among them), no real data."""
+    """Environment of the commands under test: own caches, no real data."""
     folder = tmp_path_factory.mktemp("commands")
     hidden = {"TPGR_JAX_DATA"}
     environment = {name: value for name, value in os.environ.items() if name not in hidden} | {
         "TPGR_JAX_CACHE": str(tables),
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {UNOPTIMISED}",
         "XDG_CACHE_HOME": str(folder / "cache"),
         "PYTHONWARNINGS": "default",

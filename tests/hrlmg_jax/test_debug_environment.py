@@ -203,7 +203,7 @@ def test_nine_tenths_of_the_optimum_are_reached(agent: Compiled, after: list[int
     world = make_world(after)
     best = np.array([optimum(after, first) for first in range(-1, GROUPS)])
     assert (best == T).all()
-    state = agent.init(jax.random.key(0), world)
+    state = jax.jit(agent.init)(jax.random.key(0), world)
     assert np.mean(agent.clicks(state, world)) < 0.6 * T
     for _ in range(chunks):
         state, metrics = agent.train(state, world)
@@ -229,7 +229,7 @@ def test_a_memory_learns_to_set_goals_to_what_each_user_has_liked() -> None:
         goals = learner.policy.set_goals(learner.current_params(state, world), observation)
         return np.sum(np.asarray(goals) * centre[:, None], -1)
 
-    state = agent.init(jax.random.key(0), world)
+    state = jax.jit(agent.init)(jax.random.key(0), world)
     assert state.high is not None
     wrong = {"weights": jnp.tile(0.02 * jnp.asarray([1.0, -1.0, 0.0, -1.0, 0.0]), (2, 1))}
     level = dataclasses.replace(

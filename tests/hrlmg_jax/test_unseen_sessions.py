@@ -237,7 +237,7 @@ def trained(made: Variant, preset: str, step: Any = None) -> tuple[Any, Any, dic
     config = made.config_of(preset)
     method = build_method(made.problem, config.agent)
     step = step or jax.jit(method.agent.train_step)
-    state = method.agent.init(jax.random.key(0), method.agent.world)
+    state = jax.jit(method.agent.init)(jax.random.key(0), method.agent.world)
     for _ in range(3):
         state, _ = step(state, method.agent.world)
     metrics = validated(made, config)(method.newest(state))

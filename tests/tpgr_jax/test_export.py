@@ -111,6 +111,7 @@ def in_a_process_without(packages: str, folder: Path, code: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.parametrize("tree", ["tpgr", pytest.param("tpgr_plus", marks=pytest.mark.long)], indirect=True)
 def test_an_export_needs_jax_and_numpy_alone(tree):
     recommender, folder = tree
     history = [(recommender.system.item_ids[place].item(), 3) for place in (4, 2, 7)]

@@ -7,11 +7,16 @@ import pytest
 from command_lines import assert_one_message
 
 TINY = ["data.size=tiny", "data.test_fraction=0", "env.episode_length=8", "hydra.run.dir=run"]
+SMALL_AGENTS = {
+    "tpgr": ["agent.policy.hidden=[8]", "agent.policy.embedding_epochs=1", "agent.learner.episodes_per_user=8"],
+    "popularity": [],
+}
 
 
-@pytest.mark.parametrize("agent", ["tpgr", "popularity"])
+@pytest.mark.parametrize("agent", SMALL_AGENTS)
 def test_all_users_train_and_nothing_is_tested(run_command_line, tmp_path, agent):
-    learned = run_command_line("tpgr_jax.train", *TINY, f"agent={agent}", "train.steps=2", "train.episodes_per_step=32")
+    settings = [*TINY, f"agent={agent}", *SMALL_AGENTS[agent], "train.steps=2", "train.episodes_per_step=32"]
+    learned = run_command_line("tpgr_jax.train", *settings)
     assert learned.returncode == 0, learned.stderr
     assert "learned from all 200 users" in learned.stdout
     folder = tmp_path / "run"

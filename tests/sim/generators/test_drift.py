@@ -21,7 +21,7 @@ def unit(vector):
 
 @pytest.fixture(scope="module")
 def log():
-    return generate_log(size="tiny", seed=0, shop="blind", world="drift", num_users=60, num_items=100)
+    return generate_log(size="tiny", seed=0, shop="blind", world="drift", num_users=40, num_items=100)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_interests_drift_by_themselves(params):
 def test_a_log_has_the_rates_and_knows_its_users(log):
     assert log.generator["world"] == "drift"
     assert isinstance(true_users(log), DriftModel)
-    other = generate_log(size="tiny", seed=0, shop="blind", num_users=60, num_items=100)
+    other = generate_log(size="tiny", seed=0, shop="blind", num_users=40, num_items=100)
     assert "world" not in other.generator
     assert isinstance(true_users(other), FunnelModel)
     assert log.checksum != other.checksum

@@ -66,7 +66,7 @@ def problem(depth=2, alpha=ALPHA, repeats=False, beam=12, irregular=False):
     config = policy_config(beam=beam)
     policy = make_value_tree(config, tree, LENGTH, alpha)
     learner = ValueLearner(env, policy, learner_config(), 16)
-    state = learner.init(jax.random.key(0))
+    state = jax.jit(learner.init)(jax.random.key(0))
     answers = fit_response_model(config, reward_matrix(data, TRAIN_USERS, reward_of_code), 0)
     state = dataclasses.replace(state, params=policy.with_fitted(state.params, answers, tree.leaf_items))
     return learner, World(env_params, make_tree_tables(tree)), state, tree
@@ -101,8 +101,14 @@ def item_scores(learner, learned, mean, spread, status):
     return (reward + gain * positive) / (1 + gain)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
-@pytest.mark.parametrize("alpha", [0.0, ALPHA])
+@pytest.mark.parametrize(
+    ("depth", "alpha"),
+    [
+        *((depth, ALPHA) for depth in (1, 2, 3)),
+        (2, 0.0),
+        *(pytest.param(depth, 0.0, marks=pytest.mark.long) for depth in (1, 3)),
+    ],
+)
 def test_a_beam_over_everything_takes_the_best_item_of_all(depth, alpha):
     learner, world, state, _ = problem(depth, alpha)
     learned = scrambled(state.params)

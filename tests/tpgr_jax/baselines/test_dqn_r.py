@@ -181,6 +181,7 @@ def test_values_converge_to_the_discounted_sums_and_the_best_order_is_found() ->
         np.testing.assert_allclose(found[left], SECOND_VALUES[first][left], atol=0.06)
 
 
+@pytest.mark.long
 def test_learning_from_generated_ratings_beats_chance() -> None:
     data = generate("tiny", 0)
     config = EnvConfig(0.1, 8, "half_open", "policy", False, "dense", 10.0)

@@ -392,6 +392,7 @@ def test_noise_moves_the_item_only_when_exploring() -> None:
     assert len(np.unique(play(learner, env_params, acting, 200, explore=True).item[0])) == 3
 
 
+@pytest.mark.long
 def test_learning_from_generated_ratings_beats_chance() -> None:
     data, train_users = generate("tiny", 0), np.arange(150)
     config = EnvConfig(0.1, 8, "half_open", "policy", False, "dense", 10.0)

@@ -127,7 +127,7 @@ def test_steps_are_remembered_and_differ() -> None:
 def test_a_pretrained_embedding_reaches_both_networks() -> None:
     learner, _ = make_learner()
     table = np.arange(9.0).reshape(3, 3)
-    state = learner.init(jax.random.key(0))
+    state = jax.jit(learner.init)(jax.random.key(0))
     state = learner.with_params(state, with_item_embedding(state.params, table))
     for params in (state.params, state.target):
         np.testing.assert_array_equal(params["encoder"]["item_embedding"], table)
