@@ -21,7 +21,7 @@ from hrlmg_jax.evaluation.off_policy import (
     why_not,
 )
 from hrlmg_jax.evaluation.policies import EvaluationPolicy, fixed_list, random_items
-from hrlmg_jax.evaluation.propensities import BY_COUNTS, _catalogue, _Moments, _moments, log_chances
+from hrlmg_jax.evaluation.propensities import _catalogue, _Moments, _moments, by_counts, log_chances
 from hrlmg_jax.evaluation.trust_policies import fixed_policies, mixed
 from hrlmg_jax.evaluation.trust_policies import tested as follower
 from hrlmg_jax.problem import POPULARITY, load_data, make_env
