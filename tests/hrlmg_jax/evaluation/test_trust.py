@@ -121,7 +121,7 @@ def test_users_to_whom_all_items_are_alike_cannot_rank_policies(config, data, tm
     assert set(estimated["true"]["random"]) == {"step", "1", "5"}
     assert estimated["true"]["random"]["5"] == pytest.approx(found["policies"]["random"]["5"]["reward"]["true"]["mean"])
     assert estimated["agreement"]["step"]["replay"]["policies"] >= 1
-    assert 0.4 < estimated["first_shown"] < 1.2
+    assert 0.1 < estimated["first_shown"] < 1.5
     # Table and picture.
     prediction = {part: _scores(report[part]) for part in ("held_out", "test")}
     entry = {"world": 0, "shop": "seen", "simulator": "alike", "prediction": prediction, **found}
