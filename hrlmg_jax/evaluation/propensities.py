@@ -40,8 +40,9 @@ class ShopWeights:
     uniform: jax.Array
 
 
-BY_COUNTS = ShopWeights(jnp.float32(1), jnp.zeros(3), jnp.float32(-20))
-"""A shop that shows items in proportion to n + 1."""
+def by_counts() -> ShopWeights:
+    """Returns a shop that shows items in proportion to n + 1."""
+    return ShopWeights(jnp.float32(1), jnp.zeros(3), jnp.float32(-20))
 
 
 class _Catalogue(NamedTuple):
@@ -79,10 +80,10 @@ def fitted_propensities(
     some = np.unique(training[np.linspace(0, len(training) - 1, min(_ROWS, len(training))).round().astype(int)])
     weights = fit_shop(catalogue, data.table, _moments(data, some))
     known = data.log.item[rows] < data.num_items
-    fitted, by_counts = (_ask(data, catalogue, shop, rows[known]) for shop in (weights, BY_COUNTS))
+    fitted, counted = (_ask(data, catalogue, shop, rows[known]) for shop in (weights, by_counts()))
     chance = np.ones(len(rows))
     chance[known] = np.exp(fitted)
-    return chance, {"log_loss": -float(fitted.mean()), "log_loss_of_counts": -float(by_counts.mean())}
+    return chance, {"log_loss": -float(fitted.mean()), "log_loss_of_counts": -float(counted.mean())}
 
 
 def _catalogue(data: SessionData, embedding: np.ndarray) -> _Catalogue:
@@ -137,8 +138,8 @@ def log_chances(weights: ShopWeights, catalogue: _Catalogue, table: HistoryTable
 
 @jax.jit
 def fit_shop(catalogue: _Catalogue, table: HistoryTable, moments: _Moments) -> ShopWeights:
-    """Returns the shop that makes what was shown most likely: Adam, from `BY_COUNTS` with a uniform share of a half."""
-    first, optimiser = BY_COUNTS.replace(uniform=jnp.float32(0)), optax.adam(_RATE)  # type: ignore[attr-defined]
+    """Returns the shop that makes what was shown most likely: Adam, from `by_counts` with a uniform share of a half."""
+    first, optimiser = by_counts().replace(uniform=jnp.float32(0)), optax.adam(_RATE)  # type: ignore[attr-defined]
 
     def loss(weights: ShopWeights) -> jax.Array:
         return -jnp.mean(log_chances(weights, catalogue, table, moments))

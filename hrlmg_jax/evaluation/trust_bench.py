@@ -19,6 +19,7 @@ from hrlmg_jax.evaluation.off_policy import (
     estimate_policy,
     logged_impressions,
 )
+from hrlmg_jax.evaluation.offline import gains
 from hrlmg_jax.evaluation.online import OnlineTest, make_player, session_rows
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.evaluation.trust_policies import FollowerParams, exploiter, fixed_policies, mixed, tested
@@ -212,7 +213,7 @@ def _off_policy(
     Returns:
         policies: by name, see `off_policy_estimates`; true: by name and horizon the true reward of the first
         recommendations, and by "step" that of one, over the shortest length; agreement: by horizon (or "step") and
-        estimator, see `estimates_agreement`.
+        estimator, see `estimates_agreement`; first_shown: see `_first_shown`.
     """
     shortest = min(config.lengths)
     logged = logged_impressions(problem, estimated.sessions, shortest)
@@ -232,7 +233,32 @@ def _off_policy(
         horizon: {name: compared(horizon, name) for name in ("per_decision", "doubly_robust")}
         for horizon in next(iter(found.values()))["first"]
     }
-    return {**describe(estimated, problem, logged), "policies": found, "true": true, "agreement": agreements}
+    compared_with = {"true": true, "agreement": agreements, "first_shown": _first_shown(problem, logged.row)}
+    return {**describe(estimated, problem, logged), "policies": found, **compared_with}
+
+
+def _first_shown(problem: Problem, rows: np.ndarray) -> float | None:
+    """Returns what the items that logged sessions began with were worth, over what they are worth to the true users.
+
+    Both in expectation. Played sessions are another day's (`truth_of_sessions`): they begin in another mood than those
+    of the log, of which the estimates are. None: the log does not tell its probabilities.
+
+    Args:
+        problem: The log.
+        rows: [S] first rows of the sessions.
+    """
+    log, truth = problem.data.log, problem.with_truth()
+    if log.probabilities is None:
+        return None
+    users, params = truth.users, truth.env_params(rows)
+
+    def probabilities(start: jax.Array, item: jax.Array) -> jax.Array:
+        histories = params.table.before(params.rows[start], problem.env.history_length)
+        return users.probabilities(params.model, users.initial(params.model, start), histories, item)
+
+    played = jax.jit(jax.vmap(probabilities))(jnp.arange(len(rows)), jnp.asarray(log.item[rows], jnp.int32))
+    worth = gains(problem.env)
+    return float(np.mean(log.probabilities[rows] @ worth) / np.mean(np.asarray(played) @ worth))
 
 
 def _calibration(problem: Problem, played: Mapping[str, Mapping[str, OnlineTest]]) -> dict[str, Any]:

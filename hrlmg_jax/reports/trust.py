@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.reports.plots import Scatter, plot_scatter
-from harness.reports.tables import markdown_table
+from harness.reports.tables import markdown_table, markdown_text
 from hrlmg_jax.reports.off_policy import estimate_text
 
 
@@ -72,7 +72,14 @@ def _off_policy(found: dict[str, Any]) -> list[str]:
         "error, median",
     ]
     agreement_heads += ["intervals that hold the truth", "Spearman"]
-    return [*markdown_table(agreement_heads, compared), "", *markdown_table(heads, rows)]
+    first = found.get("first_shown")
+    note = (
+        "What the log's test sessions began with was worth "
+        f"{first:.2f} of what it is worth to the true users, whose sessions begin in another mood: estimates are of "
+        "the log's."
+    )
+    lines = [] if first is None else [markdown_text(note), ""]
+    return [*lines, *markdown_table(agreement_heads, compared), "", *markdown_table(heads, rows)]
 
 
 def _policies(entry: dict[str, Any]) -> list[str]:

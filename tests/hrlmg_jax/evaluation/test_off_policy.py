@@ -21,7 +21,7 @@ from hrlmg_jax.evaluation.off_policy import (
     why_not,
 )
 from hrlmg_jax.evaluation.policies import EvaluationPolicy, fixed_list, random_items
-from hrlmg_jax.evaluation.propensities import BY_COUNTS, _catalogue, _Moments, _moments, log_chances
+from hrlmg_jax.evaluation.propensities import _catalogue, _Moments, _moments, by_counts, log_chances
 from hrlmg_jax.evaluation.trust_policies import fixed_policies, mixed
 from hrlmg_jax.evaluation.trust_policies import tested as follower
 from hrlmg_jax.problem import POPULARITY, load_data, make_env
@@ -186,10 +186,10 @@ def test_chances_of_a_shop_sum_to_one(problem):
     assert before
     moments = _Moments(moments.row, jnp.arange(data.num_items), moments.earlier)
     catalogue = _catalogue(data, np.asarray(problem.simulator.params.embedding))
-    weights = BY_COUNTS.replace(follow=jnp.asarray([0.5, -1.0, 2.0]), uniform=jnp.float32(-1))
+    weights = by_counts().replace(follow=jnp.asarray([0.5, -1.0, 2.0]), uniform=jnp.float32(-1))
     chances = np.exp(np.asarray(log_chances(weights, catalogue, data.table, moments)))
     left = [item for item in range(data.num_items) if item not in before]
     assert chances[left].sum() == pytest.approx(1, abs=1e-4)
     counts = data.training_counts()["shown"] + 1.0
-    by_counts = np.exp(np.asarray(log_chances(BY_COUNTS, catalogue, data.table, moments)))
-    np.testing.assert_allclose(by_counts[left], counts[left] / counts[left].sum(), rtol=1e-3)
+    counted = np.exp(np.asarray(log_chances(by_counts(), catalogue, data.table, moments)))
+    np.testing.assert_allclose(counted[left], counts[left] / counts[left].sum(), rtol=1e-3)

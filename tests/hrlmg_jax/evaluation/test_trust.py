@@ -120,11 +120,19 @@ def test_users_to_whom_all_items_are_alike_cannot_rank_policies(config, data, tm
         assert signal["reward_over_log"] > 1 > signal["reward_over_log_true"]
     # Calibrated for nobody.
     assert min(each["click"]["calibration_error"] for each in found["calibration"].values()) > 0.2
+    # What the log alone tells: of all policies at one step, with what it is compared.
+    estimated = found["off_policy"]
+    assert set(estimated["policies"]) == set(found["policies"])
+    assert set(estimated["true"]["random"]) == {"step", "1", "5"}
+    assert estimated["true"]["random"]["5"] == pytest.approx(found["policies"]["random"]["5"]["reward"]["true"]["mean"])
+    assert estimated["agreement"]["step"]["replay"]["policies"] >= 1
+    assert 0.1 < estimated["first_shown"] < 1.5
     # Table and picture.
     prediction = {part: _scores(report[part]) for part in ("held_out", "test")}
     entry = {"world": 0, "shop": "seen", "simulator": "alike", "prediction": prediction, **found}
     lines = table([entry])
     assert any(line.startswith("| exploiter |") for line in lines)
+    assert any(line.startswith("| step | replay |") for line in lines)
     picture(tmp_path / "trust.png", [entry])
     assert (tmp_path / "trust.png").stat().st_size > 1000
     write_json(tmp_path / RESULTS, {"logs": [entry]})  # all of it is JSON
