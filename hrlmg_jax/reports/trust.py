@@ -9,7 +9,6 @@ from typing import Any
 from harness.reports.plots import Scatter, plot_scatter
 from harness.reports.tables import markdown_table
 
-
 _OVER_LOG = {"reward_over_log": "reward / the log's best", "late_clicks_over_log": "late clicks / the log's"}
 """Signals (`trust_signals`) and their heads."""
 
