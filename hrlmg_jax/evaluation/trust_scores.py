@@ -14,7 +14,7 @@ _RESAMPLES = 2000
 _WINDOW = 10
 _CURVE_BINS = 10
 
-THRESHOLDS = {"live_over_unmoved": 2.2, "reward_over_log": 1.0, "late_clicks_over_log": 5.0}
+THRESHOLDS = {"live_over_unmoved": 2.2, "reward_over_log": 0.7, "late_clicks_over_log": 3.0}
 """A value above is a warning; docs/user_models.md has hits and false alarms."""
 _SAYS = {
     "live_over_unmoved": "they pay {value:.1f} times what they would pay if no answer changed them",

@@ -10,6 +10,9 @@ from harness.reports.plots import Scatter, plot_scatter
 from harness.reports.tables import markdown_table, markdown_text
 from hrlmg_jax.reports.off_policy import estimate_text
 
+_OVER_LOG = {"reward_over_log": "reward / the log's best", "late_clicks_over_log": "late clicks / the log's"}
+"""Signals (`trust_signals`) and their heads."""
+
 
 def table(entries: Sequence[dict[str, Any]]) -> list[str]:
     """Returns the lines of a Markdown document: all logs, then the policies of each."""
@@ -88,7 +91,12 @@ def _policies(entry: dict[str, Any]) -> list[str]:
     heads = ["policy"]
     for length in lengths:
         heads += [f"{length}: learned", "true", "ratio"]
-    heads += ["live / unmoved", "windows beyond the log, learned (true)", "click calibration error"]
+    heads += [
+        "live / unmoved",
+        "windows beyond the log, learned (true)",
+        *_OVER_LOG.values(),
+        "click calibration error",
+    ]
     rows = []
     for name, by_length in entry["policies"].items():
         row = [name]
@@ -100,6 +108,8 @@ def _policies(entry: dict[str, Any]) -> list[str]:
         windows = [signal["windows_beyond_log"], signal["windows_beyond_log_true"]]
         shares = ["-" if share is None else f"{share:.4f}" for share in windows]
         row += [f"{signal['live_over_unmoved']:.2f}", f"{shares[0]} ({shares[1]})"]
+        over = [signal.get(key) for key in _OVER_LOG]  # results of earlier versions have none
+        row += ["-" if value is None else f"{value:.2f}" for value in over]
         rows.append([*row, f"{entry['calibration'][name]['click']['calibration_error']:.3f}"])
     return markdown_table(heads, rows)
 

@@ -5,7 +5,7 @@ Patience p, between 0 and 1, falls with each skip and rises with each click,
     p <- max(p - loss, 0) after a skip, min(p + gain, 1) after a click,
 
 and before each item but a session's first, who is there leaves with the chance sigmoid(4 (a + b (1 - p))), the hazard.
-A log in which nobody leaves makes it 0.
+Where nobody leaves it is learned to be nearly 0.
 
 Patience follows from the answers, so that the hazard is the same for all draws of tastes and interests. Whoever
 clicked was there until then. Of the skips after the last click, the likelihood is a sum over the step k at which the
