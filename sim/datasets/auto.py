@@ -24,7 +24,15 @@ from harness.commands.command_words import override_value
 from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.settings import Positive, read_settings
-from sim.datasets.auto_values import Packed, answers_in, column_of_events, packed_items, placeholders_in, thresholds
+from sim.datasets.auto_values import (
+    Packed,
+    answers_in,
+    column_of_events,
+    columns_of_ratings,
+    packed_items,
+    placeholders_in,
+    thresholds,
+)
 from sim.datasets.column_names import ANSWERS, ROLES, plain
 from sim.datasets.events import LogConfig
 from sim.datasets.presets import NOT_LISTED
@@ -167,6 +175,11 @@ def _columns(config: AutoConfig, head: Head, source: Source) -> Guess:
         found = column_of_events(head, [name for role, name in roles.items() if role != "feedback"])
         if found is not None:
             roles["feedback"], answers = found, answers_in(head, found)
+    guessed = []
+    if answers is None and packed is None and "rating" not in roles:
+        guessed = columns_of_ratings(head, list(roles.values()))
+        if len(guessed) == 1:
+            roles["rating"] = guessed[0]
     missing = [role for role in ("user", "item") if role not in roles]
     if missing:
         raise UserError(
@@ -178,6 +191,11 @@ def _columns(config: AutoConfig, head: Head, source: Source) -> Guess:
     is_log = "time" in roles and (answers is not None or packed is not None or "rating" not in roles)
     guess = _log(head, roles, answers, packed) if is_log else _ratings(head, roles, answers)
     _leave_out_nobody(guess, head, roles)
+    if len(guessed) == 1:
+        guess.notes.append(f"{guessed[0]!r} holds few numbers: check that they are ratings.")
+    elif guessed:
+        said = " or ".join(map(repr, guessed))
+        guess.notes.append(f"{said} may be ratings: name the column, as in data.rating_column={guessed[0]}.")
     guess.overrides += _text_overrides(head, config)
     guess.notes.insert(0, _written(head))
     return guess

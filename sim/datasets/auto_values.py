@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.datasets.column_names import ANSWERS, plain
-from sim.files.sniff import Head
+from sim.datasets.column_names import ANSWERS, NUMBERS_OF_OTHER_THINGS, plain
+from sim.files.sniff import Head, is_number
 from sim.tables.placeholders import stand_for_nothing
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _MOST_EVENTS = 30
 _MOST_PACKED = 0.9
 _FEWEST_KNOWN = 0.5
+_FEWEST_STARS, _MOST_STARS, _MOST_OF_A_SCALE = 3, 21, 10
 _ITEM_SEPARATORS, _ANSWER_SEPARATORS = (" ", ",", ";", "|"), ("-", ":", "_")
 
 
@@ -41,6 +42,18 @@ def column_of_events(head: Head, taken: Collection[str]) -> str | None:
         if _share(texts.is_in(words)) >= _FEWEST_KNOWN:
             return name
     return None
+
+
+def columns_of_ratings(head: Head, taken: Collection[str]) -> list[str]:
+    """Returns the columns, whatever their names, that hold a few numbers from 0 to 10, as ratings are."""
+    found = []
+    for name in head.rows.frame.columns:
+        if name in taken or plain(name) in NUMBERS_OF_OTHER_THINGS or plain(name).endswith("id"):
+            continue
+        values = texts_of(head, name).unique().to_list()
+        if _FEWEST_STARS <= len(values) <= _MOST_STARS and all(is_number(text) for text in values):
+            found += [name] if all(0 <= float(text) <= _MOST_OF_A_SCALE for text in values) else []
+    return found
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,10 @@ _COLUMNS = {
         item itemid iid movieid movie productid product parentasin asin skuid sku bookid book isbn businessid videoid
         articleid aid newsid songid trackid artistid gameid appid adid
     """,
-    "rating": "rating ratings stars score overall rate bookrating",
+    "rating": """
+        rating ratings stars star score overall rate bookrating grade grades note mark points userrating userscore
+        reviewscore reviewrating ratingvalue
+    """,
     "time": "timestamp time ts datetime eventtime unixreviewtime createdat when date",
     "feedback": """
         event eventtype behavior behaviour behaviortype action type interaction feedback click clicked isclick
@@ -19,6 +22,13 @@ _COLUMNS = {
 }
 ROLES = {role: names.split() for role, names in _COLUMNS.items()}
 """Names of columns by what they hold, as `plain` gives them, the surest first."""
+
+_NO_RATINGS = """
+    quantity qty count counts amount number num price size weight position rank slot age hour day weekday month level
+    version duration length category genre gender type status
+"""
+NUMBERS_OF_OTHER_THINGS = frozenset(_NO_RATINGS.split())
+"""Columns of a few small numbers that are no ratings, as `plain` gives them."""
 
 _EVENTS = {
     "skip": "skip impression impressions show shown exposure display 0",

@@ -123,6 +123,19 @@ def test_events_are_told_by_their_names_whatever_their_column_is_called_and_user
     assert [row[:3] for row in guess.table[1:]] == [("a", "1", "click"), ("a", "2", "click"), ("b", "1", "order")]
 
 
+def test_ratings_are_told_by_their_values_whatever_their_column_is_called(tmp_path):
+    rows = "".join(f"u{i},i{i % 4},{1 + i % 5},{i % 3},2024-01-0{1 + i % 5}T10:00:00\n" for i in range(20))
+    guess = look(tmp_path / "a.csv", "customer,product,liking,quantity,when\n" + rows)
+    found = settings(guess)
+    assert guess.overrides[0] == "data=ratings_file"
+    assert (found["rating_column"], found["timestamp_column"]) == ("liking", "when")
+    assert any("'liking' holds few numbers" in note for note in guess.notes)
+    # Two such columns: neither is taken.
+    guess = look(tmp_path / "b.csv", "customer,product,liking,waiting,when\n" + rows)
+    assert "rating_column" not in settings(guess)
+    assert any("'liking' or 'waiting' may be ratings" in note for note in guess.notes)
+
+
 def test_packed_items_are_told(tmp_path):
     text = "user,shown,time\nu1,N1-0 N2-1,1600000000\nu2,N3-0,1600000001\n"
     guess = look(tmp_path / "a.csv", text)
