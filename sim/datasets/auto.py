@@ -188,9 +188,11 @@ def _columns(config: AutoConfig, head: Head, source: Source) -> Guess:
             where=str(source),
             do=f"Name it, as in data.{missing[0]}_column={override_value(head.names[0])}.",
         )
+    nobody = _nobody(head, roles)
+    head = replace(head, rows=head.rows.known([roles[role] for role in nobody], _texts_of(nobody)))
     is_log = "time" in roles and (answers is not None or packed is not None or "rating" not in roles)
     guess = _log(head, roles, answers, packed) if is_log else _ratings(head, roles, answers)
-    _leave_out_nobody(guess, head, roles)
+    _leave_out(guess, nobody)
     if len(guessed) == 1:
         guess.notes.append(f"{guessed[0]!r} holds few numbers: check that they are ratings.")
     elif guessed:
@@ -201,14 +203,25 @@ def _columns(config: AutoConfig, head: Head, source: Source) -> Guess:
     return guess
 
 
-def _leave_out_nobody(guess: Guess, head: Head, roles: dict[str, str]) -> None:
-    """Adds the setting that leaves out rows whose user or item means that it is not known."""
-    found = {role: placeholders_in(head, roles[role]) for role in ("user", "item")}
-    names = list(dict.fromkeys(name for counts in found.values() for name in counts))
-    if not names:
+def _nobody(head: Head, roles: dict[str, str]) -> dict[str, dict[str, int]]:
+    """Returns of each role the values that mean that it is not known, and how often they occur."""
+    wanted = [role for role in ("user", "item", "rating", "time") if role in roles]
+    found: dict[str, dict[str, int]] = {role: placeholders_in(head, roles[role]) for role in wanted}
+    for role in found.keys() - {"user", "item"}:
+        found[role].pop("-1", None)  # a number like others
+    return found
+
+
+def _texts_of(nobody: dict[str, dict[str, int]]) -> list[str]:
+    return list(dict.fromkeys(name for counts in nobody.values() for name in counts))
+
+
+def _leave_out(guess: Guess, nobody: dict[str, dict[str, int]]) -> None:
+    """Adds the setting that leaves out rows with a value that means that there is none."""
+    if not (names := _texts_of(nobody)):
         return
     guess.overrides.append(f"data.missing_values={override_value(names)}")
-    said = ", ".join(f"{role} {name!r} ({n:,} rows)" for role, counts in found.items() for name, n in counts.items())
+    said = ", ".join(f"{role} {name!r} ({n:,} rows)" for role, counts in nobody.items() for name, n in counts.items())
     guess.notes.append(f"Check these, which seem to mean that it is not known; their rows are left out: {said}.")
 
 

@@ -109,6 +109,8 @@ def thresholds(ratings: np.ndarray) -> tuple[float | None, float, str]:
     above = of_usual_scale if low >= 0 and of_usual_scale else low + 0.5 * (high - low)
     share = float((ratings[ratings != missing] > above).mean())
     remark = f"Ratings from {low:g} to {high:g}; {share:.0%} of those looked at are above {above:g} and count as hits."
+    if low < 0:
+        remark += " They go below 0: training also needs env.reward_scale=symmetric."
     if missing is not None:
         remark += f' {missing:g} seems to mean "not rated".'
     return missing, above, remark

@@ -189,6 +189,7 @@ class LogConfig(FilesConfig):
             missing_values=self.missing_values,
             time_format=self.time_format,
             feedback_of_event=names | self.feedback_of_event | self.events,
+            own_events=self.events,
             ignore_unknown=self.unknown_events == "ignore",
             feedback_of_file=self.feedback_of_file,
             flag_columns=self.event_columns,

@@ -42,6 +42,7 @@ class EventLayout:
         text: How the files are written, if they are text.
         time_format: Unused where a Parquet column holds dates or datetimes.
         feedback_of_event: Event name (or packed answer) -> one of `FEEDBACK_CHOICES`.
+        own_events: Of these, what data.events holds, which an advice must not lose.
         ignore_unknown: Whether events with other names are ignored; otherwise they are an error.
         missing_values: Texts that mean that a user, item, time or answer is not known, whose rows are left out, or a
             session, whose rows are cut by pauses as an empty one's.
@@ -65,6 +66,7 @@ class EventLayout:
     text: TextFormat = field(default_factory=TextFormat)
     time_format: TimeFormat = "seconds"
     feedback_of_event: Mapping[str, str] = field(default_factory=dict)
+    own_events: Mapping[str, str] = field(default_factory=dict)
     ignore_unknown: bool = False
     feedback_of_file: Mapping[str, str] = field(default_factory=dict)
     missing_values: Sequence[str] = ()
@@ -136,7 +138,8 @@ def with_event_counts(error: UnknownNameError, tables: Iterable[Rows], layout: E
             yield _one_item_per_row(known, layout).texts(_column_of_names(layout))
 
     def advice(names: Sequence[str]) -> str:
-        setting = setting_of_names("data.events", [f"{name}={IGNORE}" for name in names])
+        meanings = dict(layout.own_events) | dict.fromkeys(names, IGNORE)
+        setting = setting_of_names("data.events", [f"{name}={meaning}" for name, meaning in meanings.items()])
         return (
             f"Say what each means (skip, click, order or ignore), as in {setting}, or set data.unknown_events=ignore."
         )

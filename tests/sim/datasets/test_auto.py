@@ -136,6 +136,18 @@ def test_ratings_are_told_by_their_values_whatever_their_column_is_called(tmp_pa
     assert any("'liking' or 'waiting' may be ratings" in note for note in guess.notes)
 
 
+def test_a_scale_below_zero_is_told_with_what_training_needs(tmp_path):
+    guess = look(tmp_path / "a.csv", "user,item,rating\na,1,99\na,2,-3.5\nb,1,9.5\n")
+    assert any("env.reward_scale=symmetric" in note for note in guess.notes)
+    assert not any("symmetric" in note for note in look(tmp_path / "b.csv", RATINGS).notes)
+
+
+def test_ratings_that_mean_nothing_are_told(tmp_path):
+    guess = look(tmp_path / "a.csv", "user,item,rating\na,1,4\na,2,NULL\nb,1,5\nb,2,\n")
+    assert settings(guess)["missing_values"] == '["NULL",""]'
+    assert [row[2] for row in guess.table[1:]] == ["4", "5"]
+
+
 def test_packed_items_are_told(tmp_path):
     text = "user,shown,time\nu1,N1-0 N2-1,1600000000\nu2,N3-0,1600000001\n"
     guess = look(tmp_path / "a.csv", text)

@@ -28,6 +28,10 @@ def test_unknown_names_are_listed_with_their_counts_and_what_to_say(tmp_path):
     assert "log.csv: line 3: event 'page.view' is not one of 'view'" in said
     assert "unknown: 'page.view' (3, like 'view'), \"It's\" (1), 'odd \"name\"' (1)" in said
     assert r"""'data.events=["page.view=ignore","It'"'"'s=ignore","odd \"name\"=ignore"]'""" in said
+    # What data.events already says stays.
+    own = {"It's": "click"}
+    said = message(first, second, feedback_of_event={"view": "click", **own}, own_events=own)
+    assert r"""'data.events=["It'"'"'s=click","page.view=ignore",""" in said
     # A file that is damaged further down does not hide the names.
     (tmp_path / "second.csv").write_text(log("wish") + "cut")
     assert "unknown: 'page.view' (2, like 'view'), 'wish' (1)" in message(
