@@ -7,12 +7,14 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+
 from harness.errors import UserError
 from harness.training.agent import Agent
 from tpgr_jax.agents.encoder_pretraining import pretrain_encoder
-from tpgr_jax.agents.reinforce import LearnerConfig, LearnerState, Reinforce, World
+from tpgr_jax.agents.reinforce import LearnerConfig, LearnerState, Reinforce, World, lazy_levels
 from tpgr_jax.agents.tree_ops import make_tree_tables
-from tpgr_jax.agents.tree_policy import PolicyConfig, PolicyParams, make_tree_policy
+from tpgr_jax.agents.tree_policy import PolicyConfig, make_tree_policy
 from tpgr_jax.earlier_run import EarlierRun
 from tpgr_jax.methods import AgentSettings, Method, RunContext
 from tpgr_jax.networks.encoder import pretrained
@@ -55,7 +57,8 @@ def make_learner(
 ) -> tuple[Reinforce, World]:
     """Builds the learner and the tables that it reads on the device."""
     policy = make_tree_policy(settings.policy, tree)
-    learner = Reinforce(problem.env, policy, settings.learner, episodes_per_step)
+    lazy = lazy_levels(settings.learner, tree.level_nodes, episodes_per_step * problem.env.episode_length)
+    learner = Reinforce(problem.env, policy, settings.learner, episodes_per_step, lazy)
     return learner, World(problem.env_params, make_tree_tables(tree))
 
 
@@ -69,6 +72,7 @@ def build(problem: Problem, settings: Settings, run: RunContext) -> Method:
             return dataclasses.replace(state, params=_carried_over(run.earlier, tree, state.params))
         return dataclasses.replace(state, params=_pretrained(problem, settings.policy, learner, state.params, run.seed))
 
+    up_to_date = jax.jit(learner.policy_params) if learner.lazy else learner.policy_params
     return Method(
         settings.result_name,
         Agent(
@@ -80,7 +84,7 @@ def build(problem: Problem, settings: Settings, run: RunContext) -> Method:
             partition=learner.policy.partition,
         ),
         learner.policy.as_policy(),
-        lambda state: PolicyParams(state.params, world.tree),
+        lambda state: up_to_date(state, world.tree),
         True,
         f"tree: depth {tree.depth}, {tree.num_children} children, {tree.num_internal:,} policy networks",
     )

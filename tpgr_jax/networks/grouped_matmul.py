@@ -8,6 +8,7 @@ has a static bound that always suffices, so that no sample is ever dropped, howe
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -123,24 +124,37 @@ def tile_products(tiles: jax.Array, kernel: jax.Array, tile_node: jax.Array) -> 
     On CPU, where large kernels are gathered for some tiles at a time, the gathered copies stay in the cache.
     """
     chex.assert_rank([tiles, kernel, tile_node], [3, 3, 1])
-    at_a_time = max(1, _GATHERED_BYTES // (math.prod(kernel.shape[1:]) * kernel.dtype.itemsize))
-    if at_a_time >= tiles.shape[0]:
-        return _products(tiles, kernel, tile_node)
-    in_parts = partial(_products_in_parts, at_a_time=at_a_time)
-    return jax.lax.platform_dependent(tiles, kernel, tile_node, cpu=in_parts, default=_products)
+    return in_parts(lambda tiles, tile_node: _products(tiles, kernel, tile_node), tiles, tile_node, kernel)
 
 
 def _products(tiles: jax.Array, kernel: jax.Array, tile_node: jax.Array) -> jax.Array:
     return jnp.einsum("npf,nfg->npg", tiles, kernel[tile_node])
 
 
-def _products_in_parts(tiles: jax.Array, kernel: jax.Array, tile_node: jax.Array, at_a_time: int) -> jax.Array:
-    number = tiles.shape[0]
-    padding = -number % at_a_time
-    tiles = jnp.pad(tiles, ((0, padding), (0, 0), (0, 0))).reshape(-1, at_a_time, *tiles.shape[1:])
-    tile_node = jnp.pad(tile_node, (0, padding)).reshape(-1, at_a_time)
-    products = jax.lax.map(lambda part: _products(part[0], kernel, part[1]), (tiles, tile_node))
-    return products.reshape(-1, *products.shape[2:])[:number]
+def in_parts(
+    function: Callable[[jax.Array, jax.Array], jax.Array], tiles: jax.Array, tile_node: jax.Array, tables: Any
+) -> jax.Array:
+    """Returns `function(tiles, tile_node)`, on CPU computed for as many tiles at a time as gather 4 MiB of the tables.
+
+    Args:
+        function: From [n, P, F] rows and the [n] nodes of their tiles to [n, P, G].
+        tiles: [tiles, P, F].
+        tile_node: [tiles].
+        tables: What it gathers from; a pytree of [N, ...].
+    """
+    gathered = sum(math.prod(leaf.shape[1:]) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tables))
+    at_a_time, number = max(1, _GATHERED_BYTES // gathered), tiles.shape[0]
+    if at_a_time >= number:
+        return function(tiles, tile_node)
+
+    def parts(tiles: jax.Array, tile_node: jax.Array) -> jax.Array:
+        padding = -number % at_a_time
+        tiles = jnp.pad(tiles, ((0, padding), (0, 0), (0, 0))).reshape(-1, at_a_time, *tiles.shape[1:])
+        tile_node = jnp.pad(tile_node, (0, padding)).reshape(-1, at_a_time)
+        results = jax.lax.map(lambda part: function(*part), (tiles, tile_node))
+        return results.reshape(-1, *results.shape[2:])[:number]
+
+    return jax.lax.platform_dependent(tiles, tile_node, cpu=parts, default=function)
 
 
 def _products_forward(tiles: jax.Array, kernel: jax.Array, tile_node: jax.Array) -> tuple[jax.Array, Any]:
