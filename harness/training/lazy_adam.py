@@ -121,20 +121,19 @@ def decayed(rows: Rows, count: jax.Array, index: jax.Array | None = None) -> tup
     return jax.tree.map(lambda table: decay(table, B1), rows.mu), jax.tree.map(lambda table: decay(table, B2), rows.nu)
 
 
-def step_rows(stale: Stale, index: jax.Array, positions: Any, gradient: Any) -> tuple[Any, Rows]:
-    """Takes one Adam step with the gradient of some rows, which is zero for all others.
+def step_rows(stale: Stale, after: Outlook, index: jax.Array, gradient: Any) -> tuple[Any, Rows]:
+    """Takes one Adam step with the gradient of some rows.
 
     Args:
-        stale: The tables before it.
+        stale: The tables before the step.
+        after: `outlook_after` one more step.
         index: [R] int32 rows, ascending and distinct; those beyond the last row are left out.
-        positions: Where they are now (`stale.at(index)`), a pytree of [R, ...].
-        gradient: Of them, likewise (clipped).
+        gradient: Of these rows, a pytree of [R, ...].
 
     Returns:
-        The tables' points of rest, and what Adam keeps, after it.
+        The tables' points of rest, and what Adam keeps, after the step.
     """
-    count = stale.outlook.count + 1
-    after = outlook_after(count)
+    count = after.count
 
     def step(position: jax.Array, slope: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
         # As optax.adam.
@@ -142,6 +141,7 @@ def step_rows(stale: Stale, index: jax.Array, positions: Any, gradient: Any) -> 
         update = mu / (1 - B1**count) / (jnp.sqrt(nu / (1 - B2**count)) + EPS)
         return position - stale.learning_rate * (update + still_to_move(after, mu, nu)), mu, nu
 
+    positions = stale.at(index)
     stepped = jax.tree.map(step, positions, gradient, *decayed(stale.rows, stale.outlook.count, index))
     rest, mu, nu = jax.tree.transpose(jax.tree.structure(positions), jax.tree.structure((0, 0, 0)), stepped)
 
@@ -150,15 +150,6 @@ def step_rows(stale: Stale, index: jax.Array, positions: Any, gradient: Any) -> 
 
     rows = Rows(jax.tree.map(put, stale.rows.mu, mu), jax.tree.map(put, stale.rows.nu, nu), put(stale.rows.last, count))
     return jax.tree.map(put, stale.rest, rest), rows
-
-
-def distinct(index: jax.Array, number: int) -> jax.Array:
-    """Returns [min(S, N)] int32 distinct values of [S] in [0, N), ascending; then numbers from N on, ascending."""
-    size = min(index.size, number)
-    ordered = jnp.sort(index.ravel())
-    first = jnp.concatenate([jnp.ones((1,), bool), ordered[1:] != ordered[:-1]])
-    place = jnp.cumsum(first, dtype=jnp.int32) - 1
-    return (number + jnp.arange(size, dtype=jnp.int32)).at[place].set(ordered)
 
 
 def _taken(tables: Any, index: jax.Array | None) -> Any:

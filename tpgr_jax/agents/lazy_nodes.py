@@ -1,23 +1,27 @@
 """Updating only the nodes that a batch has visited, where a tree has many more: what dense Adam computes, to rounding.
 
 Dense Adam passes over the networks of all nodes in every training step. Here those of a lazy level are kept by
-`harness.training.lazy_adam`; a step gathers the visited nodes' networks, differentiates with respect to these alone,
-and writes them back.
+`harness.training.lazy_adam`: a rollout and a gradient bring what they read up to date, and a step reads and writes what
+was visited, some nodes at a time. Gradients of all nodes are never in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from harness.training.lazy_adam import Rows, Stale, distinct, outlook_after, start_rows, step_rows
+from harness.training.lazy_adam import Rows, Stale, outlook_after, start_rows, step_rows
 from tpgr_jax.agents.tree_ops import TreeTables, head_of, step_to_leaf
 from tpgr_jax.agents.tree_policy import PolicyParams, TreePolicy, head_name
-from tpgr_jax.networks.node_heads import SOME, STALE, as_layers
+from tpgr_jax.networks import stale_heads
+from tpgr_jax.networks.node_heads import STALE, as_layers, by_name
+from tpgr_jax.networks.stale_heads import Factors
+from tpgr_jax.networks.visited_nodes import Visits, group_by_node, over_visited
 
 
 class LazyState(NamedTuple):
@@ -57,8 +61,9 @@ class LazyNodes:
 
     def start(self, trainable: Any) -> LazyState:
         """Returns the state before the first step."""
-        dense, lazy = self._split(trainable)
-        return LazyState(optax.adam(self.learning_rate).init(dense), {name: start_rows(lazy[name]) for name in lazy})
+        dense = {name: value for name, value in trainable.items() if name not in self.names}
+        rows = {name: start_rows(trainable[name]) for name in self.names}
+        return LazyState(optax.adam(self.learning_rate).init(dense), rows)
 
     def up_to_date(self, network: Any, state: LazyState, count: jax.Array) -> Any:
         """Returns network parameters with those of the lazy levels where they are after `count` training steps."""
@@ -74,63 +79,73 @@ class LazyNodes:
         stale = self._stale(network, state, count)
         return PolicyParams(network, tree, {STALE: {name: {"layers": by_layer(stale[name])} for name in stale}})
 
-    def update(
-        self,
-        network: Any,
-        state: LazyState,
-        count: jax.Array,
-        tree: TreeTables,
-        item: jax.Array,
-        gradient_of: Callable[[PolicyParams], tuple[Any, dict[str, jax.Array]]],
-    ) -> tuple[Any, LazyState, dict[str, jax.Array]]:
+    def descend(
+        self, gradient: Any, params: PolicyParams, state: LazyState, count: jax.Array, item: jax.Array
+    ) -> tuple[Any, LazyState, jax.Array]:
         """Takes one step.
 
         Args:
-            network: Parameters.
+            gradient: For the parameters that every step changes; of lazy levels [n, B, ...] `Factors`.
+            params: What the policy reads (`reading`).
             state: Adam's.
             count: int32 steps done.
-            tree: Of the items.
-            item: [T, B] the episodes' items, whose paths were visited.
-            gradient_of: From the policy's parameters, which have only the visited nodes of lazy levels, to the gradient
-                for those that are trained, and metrics.
+            item: [n, B] the items that led to the nodes visited.
 
         Returns:
-            Parameters and state after the step, and the metrics with the gradient's norm.
+            Network parameters and state after the step, and the gradient's norm before clipping.
         """
-        # The visited nodes' networks.
-        stale = self._stale(network, state, count)
-        visited = {
-            name: self._visited(tree, level, item, stale[name].rows.last.shape[0])
+        # The gradient's norm, to clip it.
+        stale = self._stale(params.network, state, count)
+        visits = {
+            name: self._visits(params.tables, level, item, gradient[name], stale[name])
             for level, name in zip(self.levels, self.names, strict=True)
         }
-        positions = {name: stale[name].at(visited[name]) for name in stale}
-        some = {SOME: {name: {"nodes": nodes} for name, nodes in visited.items()}}
+        dense_gradient = {name: value for name, value in gradient.items() if name not in self.names}
+        squares = optax.tree.norm(dense_gradient, squared=True)
+        norm = jnp.sqrt(squares + sum(over_visited(each, _add_squares, jnp.float32(0)) for each in visits.values()))
 
-        # Their gradient, clipped with that of everything else.
-        gradient, metrics = gradient_of(PolicyParams({**network, **positions}, tree, some))
-        metrics = {**metrics, "gradient_norm": optax.tree.norm(gradient)}
-        gradient, _ = optax.clip_by_global_norm(self.clip_norm).update(gradient, optax.EmptyState())
-        dense_gradient, lazy_gradient = self._split(gradient)
+        def clipped(gradient: Any) -> Any:  # as optax.clip_by_global_norm
+            return jax.tree.map(
+                lambda leaf: jnp.where(norm < self.clip_norm, leaf, leaf / norm * self.clip_norm), gradient
+            )
 
         # One step of Adam.
-        dense, _ = self._split(self.policy.trainable(network))
-        updates, dense_state = optax.adam(self.learning_rate).update(dense_gradient, state.dense)
-        stepped = {name: step_rows(stale[name], visited[name], positions[name], lazy_gradient[name]) for name in stale}
-        trainable = {**optax.apply_updates(dense, updates), **{name: rest for name, (rest, _) in stepped.items()}}
-        rows = {name: rows for name, (_, rows) in stepped.items()}
-        return self.policy.with_trainable(network, trainable), LazyState(dense_state, rows), metrics
+        dense = {name: value for name, value in self.policy.trainable(params.network).items() if name in dense_gradient}
+        updates, dense_state = optax.adam(self.learning_rate).update(clipped(dense_gradient), state.dense)
+        network = self.policy.with_trainable(params.network, optax.apply_updates(dense, updates))
+        rows, after = {}, outlook_after(count + 1)
+        for name, before in stale.items():
+
+            def step(tables: Any, nodes: jax.Array, gradient: Any, before: Stale = before) -> Any:
+                now = before._replace(rest=tables[0], rows=tables[1])
+                return step_rows(now, after, nodes, by_name(clipped(gradient)))
+
+            network[name], rows[name] = over_visited(visits[name], step, (before.rest, before.rows))
+        return network, LazyState(dense_state, rows), norm
 
     def _stale(self, network: Any, state: LazyState, count: jax.Array) -> dict[str, Stale]:
         outlook = outlook_after(count)
         return {name: Stale(network[name], state.rows[name], outlook, self.learning_rate) for name in self.names}
 
-    def _visited(self, tree: TreeTables, level: int, item: jax.Array, stored: int) -> jax.Array:
-        node, _ = step_to_leaf(tree, level, tree.item_leaf[item])
-        return distinct(head_of(tree, level, node), stored)
+    def _visits(self, tree: TreeTables, level: int, item: jax.Array, factors: Factors, stale: Stale) -> Visits:
+        node, _ = step_to_leaf(tree, level, tree.item_leaf[item.reshape(-1)])
+        factors = jax.tree.map(lambda values: values.reshape(-1, values.shape[-1]), factors)
+        return group_by_node(head_of(tree, level, node), stale.rows.last.shape[0], factors)
 
-    def _split(self, trainable: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Returns what every step changes, and the lazy levels'."""
-        return (
-            {name: value for name, value in trainable.items() if name not in self.names},
-            {name: trainable[name] for name in self.names},
-        )
+
+def no_factors(params: PolicyParams, samples: int) -> dict[str, Factors]:
+    """Returns zeros in the place of the factors of so many samples, by the name of each lazy level."""
+    stale = params.collections.get(STALE, {})
+    return {name: stale_heads.no_factors(as_layers(params.network[name]), samples) for name in stale}
+
+
+def with_factors(params: PolicyParams, factors: Mapping[str, Factors]) -> PolicyParams:
+    """Returns the policy's parameters with zeros with respect to which it is differentiated."""
+    if not factors:
+        return params
+    stale = {name: {**read, "factors": factors[name]} for name, read in params.collections[STALE].items()}
+    return replace(params, collections={**params.collections, STALE: stale})
+
+
+def _add_squares(total: jax.Array, nodes: jax.Array, gradient: Any) -> jax.Array:
+    return total + optax.tree.norm(gradient, squared=True)

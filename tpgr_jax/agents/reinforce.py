@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -13,15 +14,15 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
-from harness.compute.sharding import EPISODES, EVERYWHERE, mean_over_devices, per_device
+from harness.compute.sharding import EPISODES, EVERYWHERE, mean_over_devices, per_device, share_of_mean
 from harness.settings import Count, CountOrZero, NotNegative, Positive, SettingError, Share
 from harness.training.optimizers import annealed, clipped_adam, descend
 from sim.envs.rating_env import Trajectory
 from sim.envs.rollout import TrainingEnvironment, rollout
-from tpgr_jax.agents.lazy_nodes import LazyNodes
+from tpgr_jax.agents.lazy_nodes import LazyNodes, no_factors, with_factors
 from tpgr_jax.agents.tree_ops import MASKED_LOGIT, TreeTables
 from tpgr_jax.agents.tree_policy import PolicyParams, TreePolicy
-from tpgr_jax.networks.node_heads import SOME
+from tpgr_jax.networks.node_heads import STALE
 
 
 @dataclass(frozen=True)
@@ -234,9 +235,12 @@ class Reinforce:
             return (trainable, opt_state, earlier), {**metrics, "gradient_norm": norm}
 
         if self.lazy:
-            batch = trajectory, advantage, steps if first else None, entropy_weight
-            now = state.params, state.opt_state, state.step
-            return self.lazy_nodes.update(*now, tree, trajectory.item, lambda params: self.gradient(params, *batch))
+            steps = steps if first else None
+            params = self.lazy_nodes.reading(state.params, state.opt_state, state.step, tree)
+            gradient, metrics = self.gradient(params, trajectory, advantage, steps, entropy_weight)
+            item = trajectory.item if steps is None else trajectory.item[steps]
+            network, opt_state, norm = self.lazy_nodes.descend(gradient, params, state.opt_state, state.step, item)
+            return network, opt_state, {**metrics, "gradient_norm": norm}
         # One summed update, or one per time step: of its own gradient, or of the sum so far (lines 15 and 16).
         trainable = self.policy.trainable(state.params)
         carry = (trainable, state.opt_state, jax.tree.map(jnp.zeros_like, trainable))
@@ -285,31 +289,37 @@ class Reinforce:
         steps: jax.Array | None,
         entropy_weight: jax.Array,
     ) -> tuple[Any, dict[str, jax.Array]]:
-        """Returns the gradient of `loss` for the trainable parameters, and metrics.
+        """Returns the gradient of `loss` for the trainable parameters, and metrics; of stale ones its `Factors`.
 
         Many devices take each the gradient for their episodes, and exchange nothing else. Arguments as for `loss`.
         """
-        policy, trainable = self.policy, self.policy.trainable(params.network)
-        whole = params.collections.get(SOME, {})  # the networks of some nodes, which are few
-        layout = policy.partition(trainable, whole)
+        policy, stale = self.policy, params.collections.get(STALE, {})
+        trainable = {name: value for name, value in policy.trainable(params.network).items() if name not in stale}
+        layout = policy.partition(trainable)
         along = PartitionSpec(None, EPISODES)
 
-        def local_gradient(trainable: Any, params: PolicyParams, *batch: Any) -> tuple[Any, Any]:
-            def loss_of(trainable: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-                return self.loss(replace(params, network=policy.with_trainable(params.network, trainable)), *batch)
+        def local_gradient(trainable: Any, params: PolicyParams, trajectory: Trajectory, *batch: Any) -> Any:
+            def loss_of(learned: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+                network = policy.with_trainable(params.network, learned[0])
+                return self.loss(with_factors(replace(params, network=network), learned[1]), trajectory, *batch)
 
-            (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(trainable)
-            return mean_over_devices(gradient, layout), mean_over_devices({"loss": loss, **metrics})
+            steps = batch[1]
+            shape = (len(trajectory.item) if steps is None else len(steps), trajectory.item.shape[1])
+            learned = trainable, no_factors(params, math.prod(shape))
+            (loss, metrics), (gradient, factors) = jax.value_and_grad(loss_of, has_aux=True)(learned)
+            factors = jax.tree.map(lambda values: values.reshape(*shape, -1), factors)
+            gradient = mean_over_devices(gradient, layout)
+            return gradient, share_of_mean(factors), mean_over_devices({"loss": loss, **metrics})
 
         # Of each device's episodes, averaged.
         on_devices = per_device(
             local_gradient,
-            (layout, policy.partition(params, whole), along, along, EVERYWHERE, EVERYWHERE),
-            (layout, EVERYWHERE),
+            (layout, policy.partition(params), along, along, EVERYWHERE, EVERYWHERE),
+            (layout, along, EVERYWHERE),
             trajectory.item.shape[1],
         )
-        gradient, metrics = on_devices(trainable, params, trajectory, advantage, steps, entropy_weight)
-        return gradient, metrics
+        gradient, factors, metrics = on_devices(trainable, params, trajectory, advantage, steps, entropy_weight)
+        return {**gradient, **factors}, metrics
 
     def with_penalty(
         self, gradient: Any, metrics: dict[str, jax.Array], trainable: Any

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -140,17 +140,12 @@ class TreePolicy:
 
     def with_trainable(self, network: Any, trainable: Any) -> Any:
         """Returns network parameters with those that gradients reach replaced; the inverse of `trainable`."""
-        return {**trainable, "encoder": {**network["encoder"], **trainable["encoder"]}}
+        return {**network, **trainable, "encoder": {**network["encoder"], **trainable["encoder"]}}
 
-    def partition(self, tree: Any, whole: Collection[str] = ()) -> Any:
-        """Says how parameters, or a learner's state with them, lie on many devices: a tree of `PartitionSpec`.
-
-        Args:
-            tree: Of arrays.
-            whole: Names of parameters that lie on every device in any case.
-        """
+    def partition(self, tree: Any) -> Any:
+        """Says how parameters, or a learner's state with them, lie on many devices: a tree of `PartitionSpec`."""
         levels = enumerate(self.network.level_nodes) if self.network.head_shards > 1 else ()
-        spread = {head_name(level) for level, num_nodes in levels if num_nodes > 1} - {*whole}
+        spread = {head_name(level) for level, num_nodes in levels if num_nodes > 1}
 
         def spec(path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
             names = {key.key for key in path if isinstance(key, jax.tree_util.DictKey)}

@@ -63,7 +63,7 @@ def plan_tiles(node: jax.Array, num_nodes: int) -> TilePlan:
 
     # Samples in the order of their nodes; the n-th of a node goes to row n mod P of its tile n div P.
     position = jnp.arange(num_samples, dtype=jnp.int32)
-    sorted_node, order = _sorted(node, position, num_nodes)
+    sorted_node, order = sorted_nodes(node, position, num_nodes)
     first = jnp.concatenate([jnp.ones((1,), bool), sorted_node[1:] != sorted_node[:-1]])
     rank = position - jax.lax.cummax(jnp.where(first, position, 0))
     tile = jnp.cumsum(rank % rows == 0, dtype=jnp.int32) - 1
@@ -77,7 +77,7 @@ def plan_tiles(node: jax.Array, num_nodes: int) -> TilePlan:
     return TilePlan(source, row, tile_node)
 
 
-def _sorted(node: jax.Array, position: jax.Array, num_nodes: int) -> tuple[jax.Array, jax.Array]:
+def sorted_nodes(node: jax.Array, position: jax.Array, num_nodes: int) -> tuple[jax.Array, jax.Array]:
     """Returns the nodes in ascending order and the positions that they come from, equal nodes in order of position."""
     num_samples = node.shape[0]
     if num_nodes * num_samples >= 2**31:
@@ -124,37 +124,34 @@ def tile_products(tiles: jax.Array, kernel: jax.Array, tile_node: jax.Array) -> 
     On CPU, where large kernels are gathered for some tiles at a time, the gathered copies stay in the cache.
     """
     chex.assert_rank([tiles, kernel, tile_node], [3, 3, 1])
-    return in_parts(lambda tiles, tile_node: _products(tiles, kernel, tile_node), tiles, tile_node, kernel)
+    return in_parts(lambda tiles, tile_node: _products(tiles, kernel, tile_node), kernel, tiles, tile_node)
 
 
 def _products(tiles: jax.Array, kernel: jax.Array, tile_node: jax.Array) -> jax.Array:
     return jnp.einsum("npf,nfg->npg", tiles, kernel[tile_node])
 
 
-def in_parts(
-    function: Callable[[jax.Array, jax.Array], jax.Array], tiles: jax.Array, tile_node: jax.Array, tables: Any
-) -> jax.Array:
-    """Returns `function(tiles, tile_node)`, on CPU computed for as many tiles at a time as gather 4 MiB of the tables.
+def in_parts(function: Callable[..., Any], tables: Any, *tiles: jax.Array) -> Any:
+    """Returns `function(*tiles)`, on CPU computed for as many tiles at a time as gather 4 MiB of the tables.
 
     Args:
-        function: From [n, P, F] rows and the [n] nodes of their tiles to [n, P, G].
-        tiles: [tiles, P, F].
-        tile_node: [tiles].
-        tables: What it gathers from; a pytree of [N, ...].
+        function: From arrays of [n, ...], n of the tiles, to a pytree of [n, ...].
+        tables: What it gathers from for each tile; a pytree of [N, ...].
+        tiles: [tiles, ...].
     """
     gathered = sum(math.prod(leaf.shape[1:]) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tables))
-    at_a_time, number = max(1, _GATHERED_BYTES // gathered), tiles.shape[0]
+    at_a_time, number = max(1, _GATHERED_BYTES // gathered), tiles[0].shape[0]
     if at_a_time >= number:
-        return function(tiles, tile_node)
+        return function(*tiles)
 
-    def parts(tiles: jax.Array, tile_node: jax.Array) -> jax.Array:
+    def parts(*tiles: jax.Array) -> Any:
         padding = -number % at_a_time
-        tiles = jnp.pad(tiles, ((0, padding), (0, 0), (0, 0))).reshape(-1, at_a_time, *tiles.shape[1:])
-        tile_node = jnp.pad(tile_node, (0, padding)).reshape(-1, at_a_time)
-        results = jax.lax.map(lambda part: function(*part), (tiles, tile_node))
-        return results.reshape(-1, *results.shape[2:])[:number]
+        padded = (jnp.pad(part, ((0, padding), *[(0, 0)] * (part.ndim - 1))) for part in tiles)
+        split = tuple(part.reshape(-1, at_a_time, *part.shape[1:]) for part in padded)
+        results = jax.lax.map(lambda part: function(*part), split)
+        return jax.tree.map(lambda result: result.reshape(-1, *result.shape[2:])[:number], results)
 
-    return jax.lax.platform_dependent(tiles, tile_node, cpu=parts, default=function)
+    return jax.lax.platform_dependent(*tiles, cpu=parts, default=function)
 
 
 def _products_forward(tiles: jax.Array, kernel: jax.Array, tile_node: jax.Array) -> tuple[jax.Array, Any]:

@@ -14,21 +14,18 @@ from jax.sharding import PartitionSpec
 
 from harness.compute.sharding import EPISODES, EVERYWHERE, NODES, parts_here, per_device
 from harness.training.lazy_adam import Stale
-from tpgr_jax.networks.grouped_matmul import in_parts, pack, plan_tiles, tile_products, unpack
+from tpgr_jax.networks.grouped_matmul import pack, plan_tiles, tile_products, unpack
+from tpgr_jax.networks.stale_heads import Layers, stale_logits
 
-Layers = Sequence[tuple[Any, Any]]
-"""A kernel and a bias of each layer, or what an optimiser keeps for them."""
-
-SOME, STALE = "some", "stale"
-"""Collections beside `params`: which nodes' networks there are, and what brings networks up to date (`NodeHeads`)."""
+STALE = "stale"
+"""A collection beside `params` (see `NodeHeads`)."""
 
 
 class NodeHeads(nn.Module):
     """The policy networks of all nodes of one level as one batched array each.
 
-    With a variable `nodes` in the collection `SOME`, [V] int32 ascending, the parameters are those of these nodes
-    alone, and no others may be asked for. With `layers` in the collection `STALE`, a `Stale` whose `rest` is not read, the
-    parameters are points of rest.
+    With a variable `layers` in the collection `STALE`, a `Stale` whose `rest` is not read, the parameters are points of
+    rest, and a variable `factors` makes the networks' gradient one of its factors (`stale_logits`).
 
     Attributes:
         num_nodes: N of this level.
@@ -52,13 +49,10 @@ class NodeHeads(nn.Module):
             node: [S] int32 index of the node within its level.
         """
         chex.assert_rank([state, node], [2, 1])
-        # Networks stored here: all, or this device's share, or some nodes' alone.
-        some: jax.Array | None = self.get_variable(SOME, "nodes")
+        # Networks stored here: all, or this device's share.
         stored = 1 if self.num_nodes == 1 else -(-self.num_nodes // self.shards) * self.shards
-        spread = stored > 1 and self.shards > 1 and some is None
+        spread = stored > 1 and self.shards > 1
         here = stored // parts_here(NODES) if spread else stored
-        if some is not None:
-            here, node = some.shape[0], jnp.searchsorted(some, node)
 
         layers, size = [], state.shape[-1]
         for layer, width in enumerate((*self.hidden, self.num_children)):
@@ -70,10 +64,12 @@ class NodeHeads(nn.Module):
             size = width
 
         behind: Stale | None = self.get_variable(STALE, "layers")
-        episodes, held = PartitionSpec(EPISODES), PartitionSpec(NODES) if spread else EVERYWHERE
+        if behind is not None and (factors := self.get_variable(STALE, "factors")) is not None:
+            return stale_logits(behind._replace(rest=layers), state, node, factors)
+        episodes = PartitionSpec(EPISODES)
         logits = per_device(
             _spread_logits if spread else node_logits,
-            (held if behind is None else Stale(held, held, EVERYWHERE, EVERYWHERE), episodes, episodes),
+            (PartitionSpec(NODES) if spread else EVERYWHERE, episodes, episodes),
             episodes,
             state.shape[0],
         )
@@ -85,14 +81,22 @@ def as_layers(head: Mapping[str, Any]) -> Layers:
     return [(head[f"kernel_{layer}"], head[f"bias_{layer}"]) for layer in range(len(head) // 2)]
 
 
+def by_name(layers: Layers) -> dict[str, Any]:
+    """The inverse of `as_layers`."""
+    kernels = {f"kernel_{layer}": kernel for layer, (kernel, _) in enumerate(layers)}
+    return kernels | {f"bias_{layer}": bias for layer, (_, bias) in enumerate(layers)}
+
+
 def node_logits(layers: Layers | Stale, state: jax.Array, node: jax.Array) -> jax.Array:
     """Returns [S, C] logits from kernels [N, F, G] and biases [N, G] of each layer, states [S, F] and nodes [S].
 
     With nodes [S, P], several for each state, [S, P, C].
     """
     chex.assert_equal_shape_prefix([state, node], 1)
+    if isinstance(layers, Stale):
+        return stale_logits(layers, state, node)
     # Samples of one node together, in tiles.
-    num_nodes = _num_nodes(layers)
+    num_nodes = layers[0][0].shape[0]
     if num_nodes == 1:
         rows, tile_node = state[None], jnp.zeros((1,), jnp.int32)
     else:
@@ -100,37 +104,21 @@ def node_logits(layers: Layers | Stale, state: jax.Array, node: jax.Array) -> ja
         rows, tile_node = pack(state, plan, math.prod(node.shape[1:])), plan.tile_node
 
     # The layers, on whole tiles.
-    if isinstance(layers, Stale):
-        rows = in_parts(lambda rows, tile_node: _stale_tiles(layers, rows, tile_node), rows, tile_node, layers.rest)
-    else:
-        for number, (kernel, bias) in enumerate(layers):
-            rows = tile_products(rows, kernel, tile_node) + bias[tile_node][:, None]
-            rows = rows if number == len(layers) - 1 else nn.relu(rows)
+    for number, (kernel, bias) in enumerate(layers):
+        rows = tile_products(rows, kernel, tile_node) + bias[tile_node][:, None]
+        rows = rows if number == len(layers) - 1 else nn.relu(rows)
     if num_nodes == 1:
         logits = rows.reshape(-1, *(1,) * (node.ndim - 1), rows.shape[-1])
         return jnp.broadcast_to(logits, (*node.shape, rows.shape[-1]))
     return unpack(rows, plan).reshape(*node.shape, -1)
 
 
-def _num_nodes(layers: Layers | Stale) -> int:
-    number: int = (layers.rest if isinstance(layers, Stale) else layers)[0][0].shape[0]
-    return number
-
-
-def _stale_tiles(stale: Stale, rows: jax.Array, tile_node: jax.Array) -> jax.Array:
-    layers = stale.at(tile_node)
-    for number, (kernel, bias) in enumerate(layers):
-        rows = jnp.einsum("npf,nfg->npg", rows, kernel) + bias[:, None]
-        rows = rows if number == len(layers) - 1 else nn.relu(rows)
-    return rows
-
-
-def _spread_logits(layers: Layers | Stale, state: jax.Array, node: jax.Array) -> jax.Array:
+def _spread_logits(layers: Layers, state: jax.Array, node: jax.Array) -> jax.Array:
     """As `node_logits` where each device holds the networks of some nodes: states travel, not weights."""
     if parts_here(NODES) == 1:
         return node_logits(layers, state, node)
     states, nodes = jax.lax.all_gather((state, node), NODES, tiled=True)
-    held = _num_nodes(layers)
+    held = layers[0][0].shape[0]
     index = nodes - jax.lax.axis_index(NODES) * held
     is_local = (index >= 0) & (index < held)
     logits = node_logits(layers, states, jnp.clip(index, 0, held - 1))
