@@ -136,7 +136,6 @@ def step_rows(stale: Stale, after: Outlook, index: jax.Array, gradient: Any) -> 
     count = after.count
 
     def step(position: jax.Array, slope: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
-        # As optax.adam.
         mu, nu = (1 - B1) * slope + B1 * mu, (1 - B2) * slope**2 + B2 * nu
         update = mu / (1 - B1**count) / (jnp.sqrt(nu / (1 - B2**count)) + EPS)
         return position - stale.learning_rate * (update + still_to_move(after, mu, nu)), mu, nu

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from tpgr_jax.networks.grouped_matmul import sorted_nodes
 from tpgr_jax.networks.stale_heads import Factors
 
-_NODES, _SAMPLES = 16, 16  # at a time
+_NODES, _SAMPLES = 16, 4  # nodes at a time, and samples of each
 Carry = TypeVar("Carry")
 
 
@@ -22,14 +22,12 @@ class Visits(NamedTuple):
         nodes: [V] int32 visited nodes, ascending; then numbers from N on, ascending.
         number: int32 how many were visited.
         first: [V + 1] int32 first sample of each visited node; then S.
-        rank: [S] int32 index of each sample's node in `nodes`.
         factors: Of the samples.
     """
 
     nodes: jax.Array
     number: jax.Array
     first: jax.Array
-    rank: jax.Array
     factors: Factors
 
 
@@ -42,7 +40,7 @@ def group_by_node(node: jax.Array, num_nodes: int, factors: Factors) -> Visits:
     rank = jnp.cumsum(is_first, dtype=jnp.int32) - 1
     nodes = (num_nodes + jnp.arange(most, dtype=jnp.int32)).at[rank].set(ordered)
     first = jnp.full((most + 1,), samples, jnp.int32).at[rank].min(position)
-    return Visits(nodes, rank[-1] + 1, first, rank, jax.tree.map(lambda values: values[order], factors))
+    return Visits(nodes, rank[-1] + 1, first, jax.tree.map(lambda values: values[order], factors))
 
 
 def over_visited(visits: Visits, function: Callable[[Carry, jax.Array, Any], Carry], carry: Carry) -> Carry:
@@ -59,39 +57,34 @@ def over_visited(visits: Visits, function: Callable[[Carry, jax.Array, Any], Car
     padding = blocks * _NODES - most
     nodes = jnp.concatenate([visits.nodes, jnp.iinfo(jnp.int32).max - padding + jnp.arange(padding, dtype=jnp.int32)])
     first = jnp.pad(visits.first, (0, padding), mode="edge")
-    padded = jax.tree.map(lambda values: jnp.pad(values, ((0, _SAMPLES), *[(0, 0)] * (values.ndim - 1))), visits)
 
     def pass_block(block: jax.Array, carry: Carry) -> Carry:
         start = block * _NODES
         index = jax.lax.dynamic_slice(nodes, (start,), (_NODES,))
-        samples = first[start], first[start + _NODES]
-        return function(carry, index, _block_gradient(padded.factors, padded.rank - start, *samples))
+        bounds = jax.lax.dynamic_slice(first, (start,), (_NODES + 1,))
+        return function(carry, index, _block_gradient(visits.factors, bounds[:-1], bounds[1:]))
 
     # A bound that depends on the data would make a batch of seeds select between whole tables in every iteration.
     on_cpu = jax.default_backend() == "cpu"
     return jax.lax.fori_loop(0, -(-visits.number // _NODES) if on_cpu else blocks, pass_block, carry)
 
 
-def _block_gradient(factors: Factors, rank: jax.Array, start: jax.Array, end: jax.Array) -> list[tuple[Any, Any]]:
-    """Returns the gradients of nodes 0 to R - 1 by [S] rank, whose samples are those from `start` to `end`."""
+def _block_gradient(factors: Factors, start: jax.Array, end: jax.Array) -> list[tuple[Any, Any]]:
+    """Returns the gradients of R nodes, each with the samples from `start` to before `end`, [R] each."""
 
-    def add(part: jax.Array, sums: list[tuple[jax.Array, jax.Array]]) -> list[tuple[jax.Array, jax.Array]]:
-        # Products with the slopes, each in the column of its sample's node.
-        begin = start + part * _SAMPLES
-        inside = begin + jnp.arange(_SAMPLES) < end
-        of_node = jax.lax.dynamic_slice(rank, (begin,), (_SAMPLES,))[:, None] == jnp.arange(_NODES)
-        column = (of_node & inside[:, None])[..., None]
-        added = []
-        for (kernel, bias), inputs, slopes in zip(sums, *factors, strict=True):
-            inputs, slopes = (jax.lax.dynamic_slice_in_dim(values, begin, _SAMPLES) for values in (inputs, slopes))
-            spread = jnp.where(column, slopes[:, None], 0.0)
-            product = inputs.T @ spread.reshape(_SAMPLES, -1)
-            added.append((kernel + product.reshape(kernel.shape), bias + jnp.sum(spread, 0)))
-        return added
+    def part(number: jax.Array | int) -> list[tuple[jax.Array, jax.Array]]:
+        at = start[:, None] + number * _SAMPLES + jnp.arange(_SAMPLES)
+        inside = (at < end[:, None])[..., None]
+        sums = []
+        for inputs, slopes in zip(*factors, strict=True):
+            x, d = (values.at[at].get(mode="clip") for values in (inputs, slopes))
+            d = jnp.where(inside, d, 0.0)
+            # A product of matrices would cost more: most nodes have one or two samples.
+            kernel = sum(x[:, sample, :, None] * d[:, sample, None, :] for sample in range(_SAMPLES))
+            sums.append((kernel, jnp.sum(d, 1)))
+        return sums
 
-    zeros = [
-        (jnp.zeros((inputs.shape[1], _NODES, slopes.shape[1])), jnp.zeros((_NODES, slopes.shape[1])))
-        for inputs, slopes in zip(*factors, strict=True)
-    ]
-    sums = jax.lax.fori_loop(0, -(-(end - start) // _SAMPLES), add, zeros)
-    return [(jnp.swapaxes(kernel, 0, 1), bias) for kernel, bias in sums]
+    def add(number: jax.Array, sums: Any) -> Any:
+        return jax.tree.map(jnp.add, sums, part(number))
+
+    return jax.lax.fori_loop(1, -(-jnp.max(end - start) // _SAMPLES), add, part(0))

@@ -5,12 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from hand_made import hand_made_ratings
-from harness.errors import UserError
 from harness.settings import read_settings
-from intermediate_shapes import intermediate_shapes
 from sim.envs.rating_env import EnvConfig, make_env_params, make_rating_env
 from sim.envs.rollout import rollout
 from tpgr_jax.agents.reinforce import LearnerConfig, Reinforce, World, lazy_levels
