@@ -144,22 +144,25 @@ def method_runs(config: RunConfig, problem: Problem) -> dict[str, Callable[[], A
     def play(env_params: Any, params: Any, users: jax.Array) -> Any:
         return rollout(problem.env, env_params, method.policy, params, users, jax.random.key(0), explore=True).reward
 
-    compiled_play, compiled_step = jax.jit(play), jax.jit(agent.train_step)
+    compiled_play, compiled_step = jax.jit(play), jax.jit(agent.train_step, donate_argnums=0)
     with devices_of(config, problem.data.num_items):
         env_params, world = jax.jit(on_every_device)((problem.env_params, agent.world))
         state = jax.jit(agent.init)(jax.random.key(0), world)
         if isinstance(state.params, Learned):
             state = replace(state, params=jax.jit(_with_drawn_model)(state.params))
-        params = method.policy_params(jax.block_until_ready(state))
+        jax.block_until_ready(state)
 
-    def on_devices(function: Callable[..., Any], *arguments: Any) -> Any:
+    def decide() -> Any:
         with devices_of(config, problem.data.num_items):
-            return function(*arguments)
+            return compiled_play(env_params, method.policy_params(state), users)
 
-    return {
-        "decisions": partial(on_devices, compiled_play, env_params, params, users),
-        "step": partial(on_devices, compiled_step, state, world),
-    }
+    def step() -> Any:
+        nonlocal state  # given away, as in training: two states would take twice the memory
+        with devices_of(config, problem.data.num_items):
+            state, metrics = compiled_step(state, world)
+        return metrics
+
+    return {"decisions": decide, "step": step}
 
 
 def _with_drawn_model(learned: Learned) -> Learned:

@@ -46,12 +46,12 @@ class Outlook(NamedTuple):
     """What is the same for all rows after a number of Adam steps; see the module.
 
     Attributes:
-        count: int32 t, steps done.
+        steps: int32 t, done.
         centre: c.
         coefficients: [10] of the polynomial in 2 u - 1, the lowest first.
     """
 
-    count: jax.Array
+    steps: jax.Array
     centre: jax.Array
     coefficients: jax.Array
 
@@ -73,7 +73,7 @@ class Stale(NamedTuple):
 
     def at(self, index: jax.Array | None = None) -> Any:
         """Returns the positions of rows [R] (None: of all); an index beyond the last row gives any position."""
-        rest, (mu, nu) = _taken(self.rest, index), decayed(self.rows, self.outlook.count, index)
+        rest, (mu, nu) = _taken(self.rest, index), decayed(self.rows, self.outlook.steps, index)
         return jax.tree.map(
             lambda *leaves: leaves[0] + self.learning_rate * still_to_move(self.outlook, *leaves[1:]), rest, mu, nu
         )
@@ -82,7 +82,8 @@ class Stale(NamedTuple):
 def start_rows(tables: Any) -> Rows:
     """Returns what Adam keeps before its first step, when each row is at its point of rest."""
     number = jax.tree.leaves(tables)[0].shape[0]
-    return Rows(*(jax.tree.map(jnp.zeros_like, tables) for _ in range(2)), jnp.zeros((number,), jnp.int32))
+    mu, nu = (jax.tree.map(jnp.zeros_like, tables) for _ in range(2))
+    return Rows(mu, nu, jnp.zeros((number,), jnp.int32))
 
 
 def outlook_after(count: jax.Array) -> Outlook:
@@ -133,7 +134,7 @@ def step_rows(stale: Stale, after: Outlook, index: jax.Array, gradient: Any) -> 
     Returns:
         The tables' points of rest, and what Adam keeps, after the step.
     """
-    count = after.count
+    count = after.steps
 
     def step(position: jax.Array, slope: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
         mu, nu = (1 - B1) * slope + B1 * mu, (1 - B2) * slope**2 + B2 * nu
@@ -141,7 +142,7 @@ def step_rows(stale: Stale, after: Outlook, index: jax.Array, gradient: Any) -> 
         return position - stale.learning_rate * (update + still_to_move(after, mu, nu)), mu, nu
 
     positions = stale.at(index)
-    stepped = jax.tree.map(step, positions, gradient, *decayed(stale.rows, stale.outlook.count, index))
+    stepped = jax.tree.map(step, positions, gradient, *decayed(stale.rows, stale.outlook.steps, index))
     rest, mu, nu = jax.tree.transpose(jax.tree.structure(positions), jax.tree.structure((0, 0, 0)), stepped)
 
     def put(table: jax.Array, values: jax.Array) -> jax.Array:

@@ -21,7 +21,7 @@ from tpgr_jax.agents.tree_policy import PolicyParams, TreePolicy, head_name
 from tpgr_jax.networks import stale_heads
 from tpgr_jax.networks.node_heads import STALE, as_layers, by_name
 from tpgr_jax.networks.stale_heads import Factors
-from tpgr_jax.networks.visited_nodes import Visits, group_by_node, over_visited
+from tpgr_jax.networks.visited_nodes import Visits, group_by_node, over_visited, sum_of_squares
 
 
 class LazyState(NamedTuple):
@@ -102,12 +102,11 @@ class LazyNodes:
         }
         dense_gradient = {name: value for name, value in gradient.items() if name not in self.names}
         squares = optax.tree.norm(dense_gradient, squared=True)
-        norm = jnp.sqrt(squares + sum(over_visited(each, _add_squares, jnp.float32(0)) for each in visits.values()))
+        norm = jnp.sqrt(squares + sum(map(sum_of_squares, visits.values())))
+        scale = jnp.where(norm < self.clip_norm, 1.0, self.clip_norm / norm)
 
-        def clipped(gradient: Any) -> Any:  # as optax.clip_by_global_norm
-            return jax.tree.map(
-                lambda leaf: jnp.where(norm < self.clip_norm, leaf, leaf / norm * self.clip_norm), gradient
-            )
+        def clipped(gradient: Any) -> Any:
+            return jax.tree.map(lambda leaf: leaf * scale, gradient)
 
         # One step of Adam.
         dense = {name: value for name, value in self.policy.trainable(params.network).items() if name in dense_gradient}
@@ -133,6 +132,16 @@ class LazyNodes:
         return group_by_node(head_of(tree, level, node), stale.rows.last.shape[0], factors)
 
 
+def stored_params(state: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:
+    """Returns up-to-date network parameters from a checkpoint's state, in nested dictionaries."""
+    params, opt_state = dict(state["params"]), state["opt_state"]
+    rows: Mapping[str, Any] = opt_state.get("rows", {}) if isinstance(opt_state, Mapping) else {}
+    outlook = outlook_after(jnp.asarray(state["step"]))
+    for name, kept in rows.items():
+        params[name] = Stale(params[name], Rows(kept["mu"], kept["nu"], kept["last"]), outlook, learning_rate).at()
+    return params
+
+
 def no_factors(params: PolicyParams, samples: int) -> dict[str, Factors]:
     """Returns zeros in the place of the factors of so many samples, by the name of each lazy level."""
     stale = params.collections.get(STALE, {})
@@ -145,7 +154,3 @@ def with_factors(params: PolicyParams, factors: Mapping[str, Factors]) -> Policy
         return params
     stale = {name: {**read, "factors": factors[name]} for name, read in params.collections[STALE].items()}
     return replace(params, collections={**params.collections, STALE: stale})
-
-
-def _add_squares(total: jax.Array, nodes: jax.Array, gradient: Any) -> jax.Array:
-    return total + optax.tree.norm(gradient, squared=True)

@@ -19,7 +19,7 @@ from harness.settings import Count, CountOrZero, NotNegative, Positive, SettingE
 from harness.training.optimizers import annealed, clipped_adam, descend
 from sim.envs.rating_env import Trajectory
 from sim.envs.rollout import TrainingEnvironment, rollout
-from tpgr_jax.agents.lazy_nodes import LazyNodes, no_factors, with_factors
+from tpgr_jax.agents.lazy_nodes import LazyNodes, LazyState, no_factors, with_factors
 from tpgr_jax.agents.tree_ops import MASKED_LOGIT, TreeTables
 from tpgr_jax.agents.tree_policy import PolicyParams, TreePolicy
 from tpgr_jax.networks.node_heads import STALE
@@ -181,10 +181,17 @@ class Reinforce:
         return LazyNodes(self.policy, self.lazy, self.config.learning_rate, self.config.clip_norm)
 
     def policy_params(self, state: LearnerState, tree: TreeTables) -> PolicyParams:
-        """Returns what the policy reads; its networks are up to date, whichever way they are updated."""
-        if not self.lazy:
+        """Returns what the policy reads, in rollouts and evaluations."""
+        if not isinstance(state.opt_state, LazyState):
             return PolicyParams(state.params, tree)
-        return PolicyParams(self.lazy_nodes.up_to_date(state.params, state.opt_state, state.step), tree)
+        return self.lazy_nodes.reading(state.params, state.opt_state, state.step, tree)
+
+    def finished(self, state: LearnerState) -> LearnerState:
+        """Returns a state that is only read from now on, with all networks up to date and without an optimiser."""
+        params = state.params
+        if isinstance(state.opt_state, LazyState):
+            params = self.lazy_nodes.up_to_date(params, state.opt_state, state.step)
+        return replace(state, params=params, opt_state=None)
 
     def train_step(self, state: LearnerState, world: World) -> tuple[LearnerState, dict[str, jax.Array]]:
         """Samples B episodes and updates the policy with them (one update, or one per time step).
@@ -200,9 +207,7 @@ class Reinforce:
         users = jnp.repeat(users, self.config.episodes_per_user, total_repeat_length=self.episodes_per_step)
 
         # Sample the episodes, then learn from them.
-        policy, policy_params = self.policy.as_policy(), PolicyParams(state.params, world.tree)
-        if self.lazy:
-            policy_params = self.lazy_nodes.reading(state.params, state.opt_state, state.step, world.tree)
+        policy, policy_params = self.policy.as_policy(), self.policy_params(state, world.tree)
         trajectory = rollout(self.env, world.env, policy, policy_params, users, rollout_key, explore=True)
         params, opt_state, metrics = self.update(state, world.tree, trajectory)
         metrics["reward"] = jnp.mean(trajectory.reward)
@@ -235,10 +240,9 @@ class Reinforce:
             return (trainable, opt_state, earlier), {**metrics, "gradient_norm": norm}
 
         if self.lazy:
-            steps = steps if first else None
-            params = self.lazy_nodes.reading(state.params, state.opt_state, state.step, tree)
-            gradient, metrics = self.gradient(params, trajectory, advantage, steps, entropy_weight)
-            item = trajectory.item if steps is None else trajectory.item[steps]
+            params = self.policy_params(state, tree)
+            gradient, metrics = self.gradient(params, trajectory, advantage, steps if first else None, entropy_weight)
+            item = trajectory.item[first:]
             network, opt_state, norm = self.lazy_nodes.descend(gradient, params, state.opt_state, state.step, item)
             return network, opt_state, {**metrics, "gradient_norm": norm}
         # One summed update, or one per time step: of its own gradient, or of the sum so far (lines 15 and 16).

@@ -14,8 +14,9 @@ from jax.sharding import PartitionSpec
 
 from harness.compute.sharding import EPISODES, EVERYWHERE, NODES, parts_here, per_device
 from harness.training.lazy_adam import Stale
+from tpgr_jax.networks.drawing import in_rows
 from tpgr_jax.networks.grouped_matmul import pack, plan_tiles, tile_products, unpack
-from tpgr_jax.networks.stale_heads import Layers, stale_logits
+from tpgr_jax.networks.stale_heads import Factors, Layers, stale_logits
 
 STALE = "stale"
 """A collection beside `params` (see `NodeHeads`)."""
@@ -58,13 +59,14 @@ class NodeHeads(nn.Module):
         for layer, width in enumerate((*self.hidden, self.num_children)):
             last = layer == len(self.hidden)
             # Zero output layers make the untrained policy follow its prior exactly.
-            kernel_init = nn.initializers.zeros if last else nn.initializers.lecun_normal(batch_axis=(0,))
+            kernel_init = nn.initializers.zeros if last else in_rows(nn.initializers.lecun_normal(batch_axis=(0,)))
             kernel = self.param(f"kernel_{layer}", kernel_init, (here, size, width))
             layers.append((kernel, self.param(f"bias_{layer}", nn.initializers.zeros, (here, width))))
             size = width
 
         behind: Stale | None = self.get_variable(STALE, "layers")
-        if behind is not None and (factors := self.get_variable(STALE, "factors")) is not None:
+        factors: Factors | None = self.get_variable(STALE, "factors")
+        if behind is not None and factors is not None:
             return stale_logits(behind._replace(rest=layers), state, node, factors)
         episodes = PartitionSpec(EPISODES)
         logits = per_device(

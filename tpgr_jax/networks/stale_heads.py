@@ -1,7 +1,7 @@
 """Networks of a level's nodes that are brought up to date as they are read, and the factors of their gradient.
 
-The gradient of a layer's kernel at a node is the sum of outer(inputs, slopes) over the samples there. The factors of all
-samples are a few hundred numbers each, the gradients of all nodes gigabytes; so the backward pass gives factors.
+The gradient of a layer's kernel at a node is the sum of outer(inputs, slopes) over the samples there. The factors of
+all samples are a few hundred numbers each, the gradients of all nodes gigabytes; so the backward pass gives factors.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from tpgr_jax.networks.grouped_matmul import sorted_nodes
 from tpgr_jax.networks.stale_heads import Factors
@@ -62,11 +63,27 @@ def over_visited(visits: Visits, function: Callable[[Carry, jax.Array, Any], Car
         start = block * _NODES
         index = jax.lax.dynamic_slice(nodes, (start,), (_NODES,))
         bounds = jax.lax.dynamic_slice(first, (start,), (_NODES + 1,))
-        return function(carry, index, _block_gradient(visits.factors, bounds[:-1], bounds[1:]))
+        gradient = _block_gradient(visits.factors, bounds[:-1], bounds[1:])
+        return function(carry, index, jax.lax.optimization_barrier(gradient))  # fused, it would be computed many times
 
     # A bound that depends on the data would make a batch of seeds select between whole tables in every iteration.
     on_cpu = jax.default_backend() == "cpu"
     return jax.lax.fori_loop(0, -(-visits.number // _NODES) if on_cpu else blocks, pass_block, carry)
+
+
+def sum_of_squares(visits: Visits) -> jax.Array:
+    """Returns the squared norm of the whole gradient of the visited nodes' networks."""
+
+    def add(sums: Any, nodes: jax.Array, gradient: Any) -> Any:
+        return jax.tree.map(lambda total, leaf: total + leaf**2, sums, gradient)
+
+    zeros = [
+        (jnp.zeros((_NODES, inputs.shape[1], slopes.shape[1])), jnp.zeros((_NODES, slopes.shape[1])))
+        for inputs, slopes in zip(*visits.factors, strict=True)
+    ]
+    # One sum for each place in a block: a single one would be added to number by number on CPU.
+    total: jax.Array = optax.tree.sum(over_visited(visits, add, zeros))
+    return total
 
 
 def _block_gradient(factors: Factors, start: jax.Array, end: jax.Array) -> list[tuple[Any, Any]]:
@@ -79,9 +96,7 @@ def _block_gradient(factors: Factors, start: jax.Array, end: jax.Array) -> list[
         for inputs, slopes in zip(*factors, strict=True):
             x, d = (values.at[at].get(mode="clip") for values in (inputs, slopes))
             d = jnp.where(inside, d, 0.0)
-            # A product of matrices would cost more: most nodes have one or two samples.
-            kernel = sum(x[:, sample, :, None] * d[:, sample, None, :] for sample in range(_SAMPLES))
-            sums.append((kernel, jnp.sum(d, 1)))
+            sums.append((jnp.einsum("rsf,rsg->rfg", x, d), jnp.sum(d, 1)))
         return sums
 
     def add(number: jax.Array, sums: Any) -> Any:
