@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from harness.compute.sharding import on_every_device
 from harness.training.lazy_adam import Rows, Stale, outlook_after, start_rows, step_rows
 from tpgr_jax.agents.tree_ops import TreeTables, head_of, step_to_leaf
 from tpgr_jax.agents.tree_policy import PolicyParams, TreePolicy, head_name
@@ -128,8 +129,10 @@ class LazyNodes:
 
     def _visits(self, tree: TreeTables, level: int, item: jax.Array, factors: Factors, stale: Stale) -> Visits:
         node, _ = step_to_leaf(tree, level, tree.item_leaf[item.reshape(-1)])
+        # On many devices each steps all nodes, with the factors of all.
+        node, factors = on_every_device((head_of(tree, level, node), factors))
         factors = jax.tree.map(lambda values: values.reshape(-1, values.shape[-1]), factors)
-        return group_by_node(head_of(tree, level, node), stale.rows.last.shape[0], factors)
+        return group_by_node(node, stale.rows.last.shape[0], factors)
 
 
 def stored_params(state: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:

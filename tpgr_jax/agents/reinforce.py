@@ -311,9 +311,10 @@ class Reinforce:
             shape = (len(trajectory.item) if steps is None else len(steps), trajectory.item.shape[1])
             learned = trainable, no_factors(params, math.prod(shape))
             (loss, metrics), (gradient, factors) = jax.value_and_grad(loss_of, has_aux=True)(learned)
+            factors = {name: each._replace(slopes=share_of_mean(each.slopes)) for name, each in factors.items()}
             factors = jax.tree.map(lambda values: values.reshape(*shape, -1), factors)
             gradient = mean_over_devices(gradient, layout)
-            return gradient, share_of_mean(factors), mean_over_devices({"loss": loss, **metrics})
+            return gradient, factors, mean_over_devices({"loss": loss, **metrics})
 
         # Of each device's episodes, averaged.
         on_devices = per_device(
