@@ -337,12 +337,14 @@ def bench_catalogue(smoke: bool) -> list[Line]:
             measured[items] = point
             note = f"{episodes} episodes; training step {point['step'] * 1e6:,.2f} us per decision"
             lines.append(Line(f"{name}: decision", point["decision"] * 1e6, "us", note=note))
-            target = 4.0 if items == 10**6 and depth > 1 else None
+            most_memory = {(10**6, depth): 2e9, (10**7, 3): 8e9}.get((items, depth)) if depth > 1 else None
+            target = None if most_memory is None else most_memory / 2**30
             lines.append(Line(f"{name}: peak memory", point["memory"], "GiB", target))
         for what in () if smoke else ("decision", "step"):
             exponent = _exponent(measured, what, 10**4 if depth > 1 else 0)
             aim = "about 1" if depth < 2 else f"about 1/{depth} or less"
-            lines.append(Line(f"{kind}: exponent of seconds per {what}", exponent, "", note=aim))
+            target = 0.25 if (what, depth) == ("step", 3) else None
+            lines.append(Line(f"{kind}: exponent of seconds per {what}", exponent, "", target, note=aim))
     return lines
 
 

@@ -124,12 +124,16 @@ def test_lazy_training_is_dense_training_on_the_same_episodes(lazy):
             results.append((state, metrics, each.finished(state).params))
         return tuple(zip(*results, strict=True))
 
-    states = started(learner), started(dense)
+    states, norms = (started(learner), started(dense)), []
     for number in range(STEPS):
         states, metrics, networks = step(states, jax.random.key(number))
         assert_close(*metrics, 1e-5)
-        assert_close(*networks, 2e-5)
-        assert metrics[0]["gradient_norm"] > 0.2  # clipped
+        # Adam turns rounding noise in gradients around zero into steps, in either.
+        errors = np.concatenate([np.ravel(one - two) for one, two in zip(*map(jax.tree.leaves, networks), strict=True)])
+        assert np.mean(np.abs(errors) > 1e-5) < 0.01
+        assert np.abs(errors).max() < 1e-3  # rows have moved by 0.4
+        norms.append(float(metrics[0]["gradient_norm"]))
+    assert np.mean(np.array(norms) > SETTINGS["clip_norm"]) > 0.5
     last = states[0].opt_state.rows["heads_2"].last
     assert len(np.unique(last)) > 5  # nodes were visited at very different times
 
