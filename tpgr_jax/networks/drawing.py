@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-_LARGE = 2**24
+_LARGE = 2**22
 """Numbers beyond which an array is drawn in parts; smaller ones are drawn as ever."""
-_AT_A_TIME = 2**22
+_AT_A_TIME = 2**18
 
 
 def in_rows(initializer: Callable[..., Any]) -> Callable[..., Any]:
