@@ -139,9 +139,15 @@ def stored_params(state: Mapping[str, Any], learning_rate: float) -> dict[str, A
     """Returns up-to-date network parameters from a checkpoint's state, in nested dictionaries."""
     params, opt_state = dict(state["params"]), state["opt_state"]
     rows: Mapping[str, Any] = opt_state.get("rows", {}) if isinstance(opt_state, Mapping) else {}
-    outlook = outlook_after(jnp.asarray(state["step"]))
+
+    @jax.jit
+    def position(rest: Any, kept: Rows, count: jax.Array) -> Any:
+        return Stale(rest, kept, outlook_after(count), learning_rate).at()
+
     for name, kept in rows.items():
-        params[name] = Stale(params[name], Rows(kept["mu"], kept["nu"], kept["last"]), outlook, learning_rate).at()
+        # From the host, since they were restored to one device whatever devices a run uses.
+        stored = jax.device_get((params[name], Rows(kept["mu"], kept["nu"], kept["last"]), state["step"]))
+        params[name] = position(*stored)
     return params
 
 
