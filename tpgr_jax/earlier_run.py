@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -49,7 +49,12 @@ class EarlierRun(earlier_run.EarlierRun):
             and np.array_equal(tree.item_leaf[known], old.item_leaf[self.source[known]])
         )
 
-    def carry_over(self, fresh: Any, leave_out: Collection[str] = ()) -> Any:
+    def carry_over(
+        self,
+        fresh: Any,
+        leave_out: Collection[str] = (),
+        params_of: Callable[[Mapping[str, Any]], Any] = lambda state: state["params"],
+    ) -> Any:
         """Returns network parameters with those of the run's newest checkpoint in their place.
 
         Parameters with a row for each item are matched by id; new items get the mean of the `similar` ones.
@@ -57,12 +62,13 @@ class EarlierRun(earlier_run.EarlierRun):
         Args:
             fresh: Parameters as they are drawn for the present data, in nested dictionaries.
             leave_out: Names, at the top, of those that stay fresh.
+            params_of: From the checkpoint's state, in nested dictionaries, to the parameters.
 
         Raises:
             UserError: There is no readable checkpoint, or its networks have another shape.
         """
         carried = {name: value for name, value in fresh.items() if name not in leave_out}
-        matched = self.matched(carried, self.state()["params"], "agent.policy", self._of_present_items)
+        matched = self.matched(carried, params_of(self.state()), "agent.policy", self._of_present_items)
         return {name: matched.get(name, value) for name, value in fresh.items()}
 
     def _of_present_items(self, name: str, value: np.ndarray) -> np.ndarray:

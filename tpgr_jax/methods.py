@@ -50,6 +50,11 @@ class RunContext:
     earlier: EarlierRun | None = None
 
 
+def unchanged(state: Any) -> Any:
+    """Returns it as it is."""
+    return state
+
+
 class Method(NamedTuple):
     """A method, ready to be trained and evaluated.
 
@@ -61,6 +66,7 @@ class Method(NamedTuple):
         samples: Whether the policy has a second way of deciding, by sampling.
         description: One line about its size.
         function: The user's function that decides, if one does (`UserFunction.record`).
+        finished: `state -> state`, for one that is only read from now on.
     """
 
     name: str
@@ -70,6 +76,7 @@ class Method(NamedTuple):
     samples: bool
     description: str
     function: dict[str, str] | None = None
+    finished: Callable[[Any], Any] = unchanged
 
 
 def fitted_method(name: str, policy: Policy, params: Any) -> Method:

@@ -236,5 +236,5 @@ def load(stored: StoredRunConfig) -> Recommender:
         )
     method = make_method(config, problem, folder)
     step, state = (0, None) if method.agent is None else stored.restore(method.agent, config.seed)[:2]
-    system = RatingSystem(problem, method, method.policy_params(state), problem.env)
+    system = RatingSystem(problem, method, method.policy_params(method.finished(state)), problem.env)
     return recommender_of(system, folder.path, step)

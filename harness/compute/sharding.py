@@ -81,6 +81,12 @@ def mean_over_devices(tree: Any, spec_of: Any = None) -> Any:
     return jax.tree.map(mean, spec_of, tree, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
 
 
+def share_of_mean(tree: Any) -> Any:
+    """Returns what one device adds to the mean over devices, inside `per_device`."""
+    devices = parts_here(DATA) * parts_here(NODES)
+    return tree if devices == 1 else jax.tree.map(lambda leaf: leaf / devices, tree)
+
+
 def _constrain(tree: Any, spec: PartitionSpec, axis: int | None) -> Any:
     shards = num_shards()
     if shards == 1:

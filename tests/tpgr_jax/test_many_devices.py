@@ -117,7 +117,7 @@ def test_gradient_is_that_of_one_device(count, head_shards):
         params = PolicyParams(network, world.tree)
         trajectory = rollout(learner.env, world.env, policy, params, users, jax.random.key(2), True)
         advantage = jnp.cos(trajectory.reward + jnp.arange(BATCH))
-        return trajectory.item, learner.gradient(network, world.tree, trajectory, advantage, None, jnp.float32(0.1))[0]
+        return trajectory.item, learner.gradient(params, trajectory, advantage, None, jnp.float32(0.1))[0]
 
     items, expected = jax.jit(gradient)(network, world)
     with mesh_of(count, head_shards):

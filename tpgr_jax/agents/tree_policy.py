@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import chex
@@ -56,10 +56,17 @@ class PolicyConfig(EncoderConfig):
 
 @flax.struct.dataclass
 class PolicyParams:
-    """What the tree policy reads: `network` is learned, `tables` is the tree."""
+    """What the tree policy reads: `network` is learned, `tables` is the tree.
+
+    Attributes:
+        network: Parameters.
+        tables: Of the tree.
+        collections: What else the networks read, by Flax's collections (see `NodeHeads`).
+    """
 
     network: Any
     tables: TreeTables
+    collections: Mapping[str, Any] = field(default_factory=dict)
 
 
 class TreePolicyNetwork(nn.Module):
@@ -101,6 +108,11 @@ class TreePolicyNetwork(nn.Module):
         return [self.logits(level, state, node) for level in range(self.depth)]
 
 
+def head_name(level: int) -> str:
+    """Returns the name of the parameters of a level's networks."""
+    return f"heads_{level}"
+
+
 @dataclass(frozen=True)
 class TreePolicy:
     """The tree policy as pure functions of `PolicyParams`.
@@ -128,12 +140,12 @@ class TreePolicy:
 
     def with_trainable(self, network: Any, trainable: Any) -> Any:
         """Returns network parameters with those that gradients reach replaced; the inverse of `trainable`."""
-        return {**trainable, "encoder": {**network["encoder"], **trainable["encoder"]}}
+        return {**network, **trainable, "encoder": {**network["encoder"], **trainable["encoder"]}}
 
     def partition(self, tree: Any) -> Any:
         """Says how parameters, or a learner's state with them, lie on many devices: a tree of `PartitionSpec`."""
         levels = enumerate(self.network.level_nodes) if self.network.head_shards > 1 else ()
-        spread = {f"heads_{level}" for level, num_nodes in levels if num_nodes > 1}
+        spread = {head_name(level) for level, num_nodes in levels if num_nodes > 1}
 
         def spec(path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
             names = {key.key for key in path if isinstance(key, jax.tree_util.DictKey)}
@@ -188,7 +200,7 @@ class TreePolicy:
         """
         _, state = self._encode(params, cell, observation)
         tables, past_leaves = allowed_only(params.tables, available, observation.recommended)
-        params = PolicyParams(params.network, tables)
+        params = replace(params, tables=tables)
         first = self._descend(params, state, past_leaves, None)
         root, start = jnp.zeros(first.action.shape, jnp.int32), jnp.zeros(first.log_prob.shape)
         best = no_ranking(len(root), k - 1)
@@ -284,7 +296,7 @@ class TreePolicy:
         number = items.shape[1]
         _, state = self._encode(params, cell, observation)
         tables, past_leaves = allowed_only(params.tables, available, observation.recommended)
-        params = PolicyParams(params.network, tables)
+        params = replace(params, tables=tables)
         state, past_leaves = (jnp.repeat(rows, number, 0) for rows in (state, past_leaves))
         leaf = tables.item_leaf[jnp.maximum(items, 0)].reshape(-1)
 
@@ -344,7 +356,7 @@ class TreePolicy:
         return self._apply(lambda network, *last: network.encoder.step(*last), params, cell, *last)
 
     def _apply(self, method: Callable[..., Any], params: PolicyParams, *arguments: Any) -> Any:
-        return self.network.apply({"params": params.network}, *arguments, method=method)
+        return self.network.apply({"params": params.network, **params.collections}, *arguments, method=method)
 
     def _masked_logits(
         self, params: PolicyParams, level: int, state: jax.Array, node: jax.Array, past_leaves: jax.Array

@@ -13,6 +13,7 @@ import numpy as np
 from harness.settings import Count
 from sim.envs.rating_env import STATUS_SIZE
 from tpgr_jax.models.matrix_factorisation import stored_factor_vectors
+from tpgr_jax.networks.drawing import in_rows
 from tpgr_jax.networks.sru import sru_states, sru_step
 from tpgr_jax.problem import Problem
 
@@ -79,7 +80,7 @@ class Encoder(nn.Module):
     def setup(self) -> None:
         """Declares the parameters."""
         self.item_embedding = self.param(
-            "item_embedding", nn.initializers.normal(0.1), (self.num_items, self.embedding_size)
+            "item_embedding", in_rows(nn.initializers.normal(0.1)), (self.num_items, self.embedding_size)
         )
         self.gates = _Gates(self.hidden_size)
 

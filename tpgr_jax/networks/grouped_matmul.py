@@ -8,6 +8,7 @@ has a static bound that always suffices, so that no sample is ever dropped, howe
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -62,7 +63,7 @@ def plan_tiles(node: jax.Array, num_nodes: int) -> TilePlan:
 
     # Samples in the order of their nodes; the n-th of a node goes to row n mod P of its tile n div P.
     position = jnp.arange(num_samples, dtype=jnp.int32)
-    sorted_node, order = _sorted(node, position, num_nodes)
+    sorted_node, order = sorted_nodes(node, position, num_nodes)
     first = jnp.concatenate([jnp.ones((1,), bool), sorted_node[1:] != sorted_node[:-1]])
     rank = position - jax.lax.cummax(jnp.where(first, position, 0))
     tile = jnp.cumsum(rank % rows == 0, dtype=jnp.int32) - 1
@@ -76,7 +77,7 @@ def plan_tiles(node: jax.Array, num_nodes: int) -> TilePlan:
     return TilePlan(source, row, tile_node)
 
 
-def _sorted(node: jax.Array, position: jax.Array, num_nodes: int) -> tuple[jax.Array, jax.Array]:
+def sorted_nodes(node: jax.Array, position: jax.Array, num_nodes: int) -> tuple[jax.Array, jax.Array]:
     """Returns the nodes in ascending order and the positions that they come from, equal nodes in order of position."""
     num_samples = node.shape[0]
     if num_nodes * num_samples >= 2**31:
@@ -123,24 +124,34 @@ def tile_products(tiles: jax.Array, kernel: jax.Array, tile_node: jax.Array) -> 
     On CPU, where large kernels are gathered for some tiles at a time, the gathered copies stay in the cache.
     """
     chex.assert_rank([tiles, kernel, tile_node], [3, 3, 1])
-    at_a_time = max(1, _GATHERED_BYTES // (math.prod(kernel.shape[1:]) * kernel.dtype.itemsize))
-    if at_a_time >= tiles.shape[0]:
-        return _products(tiles, kernel, tile_node)
-    in_parts = partial(_products_in_parts, at_a_time=at_a_time)
-    return jax.lax.platform_dependent(tiles, kernel, tile_node, cpu=in_parts, default=_products)
+    return in_parts(lambda tiles, tile_node: _products(tiles, kernel, tile_node), kernel, tiles, tile_node)
 
 
 def _products(tiles: jax.Array, kernel: jax.Array, tile_node: jax.Array) -> jax.Array:
     return jnp.einsum("npf,nfg->npg", tiles, kernel[tile_node])
 
 
-def _products_in_parts(tiles: jax.Array, kernel: jax.Array, tile_node: jax.Array, at_a_time: int) -> jax.Array:
-    number = tiles.shape[0]
-    padding = -number % at_a_time
-    tiles = jnp.pad(tiles, ((0, padding), (0, 0), (0, 0))).reshape(-1, at_a_time, *tiles.shape[1:])
-    tile_node = jnp.pad(tile_node, (0, padding)).reshape(-1, at_a_time)
-    products = jax.lax.map(lambda part: _products(part[0], kernel, part[1]), (tiles, tile_node))
-    return products.reshape(-1, *products.shape[2:])[:number]
+def in_parts(function: Callable[..., Any], tables: Any, *tiles: jax.Array) -> Any:
+    """Returns `function(*tiles)`, on CPU computed for as many tiles at a time as gather 4 MiB of the tables.
+
+    Args:
+        function: From arrays of [n, ...], n of the tiles, to a pytree of [n, ...].
+        tables: What it gathers from for each tile; a pytree of [N, ...].
+        tiles: [tiles, ...].
+    """
+    gathered = sum(math.prod(leaf.shape[1:]) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tables))
+    at_a_time, number = max(1, _GATHERED_BYTES // gathered), tiles[0].shape[0]
+    if at_a_time >= number:
+        return function(*tiles)
+
+    def parts(*tiles: jax.Array) -> Any:
+        padding = -number % at_a_time
+        padded = (jnp.pad(part, ((0, padding), *[(0, 0)] * (part.ndim - 1))) for part in tiles)
+        split = tuple(part.reshape(-1, at_a_time, *part.shape[1:]) for part in padded)
+        results = jax.lax.map(lambda part: function(*part), split)
+        return jax.tree.map(lambda result: result.reshape(-1, *result.shape[2:])[:number], results)
+
+    return jax.lax.platform_dependent(*tiles, cpu=parts, default=function)
 
 
 def _products_forward(tiles: jax.Array, kernel: jax.Array, tile_node: jax.Array) -> tuple[jax.Array, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import chex
 import flax.linen as nn
@@ -12,11 +13,20 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from harness.compute.sharding import EPISODES, EVERYWHERE, NODES, parts_here, per_device
+from harness.training.lazy_adam import Stale
+from tpgr_jax.networks.drawing import in_rows
 from tpgr_jax.networks.grouped_matmul import pack, plan_tiles, tile_products, unpack
+from tpgr_jax.networks.stale_heads import Factors, Layers, stale_logits
+
+STALE = "stale"
+"""A collection beside `params` (see `NodeHeads`)."""
 
 
 class NodeHeads(nn.Module):
     """The policy networks of all nodes of one level as one batched array each.
+
+    With a variable `layers` in the collection `STALE`, a `Stale` whose `rest` is not read, the parameters are points of
+    rest, and a variable `factors` makes the networks' gradient one of its factors (`stale_logits`).
 
     Attributes:
         num_nodes: N of this level.
@@ -49,10 +59,15 @@ class NodeHeads(nn.Module):
         for layer, width in enumerate((*self.hidden, self.num_children)):
             last = layer == len(self.hidden)
             # Zero output layers make the untrained policy follow its prior exactly.
-            kernel_init = nn.initializers.zeros if last else nn.initializers.lecun_normal(batch_axis=(0,))
+            kernel_init = nn.initializers.zeros if last else in_rows(nn.initializers.lecun_normal(batch_axis=(0,)))
             kernel = self.param(f"kernel_{layer}", kernel_init, (here, size, width))
             layers.append((kernel, self.param(f"bias_{layer}", nn.initializers.zeros, (here, width))))
             size = width
+
+        behind: Stale | None = self.get_variable(STALE, "layers")
+        factors: Factors | None = self.get_variable(STALE, "factors")
+        if behind is not None and factors is not None:
+            return stale_logits(behind._replace(rest=layers), state, node, factors)
         episodes = PartitionSpec(EPISODES)
         logits = per_device(
             _spread_logits if spread else node_logits,
@@ -60,15 +75,28 @@ class NodeHeads(nn.Module):
             episodes,
             state.shape[0],
         )
-        return logits(layers, state, node)
+        return logits(layers if behind is None else behind._replace(rest=layers), state, node)
 
 
-def node_logits(layers: Sequence[tuple[jax.Array, jax.Array]], state: jax.Array, node: jax.Array) -> jax.Array:
+def as_layers(head: Mapping[str, Any]) -> Layers:
+    """Returns what belongs to the parameters of `NodeHeads`, by their names, by layer."""
+    return [(head[f"kernel_{layer}"], head[f"bias_{layer}"]) for layer in range(len(head) // 2)]
+
+
+def by_name(layers: Layers) -> dict[str, Any]:
+    """The inverse of `as_layers`."""
+    kernels = {f"kernel_{layer}": kernel for layer, (kernel, _) in enumerate(layers)}
+    return kernels | {f"bias_{layer}": bias for layer, (_, bias) in enumerate(layers)}
+
+
+def node_logits(layers: Layers | Stale, state: jax.Array, node: jax.Array) -> jax.Array:
     """Returns [S, C] logits from kernels [N, F, G] and biases [N, G] of each layer, states [S, F] and nodes [S].
 
     With nodes [S, P], several for each state, [S, P, C].
     """
     chex.assert_equal_shape_prefix([state, node], 1)
+    if isinstance(layers, Stale):
+        return stale_logits(layers, state, node)
     # Samples of one node together, in tiles.
     num_nodes = layers[0][0].shape[0]
     if num_nodes == 1:
@@ -87,7 +115,7 @@ def node_logits(layers: Sequence[tuple[jax.Array, jax.Array]], state: jax.Array,
     return unpack(rows, plan).reshape(*node.shape, -1)
 
 
-def _spread_logits(layers: Sequence[tuple[jax.Array, jax.Array]], state: jax.Array, node: jax.Array) -> jax.Array:
+def _spread_logits(layers: Layers, state: jax.Array, node: jax.Array) -> jax.Array:
     """As `node_logits` where each device holds the networks of some nodes: states travel, not weights."""
     if parts_here(NODES) == 1:
         return node_logits(layers, state, node)

@@ -289,7 +289,9 @@ def loss_gradient(tiny: Enumeration) -> Callable[..., Params]:
     def gradient(advantage: Any, weight: Any, entropy_weight: Any, config: LearnerConfig) -> Params:
         weighted, steps = advantage * weight[:, None], jnp.arange(2)
         learner = Reinforce(tiny.env, tiny.policy, config, 42)
-        of_loss = learner.gradient(tiny.params, tiny.tables, tiny.trajectory, weighted, steps, entropy_weight)
+        of_loss = learner.gradient(
+            PolicyParams(tiny.params, tiny.tables), tiny.trajectory, weighted, steps, entropy_weight
+        )
         return learner.with_penalty(*of_loss, tiny.policy.trainable(tiny.params))[0]
 
     compiled = jax.jit(gradient, static_argnums=3)
