@@ -179,6 +179,7 @@ def test_a_restored_state_trains_on_bit_for_bit(lazy, steps, trained, tmp_path):
     assert_close(found, learner.finished(trained[1]).params, 1e-6)
 
 
+@pytest.mark.long
 def test_seeds_that_train_as_one_batch_train_as_each_alone(lazy, steps, trained):
     learner, world = lazy
     batched = jax.jit(jax.vmap(steps, (0, None)))
@@ -188,6 +189,7 @@ def test_seeds_that_train_as_one_batch_train_as_each_alone(lazy, steps, trained)
         assert_close(learner.finished(found).params, learner.finished(expected).params, 1e-5)
 
 
+@pytest.mark.long
 def test_many_devices_train_as_one_does(lazy, trained):
     learner, world = lazy
     batch = dataclasses.replace(learner, episodes_per_step=8)
