@@ -97,7 +97,8 @@ def test_train_leaves_everything_in_the_run_folder(finished_run):
     assert names == expected | {"simulator.json", "simulator.npz", *RESULTS}
     assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     for name in ("hrl_mg", "random", "popularity", "best_rate"):
-        assert finished.stdout.count(f"\n{name} ") == 6  # online, with true users, the lists of both, offline, off-policy
+        # Online and with true users, the lists of both, offline, off-policy.
+        assert finished.stdout.count(f"\n{name} ") == 6
     assert "fitting the user-feedback simulator" in finished.stderr
     assert "Warning" not in finished.stderr
     rows = metrics_without_times(folder)
