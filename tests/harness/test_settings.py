@@ -260,7 +260,7 @@ def test_pairs_are_a_mapping_or_a_list_of_texts(written, weights):
         (["view"], r'weights is \[\'view\'\]\n  .*\["page\.view=click"'),
         ([1], "weights is"),
         (["view=often"], r"weights\.view is 'often'"),
-        ({True: 1}, r"write Yes, No, \.\.\. in quotes"),
+        ({True: 1}, r"write Yes, No, NaN, \.\.\. in quotes"),
         (5, "weights is 5"),
     ],
 )
