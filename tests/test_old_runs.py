@@ -83,7 +83,9 @@ def copied(tmp_path):
     return copy
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.agent)
+@pytest.mark.parametrize(
+    "run", [RUNS[0], *(pytest.param(run, marks=pytest.mark.long) for run in RUNS[1:])], ids=lambda run: run.agent
+)
 def test_an_old_run_resumes_to_the_numbers_of_then(run, copied, run_command_line, tmp_path):
     folder = copied(run.agent)
     arguments = ["resume=run", f"train.steps={run.steps}", "devices.count=1"]

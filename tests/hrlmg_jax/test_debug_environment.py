@@ -212,6 +212,7 @@ def test_nine_tenths_of_the_optimum_are_reached(agent: Compiled, after: list[int
     assert all(np.isfinite(np.asarray(values)).all() for values in metrics.values())
 
 
+@pytest.mark.long
 def test_a_memory_learns_to_set_goals_to_what_each_user_has_liked() -> None:
     """Every user likes the group of a click before the session, and was shown more of the next group.
 

@@ -91,8 +91,8 @@ def test_last_weeks_agent_starts_above_a_fresh_one(weeks, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "part"),
     [
-        ({"agent": "dnn"}, "is a run of agent=ddpg"),
-        ({"init_from": "nowhere"}, "no such folder"),
+        pytest.param({"agent": "dnn"}, "is a run of agent=ddpg", marks=pytest.mark.long),
+        pytest.param({"init_from": "nowhere"}, "no such folder", marks=pytest.mark.long),
         pytest.param({"agent.network": {"state_size": 4}}, "its networks are others", marks=pytest.mark.long),
         pytest.param(
             {"simulator": {**SMALL["simulator"], "embedding.size": 4}},

@@ -65,7 +65,8 @@ def recommender_of(problem: Problem, agent: str) -> Recommender:
 
 
 @pytest.mark.parametrize(
-    "agent", [name if place < 2 else pytest.param(name, marks=pytest.mark.long) for place, name in enumerate(AGENTS)]
+    "agent",
+    [name if name in ("hrl_mg", "popularity") else pytest.param(name, marks=pytest.mark.long) for name in AGENTS],
 )
 def test_an_agent_is_exported(agent, problem, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(export, "BATCHES", (1, 8))

@@ -303,7 +303,7 @@ def results(folder: Path, name: str) -> tuple[dict, dict]:
     [
         pytest.param(["agent=random"], "random", 3, marks=pytest.mark.long),
         pytest.param(["agent=popularity"], "popularity", 3, marks=pytest.mark.long),
-        pytest.param(["agent=popularity", "agent.policy.by=average"], "best_rate", 3),
+        pytest.param(["agent=popularity", "agent.policy.by=average"], "best_rate", 3, marks=pytest.mark.long),
         pytest.param(["agent=greedy_oracle"], "greedy_oracle", 2, marks=pytest.mark.long),
         pytest.param(["agent=planner", "env.users=truth"], "planner", 1),
         pytest.param(["agent=python", f"agent.path={POLICIES}:smallest_new_id"], "python", 2, marks=pytest.mark.long),
@@ -334,6 +334,7 @@ def test_agents_without_training_are_tested_like_all_others(
     assert {path.name: path.read_bytes() for path in run.glob("o*.*")} == before
 
 
+@pytest.mark.long
 def test_dnn_trains_with_the_users_who_wrote_the_log(run_command_line, simulators):
     finished = run_command_line(TRAIN, *SMALL, "agent=dnn", "env.users=truth", "hydra.run.dir=run")
     assert finished.returncode == 0, finished.stderr

@@ -275,6 +275,7 @@ def test_seeds_that_train_together_equal_single_runs(finished_run, command_envir
     assert (members[1] / "eval.json").read_text() == result
 
 
+@pytest.mark.long
 def test_two_processes_train_what_one_does_and_one_goes_on_alone(
     finished_run, command_environment, run_command_line, tmp_path
 ):

@@ -48,7 +48,7 @@ def test_an_agent_is_exported(name, tmp_path):
     np.testing.assert_array_equal(known.scores, given.scores)
 
 
-@pytest.fixture(scope="module", params=["tpgr", "tpgr_plus"])
+@pytest.fixture(scope="module", params=["tpgr", pytest.param("tpgr_plus", marks=pytest.mark.long)])
 def tree(request, tmp_path_factory, tables) -> tuple[Recommender, Path]:
     folder = shutil.copytree(OLD_RUNS / request.param / "run", tmp_path_factory.mktemp(request.param) / "run")
     with pytest.MonkeyPatch.context() as patch:

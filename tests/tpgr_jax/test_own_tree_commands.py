@@ -61,6 +61,7 @@ def test_it_is_evaluated_without_the_file_to_the_same_numbers(run, command_envir
         assert all(len(set(row)) == 8 for row in arrays["items"])
 
 
+@pytest.mark.long
 def test_the_value_tree_reads_it_padded(run_command_line, tmp_path):
     write_genres(tmp_path / "genres.npz")
     plus = ["agent=tpgr_plus", "agent.policy.factors=3", "train.steps=1", "hydra.run.dir=run"]

@@ -70,6 +70,7 @@ def test_mistakes_leave_no_study(run_command_line, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_trials_do_not_depend_on_test_users(run_command_line, tmp_path):
     """Two studies whose data differ in what test users rated: the same settings are tried and have the same values."""
     random = np.random.default_rng(0)

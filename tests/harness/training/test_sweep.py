@@ -25,7 +25,11 @@ def write_ratings(path):
 
 
 @pytest.mark.parametrize(
-    "launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]], ids=["basic", "joblib"]
+    "launcher",
+    [
+        pytest.param([], id="basic"),
+        pytest.param(["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], id="joblib", marks=pytest.mark.long),
+    ],
 )
 def test_failures_are_printed_at_once_and_the_sweep_ends_with_a_table_of_all_jobs(run_command_line, tmp_path, launcher):
     write_ratings(tmp_path / "r.csv")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -218,6 +219,12 @@ WITHOUT_INFLUENCE = ["one, frozen", "two", "three"]
 WITH_GOALS = [*WITHOUT_INFLUENCE, "conditioned", "memory"]
 
 
+def quick(names: Iterable[str]) -> list[Any]:
+    """The learners as parameters; those that are made of the parts of others take their turn with the long tests."""
+    of_parts = ("three", "one, frozen")
+    return [pytest.param(name, marks=pytest.mark.long) if name in of_parts else name for name in names]
+
+
 @functools.cache
 def run(name: str) -> Played:
     return play(name)
@@ -330,7 +337,7 @@ def goals_in_force(played: Played, number: int, b: int) -> np.ndarray:
 # --- Bookkeeping -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", quick(LEARNERS))
 def test_low_level_memory_is_what_the_sessions_were(name: str) -> None:
     played = run(name)
     memory = played.final.low_replay
@@ -350,7 +357,7 @@ def test_low_level_memory_is_what_the_sessions_were(name: str) -> None:
     assert len(set(rows.feedback[: B * STEPS].tolist())) == 3
 
 
-@pytest.mark.parametrize("name", WITH_GOALS)
+@pytest.mark.parametrize("name", quick(WITH_GOALS))
 def test_high_level_memory_is_what_the_windows_were(name: str) -> None:
     """One row per whole window, and per partial one at the end of a session if these are kept."""
     played, goals = run(name), GOALS[name]
@@ -394,7 +401,7 @@ def test_high_level_memory_is_what_the_windows_were(name: str) -> None:
     assert {row["truncated"] for row in expected} == ({False} if name == "three" else {False, True})
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", quick(LEARNERS))
 def test_sessions_are_staggered_by_windows_restart_after_t_and_repeat_nothing(name: str) -> None:
     played, learner = run(name), LEARNERS[name]
     length, period = learner.env.episode_length, GOALS[played.name].period
@@ -414,7 +421,7 @@ def test_sessions_are_staggered_by_windows_restart_after_t_and_repeat_nothing(na
         seen[each.place].add(each.item)
 
 
-@pytest.mark.parametrize("name", WITH_GOALS)
+@pytest.mark.parametrize("name", quick(WITH_GOALS))
 def test_goals_are_renewed_every_c_steps_and_kept_between(name: str) -> None:
     """Algorithm 2, lines 9 to 13; without noise they are HActor's for the histories of that moment."""
     played = run(name)
@@ -562,7 +569,7 @@ def leaves(tree: Any) -> np.ndarray:
     return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", quick(LEARNERS))
 def test_networks_stay_as_they_are_in_the_warm_up_and_change_after_it(name: str) -> None:
     played = run(name)
     for level in ("low", "high"):
@@ -576,7 +583,7 @@ def test_networks_stay_as_they_are_in_the_warm_up_and_change_after_it(name: str)
             assert np.array_equal(flat[number], flat[number + 1]) == stays
 
 
-@pytest.mark.parametrize("name", WITHOUT_INFLUENCE)
+@pytest.mark.parametrize("name", quick(WITHOUT_INFLUENCE))
 def test_goals_without_weight_do_not_change_what_the_low_level_does_and_learns(name: str) -> None:
     """With alpha = 0 the low level is DDPG, whatever the high level is."""
     played, ddpg = run(name), run("ddpg")

@@ -356,6 +356,7 @@ def fitted(config, data, tmp_path_factory):
     return folder, embedding, fit_latent(config, data, embedding, folder)
 
 
+@pytest.mark.long
 def test_a_fit_that_was_killed_continues_bit_for_bit(config, data, fitted, tmp_path):
     folder, embedding, params = fitted
     again = RunFolder(tmp_path / "again")

@@ -20,7 +20,7 @@ import requests
 from harness.errors import UserError
 from harness.settings import read_settings
 from sim.datasets import ratings as datasets
-from sim.datasets.ratings import DataConfig, load_dataset, statistics
+from sim.datasets.ratings import AnyDataConfig, DataConfig, load_dataset, statistics
 from sim.generators import ratings as synthetic
 from sim.tables.plausibility import rating_warnings
 from sim.tables.ratings import RatingData
@@ -47,11 +47,16 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(pooch, "HTTPDownloader", lambda **_: unreachable)
 
 
+@dataclasses.dataclass(frozen=True)
+class Data:
+    data: AnyDataConfig
+
+
 def config(name: str, /, **changes) -> DataConfig:
     """Composes conf/data/NAME.yaml with changes."""
     with hydra.initialize_config_module("conf", version_base="1.3"):
         found = hydra.compose("data_statistics", overrides=[f"data={name}"]).data
-    return read_settings(DataConfig, {**found, **changes}, "data")
+    return read_settings(Data, {"data": {**found, **changes}}).data
 
 
 def small(**changes) -> DataConfig:

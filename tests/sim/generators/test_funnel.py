@@ -312,7 +312,9 @@ def blind() -> EventLog:
         return generate_log(size="tiny", seed=0, shop="blind")
 
 
-@pytest.mark.parametrize("shop", SHOPS)
+@pytest.mark.parametrize(
+    "shop", [pytest.param(shop, marks=pytest.mark.long) if shop == "reads_minds" else shop for shop in SHOPS]
+)
 def test_inverse_propensity_weights_average_to_one(shop, log, blind):
     if shop != "seen":
         log = blind if shop == "blind" else generate_log(size="tiny", seed=2, shop=shop, num_users=60)

@@ -155,7 +155,14 @@ MASKS = {
 }
 
 
-@pytest.mark.parametrize("settings", [{"depth": 1}, {"depth": 3}, {"irregular": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"depth": 1}, marks=pytest.mark.long),
+        pytest.param({"depth": 3}, marks=pytest.mark.long),
+        {"irregular": True},
+    ],
+)
 def test_rank_over_everything_is_the_order_of_the_values(settings):
     learner, params, posterior, observation, values = ranking_problem(**settings)
     policy = learner.policy.as_policy()
@@ -338,7 +345,8 @@ def test_paths_to_one_node_learn_the_same():
 
 
 @pytest.mark.parametrize(
-    ("count", "gathered_bytes"), [pytest.param(2, 2**22, marks=pytest.mark.long), (8, 2**22), (2, 0)]
+    ("count", "gathered_bytes"),
+    [pytest.param(2, 2**22, marks=pytest.mark.long), (8, 2**22), pytest.param(2, 0, marks=pytest.mark.long)],
 )
 def test_many_devices_learn_what_one_does(count, gathered_bytes, monkeypatch):
     monkeypatch.setattr(node_batching, "_GATHERED_BYTES", gathered_bytes)
