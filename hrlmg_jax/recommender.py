@@ -15,7 +15,7 @@ import numpy as np
 from harness.compute.compilation_cache import keep_compiled_programs
 from harness.compute.vector_width import choose_vector_width
 from harness.errors import UserError
-from harness.serving.episodes import KINDS, last_of_each
+from harness.serving.episodes import KINDS, last_of_each, width_for
 from harness.settings import read_settings
 from harness.training.stored_run import StoredRunConfig
 from hrlmg_jax.agent.policy import ActingParams
@@ -242,7 +242,7 @@ def _places(history: LoggedHistory) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 def _history_table(histories: Sequence[LoggedHistory], log: EventLog) -> tuple[HistoryTable, np.ndarray]:
     """Returns a table of histories, and [B] the rows in it just before which they end.
 
-    Its arrays are padded to powers of two, so that programs are reused.
+    Its arrays are padded to one length, one of a few, so that programs are reused.
     """
     # A row that was never answered stands for the session to come.
     columns: list[list[np.ndarray]] = [[], [], [], []]
@@ -268,7 +268,9 @@ def _history_table(histories: Sequence[LoggedHistory], log: EventLog) -> tuple[H
         is_test=np.zeros(len(histories), bool),
         user_ids=np.arange(len(histories)),
     )
-    table = jax.tree.map(_padded, make_history_table(small))
+    table = make_history_table(small, put=np.asarray)
+    size = width_for(max(map(len, jax.tree.leaves(table))))
+    table = jax.tree.map(lambda column: jnp.asarray(np.resize(column, size)), table)
     return table, np.cumsum(lengths) - 1
 
 
@@ -290,11 +292,6 @@ def _table_of_kinds(browsed: jax.Array, clicked: jax.Array, ordered: jax.Array) 
         ordered=ordered.reshape(-1),
     )
     return table, users[:, 0] * (width + 1) + width
-
-
-def _padded(column: jax.Array) -> jax.Array:
-    size = 1 << (len(column) - 1).bit_length()
-    return jnp.asarray(np.resize(np.asarray(column), size))
 
 
 @dataclass(frozen=True, kw_only=True)

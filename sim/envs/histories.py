@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import chex
 import flax.struct
 import jax
@@ -106,8 +109,13 @@ def _last(items: jax.Array, begin: jax.Array, end: jax.Array, length: int) -> ja
     return jnp.where(position >= begin, last, NO_ITEM)
 
 
-def make_history_table(log: EventLog) -> HistoryTable:
-    """Builds the lists of a log by the places of its events and copies them to the device."""
+def make_history_table(log: EventLog, put: Callable[[np.ndarray], Any] = jnp.asarray) -> HistoryTable:
+    """Builds the lists of a log by the places of its events and copies them to the device.
+
+    Args:
+        log: The log.
+        put: Copies an array of int32; each length of an array that comes to the device compiles a program.
+    """
     # One list per user, and one more with the training rows alone where test rows came in between.
     in_test_part = log.in_test_part()
     first_test = np.full(log.num_users, np.iinfo(np.int32).max)
@@ -131,21 +139,24 @@ def make_history_table(log: EventLog) -> HistoryTable:
     places = 1 + max((int(column.max()) for column in (log.shown_at, log.clicked_at, log.ordered_at)), default=0)
     shown = number * places + log.shown_at[rows]
 
+    def on_device(column: np.ndarray) -> Any:
+        return put(column.astype(np.int32))
+
     def answers(given_at: np.ndarray) -> tuple[jax.Array, jax.Array]:
         given = np.flatnonzero(given_at[rows] != NEVER)
         moment = number[given] * places + given_at[rows[given]]
         in_time = np.argsort(moment, kind="stable")
         items = np.append(log.item[rows[given[in_time]]], NO_ITEM)  # nothing can be read from an empty array
-        return jnp.asarray(np.searchsorted(moment[in_time], shown), jnp.int32), jnp.asarray(items, jnp.int32)
+        return on_device(np.searchsorted(moment[in_time], shown)), on_device(items)
 
     num_clicked, clicked = answers(log.clicked_at)
     num_ordered, ordered = answers(log.ordered_at)
     return HistoryTable(
-        item=jnp.asarray(log.item[rows], jnp.int32),
-        begin=jnp.asarray(begin, jnp.int32),
+        item=on_device(log.item[rows]),
+        begin=on_device(begin),
         num_clicked=num_clicked,
         num_ordered=num_ordered,
         clicked=clicked,
         ordered=ordered,
-        place=None if in_order else jnp.asarray(place, jnp.int32),
+        place=None if in_order else on_device(place),
     )

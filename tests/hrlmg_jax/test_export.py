@@ -13,7 +13,7 @@ from harness.runs.run_folder import RunFolder
 from harness.serving.exported import Question
 from harness.settings import read_settings
 from hrlmg_jax.problem import Problem, load_data, make_problem
-from hrlmg_jax.recommender import system_of
+from hrlmg_jax.recommender import _history_table, system_of
 from hrlmg_jax.registry import build_method
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model import store
@@ -78,3 +78,12 @@ def test_an_agent_is_exported(agent, problem, tmp_path: Path, monkeypatch):
     known = recommender.recommend(list(users), model.k)
     given = model.recommend([Question(model.history_of(user)) for user in users])
     np.testing.assert_array_equal(known.scores, given.scores)
+
+
+def test_histories_of_any_length_are_read_by_few_programs(problem):
+    log = problem.data.log
+    histories = recommender_of(problem, "popularity").system.histories_of(range(20))
+    lengths = {tuple(map(len, jax.tree.leaves(_history_table([history], log)[0]))) for history in histories}
+    assert len({len(history.items) for history in histories}) > 5
+    assert len(lengths) <= 3
+    assert all(len(set(of_columns)) == 1 for of_columns in lengths)
