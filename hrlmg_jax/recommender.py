@@ -252,6 +252,7 @@ def _history_table(histories: Sequence[LoggedHistory], log: EventLog) -> tuple[H
             columns, (history.items, *_places(history)), (0, end, NEVER, NEVER), strict=True
         ):
             column.append(np.append(values, last).astype(np.int32))
+    # All of them as one log with a user each.
     items, shown_at, clicked_at, ordered_at = (np.concatenate(column) for column in columns)
     lengths = np.array([len(history.items) + 1 for history in histories])
     user = np.repeat(np.arange(len(histories), dtype=np.int32), lengths)
@@ -268,6 +269,7 @@ def _history_table(histories: Sequence[LoggedHistory], log: EventLog) -> tuple[H
         is_test=np.zeros(len(histories), bool),
         user_ids=np.arange(len(histories)),
     )
+    # Padded before it comes to the device.
     table = make_history_table(small, put=np.asarray)
     size = width_for(max(map(len, jax.tree.leaves(table))))
     table = jax.tree.map(lambda column: jnp.asarray(np.resize(column, size)), table)

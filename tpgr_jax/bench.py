@@ -331,6 +331,7 @@ def bench_catalogue(smoke: bool) -> list[Line]:
             most = _SMOKE_EPISODES if smoke else 256
             episodes = most if depth > 1 else min(most, _FLAT_LIMIT // (32 * items) // 8 * 8)
             name = f"{kind}, {items:,} items"
+            # A size that cannot be measured says why.
             if not episodes:
                 lines.append(Line(name, math.nan, "", note="too slow and too large with an output per item"))
                 continue
@@ -338,12 +339,14 @@ def bench_catalogue(smoke: bool) -> list[Line]:
             point = _point_or_reason(lines, name, catalogue_point, smoke, sizes_of_point)
             if point is None:
                 continue
+            # What it took.
             measured[items] = point
             note = f"{episodes} episodes; training step {point['step'] * 1e6:,.2f} us per decision"
             lines.append(Line(f"{name}: decision", point["decision"] * 1e6, "us", note=note))
             most_memory = {(10**6, depth): 2e9, (10**7, 3): 8e9}.get((items, depth)) if depth > 1 else None
             target = None if most_memory is None else most_memory / 2**30
             lines.append(Line(f"{name}: peak memory", point["memory"], "GiB", target))
+        # How it grows with the number of items.
         for what in () if smoke else ("decision", "step"):
             exponent = _exponent(measured, what, 10**4 if depth > 1 else 0)
             aim = "about 1" if depth < 2 else f"about 1/{depth} or less"

@@ -45,6 +45,7 @@ def table(entries: Sequence[dict[str, Any]]) -> list[str]:
 
 def _off_policy(found: dict[str, Any]) -> list[str]:
     """Returns what the log alone tells of each policy beside what true users pay, and how the two agree."""
+    # A row per policy.
     of = list(next(iter(found["true"].values())))
     heads = ["from the log alone"]
     for key in of:
@@ -59,6 +60,7 @@ def _off_policy(found: dict[str, Any]) -> list[str]:
             row += [f"{found['true'][name][key]:.3f}", f"{one['simulated']:.3f}", estimate_text(one[weighted])]
             row += [estimate_text(one["doubly_robust"], mark), f"{one['effective']:.0f}"]
         rows.append(row)
+    # A row per horizon and estimator.
     compared = []
     for key, by_estimator in found["agreement"].items():
         for estimator, agreed in by_estimator.items():
@@ -75,6 +77,7 @@ def _off_policy(found: dict[str, Any]) -> list[str]:
         "error, median",
     ]
     agreement_heads += ["intervals that hold the truth", "Spearman"]
+    # What makes the two differ.
     first = found.get("first_shown")
     note = (
         "What the log's test sessions began with was worth "

@@ -154,6 +154,7 @@ def first_weights(settings: LatentConfig, embedding: jax.Array, key: jax.Array) 
     """Returns weights of the right shapes, with the dynamics to begin with."""
     (items, size), latent = embedding.shape, settings.size
     return LatentWeights(
+        # Items: nothing is known of them but a little chance, which makes them differ.
         to_interest=jnp.zeros((size, latent)),
         to_taste=jnp.zeros((size, latent)),
         to_order=jnp.zeros((size, latent)),
@@ -164,6 +165,7 @@ def first_weights(settings: LatentConfig, embedding: jax.Array, key: jax.Array) 
         click_appeal=jnp.zeros(items),
         order_appeal=jnp.zeros(items),
         bias=jnp.zeros(2),
+        # Who people are.
         interest=jnp.zeros((settings.interests, latent + 1)),
         taste=jnp.zeros((settings.tastes, latent + 1)),
         interest_spread=jnp.full(latent + 1, -1.0),
@@ -171,6 +173,7 @@ def first_weights(settings: LatentConfig, embedding: jax.Array, key: jax.Array) 
         interest_share=jnp.zeros(settings.interests),
         taste_share=jnp.zeros(settings.tastes),
         taste_in_clicks=jnp.float32(0),
+        # How answers change them: weakly, and hardly anybody leaves.
         drift=jnp.asarray([-4.5, -2.5, -5.0]),
         drift_length=jnp.float32(0.5),
         boredom=jnp.asarray([-2.0, 2.2]),

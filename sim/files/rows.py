@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from harness.errors import UserError
-from sim.files.text_times import YEAR_LAST, are_dates, seconds_of
 from sim.formats.sources import Source, shorten
 from sim.formats.text_table import (
     MAX_ID_CHARACTERS,
@@ -23,6 +22,7 @@ from sim.formats.text_table import (
     TextFormat,
     parse_number,
 )
+from sim.formats.text_times import YEAR_LAST, are_dates, seconds_of
 from sim.tables.placeholders import missing_values_setting, stand_for_nothing
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ class Rows:
         return self.kept(numbers.is_between(begin * unit, end * unit, closed="left").fill_null(True))
 
     def _text_times(self, column: str) -> pl.Series:
-        """Returns times such as 2016-01-31 23:59 (`sim.files.text_times`)."""
+        """Returns times such as 2016-01-31 23:59 (`sim.formats.text_times`)."""
         do = "Expected YYYY-MM-DD HH:MM:SS (UTC, or with +HH:MM), or set data.time_format=seconds or milliseconds."
         texts = self.texts(column)
         self.refuse_empty(column, texts)

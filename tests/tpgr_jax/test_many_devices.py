@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
+from small_trees import small_networks, small_ratings
 
-from hand_made import hand_made_ratings
 from harness.compute.devices import DevicesConfig, device_mesh, place
 from harness.compute.sharding import EVERYWHERE, NODES
-from sim.envs.rating_env import EnvConfig, make_env_params, make_rating_env
+from sim.envs.rating_env import make_env_params, make_rating_env
 from sim.envs.rollout import rollout
 from tpgr_jax.agents.reinforce import LearnerConfig, Reinforce, World
 from tpgr_jax.agents.tree_ops import make_tree_tables
-from tpgr_jax.agents.tree_policy import PolicyConfig, PolicyParams, make_tree_policy
+from tpgr_jax.agents.tree_policy import PolicyParams, make_tree_policy
 from tpgr_jax.tree.balanced_tree import build_tree, make_clustering
 
 ITEMS, USERS, BATCH = 30, 12, 16
@@ -23,30 +23,8 @@ LAYOUTS = [(4, 2), pytest.param(8, 8, marks=pytest.mark.long)]
 
 
 def make_learner(head_shards: int, depth: int = 2) -> tuple[Reinforce, World]:
-    generator = np.random.default_rng(0)
-    users, items = np.nonzero(generator.random((USERS, ITEMS)) < 0.4)
-    data = hand_made_ratings(users, items, generator.integers(1, 6, len(users)))
-    env_config = EnvConfig(
-        alpha=0.1,
-        episode_length=5,
-        reward_scale="half_open",
-        cold_start="policy",
-        allow_repeats=False,
-        rating_layout="dense",
-        dense_limit_mb=10,
-    )
-    networks = PolicyConfig(
-        hidden=[4],
-        embedding_size=3,
-        state_hidden=4,
-        embedding="random",
-        embedding_epochs=1,
-        train_embedding=True,
-        status_in_rnn=True,
-        count_prior=True,
-        encoder_pretrain_steps=0,
-        head_shards=head_shards,
-    )
+    data, env_config = small_ratings(USERS, ITEMS, 5)
+    networks = small_networks(head_shards=head_shards)
     settings = LearnerConfig(
         discount=0.6,
         baseline="per_user",

@@ -7,18 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from intermediate_shapes import primitives
+from small_trees import small_networks, small_ratings
 
-from hand_made import hand_made_ratings
 from harness.compute.devices import DevicesConfig, device_mesh, place
 from harness.errors import UserError
 from harness.runs.checkpoint import Checkpoints
 from harness.settings import read_settings
-from sim.envs.rating_env import EnvConfig, make_env_params, make_rating_env
+from sim.envs.rating_env import make_env_params, make_rating_env
 from sim.envs.rollout import rollout
 from tpgr_jax.agents.lazy_nodes import stored_params
 from tpgr_jax.agents.reinforce import LearnerConfig, Reinforce, World, lazy_levels
 from tpgr_jax.agents.tree_ops import make_tree_tables
-from tpgr_jax.agents.tree_policy import PolicyConfig, PolicyParams, make_tree_policy
+from tpgr_jax.agents.tree_policy import PolicyParams, make_tree_policy
 from tpgr_jax.tree.balanced_tree import build_tree, make_clustering
 
 ITEMS, USERS, BATCH, DEPTH, STEPS = 200, 12, 2, 3, 40
@@ -39,29 +39,8 @@ SETTINGS = {
 
 
 def make_learner(node_updates: str) -> tuple[Reinforce, World]:
-    generator = np.random.default_rng(0)
-    users, items = np.nonzero(generator.random((USERS, ITEMS)) < 0.4)
-    data = hand_made_ratings(users, items, generator.integers(1, 6, len(users)))
-    env_config = EnvConfig(
-        alpha=0.1,
-        episode_length=3,
-        reward_scale="half_open",
-        cold_start="policy",
-        allow_repeats=False,
-        rating_layout="dense",
-        dense_limit_mb=10,
-    )
-    networks = PolicyConfig(
-        hidden=[4],
-        embedding_size=3,
-        state_hidden=4,
-        embedding="random",
-        embedding_epochs=1,
-        train_embedding=True,
-        status_in_rnn=True,
-        count_prior=True,
-        encoder_pretrain_steps=0,
-    )
+    data, env_config = small_ratings(USERS, ITEMS, 3)
+    networks = small_networks()
     config = read_settings(LearnerConfig, {**SETTINGS, "node_updates": node_updates})
     tree = build_tree(ITEMS, DEPTH, make_clustering("random", None, 0))
     lazy = lazy_levels(config, tree.level_nodes, BATCH * 3)

@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from sim.files.text_times import are_dates, seconds_of
+from sim.formats.text_times import are_dates, seconds_of
 
 SECOND = 1454284742  # 2016-01-31 23:59:02
 
