@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,6 @@ class Comparison:
             "protocol": _protocol(self.config, seed),
         }
         header |= {} if self.function is None else {RECORDED: self.function}
-        write = partial(_write_played, self.config, folder, header)
         name = self.config.agent.result_name
 
         def online(problem: Problem, baselines: dict[str, OnlineTest]) -> dict[str, OnlineTest]:
@@ -86,12 +85,13 @@ class Comparison:
 
         if self._has_truth:  # first, so that what is printed first is what is true
             truth = self.problem.with_truth()
-            write(truth, online(truth, self._online_truth), f"online_truth{suffix}")
+            played = online(truth, self._online_truth)
+            _write_played(self.config, folder, header, truth, played, f"online_truth{suffix}")
         simulated = online(self.problem, self._online)
         # Oracles live on what they see of the users, not on mistakes.
         signals = {} if self.problem.truth or tested.rank is None else {name: self._signals(tested, simulated[name])}
         header_of = {**header, "signals": signals} if signals else header
-        played = _write_played(self.config, folder, header_of, self.problem, simulated, f"online{suffix}")
+        metrics = _write_played(self.config, folder, header_of, self.problem, simulated, f"online{suffix}")
         if tested.rank is not None:
             estimates = self._estimates(name, tested, simulated[name])
             ranked = {name: self._offline.get(name) or tested.rank(self._sessions, self._at_a_time)} | self._offline
@@ -101,7 +101,7 @@ class Comparison:
         for policy, found in signals.items():
             if said := warning(policy, found):
                 print(f"WARNING: {said}", file=sys.stderr)
-        return played
+        return metrics
 
     @property
     def _has_truth(self) -> bool:
