@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 
 _BLOCK = re.compile(r"^( *)```bash\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
+_BACKGROUND = re.compile(r" &$", re.MULTILINE)
 _INLINE = re.compile(r"(?<!`)`((?:srun )?python[3]? (?:-m|docs/|tests/)[^`]+)`(?!`)")
 # A shell in which no program exists hands every command to this function.
 _PRELUDE = r"""
@@ -121,8 +122,12 @@ def commands() -> tuple[Command, ...]:
 
 
 def _split(path: Path, text: str) -> tuple[Command, ...]:
-    """Lets a shell without programs say what it would start."""
+    """Lets a shell without programs say what it would start.
+
+    Nothing is put into the background: the order of the commands would be another from time to time.
+    """
     name = str(path.relative_to(ROOT))
+    text = _BACKGROUND.sub("", text)
     shell = subprocess.run(
         ["/bin/bash", "-c", f"exec 3>&1 1>&2\n{_PRELUDE}\n{text}"], capture_output=True, text=True, timeout=60
     )
