@@ -29,6 +29,8 @@ from hrlmg_jax.agent import hrl_mg
 from hrlmg_jax.agent.learner import Learner, World
 from hrlmg_jax.agent.networks import NetworkConfig
 from hrlmg_jax.problem import Problem, fixed_rankings, load_data, make_env
+from hrlmg_jax.recommender import system_of
+from hrlmg_jax.registry import build_method
 from hrlmg_jax.retrieval.index import ItemIndex, make_item_index, nearest_items
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackParams
@@ -40,6 +42,9 @@ from sim.envs.fixed_policies import random_policy
 from sim.envs.nearest_items import unit
 from sim.envs.policy import Policy
 from sim.envs.rollout import rollout
+from sim.recommend.recommender import Recommender
+from sim.recommend.speed import seconds_by_kind, speed_lines
+from sim.tables.events import FEEDBACK_NAMES
 
 MODULE = "hrlmg_jax.bench"
 _STEPS_AT_A_TIME = 25
@@ -313,7 +318,43 @@ def _in_a_session(vectors: Vectors, exact: ItemIndex, hashed: ItemIndex, judged:
     return _titled(f"{len(vectors.items):,} items, step {step} of sessions of {length}", lines)
 
 
+def bench_recommend(smoke: bool) -> list[Line]:
+    """Lists of ten items of drawn networks, for one user and for many at once."""
+    lines = []
+    for agent in RECOMMENDING[:1] if smoke else RECOMMENDING:
+        seconds, users = recommend_seconds(agent, smoke)
+        lines += speed_lines(agent, seconds, users, most_ms=15)
+    return lines
+
+
+def recommend_seconds(agent: str, smoke: bool) -> tuple[dict[str, float], int]:
+    """Times lists for known users (all that the log knows of them) and new ones (three answers).
+
+    Returns:
+        Seconds, see `seconds_by_kind`, and how many users were asked for at once.
+    """
+    users, repeats = (8, 2) if smoke else (1024, 30)
+    overrides = ["data.size=tiny", *_SHORT] if smoke else ["data.size=small"]
+    problem = make_parts(smoke).problem
+    config = composed_settings(RunConfig, "train_hrl_mg", f"agent={agent}", *overrides)
+    method = build_method(problem, config.agent)
+    state = None if method.agent is None else jax.jit(method.agent.init)(jax.random.key(0), method.agent.world)
+    system = system_of(problem, config, method.newest(state))
+    recommender = Recommender(system, system.item_ids.astype(str), "benchmark")
+
+    # Known users, and such as begin with three answers of theirs.
+    known = system.user_ids[:users].tolist()
+    histories = system.histories_of(range(len(known)))
+    names = np.array(FEEDBACK_NAMES)
+    new = [
+        list(zip(system.item_ids[one.items[:3]].tolist(), names[one.answers[:3]].tolist(), strict=True))
+        for one in histories
+    ]
+    return seconds_by_kind(recommender, {"known": known, "new": new}, repeats), len(known)
+
+
 _find = jax.jit(nearest_items, static_argnums=2)
+RECOMMENDING = ("hrl_mg", "hrl_mg_memory", "ddpg", "ddpg_critic", "popularity")
 _SHORT = (
     "env.episode_length=20",
     "evaluation.long=20",
@@ -328,6 +369,7 @@ SECTIONS: dict[str, Section] = {
     "training": bench_training,
     "rollout": bench_rollout,
     "retrieval": bench_retrieval,
+    "recommend": bench_recommend,
     "logs": partial(bench_logs, MODULE),
 }
 

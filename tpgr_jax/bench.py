@@ -40,7 +40,7 @@ from sim.envs.rating_env import STATUS_SIZE, RatingEnv
 from sim.envs.rollout import rollout
 from sim.envs.simulator import make_simulator
 from sim.recommend.recommender import Recommender
-from sim.recommend.speed import seconds_of_many, seconds_of_one
+from sim.recommend.speed import seconds_by_kind, speed_lines
 from sim.tables.ratings import RatingData
 from tpgr_jax.agents.reinforce import LearnerState, Reinforce, World
 from tpgr_jax.agents.tpgr import Settings, make_learner
@@ -661,16 +661,7 @@ def _recommending(
 ) -> list[Line]:
     lines: list[Line] = []
     point = _point_or_reason(lines, name, recommend_point, smoke, sizes)
-    if point is None:
-        return lines
-    for kind in ("known", "new"):
-        note = f"processor time {1e3 * point[f'one_{kind}_cpu']:.1f} ms"
-        lines.append(Line(f"{name}: one {kind} user, p50", 1e3 * point[f"one_{kind}"], "ms", most_ms, note=note))
-        note = f"{sizes['users']:,} at once; processor time {1e6 * point[f'many_{kind}_cpu']:.0f} us each"
-        target = users_per_second if kind == "known" else None
-        rate = 1 / point[f"many_{kind}"]
-        lines.append(Line(f"{name}: many {kind} users", rate, "1/s", target, at_most=False, note=note))
-    return lines
+    return lines if point is None else speed_lines(name, point, sizes["users"], most_ms, users_per_second)
 
 
 def recommend_point(agent: str, items: int, depth: int, users: int, repeats: int) -> dict[str, float]:
@@ -691,12 +682,7 @@ def recommend_point(agent: str, items: int, depth: int, users: int, repeats: int
     histories = system.histories_of(range(len(known)))
     ids = problem.data.item_ids
     new = [list(zip(ids[one.items[:3]].tolist(), one.answers[:3].tolist(), strict=True)) for one in histories]
-    marks: dict[str, float] = {}
-    for kind, asked in (("known", known), ("new", new)):
-        one, many = seconds_of_one(recommender, asked, repeats), seconds_of_many(recommender, asked, 2 + repeats // 10)
-        marks |= {f"one_{kind}": one.wall, f"one_{kind}_cpu": one.cpu}
-        marks |= {f"many_{kind}": many.wall, f"many_{kind}_cpu": many.cpu}
-    return marks
+    return seconds_by_kind(recommender, {"known": known, "new": new}, repeats)
 
 
 def _drawn_recommender(agent: str, size: str, items: int, depth: int) -> Recommender:

@@ -104,7 +104,14 @@ def train_in(
         UserError: A mistake in the settings, the data or the folder.
         KeyboardInterrupt: Ctrl-C; the state is saved if training had begun.
     """
-    composed = OmegaConf.create({**composed_in_python(configuration, overrides), "resume": None})
+    values = composed_in_python(configuration, overrides)
+    if (values.get("num_seeds") or 1) != 1:
+        raise UserError(
+            f"{command} returns what one run recommends, and num_seeds={values['num_seeds']} trains several",
+            where="num_seeds",
+            do="Call it once per seed, or train with the command and load one of its runs.",
+        )
+    composed = OmegaConf.create({**values, "resume": None})
     try:
         start_in(folder, composed, command, train, per_seed)
     except SystemExit as stopped:  # its message has been printed

@@ -66,6 +66,7 @@ def test_a_table_and_its_file_are_the_same_data(ratings, tmp_path):
         (lambda frame: [1, 2], {}, "a list is not a table"),
         (lambda frame: {"user": [1], "item": [1, 2]}, {}, "make no table"),
         (lambda frame: frame, {"train": {"stepz": 3}}, "stepz"),
+        (lambda frame: frame, {"num_seeds": 2}, "num_seeds=2 trains several"),
         (lambda frame: frame, {"env": {"episode_length": 1000}}, "episode_length"),
     ],
 )

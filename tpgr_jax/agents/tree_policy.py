@@ -38,7 +38,7 @@ from tpgr_jax.networks.encoder import Encoder, EncoderConfig, make_encoder
 from tpgr_jax.networks.node_heads import NodeHeads
 from tpgr_jax.tree.item_tree import ItemTree
 
-_ITEMS_AT_A_TIME = 2**18
+_ITEMS_AT_A_TIME = 2**17
 """Items that a search looks at together, those of all episodes."""
 _PARTS = 4
 """In which it looks at the children of a node, at least."""
