@@ -19,7 +19,8 @@ from hrlmg_jax.baselines.oracle import Settings as OracleSettings
 from hrlmg_jax.baselines.oracle import oracle
 from hrlmg_jax.evaluation.online import OnlineTest, make_player, session_rows
 from hrlmg_jax.problem import make_env, true_env_params
-from sim.datasets.events import LogConfig, log_statistics
+from sim.datasets.events import log_statistics
+from sim.datasets.log_settings import LogConfig
 from sim.datasets.sessions import load_sessions
 from sim.envs.nearest_items import map_rows
 from sim.envs.session_env import SessionConfig, SessionEnv, SessionParams

@@ -18,8 +18,8 @@ from hrlmg_jax.problem import Problem, load_data, make_problem, origin_of
 from hrlmg_jax.registry import ANY_AGENT
 from hrlmg_jax.user_model.settings import AnySimulator, FitConfig
 from hrlmg_jax.user_model.store import FILE
-from sim.datasets.events import LogConfig
 from sim.datasets.items import NO_ITEMS, ItemsConfig
+from sim.datasets.log_settings import LogConfig
 from sim.envs.session_env import SessionConfig
 
 

@@ -14,10 +14,12 @@ import numpy as np
 
 from harness.commands.command import hydra_command, run_command
 from harness.settings import read_settings
-from sim.datasets.events import LogConfig, load_log, log_statistics
+from sim.datasets.events import load_log, log_statistics
 from sim.datasets.items import ItemsConfig, load_items
+from sim.datasets.log_settings import LogConfig
 from sim.datasets.presets import describe_presets, presets
-from sim.datasets.ratings import AnyDataConfig, DataConfig, load_dataset, statistics
+from sim.datasets.rating_settings import DataConfig
+from sim.datasets.ratings import AnyDataConfig, load_dataset, statistics
 from sim.files.cache import notice
 from sim.tables.items import ItemTable
 from sim.tables.plausibility import log_warnings, rating_warnings

@@ -9,7 +9,8 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.runs.provenance import Origin
-from sim.datasets.ratings import DataConfig, load_dataset
+from sim.datasets.rating_settings import DataConfig
+from sim.datasets.ratings import load_dataset
 from sim.envs.rating_env import RatingEnv
 from sim.envs.rollout import TrainingEnvironment
 from sim.envs.simulator import EnvSettings, make_simulator

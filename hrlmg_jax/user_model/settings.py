@@ -9,7 +9,7 @@ from harness.settings import ByName, Count, NotNegative, Positive, ProperShare, 
 from harness.training.loop import ScheduleConfig
 from hrlmg_jax.user_model.item_embedding import EmbeddingConfig
 from hrlmg_jax.user_model.network import FeedbackNetworkConfig
-from sim.datasets.events import LogConfig
+from sim.datasets.log_settings import LogConfig
 from sim.envs.session_env import SessionConfig
 
 

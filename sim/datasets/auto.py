@@ -34,9 +34,9 @@ from sim.datasets.auto_values import (
     thresholds,
 )
 from sim.datasets.column_names import ANSWERS, ROLES, plain
-from sim.datasets.events import LogConfig
+from sim.datasets.log_settings import LogConfig
 from sim.datasets.presets import NOT_LISTED
-from sim.datasets.ratings import DataConfig
+from sim.datasets.rating_settings import DataConfig
 from sim.files.event_readers import read_events
 from sim.files.locate import check_text_format, named_sources, text_format
 from sim.files.rating_readers import read_ratings

@@ -13,7 +13,8 @@ import numpy as np
 from harness.runs.run_folder import RunFolder
 from harness.runs.seeds import read_single_run
 from harness.settings import read_settings
-from sim.datasets.ratings import AnyDataConfig, DataConfig, load_dataset
+from sim.datasets.rating_settings import DataConfig
+from sim.datasets.ratings import AnyDataConfig, load_dataset
 from sim.files.log_parts import checksum_of_parts, log_parts, log_sources
 from sim.files.served_log import ServedRatings, read_served_ratings
 from sim.formats.sources import describe_sources

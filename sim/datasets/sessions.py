@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from harness.errors import UserError
-from sim.datasets.events import LogConfig, load_log
+from sim.datasets.events import load_log
+from sim.datasets.log_settings import LogConfig
 from sim.envs.histories import HistoryTable, make_history_table
 from sim.tables.events import CLICK, ORDER, EventLog
 

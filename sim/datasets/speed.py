@@ -11,7 +11,8 @@ import numpy as np
 from harness.reports.benchmark import Line, measure_point, peak_memory
 from harness.runs.composition import composed_values
 from harness.settings import read_settings
-from sim.datasets.events import LogConfig, load_log, log_statistics
+from sim.datasets.events import load_log, log_statistics
+from sim.datasets.log_settings import LogConfig
 from sim.tables.plausibility import log_warnings
 from sim.tables.summary import log_summary
 

@@ -12,8 +12,8 @@ import numpy as np
 from harness.errors import UserError
 from harness.settings import CountOrZero, ProperShare, read_settings
 from harness.training.from_python import composed_in_python, overrides_of
-from sim.datasets.events import SYNTHETIC_FUNNEL, LogConfig
 from sim.datasets.items import ItemsConfig, load_items
+from sim.datasets.log_settings import SYNTHETIC_FUNNEL, LogConfig
 from sim.datasets.ratings import AnyDataConfig, load_dataset
 from sim.datasets.sessions import load_sessions
 from sim.envs.rating_env import RatingEnv

@@ -54,8 +54,8 @@ ENTRIES = {
     "sim.data": Entry("data_statistics", ""),
 }
 _DATA = {
-    "events": "sim.datasets.events:LogConfig",
-    "ratings": "sim.datasets.ratings:DataConfig",
+    "events": "sim.datasets.log_settings:LogConfig",
+    "ratings": "sim.datasets.rating_settings:DataConfig",
     "auto": "sim.datasets.auto:AutoConfig",
 }
 REPORTS = {"tpgr_jax.report": "report", "hrlmg_jax.report": "report_hrl_mg"}

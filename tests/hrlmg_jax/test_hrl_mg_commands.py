@@ -26,7 +26,8 @@ import hrlmg_jax
 from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.settings import read_settings
-from sim.datasets.events import LogConfig, load_log
+from sim.datasets.events import load_log
+from sim.datasets.log_settings import LogConfig
 from sim.evaluation.ranking_metrics import average_precision, ndcg
 from sim.tables.events import EventLog
 

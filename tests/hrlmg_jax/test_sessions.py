@@ -12,7 +12,8 @@ import pytest
 from harness.errors import UserError
 from harness.settings import read_settings
 from hrlmg_jax.user_model.item_embedding import EmbeddingConfig, embed_items
-from sim.datasets.events import LogConfig, load_log
+from sim.datasets.events import load_log
+from sim.datasets.log_settings import LogConfig
 from sim.datasets.sessions import SessionData, load_sessions
 from sim.tables.events import CLICK, ORDER, EventLog
 

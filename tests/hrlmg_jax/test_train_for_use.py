@@ -7,7 +7,7 @@ from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.settings import read_settings
 from hrlmg_jax.evaluation.online import session_rows
-from sim.datasets.events import LogConfig
+from sim.datasets.log_settings import LogConfig
 from sim.datasets.sessions import load_sessions
 
 

@@ -6,7 +6,8 @@ from hydra import compose, initialize_config_module
 
 from harness.errors import UserError
 from harness.settings import read_settings
-from sim.datasets.ratings import DataConfig, load_dataset
+from sim.datasets.rating_settings import DataConfig
+from sim.datasets.ratings import load_dataset
 
 # User 1 rates items 30, 10, 20 in one second, which is after item 40; user 2 comes in between.
 TEXT = "user,item,rating,time\n1,30,5,200\n2,10,3,100\n1,10,4,200\n1,20,1,200\n1,40,2,150\n"

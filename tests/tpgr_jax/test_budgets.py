@@ -12,7 +12,7 @@ from harness.errors import UserError
 from harness.runs.metric_writer import read_rows
 from harness.runs.run_folder import RunFolder, read_json, write_arrays, write_json
 from harness.settings import read_settings
-from sim.datasets.ratings import DataConfig
+from sim.datasets.rating_settings import DataConfig
 from tpgr_jax.problem import make_problem
 from tpgr_jax.reports.table2 import Table2Config, report_table2
 from tpgr_jax.settings import RunConfig

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.settings import Count
-from sim.datasets.ratings import DataConfig
+from sim.datasets.rating_settings import DataConfig
 from sim.tables.ratings import RatingData, build_rating_data
 
 

@@ -9,7 +9,8 @@ import pytest
 from harness.errors import UserError
 from harness.settings import read_settings
 from hrlmg_jax.user_model.item_embedding import EmbeddingConfig, embed_items, turned_towards
-from sim.datasets.events import LogConfig, load_log
+from sim.datasets.events import load_log
+from sim.datasets.log_settings import LogConfig
 from sim.generators.funnel import truth_of_sessions
 from sim.tables.events import CLICK, ORDER, SKIP, EventLog, build_event_log
 

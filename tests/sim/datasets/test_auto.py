@@ -12,8 +12,9 @@ from harness.runs.composition import composed_values
 from harness.settings import read_settings
 from sim import data as command
 from sim.datasets.auto import AutoConfig, Guess, look_at
-from sim.datasets.events import LogConfig
-from sim.datasets.ratings import DataConfig, load_dataset
+from sim.datasets.log_settings import LogConfig
+from sim.datasets.rating_settings import DataConfig
+from sim.datasets.ratings import load_dataset
 from sim.files.event_readers import read_events
 
 

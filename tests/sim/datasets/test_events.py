@@ -23,7 +23,8 @@ from impression_logs import (
 from harness.errors import UserError
 from harness.settings import read_settings
 from sim.datasets import events as event_datasets
-from sim.datasets.events import LogConfig, load_log, log_statistics
+from sim.datasets.events import load_log, log_statistics
+from sim.datasets.log_settings import LogConfig
 from sim.tables.events import EventLog, build_event_log
 
 REAL = os.environ.get("TPGR_JAX_DATA")

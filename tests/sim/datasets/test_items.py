@@ -10,9 +10,9 @@ import pytest
 from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.settings import read_settings
-from sim.datasets.events import LogConfig
 from sim.datasets.items import ItemsConfig, items_of_run, load_items, write_items
-from sim.datasets.ratings import DataConfig
+from sim.datasets.log_settings import LogConfig
+from sim.datasets.rating_settings import DataConfig
 from sim.tables.items import ALWAYS, ITEMS_FILE, ItemTable, read_item_table
 
 SHOP = """\

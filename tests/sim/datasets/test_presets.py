@@ -13,10 +13,11 @@ from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.settings import read_settings
 from sim import data as command
-from sim.datasets.events import LogConfig
 from sim.datasets.items import ItemsConfig, load_items
+from sim.datasets.log_settings import LogConfig
 from sim.datasets.presets import ABOUT, NOT_LISTED, presets
-from sim.datasets.ratings import DataConfig, load_dataset
+from sim.datasets.rating_settings import DataConfig
+from sim.datasets.ratings import load_dataset
 from sim.files.event_readers import EventColumns, read_events
 
 NO_COUNTS = ["data.expected_users=null", "data.expected_items=null", "data.expected_ratings=null"]

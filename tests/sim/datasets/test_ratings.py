@@ -20,7 +20,8 @@ import requests
 from harness.errors import UserError
 from harness.settings import read_settings
 from sim.datasets import ratings as datasets
-from sim.datasets.ratings import AnyDataConfig, DataConfig, load_dataset, statistics
+from sim.datasets.rating_settings import DataConfig
+from sim.datasets.ratings import AnyDataConfig, load_dataset, statistics
 from sim.generators import ratings as synthetic
 from sim.tables.plausibility import rating_warnings
 from sim.tables.ratings import RatingData

@@ -14,7 +14,8 @@ import pytest
 
 from hand_made import hand_made_log
 from harness.settings import read_settings
-from sim.datasets.events import LogConfig, load_log
+from sim.datasets.events import load_log
+from sim.datasets.log_settings import LogConfig
 from sim.envs.histories import Histories, HistoryTable, add_feedback, make_history_table
 from sim.files.event_readers import read_events
 from sim.tables.events import CLICK, ORDER, SKIP, EventLog, build_event_log, with_test_sessions

@@ -11,8 +11,10 @@ from harness.runs.composition import composed_values
 from harness.settings import read_settings
 from hrlmg_jax.problem import load_data, make_env, true_env_params, true_users_of
 from hrlmg_jax.settings import RunConfig
-from sim.datasets.events import LogConfig, load_log
-from sim.datasets.ratings import DataConfig, load_dataset
+from sim.datasets.events import load_log
+from sim.datasets.log_settings import LogConfig
+from sim.datasets.rating_settings import DataConfig
+from sim.datasets.ratings import load_dataset
 from sim.envs.fixed_policies import scripted_policy
 from sim.envs.rating_env import EnvConfig, make_env_params, make_rating_env
 from sim.envs.rollout import rollout

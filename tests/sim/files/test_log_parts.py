@@ -15,7 +15,8 @@ from harness.runs.seeds import Run
 from harness.serving.decision_log import DecisionLog
 from harness.settings import read_settings
 from hrlmg_jax import train as log_train
-from sim.datasets.events import LogConfig, load_log
+from sim.datasets.events import load_log
+from sim.datasets.log_settings import LogConfig
 from sim.files.log_parts import checksum_of_parts, log_parts, log_sources, with_log_parts
 from sim.formats.sources import Source, checksum
 from tpgr_jax import train as ratings_train

@@ -14,7 +14,8 @@ from harness.runs.run_folder import RunFolder
 from harness.serving import decision_log
 from harness.serving.decision_log import DecisionLog
 from harness.settings import read_settings
-from sim.datasets.events import LogConfig, load_log
+from sim.datasets.events import load_log
+from sim.datasets.log_settings import LogConfig
 from sim.datasets.ratings import load_dataset
 from sim.files.log_parts import log_parts
 from sim.files.served_log import read_served

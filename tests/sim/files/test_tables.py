@@ -14,8 +14,8 @@ import pytest
 from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.settings import read_settings
-from sim.datasets.events import LogConfig
-from sim.datasets.ratings import DataConfig
+from sim.datasets.log_settings import LogConfig
+from sim.datasets.rating_settings import DataConfig
 from sim.files.event_readers import EventLayout, read_events
 from sim.files.rating_readers import read_ratings
 from sim.files.rows import TableLayout

@@ -12,7 +12,8 @@ from harness.reports.results import Estimate
 from harness.runs.composition import composed_values
 from harness.runs.run_folder import RunFolder, write_json
 from harness.settings import read_settings
-from sim.datasets.ratings import DataConfig, load_dataset
+from sim.datasets.rating_settings import DataConfig
+from sim.datasets.ratings import load_dataset
 from sim.tables.ratings import build_rating_data
 from tpgr_jax.report import MODULE, REPORTS
 from tpgr_jax.reports.figure3 import (
