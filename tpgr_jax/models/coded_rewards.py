@@ -1,8 +1,8 @@
 """Users' answers as codes: products with any function of them, of which only the codes are kept.
 
 Every channel of an answer (whether it is a rating, whether it is positive, ...) is a function of its code. With one
-column per code and item, V x I in all, an answer is a single 1, so that a product with all channels at once goes through
-the answers once, some users at a time, whatever the channels are.
+column per code and item, V x I in all, an answer is a single 1, so that a product with all channels goes through the
+answers once, some users at a time, whatever the channels are.
 """
 
 from __future__ import annotations
