@@ -1,9 +1,10 @@
 """Kills training at random moments, resumes it, and compares the end with that of a run left alone.
 
-`python tests/kill_and_resume.py SYSTEM [--kills 30] [--seed 0]` with SYSTEM one of tpgr, hrl_mg, dqn_r. A third of the
-kills come before the first step, a third while a checkpoint is being written, a third at any moment; every other run is
-killed a second time after it was resumed. Parameters and everything else in the last checkpoint, metrics and results of
-the evaluation have to be equal, bit for bit.
+`python tests/kill_and_resume.py SYSTEM [--kills 30] [--seed 0]` with SYSTEM one of tpgr, tpgr_lazy (node networks that
+are updated when they are visited), hrl_mg, dqn_r. A third of the kills come before the first step, a third while a
+checkpoint is being written, a third at any moment; every other run is killed a second time after it was resumed.
+Parameters and everything else in the last checkpoint, metrics and results of the evaluation have to be equal, bit for
+bit.
 """
 
 import argparse
@@ -47,12 +48,14 @@ class System(NamedTuple):
     results: list[str]
 
 
+_TPGR = System(
+    "tpgr_jax.train",
+    [*_RATINGS, "agent.learner.episodes_per_user=8", "train.episodes_per_step=256", *_SCHEDULE],
+    ["eval.json", "eval.npz"],
+)
 SYSTEMS = {
-    "tpgr": System(
-        "tpgr_jax.train",
-        [*_RATINGS, "agent.learner.episodes_per_user=8", "train.episodes_per_step=256", *_SCHEDULE],
-        ["eval.json", "eval.npz"],
-    ),
+    "tpgr": _TPGR,
+    "tpgr_lazy": _TPGR._replace(arguments=[*_TPGR.arguments, "agent.learner.node_updates=lazy", "tree.depth=3"]),
     "dqn_r": System(
         "tpgr_jax.train",
         ["agent=dqn_r", *_RATINGS, "agent.learner.batch_episodes=8", "train.episodes_per_step=16", *_SCHEDULE],

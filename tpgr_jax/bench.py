@@ -22,6 +22,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from harness.commands.command import run_command
+from harness.compute.memory import return_free_memory
 from harness.compute.sharding import on_every_device
 from harness.errors import UserError
 from harness.reports.benchmark import (
@@ -151,7 +152,13 @@ def method_runs(config: RunConfig, problem: Problem) -> dict[str, Callable[[], A
     compiled_play, compiled_step = jax.jit(play), jax.jit(agent.train_step, donate_argnums=0)
     with devices_of(config, problem.data.num_items):
         env_params, world = jax.jit(on_every_device)((problem.env_params, agent.world))
-        state = jax.jit(agent.init)(jax.random.key(0), world)
+        initialise, key = jax.jit(agent.init), jax.random.key(0)
+        # As in training, the compiler's memory and the state are not held together.
+        shapes = jax.eval_shape(initialise, key, world)
+        compiled_step.lower(shapes, world).compile()
+        compiled_play.lower(env_params, jax.eval_shape(method.policy_params, shapes), users).compile()
+        return_free_memory()
+        state = initialise(key, world)
         if isinstance(state.params, Learned):
             state = replace(state, params=jax.jit(_with_drawn_model)(state.params))
         jax.block_until_ready(state)

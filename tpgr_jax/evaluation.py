@@ -78,10 +78,10 @@ def _evaluator(
     problem: Problem, policy: Policy, name: str, seed: int, explore: bool, users_per_batch: int
 ) -> Callable[[Any], Evaluation]:
     episode_batch = make_episode_batch(problem.env, policy, explore)
-    # A key per policy and way of deciding, the same whichever command evaluates.
-    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{name}/{explore}".encode()))
 
     def run(policy_params: Any) -> Evaluation:
+        # A key per policy and way of deciding, the same whichever command evaluates.
+        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{name}/{explore}".encode()))
         users = problem.test_users, problem.num_relevant
         return evaluate_policy(episode_batch, problem.env_params, policy_params, *users, key, users_per_batch)
 

@@ -28,6 +28,8 @@ _HEADER = "# @system "
 FOLLOWS = {"items": "data"}
 """Groups whose choice follows from the choice of the same name of another group."""
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C ten times faster: a command reads a hundred files
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -168,7 +170,7 @@ def _marked(file: Path) -> str | None:
 def _content(file: Path) -> Mapping[str, Any]:
     """Returns what a file says; nothing if it is no mapping: Hydra will say so."""
     try:
-        content = yaml.safe_load(_text(file))
+        content = yaml.load(_text(file), _LOADER)
     except yaml.YAMLError:
         return {}
     return content if isinstance(content, Mapping) else {}

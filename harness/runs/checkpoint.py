@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-import orbax.checkpoint as ocp
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
 
 from harness.commands.old_names import as_now, as_stored
 from harness.errors import UserError
@@ -22,7 +25,7 @@ _MAX_REASON = 120  # characters shown of a library's message
 
 
 class Checkpoints(AbstractContextManager["Checkpoints"]):
-    """Checkpoints in one folder, numbered by step."""
+    """Checkpoints in one folder, numbered by step. Orbax is opened when something is saved or found there."""
 
     def __init__(self, folder: Path, max_to_keep: int | None = None, *, read_only: bool = False) -> None:
         """Opens the folder (created unless `read_only`).
@@ -33,7 +36,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             read_only: Only `restore` is allowed.
         """
         self._folder = folder.absolute()
-        self._read_only = read_only
+        self._read_only, self._max_to_keep = read_only, max_to_keep
         if not read_only and "[" in str(self._folder):
             # Orbax treats brackets as a glob pattern when it finalises a checkpoint, which then cannot be read.
             raise UserError(
@@ -41,20 +44,29 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
                 where=str(self._folder),
                 do="Choose another run folder (hydra.run.dir, or hydra.sweep.dir and hydra.sweep.subdir).",
             )
-        self._manager: ocp.CheckpointManager | None = None
-        if self._folder.is_dir() or not read_only:
-            options = ocp.CheckpointManagerOptions(
-                max_to_keep=max_to_keep,
-                create=not read_only,
-                read_only=read_only,
-                cleanup_tmp_directories=not read_only,
-            )
-            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        if not read_only:
+            self._folder.mkdir(parents=True, exist_ok=True)
+
+    @functools.cached_property
+    def _manager(self) -> ocp.CheckpointManager:
+        ocp = _orbax()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=self._max_to_keep,
+            read_only=self._read_only,
+            create=False,
+            cleanup_tmp_directories=not self._read_only,
+        )
+        return ocp.CheckpointManager(self._folder, options=options)
+
+    @property
+    def _is_open(self) -> bool:
+        return "_manager" in vars(self)
 
     @property
     def steps(self) -> list[int]:
         """Steps with a complete checkpoint, ascending."""
-        return [] if self._manager is None else sorted(self._manager.all_steps())
+        something = self._is_open or (self._folder.is_dir() and any(self._folder.iterdir()))
+        return sorted(self._manager.all_steps()) if something else []
 
     def save(self, step: int, state: Any, loop: dict[str, Any]) -> None:
         """Saves in the background; only a complete checkpoint becomes visible.
@@ -67,7 +79,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         Raises:
             UserError: The checkpoint cannot be written.
         """
-        assert self._manager is not None
+        ocp = _orbax()
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(_plain(state)), loop=ocp.args.JsonSave(loop))
         with self._reported():
             self._manager.wait_until_finished()  # Orbax drops a save that comes while another is running
@@ -81,9 +93,9 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         Raises:
             UserError: The checkpoint could not be written.
         """
-        assert self._manager is not None
         with self._reported():
-            self._manager.wait_until_finished()
+            if self._is_open:
+                self._manager.wait_until_finished()
 
     def restore(self, like: Any, step: int | None = None) -> tuple[int, Any, dict[str, Any]]:
         """Restores a checkpoint into the shapes, types and placement of `like`.
@@ -137,13 +149,11 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
     def delete(self, steps: Iterable[int]) -> None:
         """Removes checkpoints (unless read only)."""
-        assert self._manager is not None
         for step in [] if self._read_only else steps:
             self._manager.delete(step)
 
     def _restore(self, like: Any, step: int) -> tuple[Any, dict[str, Any]]:
-        assert self._manager is not None
-        plain = _plain(like)
+        ocp, plain = _orbax(), _plain(like)
         # Earlier versions gave other names to some fields.
         target = as_stored(jax.tree.map(ocp.utils.to_shape_dtype_struct, plain), self._stored(step))
         restored = self._manager.restore(
@@ -159,7 +169,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
     def _stored(self, step: int) -> Any:
         """Returns what a checkpoint holds: shapes and types of the state's arrays."""
-        return ocp.StandardCheckpointHandler().metadata(self._folder / str(step) / "state").tree
+        return _orbax().StandardCheckpointHandler().metadata(self._folder / str(step) / "state").tree
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
@@ -180,7 +190,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
     def __exit__(self, *error: object) -> None:
         """Waits for a running save and closes."""
-        if self._manager is not None:
+        if self._is_open:
             self._manager.close()
 
 
@@ -328,11 +338,18 @@ def _with_keys(plain: Any, like: Any) -> Any:
     )
 
 
-def silence_orbax() -> None:
-    """Silences Orbax's logs, and the errors of reads and writes that end after another one has failed and raised."""
+@functools.cache
+def _orbax() -> Any:
+    """Imports Orbax, which takes 0.2 s that a run need not spend before its first step.
+
+    Silences its logs, and the errors of reads and writes that end after another one has failed and raised.
+    """
+    import orbax.checkpoint as ocp
+
     for name in ("absl", "asyncio"):  # Orbax logs every save, asyncio the failures of its writers
         logging.getLogger(name).setLevel(logging.CRITICAL)
     sys.unraisablehook = _without_late_reads
+    return ocp
 
 
 def _without_late_reads(unraisable: sys.UnraisableHookArgs) -> None:
@@ -342,6 +359,3 @@ def _without_late_reads(unraisable: sys.UnraisableHookArgs) -> None:
     late = isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"
     if not (abandoned or late):
         _usual_hook(unraisable)
-
-
-silence_orbax()

@@ -17,6 +17,7 @@ import jax
 from tqdm import tqdm
 
 from harness.compute.devices import place
+from harness.compute.memory import return_free_memory, size_of
 from harness.compute.processes import agreed, agreed_seconds, is_first_process, meet
 from harness.compute.sharding import num_shards, on_every_device
 from harness.errors import UserError
@@ -57,6 +58,8 @@ class ScheduleConfig:
         """Returns the steps of the chunk that begins after `step`; it ends at a log point, even of a resumed run."""
         return min(self.log_every - step % self.log_every, self.steps - step)
 
+
+_LARGE_STATES = 2**28  # bytes, as many as compiling takes
 
 DIVERGED = "training diverged"
 """How the message begins about metrics that are not finite."""
@@ -221,21 +224,34 @@ def _first_states(
     """Returns the initial or restored states, the steps already done and what these took."""
     agent = seed_runs[0].agent
     initialise = jax.jit(agent.init)
+
+    # The compiler's memory and large states are not held together.
+    shapes = [jax.eval_shape(initialise, run.key, run.agent.world) for run in seed_runs]
+    length = schedule.next_length(max(checkpoints.steps, default=0))
+    compiled = length if num_shards() == 1 and size_of(shapes) > _LARGE_STATES else None
+    if compiled:
+        _compile(agent, shapes, worlds, compiled)
+        return_free_memory()
+
+    # Initialise or restore; the first chunk is compiled while the host fits what training begins with.
     states = [initialise(run.key, run.agent.world) for run in seed_runs]
     states = jax.block_until_ready(_placed(states, agent.partition))
     if checkpoints.steps:
         step, states, loop = checkpoints.restore(states)
         print(f"resuming after step {step} of {schedule.steps}", file=sys.stderr)
-        if step < schedule.steps:
-            _compile(agent, states, worlds, schedule.next_length(step))
+        length = schedule.next_length(step)
+        if length and length != compiled:
+            _compile(agent, states, worlds, length)
         return states, step, Spent(loop["seconds"], loop.get("fastest", 0.0), loop.get("slowest", 0.0))
     checkpoints.start_over()
     if any(run.folder.metrics.exists() for run in seed_runs):
         print("no checkpoint yet: starting from the beginning", file=sys.stderr)
-    compile_first_chunk = partial(_compile, agent, states, worlds, schedule.next_length(0))
-    if schedule.budgets.seconds is not None:
-        compile_first_chunk()  # alongside, it would slow down what counts
-    with _meanwhile(compile_first_chunk) if schedule.budgets.seconds is None else nullcontext():
+    length = schedule.next_length(0)
+    alongside = length != compiled and schedule.budgets.seconds is None  # else it would slow down what counts
+    compile_first_chunk = partial(_compile, agent, states, worlds, length)
+    if length != compiled and not alongside:
+        compile_first_chunk()
+    with _meanwhile(compile_first_chunk) if alongside else nullcontext():
         started = time.monotonic()
         states = [run.agent.pretrain(state) for run, state in zip(seed_runs, states, strict=True)]
         seconds = agreed_seconds(time.monotonic() - started)

@@ -11,7 +11,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.cluster import KMeans
 
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.problem import Problem
@@ -173,6 +172,8 @@ def fixed_policies(problem: Problem) -> dict[str, FollowerParams]:
 
 def _best_cluster(listed: FollowerParams) -> FollowerParams:
     """Returns the policy that stays in the cluster of items which the user clicked most before the session."""
+    from sklearn.cluster import KMeans  # slow to import, needed by this computation only
+
     vectors = np.asarray(listed.vectors)
     clusters = min(_CLUSTERS, len(vectors))
     cluster = KMeans(clusters, n_init=1, random_state=0).fit_predict(vectors)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from sim.tables.events import CLICK
 
@@ -76,6 +75,8 @@ def estimates_agreement(estimates: Sequence[dict[str, Any] | None], true: Sequen
 
 def _spearman(one: np.ndarray, other: np.ndarray) -> float | None:
     """Returns the rank correlation, or None where all values of one are equal."""
+    from scipy.stats import spearmanr  # slow to import, needed by this computation only
+
     if min(len(np.unique(one)), len(np.unique(other))) < 2:
         return None
     return float(spearmanr(one, other)[0])

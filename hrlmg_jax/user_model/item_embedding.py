@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import scipy.sparse
-from sklearn.utils.extmath import randomized_svd
 
 from harness.errors import UserError
 from harness.settings import Count, NotNegative, SettingError
@@ -59,6 +58,8 @@ def embed_items(config: EmbeddingConfig, log: EventLog, rows: np.ndarray, seed: 
         [J, E] float32 of unit norm. Items without training rows (that have a weight) get the mean direction; where the
         log supports fewer dimensions the rest are 0.
     """
+    from sklearn.utils.extmath import randomized_svd  # slow to import, needed by this computation only
+
     # Which items share a session, and with which weight.
     weight = np.asarray([config.skip_weight, config.click_weight, config.order_weight])[log.feedback[rows]]
     if not weight.any():

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from sklearn.cluster import KMeans
 
 from harness.runs.run_folder import RunFolder
 from harness.training.agent import Agent
@@ -190,6 +189,8 @@ def _begun_from(
 
     Interests begin near clusters of items, tastes between two of them.
     """
+    from sklearn.cluster import KMeans  # slow to import, needed by this computation only
+
     counts = np.bincount(data.log.item[data.rows("train")], minlength=len(embedding)).astype(np.float64)
     centred = embedding - counts @ embedding / counts.sum()
     _, directions = np.linalg.eigh((centred * counts[:, None]).T @ centred)

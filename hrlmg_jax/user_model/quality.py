@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from harness.reports.tables import kind_of
 from hrlmg_jax.sessions import describe_log
@@ -90,6 +89,8 @@ def score(predicted: np.ndarray, feedback: np.ndarray, base: np.ndarray, best: f
         order) and "order", beside their rates, logged and predicted; accuracy of the most likely answer; reliability
         curves. A figure that needs both answers to occur is None where one does not.
     """
+    import sklearn.metrics  # slow to import, needed by this computation only
+
     loss, base_loss = log_loss(predicted, feedback), log_loss(np.tile(base, (len(feedback), 1)), feedback)
     report: dict[str, Any] = {
         "events": len(feedback),
@@ -106,8 +107,8 @@ def score(predicted: np.ndarray, feedback: np.ndarray, base: np.ndarray, best: f
         report[name] = {
             "rate": float(happened.mean()),
             "predicted_rate": float(chance.mean()),
-            "auc": float(roc_auc_score(happened, chance)) if both else None,
-            "average_precision": float(average_precision_score(happened, chance)) if both else None,
+            "auc": float(sklearn.metrics.roc_auc_score(happened, chance)) if both else None,
+            "average_precision": float(sklearn.metrics.average_precision_score(happened, chance)) if both else None,
             **calibration(chance, happened),
         }
     return report

@@ -43,8 +43,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
-import scipy.special
 
 from harness.errors import UserError
 from sim.envs.histories import Histories, HistoryTable
@@ -380,6 +378,8 @@ def _draw_sessions(generator: np.random.Generator, users: int) -> _Schedule:
 
 def _calibrated(world: _World, writer: _Writer, schedule: _Schedule, key: jax.Array) -> _World:
     """Sets kc so that a log of the first users, with fixed random numbers, has the click rate of Table 1."""
+    import scipy.optimize  # slow to import, needed to generate only
+
     pilot = np.arange(min(_PILOT_USERS, len(schedule.length)))
 
     def with_bias(click_bias: float) -> _World:
@@ -397,6 +397,8 @@ def _draw_orders(generator: np.random.Generator, columns: dict[str, np.ndarray])
 
     Orders do not affect later steps, so that drawing them last is exact.
     """
+    import scipy.optimize  # slow to import, needed to generate only
+
     skip, click, order = columns["probabilities"].astype(np.float64).T  # with ko = 0
 
     def given_click(order_bias: float) -> np.ndarray:

@@ -11,8 +11,8 @@ from tpgr_jax.agents.tree_ops import make_tree_tables
 from tpgr_jax.agents.value_learner import EPISODES, ValueLearner, ValueLearnerConfig
 from tpgr_jax.agents.value_tree import ValueTreeConfig, ValueTreeParams, make_value_tree
 from tpgr_jax.methods import AgentSettings, Method, RunContext
+from tpgr_jax.models.coded_rewards import code_ratings, code_rewards
 from tpgr_jax.models.explored_ratings import explore_ratings
-from tpgr_jax.models.reward_moments import reward_matrix
 from tpgr_jax.models.user_response_model import FittedResponses, fit_response_model
 from tpgr_jax.problem import Problem
 from tpgr_jax.tree.item_tree import ItemTree
@@ -73,5 +73,5 @@ def _fitted(problem: Problem, settings: Settings, seed: int) -> FittedResponses:
     if settings.learner.fit_to == EPISODES:
         env, episodes = problem.rating_env(settings.name), settings.learner.fit_episodes
         log = explore_ratings(env, problem.env_params, problem.train_users, episodes, seed)
-        return fit_response_model(settings.policy, log.rewards, seed, log.seen)
-    return fit_response_model(settings.policy, reward_matrix(*problem.training_ratings), seed)
+        return fit_response_model(settings.policy, code_rewards(log.rewards), seed, log.seen)
+    return fit_response_model(settings.policy, code_ratings(*problem.training_ratings), seed)

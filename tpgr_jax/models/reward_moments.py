@@ -5,6 +5,8 @@ Everything works on the sparse matrix of rewards: no table of users x items is m
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
@@ -67,20 +69,38 @@ def principal_axes(
         UserError: More axes than items.
     """
     num_users, num_items = rewards.shape
-    if size > num_items:
-        raise UserError(f"asks for {size} factors of {num_items:,} items", where="agent.policy", do="Set fewer.")
     mean = mean_rewards(rewards) if centred else np.zeros(num_items)
 
-    def moments(block: np.ndarray) -> np.ndarray:
-        return rewards.T @ (rewards @ block) / num_users - np.multiply.outer(mean, mean @ block)
+    def moments(vector: np.ndarray) -> np.ndarray:
+        return rewards.T @ (rewards @ vector) / num_users - mean * (mean @ vector)
 
-    if num_items <= max(_SMALL_CATALOGUE, size):
-        values, vectors = np.linalg.eigh(moments(np.eye(num_items)))
+    return largest_eigenvectors(moments, num_items, size, seed)
+
+
+def largest_eigenvectors(
+    moments: Callable[[np.ndarray], np.ndarray], number: int, size: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the largest eigenvalues of a positive semi-definite matrix and their eigenvectors.
+
+    Args:
+        moments: The product of the [N, N] matrix with a vector.
+        number: N.
+        size: K <= N, how many.
+        seed: Of the vector that the iteration begins with.
+
+    Returns:
+        [K] eigenvalues, largest first, none negative; [N, K] orthonormal eigenvectors, float64.
+
+    Raises:
+        UserError: K > N.
+    """
+    if size > number:
+        raise UserError(f"asks for {size} factors of {number:,} items", where="agent.policy", do="Set fewer.")
+    if number <= max(_SMALL_CATALOGUE, size):
+        values, vectors = np.linalg.eigh(np.stack([moments(unit) for unit in np.eye(number)], 1))
     else:
-        operator = scipy.sparse.linalg.LinearOperator(
-            (num_items, num_items), matvec=moments, matmat=moments, dtype=np.float64
-        )
-        start = np.random.default_rng(seed).standard_normal(num_items)
+        operator = scipy.sparse.linalg.LinearOperator((number, number), matvec=moments, dtype=np.float64)
+        start = np.random.default_rng(seed).standard_normal(number)
         values, vectors = scipy.sparse.linalg.eigsh(operator, size, v0=start)
     order = np.argsort(values)[::-1][:size]
     return np.maximum(values[order], 0), vectors[:, order]

@@ -15,12 +15,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 
 from harness.settings import Count, Positive
 from sim.envs.rating_env import Observation
+from tpgr_jax.models.coded_rewards import CodedRewards
 from tpgr_jax.models.kalman import KalmanState
-from tpgr_jax.models.reward_moments import principal_axes
+from tpgr_jax.models.reward_moments import largest_eigenvectors
 
 RATED, POSITIVE, REWARD = 0, 1, 2
 CHANNELS = 3
@@ -101,46 +101,55 @@ def _observed(config: UserResponseModelConfig) -> int:
 
 
 def fit_response_model(
-    config: UserResponseModelConfig, rewards: scipy.sparse.csr_array, seed: int, seen: float = 1.0
+    config: UserResponseModelConfig, answers: CodedRewards, seed: int, seen: float = 1.0
 ) -> FittedResponses:
-    """Estimates the model from users' empirical rewards, in closed form.
+    """Estimates the model from users' answers, in closed form.
 
     Factors are principal components of the stacked channels over users. With few users these overfit, so each
     component's variance is lowered by what pure noise of the same total would have given it: the rest divided by the
     number of users (Marchenko and Pastur 1967).
 
     Args:
-        rewards: Sparse [n, I] empirical rewards of the training users; a user's entry that is missing counts as 0.
+        answers: Of n training users; what a user has not answered has an empirical reward of 0.
         seed: Of the iteration that finds the factors.
-        seen: Share of the users' answers that the matrix holds, the others missing at random; 1 for all of them.
+        seen: Share of the users' answers that these are, the others missing at random; 1 for all of them.
 
     Raises:
         UserError: More factors than channels of items.
     """
+    # Means and mean products of the channels, which are functions of an answer's code.
+    num_users, num_items = answers.num_users, answers.num_items
+    channels = np.stack([answers.rewards != 0, answers.rewards > 0, answers.rewards]).astype(np.float64)
+    observed = slice(None) if config.channels == "all" else slice(REWARD, None)
+    share = answers.counts / num_users / seen
+    mean = channels @ share
+    moments = np.einsum("cv,dv,vi->icd", channels, channels, share)
+
     # Principal components of the channels, and how much of their variance is noise.
-    num_users = rewards.shape[0]
-    channels = [_with_data(rewards, rewards.data != 0), _with_data(rewards, rewards.data > 0), rewards]
-    used = channels if config.channels == "all" else [rewards]
-    stacked = scipy.sparse.hstack(used, format="csr")
-    stacked.data /= seen
-    values, vectors = principal_axes(stacked, config.factors, True, seed)
-    total = float(stacked.data @ stacked.data / num_users - np.sum(_mean(stacked) ** 2))
+    def covariances(write: np.ndarray, write_mean: np.ndarray, vector: np.ndarray) -> np.ndarray:
+        """Returns [D, I] covariances of channels with what a vector [C * I] makes of the observed ones."""
+        vector = vector.reshape(-1, num_items)
+        products = answers.second_moments(write, channels[observed], vector) / num_users / seen**2
+        return products - write_mean * np.sum(mean[observed] * vector)
+
+    size = mean[observed].size
+    values, vectors = largest_eigenvectors(
+        lambda vector: covariances(channels[observed], mean[observed], vector).reshape(-1), size, config.factors, seed
+    )
+    total = float(np.sum(channels[observed] ** 2 @ share) / seen - np.sum(mean[observed] ** 2))
     noise_level = max(total - float(values.sum()), 0.0) / num_users
 
     # How every channel, whether observed or not, varies with each component.
-    components = stacked @ vectors - _mean(stacked) @ vectors
-    slopes = np.stack([(channel.T @ components) / (seen * num_users) for channel in channels], 1)
+    slopes = np.stack([covariances(channels, mean, vector).T for vector in vectors.T], -1)
 
     # Missing answers make each item seem to vary more by itself, though not with others: that is taken off again.
-    moments = _channel_moments(channels) / seen
-    observed = slice(None) if config.channels == "all" else slice(REWARD, None)
-    axes = np.moveaxis(vectors.reshape(len(used), -1, config.factors), 0, 1)
+    axes = np.moveaxis(vectors.reshape(-1, num_items, config.factors), 0, 1)
     excess = (1 / seen - 1) * np.einsum("icd,idk->ick", moments[:, :, observed], axes)
     values = np.maximum(values - np.sum(axes * excess[:, observed], (0, 1)), 1e-12)
     loadings = (slopes - excess) * np.sqrt(np.maximum(values - noise_level, 0)) / values
 
     # What the factors leave unexplained of each item's channels, and the combinations that whiten it.
-    mean = np.stack([_mean(channel) / seen for channel in channels], 1)
+    mean = mean.T
     covariance = moments - mean[:, :, None] * mean[:, None, :]
     residual = covariance - np.einsum("ick,idk->icd", loadings, loadings)
     whitening = _whitening(residual, config.noise, config.channels == "all")
@@ -150,24 +159,6 @@ def fit_response_model(
     rotation = np.swapaxes(np.linalg.svd(combined, full_matrices=False)[0], 1, 2)[:, : _observed(config)]
     model = UserResponseModel(_float32(mean), _float32(rotation @ whitening), _float32(rotation @ combined))
     return FittedResponses(model, mean, loadings)
-
-
-def _with_data(matrix: scipy.sparse.csr_array, data: np.ndarray) -> scipy.sparse.csr_array:
-    """Returns the matrix with other numbers in the same places; both share the arrays that say where."""
-    return scipy.sparse.csr_array((data.astype(np.float64), matrix.indices, matrix.indptr), matrix.shape)
-
-
-def _mean(matrix: scipy.sparse.csr_array) -> np.ndarray:
-    return np.asarray(matrix.sum(axis=0)) / matrix.shape[0]
-
-
-def _channel_moments(channels: list[scipy.sparse.csr_array]) -> np.ndarray:
-    """Returns [I, 3, 3] mean products of each item's channels."""
-    moments = np.empty((channels[0].shape[1], CHANNELS, CHANNELS))
-    for first, one in enumerate(channels):
-        for second, other in enumerate(channels):
-            moments[:, first, second] = _mean(one.multiply(other).tocsr())
-    return moments
 
 
 def _whitening(residual: np.ndarray, noise: float, all_channels: bool) -> np.ndarray:

@@ -55,6 +55,37 @@ def test_a_command_that_there_is_not():
         named("hrl-mg", "trian", commands)
 
 
+NEEDED_LATER = (
+    "fastapi",
+    "gymnasium",
+    "matplotlib",
+    "optuna",
+    "orbax",
+    "pandas",
+    "pooch",
+    "requests",
+    "scipy.optimize",
+)
+NEEDED_LATER += ("scipy.stats", "sklearn", "torch", "wandb")
+NOT_IMPORTED = {
+    "sim.data": (*NEEDED_LATER, "jax", "polars"),
+    "tpgr_jax.train": (*NEEDED_LATER, "polars"),
+    "tpgr_jax.recommend": NEEDED_LATER,
+    "tpgr_jax.report": NEEDED_LATER,
+    "hrlmg_jax.train": NEEDED_LATER,
+}
+"""Packages that take long to import, by a command that does not need them (yet) when it starts."""
+
+
+def test_commands_start_without_what_they_do_not_need():
+    # In one process: what a command imports is there for those after it, which are allowed no less.
+    code = "import importlib, sys\n"
+    code += f"for command, others in {NOT_IMPORTED}.items():\n"
+    code += "    importlib.import_module(command)\n"
+    code += "    assert not set(others) & set(sys.modules), (command, set(others) & set(sys.modules))\n"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_the_guide_imports_nothing_that_takes_time():
     code = "import sys, tpgr_jax.__main__ as commands; sys.argv[1:] = []; commands.main()"
     code += "; assert not {'jax', 'hydra', 'pydantic'} & set(sys.modules)"

@@ -15,6 +15,7 @@ from harness.runs.checkpoint import Checkpoints
 from harness.runs.metric_writer import read_rows
 from harness.runs.run_folder import RunFolder
 from harness.settings import read_settings
+from harness.training import loop
 from harness.training.agent import Agent
 from harness.training.loop import Interruption, ScheduleConfig, run_training
 from harness.training.parallel_seeds import SeedRun, split_worlds
@@ -354,15 +355,23 @@ def test_training_ends_when_all_members_are_finished(tmp_path):
     assert [float(state["best"]) for state in states] == [5, 6]
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_the_training_step_is_compiled_once(tmp_path, number):
-    traces = []
+@pytest.mark.parametrize(("number", "large"), [(1, 2**28), (2, 2**28), (2, 0)])
+def test_the_training_step_is_compiled_once(tmp_path, monkeypatch, number, large):
+    monkeypatch.setattr(loop, "_LARGE_STATES", large)
+    monkeypatch.setattr(loop, "return_free_memory", lambda: done.append("returned"))
+    done = []
     plain = keeper(9)
 
     def train_step(state, world):
-        traces.append(1)
+        done.append("compiled")
         return plain.train_step(state, world)
 
-    agent = plain._replace(train_step=train_step)
+    def pretrain(state):  # the first that sees a state
+        done.append("initialised")
+        return state
+
+    agent = plain._replace(train_step=train_step, pretrain=pretrain)
     train_together(folders(tmp_path, number), agents=[agent] * number)
-    assert len(traces) == 1
+    assert done.count("compiled") == 1
+    if not large:
+        assert done == ["compiled", "returned", *["initialised"] * number]

@@ -441,13 +441,6 @@ def test_statistics_by_hand(tmp_path):
     assert found["timestamps"] == [978300760, 978302268]
 
 
-def test_importing_is_light():
-    heavy = ("jax", "polars", "pooch", "requests")
-    code = f"import sys, sim.data; print([module for module in {heavy} if module in sys.modules])"
-    root = Path(__file__).parents[3]
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root).stdout == "[]\n"
-
-
 @pytest.mark.skipif(REAL is None, reason="set TPGR_JAX_DATA to a folder with the real data sets")
 @pytest.mark.parametrize(
     ("name", "counts"),

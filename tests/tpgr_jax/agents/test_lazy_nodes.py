@@ -1,18 +1,25 @@
 """Training that updates visited nodes alone, against dense training, on trees with more nodes than a batch visits."""
 
 import dataclasses
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_lines import metrics_without_times
 from intermediate_shapes import primitives
 from small_trees import small_networks, small_ratings
 
 from harness.compute.devices import DevicesConfig, device_mesh, place
 from harness.errors import UserError
 from harness.runs.checkpoint import Checkpoints
+from harness.runs.run_folder import RunFolder
 from harness.settings import read_settings
+from harness.training.agent import Agent
+from harness.training.loop import Interruption, ScheduleConfig, run_training
+from harness.training.parallel_seeds import SeedRun
 from sim.envs.rating_env import make_env_params, make_rating_env
 from sim.envs.rollout import rollout
 from tpgr_jax.agents.lazy_nodes import stored_params
@@ -141,21 +148,53 @@ def test_a_step_computes_nothing_for_all_nodes_but_the_tables_that_it_writes_int
     assert found == {"scatter", "while"}
 
 
-def test_a_restored_state_trains_on_bit_for_bit(lazy, steps, trained, tmp_path):
+class Killed(BaseException):
+    """In the place of SIGKILL: nothing is saved any more."""
+
+
+def test_a_run_that_was_stopped_and_killed_ends_as_one_left_alone(lazy, tmp_path):
     learner, world = lazy
-    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        checkpoints.save(5, trained[1], {})
-        checkpoints.wait()
-        _, restored, _ = checkpoints.restore(jax.jit(learner.init)(jax.random.key(1)))
-        stored = checkpoints.restore_arrays()[1]
-    again = steps(restored, world)[0]
-    jax.tree.map(np.testing.assert_array_equal, jax.random.key_data(again.key), jax.random.key_data(trained[2].key))
-    jax.tree.map(
-        np.testing.assert_array_equal, dataclasses.replace(again, key=0), dataclasses.replace(trained[2], key=0)
-    )
+    schedule = ScheduleConfig(steps=8, log_every=2, evaluate_every=2, checkpoint_every=2, max_to_keep=2)
+
+    def init(key, world):
+        return learner.init(key)
+
+    def train(name, ending=lambda step: None):
+        def evaluate(state):
+            ending(int(state.step))
+            return {"test_reward": float(jax.tree.reduce(lambda total, leaf: total + leaf.sum(), state.params, 0.0))}
+
+        (tmp_path / name).mkdir(exist_ok=True)
+        agent = Agent(init, lambda state: state, learner.train_step, world, BATCH)
+        run = SeedRun(agent, RunFolder(tmp_path / name), jax.random.key(4), evaluate)
+        [state] = run_training([run], schedule, {})
+        return state
+
+    def stop(step):
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def kill(step):
+        if step == 8:
+            raise Killed
+
+    whole = train("whole")
+    with pytest.raises(Interruption, match="after step 4"):
+        train("parts", stop)
+    with pytest.raises(Killed):
+        train("parts", kill)
+    with Checkpoints(tmp_path / "parts" / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps == [4, 6]
+    resumed = train("parts")
+    assert whole.opt_state.rows["heads_2"].last.max() == 8
+    states = [jax.tree.leaves(dataclasses.replace(state, key=0)) for state in (resumed, whole)]
+    for leaf, other in zip(*states, strict=True):
+        np.testing.assert_array_equal(leaf, other)
+    assert metrics_without_times(tmp_path / "parts") == metrics_without_times(tmp_path / "whole")
     # A run that starts from it reads where its networks are.
-    found = stored_params(stored, SETTINGS["learning_rate"])
-    assert_close(found, learner.finished(trained[1]).params, 1e-6)
+    with Checkpoints(tmp_path / "parts" / "checkpoints", read_only=True) as checkpoints:
+        found = stored_params(checkpoints.restore_arrays()[1], SETTINGS["learning_rate"])
+    assert_close(found, learner.finished(whole).params, 1e-6)
 
 
 @pytest.mark.long

@@ -32,7 +32,7 @@ from tpgr_jax.agents.reinforce import World
 from tpgr_jax.agents.tree_ops import MASKED_LOGIT, make_tree_tables, past_leaves_of
 from tpgr_jax.agents.value_learner import ValueLearner, ValueLearnerConfig
 from tpgr_jax.agents.value_tree import ValueTreeConfig, ValueTreeParams, filter_estimate, make_value_tree
-from tpgr_jax.models.reward_moments import reward_matrix
+from tpgr_jax.models.coded_rewards import code_ratings
 from tpgr_jax.models.user_response_model import fit_response_model
 from tpgr_jax.networks import grouped_matmul as node_batching
 from tpgr_jax.settings import RunConfig
@@ -67,7 +67,7 @@ def problem(depth=2, alpha=ALPHA, repeats=False, beam=12, irregular=False):
     policy = make_value_tree(config, tree, LENGTH, alpha)
     learner = ValueLearner(env, policy, learner_config(), 16)
     state = jax.jit(learner.init)(jax.random.key(0))
-    answers = fit_response_model(config, reward_matrix(data, TRAIN_USERS, reward_of_code), 0)
+    answers = fit_response_model(config, code_ratings(data, TRAIN_USERS, reward_of_code), 0)
     state = dataclasses.replace(state, params=policy.with_fitted(state.params, answers, tree.leaf_items))
     return learner, World(env_params, make_tree_tables(tree)), state, tree
 
@@ -82,7 +82,7 @@ def scrambled(learned, seed=1):
 def fitted_answers():
     data = make_data(make_table())
     _, _, reward_of_code = make_simulator(data)
-    return fit_response_model(policy_config(), reward_matrix(data, TRAIN_USERS, reward_of_code), 0)
+    return fit_response_model(policy_config(), code_ratings(data, TRAIN_USERS, reward_of_code), 0)
 
 
 def item_scores(learner, learned, mean, spread, status):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from harness.errors import UserError
 from harness.settings import read_settings
+from tpgr_jax.models.coded_rewards import code_rewards
 from tpgr_jax.models.explored_ratings import explore_ratings
 from tpgr_jax.models.kalman import KalmanState
 from tpgr_jax.models.user_response_model import (
@@ -91,7 +92,7 @@ def dense_fit(table, factors, noise):
 
 def test_fit_against_dense_numpy():
     rewards = sparse_rewards()
-    fitted = fit_response_model(make_config(), rewards, 0)
+    fitted = fit_response_model(make_config(), code_rewards(rewards), 0)
     mean, loadings, residual = dense_fit(rewards.toarray(), 4, 0.02)
     np.testing.assert_allclose(fitted.mean, mean, atol=1e-12)
     # Factors are known up to their signs.
@@ -110,7 +111,7 @@ def test_fit_against_dense_numpy():
 
 
 def test_reward_alone():
-    fitted = fit_response_model(make_config(channels="reward"), sparse_rewards(), 0)
+    fitted = fit_response_model(make_config(channels="reward"), code_rewards(sparse_rewards()), 0)
     assert fitted.model.whitening.shape == (9, 1, 3)
     np.testing.assert_array_equal(fitted.model.whitening[:, 0, :2], 0)
     assert fitted.loadings.shape == (9, 3, 4)
@@ -118,15 +119,15 @@ def test_reward_alone():
 
 def test_pure_noise_teaches_nothing_where_many_items_meet_few_users():
     table = np.random.default_rng(0).choice([-0.6, 0, 1.0], (20, 400))
-    noise = fit_response_model(make_config(factors=2), scipy.sparse.csr_array(table), 0).loadings
+    noise = fit_response_model(make_config(factors=2), code_rewards(scipy.sparse.csr_array(table)), 0).loadings
     tastes = np.where(np.arange(20)[:, None] % 2 == np.arange(400) % 2, 1.0, -0.6)
-    real = fit_response_model(make_config(factors=2), scipy.sparse.csr_array(tastes), 0).loadings
+    real = fit_response_model(make_config(factors=2), code_rewards(scipy.sparse.csr_array(tastes)), 0).loadings
     assert (noise**2).sum() < 0.2 * (real**2).sum()
 
 
 def test_more_factors_than_there_are_is_a_message():
     with pytest.raises(UserError, match="factors"):
-        fit_response_model(make_config(factors=28), sparse_rewards(), 0)
+        fit_response_model(make_config(factors=28), code_rewards(sparse_rewards()), 0)
 
 
 def test_answers_of_random_episodes_are_the_users_own():
@@ -150,8 +151,8 @@ def test_a_share_of_the_answers_gives_the_same_means_and_covariances_on_average(
     rated = generator.random((4000, 9)) < np.where(liked == (np.arange(9) % 2 == 0), 0.7, 0.2)
     rewards = scipy.sparse.csr_array(np.where(rated, 0.6, 0.0))
     thinned = scipy.sparse.csr_array(rewards.toarray() * (generator.random(rewards.shape) < 0.7))
-    full = fit_response_model(make_config(factors=1), rewards, 0)
-    part = fit_response_model(make_config(factors=1), thinned, 0, seen=0.7)
+    full = fit_response_model(make_config(factors=1), code_rewards(rewards), 0)
+    part = fit_response_model(make_config(factors=1), code_rewards(thinned), 0, seen=0.7)
     np.testing.assert_allclose(part.mean, full.mean, atol=0.03)
     moments = [np.einsum("ick,jdk->icjd", fitted.loadings, fitted.loadings) for fitted in (full, part)]
     assert np.abs(moments[0]).min() > 0.01
@@ -159,7 +160,7 @@ def test_a_share_of_the_answers_gives_the_same_means_and_covariances_on_average(
 
 
 def test_nothing_is_taken_in_before_the_first_step():
-    model = fit_response_model(make_config(), sparse_rewards(), 0).model
+    model = fit_response_model(make_config(), code_rewards(sparse_rewards()), 0).model
     start = model.initial(2)
     same = model.update(start, jnp.zeros(2, jnp.int32), jnp.ones(2), jnp.zeros(2, bool))
     jax.tree.map(np.testing.assert_array_equal, same, start)
