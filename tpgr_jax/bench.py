@@ -484,9 +484,9 @@ def bench_netflix(smoke: bool) -> list[Line]:
     plus = _point_or_reason(lines, "TPGR+", netflix_value_tree_point, smoke, sizes)
     if plus is not None:
         lines += [
-            Line("TPGR+: fit the model", plus["fit"], "s"),
+            Line("TPGR+: fit the model", plus["fit"], "s", 240),
             Line(f"TPGR+: {steps}", plus["train"], "s", note=note),
-            Line("TPGR+: peak host memory", plus["memory"], "GiB", 12.0),
+            Line("TPGR+: peak host memory", plus["memory"], "GiB", 6.0),
         ]
     return lines
 
@@ -540,7 +540,7 @@ def bench_start(smoke: bool) -> list[Line]:
         cold = _first_update(Path(folder), "cold", smoke)
         warm = math.nan if smoke else _first_update(Path(folder), "warm", smoke)
     data = "MovieLens-1M" if _has_movielens() and not smoke else "generated ratings of its shape"
-    limits = (None, None) if smoke else (20.0, 6.0)
+    limits = (None, None) if smoke else (12.0, 3.5)
     return [
         Line("first update, nothing cached", cold, "s", limits[0], note=data),
         Line("first update, programs and ratings cached", warm, "s", limits[1], note=data),
