@@ -14,6 +14,7 @@ from harness.runs.composition import unlike_composed
 from harness.runs.provenance import Origin
 from harness.runs.run_folder import RunFolder
 from hrlmg_jax.earlier_run import EarlierRun
+from hrlmg_jax.fixed_lists import fixed_rankings
 from hrlmg_jax.sessions import describe_log
 from hrlmg_jax.user_model.settings import FitConfig
 from hrlmg_jax.user_model.store import FILE, Simulator, load_simulator, obtain_simulator
@@ -24,8 +25,6 @@ from sim.generators.funnel import true_users, truth_of_sessions
 from sim.generators.funnel_users import FunnelParams
 
 _SESSION_LENGTHS = (("env", "episode_length"), ("evaluation", "short"), ("evaluation", "long"))
-POPULARITY, BEST_RATE, COUNT = "popularity", "best_rate", "count"
-"""Fixed lists: by total reward in the log, by reward per impression, by impressions."""
 
 
 @dataclass(frozen=True)
@@ -143,24 +142,6 @@ def make_problem(
         fitted = {key: values[key] for key in ("data", "env", "simulator")}
         simulator = obtain_simulator(config, fitted, data, folder, earlier)
     return Problem(data, config.env, simulator, fixed_rankings(config.env, data), longest_session, earlier)
-
-
-def fixed_rankings(env: SessionConfig, data: SessionData) -> dict[str, np.ndarray]:
-    """Ranks the catalogue by training users' feedback, [I] int32 each, ties to the lower index.
-
-    Returns:
-        "popularity": by total external reward in the log; "best_rate": by reward per impression, shrunk towards the
-        mean as if every item had been shown 100 times more at the mean rate; "count": by impressions.
-    """
-    counts = data.training_counts()
-    order = env.order_reward
-    reward = env.click_reward * (counts["clicked"] - counts["ordered"]) + order * counts["ordered"]
-    prior = 100.0
-    rate = (reward + prior * reward.sum() / counts["shown"].sum()) / (counts["shown"] + prior)
-    return {
-        name: np.argsort(-score, kind="stable").astype(np.int32)
-        for name, score in ((POPULARITY, reward), (BEST_RATE, rate), (COUNT, counts["shown"]))
-    }
 
 
 def true_users_of(data: SessionData) -> FeedbackModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from harness.settings import ByName, Count, NotNegative, Positive, ProperShare, Seed
+from harness.settings import ByName, Count, CountOrZero, NotNegative, Positive, ProperShare, Seed
 from harness.training.loop import ScheduleConfig
 from hrlmg_jax.user_model.item_embedding import EmbeddingConfig
 from hrlmg_jax.user_model.network import FeedbackNetworkConfig
@@ -25,6 +25,7 @@ class SimulatorConfig:
     patience: Count
     seed: Seed
     root: str
+    trial_sessions: CountOrZero = 0  # runs before there was a trial had none
 
 
 @dataclass(frozen=True, kw_only=True)

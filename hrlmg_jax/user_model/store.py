@@ -52,7 +52,7 @@ class Simulator:
 def simulator_folder(config: FitConfig, data: SessionData, earlier: EarlierRun | None = None) -> RunFolder:
     """Returns where the simulator of these settings and this log is kept."""
     settings = dataclasses.asdict(config.simulator)
-    left_out = ("root", "name") if settings["name"] == "paper" else ("root",)  # folders from before there were names
+    left_out = {"root", "trial_sessions"} | ({"name"} if settings["name"] == "paper" else set())  # once nameless
     decisive = {
         "table": data.log.table_hash,
         "history_length": config.env.history_length,
@@ -114,7 +114,7 @@ def _fit_in_folder(
         embedding = earlier.turned(config.simulator.embedding, embedding)
     model = make_user_model(config.simulator)
     params = model.fit(config, data, embedding, folder)
-    report = report_on(model, params, data, config.env.history_length)
+    report = report_on(model, params, data, config.env.history_length, config.simulator.trial_sessions)
     flat = {key: np.asarray(value) for key, value in _flat(params).items()}
     write_arrays(folder.path / FILE, {"item_ids": np.asarray(data.log.item_ids), **flat})
     curves = {

@@ -1,12 +1,14 @@
 """The trust bench: its scores by hand, users who do not move, and a run with users who are plainly bad."""
 
+import dataclasses
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from alike_users import problem_alike, tiny_shop
+from alike_users import EveryoneAlike, problem_alike, tiny_shop
 
 from harness.errors import UserError
 from harness.runs.composition import composed_values
@@ -14,14 +16,24 @@ from harness.runs.run_folder import write_json
 from harness.settings import read_settings
 from hrlmg_jax.evaluation.online import OnlineTest
 from hrlmg_jax.evaluation.trust_bench import BenchConfig, run_bench
-from hrlmg_jax.evaluation.trust_scores import THRESHOLDS, agreement, warning, weighted_calibration, windows_beyond_log
-from hrlmg_jax.evaluation.trust_signals import LoggedAnswers, moved_by_itself
+from hrlmg_jax.evaluation.trust_scores import (
+    THRESHOLDS,
+    agreement,
+    warning,
+    warning_of_users,
+    weighted_calibration,
+    windows_beyond_log,
+)
+from hrlmg_jax.evaluation.trust_signals import LoggedAnswers, value_ratio
 from hrlmg_jax.evaluation.unmoved_users import UnmovedUsers
+from hrlmg_jax.evaluation.users_trial import TRIED, try_users
 from hrlmg_jax.problem import load_data
 from hrlmg_jax.reports.trust import picture, table
 from hrlmg_jax.settings import RunConfig
+from hrlmg_jax.train import _verdicts
 from hrlmg_jax.trust import RESULTS, TrustConfig, _decisive, _done, _scores
 from hrlmg_jax.user_model.quality import report_on
+from hrlmg_jax.user_model.store import Simulator
 from sim.envs.fixed_policies import scripted_policy
 from sim.envs.rollout import rollout
 from sim.envs.session_env import SessionEnv, SessionParams
@@ -89,7 +101,9 @@ def data(config):
     return load_data(config.fit())
 
 
-@pytest.mark.parametrize(("env", "clicks"), [(SessionEnv, 2), (UnmovedUsers, 0)])
+@pytest.mark.parametrize(
+    ("env", "clicks"), [(SessionEnv, 2), (UnmovedUsers, 0), (partial(UnmovedUsers, is_unmoved=False), 2)]
+)
 def test_unmoved_users_answer_as_if_every_item_came_first(data, env, clicks):
     log = data.log
     first = next(row for row in data.first_rows("train") if not (log.user[:row] == log.user[row]).any())
@@ -104,7 +118,14 @@ def test_unmoved_users_answer_as_if_every_item_came_first(data, env, clicks):
 
 def test_users_to_whom_all_items_are_alike_cannot_rank_policies(config, data, tmp_path):
     problem = problem_alike(config, data, [0.5, 0.4, 0.1], 10)
-    report = report_on(problem.simulator.model, problem.simulator.params, data, 10)
+    report = report_on(problem.simulator.model, problem.simulator.params, data, 10, 4)
+    tried = report["signals"]
+    assert {name: signals["live_over_unmoved"] for name, signals in tried.items()} == dict.fromkeys(TRIED, 1)
+    assert all(signals["reward_over_log"] > THRESHOLDS["reward_over_log"] for signals in tried.values())
+    # Training says what the fit has said, unless the true users answer.
+    learned = dataclasses.replace(problem, simulator=Simulator(problem.simulator.model, None, report))
+    assert len(_verdicts(learned)) == 2
+    assert _verdicts(learned.with_truth()) == []
     bench = BenchConfig(16, 16, (5, 10), (1,), False, 1, 2, 4)
     found = run_bench(bench, problem, {})
     assert len(found["policies"]) >= 18
@@ -138,6 +159,32 @@ def test_users_to_whom_all_items_are_alike_cannot_rank_policies(config, data, tm
     write_json(tmp_path / RESULTS, {"logs": [entry]})  # all of it is JSON
 
 
+@dataclass(frozen=True)
+class ClicksMore(EveryoneAlike):
+    """Clicks with probability 0.2 twice, and then with 0.8."""
+
+    def initial(self, params, start):
+        return jnp.int32(0)
+
+    def probabilities(self, params, hidden, histories, item):
+        return jnp.where(hidden >= 2, jnp.array([0.2, 0.8, 0.0]), jnp.array([0.8, 0.2, 0.0]))
+
+    def update(self, params, hidden, item, feedback):
+        return hidden + 1
+
+
+def test_a_fit_says_without_an_agent_that_its_users_pay_for_their_own_answers(config, data):
+    params = problem_alike(config, data, [1.0, 0.0, 0.0], 10).simulator.params
+    found = try_users(ClicksMore(), params, data, 10, 32)
+    assert list(found) == list(TRIED)
+    steps = data.num_items // 2
+    expected = (2 * 0.2 + (steps - 2) * 0.8) / (steps * 0.2)
+    for signals in found.values():
+        assert signals["live_over_unmoved"] == pytest.approx(expected, rel=0.15)
+    assert "they pay" in warning_of_users(found)
+    assert found == try_users(ClicksMore(), params, data, 10, 32)
+
+
 def test_results_of_other_settings_are_not_mixed(tmp_path):
     config = read_settings(TrustConfig, composed_values("trust", [f"out={tmp_path}"]))
     assert _done(tmp_path / RESULTS, config) == []
@@ -160,17 +207,17 @@ def test_signals_by_hand():
     played = np.zeros((3, 60), int)
     played[:, 40:50] = 1
     test = OnlineTest(played, played, played.astype(float))
-    found = a_log().about(test)
+    found = a_log().about(played, test.reward)
     assert found["reward_over_log"] == pytest.approx((10 / 60) / (6 / 60))
     assert found["late_clicks_over_log"] == pytest.approx((10 / 20) / (2 / 20))
     # Windows begin at 0 to 50; those from 32 to 48 have two clicks or more, and the log's have one each.
     assert found["windows_beyond_log"] == pytest.approx(17 / 51)
-    assert moved_by_itself(test, OnlineTest(played, played, 0.5 * played)) == 2
+    assert value_ratio(test.reward, 0.5 * played) == 2
     # Of sessions that end early, and of a log without clicks, nothing is said.
-    assert a_log().about(OnlineTest(played[:, :50], played[:, :50], played[:, :50]))["late_clicks_over_log"] is None
+    assert a_log().about(played[:, :50], played[:, :50])["late_clicks_over_log"] is None
     empty = LoggedAnswers(0 * a_log().feedback, a_log().shown, 0 * a_log().reward)
-    assert empty.about(test)["reward_over_log"] is None
-    assert empty.about(test)["late_clicks_over_log"] is None
+    assert empty.about(played, test.reward)["reward_over_log"] is None
+    assert empty.about(played, test.reward)["late_clicks_over_log"] is None
 
 
 def test_a_warning_names_the_number_that_is_over_its_threshold():

@@ -372,7 +372,8 @@ def test_a_run_folder_gets_a_copy_that_works_without_the_original(fit, no_fit, t
 def test_the_folder_depends_on_what_decides_the_simulator_only(fit, tmp_path):
     name = fit.folder.path.name
     assert name.startswith("synthetic_funnel-")
-    elsewhere, _ = settings(tmp_path / "x", tmp_path / "y", "data.root=z", "env.episode_length=9", "env.order_reward=2")
+    without = "data.root=z", "env.episode_length=9", "env.order_reward=2", "simulator.trial_sessions=0"
+    elsewhere, _ = settings(tmp_path / "x", tmp_path / "y", *without)
     assert simulator_folder(elsewhere, fit.data).path == tmp_path / "x" / name
     names = {name}
     for change in ("env.history_length=5", "simulator.seed=1", "simulator.network.width=8", "simulator.batch_size=8"):
