@@ -17,7 +17,7 @@ from hrlmg_jax.earlier_run import EarlierRun
 from hrlmg_jax.fixed_lists import fixed_rankings
 from hrlmg_jax.sessions import describe_log
 from hrlmg_jax.user_model.settings import FitConfig
-from hrlmg_jax.user_model.store import FILE, Simulator, load_simulator, obtain_simulator
+from hrlmg_jax.user_model.store import FILE, SECOND, Simulator, load_simulator, obtain_simulator
 from sim.datasets.sessions import SessionData, load_sessions
 from sim.envs.matrix_users import MatrixParams, MatrixUsers, matrix_of_sessions
 from sim.envs.session_env import TRUTH, FeedbackModel, SessionConfig, SessionEnv, SessionParams
@@ -38,6 +38,7 @@ class Problem:
         rankings: [I] int32 fixed lists by name, best item first.
         longest_session: Recommendations of the longest session to be played.
         earlier: The run whose parameters training starts from; None: it starts anew.
+        second: Learned users of another kind, who say how far a value depends on the kind; None: there are none.
     """
 
     data: SessionData
@@ -46,6 +47,7 @@ class Problem:
     rankings: dict[str, np.ndarray]
     longest_session: int
     earlier: EarlierRun | None = None
+    second: Simulator | None = None
 
     @property
     def truth(self) -> bool:
@@ -67,6 +69,11 @@ class Problem:
     def with_truth(self) -> Problem:
         """Returns the same with the users who wrote the log."""
         return dataclasses.replace(self, env=dataclasses.replace(self.env, users="truth"))
+
+    def with_second(self) -> Problem:
+        """Returns the same with the second kind of learned users, of which there must be one."""
+        assert self.second is not None
+        return dataclasses.replace(self, simulator=self.second, second=None)
 
 
 def load_data(config: FitConfig, longest_session: int = 0) -> SessionData:
@@ -123,6 +130,7 @@ def make_problem(
     folder: RunFolder,
     longest_session: int,
     earlier: EarlierRun | None = None,
+    second: FitConfig | None = None,
 ) -> Problem:
     """Takes the simulator from the run folder, or fits it (or finds it fitted) and copies it there.
 
@@ -132,16 +140,22 @@ def make_problem(
         folder: The run folder.
         longest_session: Recommendations of the longest session to be played.
         earlier: The run that training starts from.
+        second: The same as `config` with users of a second kind, who are treated alike; None: there are none.
 
     Raises:
         UserError: The simulator is damaged or of another log.
     """
-    if (folder.path / FILE).exists():
-        simulator = load_simulator(config.simulator, folder, data)
-    else:
-        fitted = {key: values[key] for key in ("data", "env", "simulator")}
-        simulator = obtain_simulator(config, fitted, data, folder, earlier)
-    return Problem(data, config.env, simulator, fixed_rankings(config.env, data), longest_session, earlier)
+
+    def kept(config: FitConfig, of: str, prefix: str = "") -> Simulator:
+        if (folder.path / f"{prefix}{FILE}").exists():
+            return load_simulator(config.simulator, folder, data, prefix)
+        fitted = {"data": values["data"], "env": values["env"], "simulator": values[of]}
+        return obtain_simulator(config, fitted, data, folder, earlier, prefix)
+
+    # The first kind last: its file says that a run has its users.
+    other = None if second is None else kept(second, "second_simulator", SECOND)
+    simulator = kept(config, "simulator")
+    return Problem(data, config.env, simulator, fixed_rankings(config.env, data), longest_session, earlier, other)
 
 
 def true_users_of(data: SessionData) -> FeedbackModel:

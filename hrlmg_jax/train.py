@@ -88,7 +88,15 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
             begun = all(newest_checkpoint(run.folder) for run in runs)
             earlier = None if begun else _earlier_run(configs[0], data)
             problems = [
-                make_problem(config.fit(), run.values, data, run.folder, config.longest_session, earlier)
+                make_problem(
+                    config.fit(),
+                    run.values,
+                    data,
+                    run.folder,
+                    config.longest_session,
+                    earlier,
+                    config.second_fit(),
+                )
                 for config, run in zip(configs, runs, strict=True)
             ]
         with device_mesh(configs[0].devices, *_spread_over_devices(configs[0])):

@@ -21,7 +21,8 @@ from hrlmg_jax.fixed_lists import fixed_rankings
 from hrlmg_jax.problem import Problem, check_catalogue, load_data
 from hrlmg_jax.reports.trust import picture, table
 from hrlmg_jax.settings import RunConfig
-from hrlmg_jax.user_model.store import obtain_simulator
+from hrlmg_jax.user_model.store import Simulator, obtain_simulator
+from sim.datasets.sessions import SessionData
 from sim.tables.events import ShopName
 
 RESULTS = "trust.json"
@@ -119,8 +120,11 @@ def _done(path: Path, config: TrustConfig) -> list[dict[str, Any]]:
 
 
 def _on_log(config: TrustConfig, world: int, shop: str, simulator: str) -> dict[str, Any]:
-    words = [f"data.seed={world}", f"data.shop={shop}", f"simulator={simulator}", *config.settings]
-    values = composed_values("train_hrl_mg", words)
+    def words(kind: str) -> list[str]:
+        return [f"data.seed={world}", f"data.shop={shop}", f"simulator={kind}", *config.settings]
+
+    # The log, and users that are fitted to it; the other kind, where it is anyway, says how far values depend on that.
+    values = composed_values("train_hrl_mg", words(simulator))
     run = read_settings(RunConfig, values)
     longest = max(*config.lengths, run.env.episode_length)
     data = load_data(run.fit(), longest)
@@ -128,14 +132,24 @@ def _on_log(config: TrustConfig, world: int, shop: str, simulator: str) -> dict[
         do = "Leave data=synthetic_funnel, or take data=kuairec_small."
         raise UserError("only a generated or a complete log knows its users", where=data.log.name, do=do)
     check_catalogue(data, longest)
-    fitted = obtain_simulator(run.fit(), {key: values[key] for key in ("data", "env", "simulator")}, data)
-    problem = Problem(data, run.env, fitted, fixed_rankings(run.env, data), longest)
+    others = [kind for kind in config.simulators if kind != simulator]
+    fitted, *more = (_fitted(words(kind), data) for kind in (simulator, *others[:1]))
+    second = more[0] if more else None
+    problem = Problem(data, run.env, fitted, fixed_rankings(run.env, data), longest, second=second)
+    # Agents, and what all of them are paid.
     agents = {
-        agent: read_settings(RunConfig, composed_values("train_hrl_mg", [*words, f"agent={agent}"])).agent
+        agent: read_settings(RunConfig, composed_values("train_hrl_mg", [*words(simulator), f"agent={agent}"])).agent
         for agent in config.agents
     }
     report = {part: _scores(fitted.report[part]) for part in ("held_out", "test") if part in fitted.report}
     return {"prediction": report, **run_bench(config.bench(), problem, agents, run.evaluation.off_policy)}
+
+
+def _fitted(words: list[str], data: SessionData) -> Simulator:
+    """Returns the users of some settings, fitted now unless they are kept."""
+    values = composed_values("train_hrl_mg", words)
+    fit = {key: values[key] for key in ("data", "env", "simulator")}
+    return obtain_simulator(read_settings(RunConfig, values).fit(), fit, data)
 
 
 def _scores(part: dict[str, Any]) -> dict[str, Any]:

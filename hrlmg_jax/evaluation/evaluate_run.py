@@ -119,10 +119,12 @@ class Comparison:
     def _signals(self, tested: EvaluationPolicy, live: OnlineTest) -> dict[str, Any]:
         """Returns what tells without the truth that a policy lives on the mistakes of the learned users."""
         unmoved = play_unmoved(self.config, self.problem, tested)
-        return {
-            "live_over_unmoved": value_ratio(live.reward, unmoved.reward),
-            **self._logged.about(live.feedback, live.reward),
-        }
+        found = {"live_over_unmoved": value_ratio(live.reward, unmoved.reward)}
+        if self.problem.second is not None:
+            name = self.config.agent.result_name
+            other = play_online(self.config, self.problem.with_second(), {name: tested})[name]
+            found["value_over_second_kind"] = value_ratio(live.reward, other.reward)
+        return found | self._logged.about(live.feedback, live.reward)
 
     @cached_property
     def _logged(self) -> LoggedAnswers:

@@ -76,7 +76,8 @@ def run_bench(
 
     Returns:
         policies: by name, by length and metric the means of "learned" and "true" users, and of users that the session
-        does not move ("unmoved"); agreement: see `trust_scores.agreement`, by length and metric; kept: by agent, true
+        does not move ("unmoved"), and of users of the second kind, if there is one ("second"); agreement: see
+        `trust_scores.agreement`, by length and metric; kept: by agent, true
         reward when trained in learned users over that when trained on true ones; signals: by policy, what the learned
         users alone tell; calibration: by policy; off_policy: what the log alone tells, see `_off_policy`.
     """
@@ -87,6 +88,9 @@ def run_bench(
         "true": _player(config, truth, rows, make_env(truth.env, truth.users, longest)),
         "unmoved": _player(config, problem, rows, unmoved(make_env(problem.env, problem.users, longest))),
     }
+    if problem.second is not None:
+        second = problem.with_second()
+        players["second"] = _player(config, second, rows, make_env(second.env, second.users, longest))
     # Policies that need no training, and one that learns what the simulator pays for.
     followers = fixed_policies(problem)
     followers["exploiter"] = exploiter(
@@ -196,6 +200,8 @@ def _signals(problem: Problem, played: Mapping[str, Mapping[str, OnlineTest]]) -
     def signals(tests: Mapping[str, OnlineTest]) -> dict[str, Any]:
         ratio = value_ratio(tests["learned"].reward, tests["unmoved"].reward)
         moved = {"live_over_unmoved": ratio, "live_over_unmoved_of_random": ratio / max(base, 1e-9)}
+        if "second" in tests:
+            moved["value_over_second_kind"] = value_ratio(tests["learned"].reward, tests["second"].reward)
         of, of_truth = (logged.about(tests[kind].feedback, tests[kind].reward) for kind in ("learned", "true"))
         return moved | of | {f"{key}_true": value for key, value in of_truth.items()}
 

@@ -37,8 +37,8 @@ class UnmovedUsers(SessionEnv):
     ) -> tuple[SessionObservation, SessionState, jax.Array, jax.Array, jax.Array, SessionInfo]:
         """Recommends an item and samples the answer of the user as the session began; see `SessionEnv.step`."""
         hidden, *first = state.hidden
-        asked = jax.tree.map(partial(jnp.where, self.is_unmoved), tuple(first), (hidden, state.histories))
-        probabilities = self.model.probabilities(params.model, *asked, action)
+        user, past = jax.tree.map(partial(jnp.where, self.is_unmoved), tuple(first), (hidden, state.histories))
+        probabilities = self.model.probabilities(params.model, user, past, action)
         feedback = jnp.sum(jax.random.uniform(key) >= jnp.cumsum(probabilities)[: NUM_FEEDBACK - 1], dtype=jnp.int32)
         inner = dataclasses.replace(state, hidden=hidden)
         observation, after = super().answer(inner, action, feedback, params)

@@ -132,7 +132,7 @@ SYSTEM = System(
     # They say where and how, not what. `train.evaluate_every` has an effect: the best actors are those of an
     # evaluation.
     without_effect=(
-        *("data.", "items.", "devices.", "logger."),
+        *("data.", "items.", "devices.", "logger.", "second_simulator."),
         *("seed", "num_seeds", "simulator.root", "simulator.trial_sessions", "evaluation.sessions_at_a_time"),
         "evaluation.final",
         *("train.log_every", "train.checkpoint_every", "train.max_to_keep"),

@@ -14,7 +14,9 @@ from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.runs.run_folder import write_json
 from harness.settings import read_settings
-from hrlmg_jax.evaluation.online import OnlineTest
+from hrlmg_jax.evaluation.evaluate_run import Comparison
+from hrlmg_jax.evaluation.online import OnlineTest, play_online
+from hrlmg_jax.evaluation.policies import fixed_list
 from hrlmg_jax.evaluation.trust_bench import BenchConfig, run_bench
 from hrlmg_jax.evaluation.trust_scores import (
     THRESHOLDS,
@@ -27,6 +29,7 @@ from hrlmg_jax.evaluation.trust_scores import (
 from hrlmg_jax.evaluation.trust_signals import LoggedAnswers, value_ratio
 from hrlmg_jax.evaluation.unmoved_users import UnmovedUsers
 from hrlmg_jax.evaluation.users_trial import TRIED, try_users
+from hrlmg_jax.fixed_lists import POPULARITY
 from hrlmg_jax.problem import load_data
 from hrlmg_jax.reports.trust import picture, table
 from hrlmg_jax.settings import RunConfig
@@ -126,6 +129,8 @@ def test_users_to_whom_all_items_are_alike_cannot_rank_policies(config, data, tm
     learned = dataclasses.replace(problem, simulator=Simulator(problem.simulator.model, None, report))
     assert len(_verdicts(learned)) == 2
     assert _verdicts(learned.with_truth()) == []
+    twice = Simulator(problem.simulator.model, dataclasses.replace(problem.simulator.params, rates=_LESS), report)
+    problem = dataclasses.replace(problem, second=twice)
     bench = BenchConfig(16, 16, (5, 10), (1,), False, 1, 2, 4)
     found = run_bench(bench, problem, {})
     assert len(found["policies"]) >= 18
@@ -136,6 +141,8 @@ def test_users_to_whom_all_items_are_alike_cannot_rank_policies(config, data, tm
     assert found["agreement"]["10"]["reward"]["spearman"] is None
     assert found["agreement"]["10"]["reward"]["ratio"]["median"] > 2
     assert all(signal["live_over_unmoved"] == 1 for signal in found["signals"].values())
+    # The same seen by users of another kind, who click half as often.
+    assert all(signal["value_over_second_kind"] == pytest.approx(2, rel=0.3) for signal in found["signals"].values())
     # They pay more per item than the best of the log.
     for signal in found["signals"].values():
         assert signal["reward_over_log"] > 1 > signal["reward_over_log_true"]
@@ -157,6 +164,9 @@ def test_users_to_whom_all_items_are_alike_cannot_rank_policies(config, data, tm
     picture(tmp_path / "trust.png", [entry])
     assert (tmp_path / "trust.png").stat().st_size > 1000
     write_json(tmp_path / RESULTS, {"logs": [entry]})  # all of it is JSON
+
+
+_LESS = jnp.array([0.75, 0.2, 0.05])
 
 
 @dataclass(frozen=True)
@@ -183,6 +193,20 @@ def test_a_fit_says_without_an_agent_that_its_users_pay_for_their_own_answers(co
         assert signals["live_over_unmoved"] == pytest.approx(expected, rel=0.15)
     assert "they pay" in warning_of_users(found)
     assert found == try_users(ClicksMore(), params, data, 10, 32)
+
+
+def test_a_run_values_its_agent_in_users_of_another_kind(config, data):
+    problem = problem_alike(config, data, [0.5, 0.4, 0.1], 10)
+    other = dataclasses.replace(problem.simulator.params, rates=_LESS)
+    problem = dataclasses.replace(problem, second=Simulator(problem.simulator.model, other, {}))
+    short = dataclasses.replace(config.evaluation, long=10, sessions=16, sessions_at_a_time=16)
+    comparison = Comparison(dataclasses.replace(config, evaluation=short), problem)
+    tested = fixed_list(problem, POPULARITY)
+    live = play_online(comparison.config, problem, {"list": tested})["list"]
+    found = comparison._signals(tested, live)
+    assert found["value_over_second_kind"] == pytest.approx(0.9 / 0.45, rel=0.3)
+    assert found["live_over_unmoved"] == 1
+    assert "value_over_second_kind" not in Comparison(comparison.config, problem.with_second())._signals(tested, live)
 
 
 def test_results_of_other_settings_are_not_mixed(tmp_path):
