@@ -157,10 +157,13 @@ def test_users_to_whom_all_items_are_alike_cannot_rank_policies(config, data, tm
     assert 0.1 < estimated["first_shown"] < 1.5
     # Table and picture.
     prediction = {part: _scores(report[part]) for part in ("held_out", "test")}
-    entry = {"world": 0, "shop": "seen", "simulator": "alike", "prediction": prediction, **found}
+    entry = {"world": 0, "shop": "seen", "simulator": "alike", "agents": [], "prediction": prediction, **found}
     lines = table([entry])
     assert any(line.startswith("| exploiter |") for line in lines)
     assert any(line.startswith("| step | replay |") for line in lines)
+    policies = len(found["policies"])
+    overpaid = sum(line == f"| any of them | other policies | {policies} of {policies} | - | - | - |" for line in lines)
+    assert overpaid == 1
     picture(tmp_path / "trust.png", [entry])
     assert (tmp_path / "trust.png").stat().st_size > 1000
     write_json(tmp_path / RESULTS, {"logs": [entry]})  # all of it is JSON
@@ -213,7 +216,7 @@ def test_results_of_other_settings_are_not_mixed(tmp_path):
     config = read_settings(TrustConfig, composed_values("trust", [f"out={tmp_path}"]))
     assert _done(tmp_path / RESULTS, config) == []
     write_json(tmp_path / RESULTS, {"settings": _decisive(config), "logs": [{"world": 3}]})
-    assert _done(tmp_path / RESULTS, config) == [{"world": 3}]
+    assert _done(tmp_path / RESULTS, config) == [{"world": 3, "agents": ["ddpg", "hrl_mg_memory"]}]
     other = read_settings(TrustConfig, composed_values("trust", ["sessions=7"]))
     with pytest.raises(UserError, match="holds results of other settings"):
         _done(tmp_path / RESULTS, other)
