@@ -28,7 +28,7 @@ from harness.settings import read_settings
 from hrlmg_jax.agent import hrl_mg
 from hrlmg_jax.agent.learner import Learner, World
 from hrlmg_jax.agent.networks import NetworkConfig
-from hrlmg_jax.fixed_lists import fixed_rankings
+from hrlmg_jax.baselines.fixed_lists import fixed_rankings
 from hrlmg_jax.problem import Problem, load_data, make_env
 from hrlmg_jax.retrieval.index import ItemIndex, make_item_index, nearest_items
 from hrlmg_jax.settings import RunConfig

@@ -13,8 +13,8 @@ from harness.errors import UserError
 from harness.runs.composition import unlike_composed
 from harness.runs.provenance import Origin
 from harness.runs.run_folder import RunFolder
+from hrlmg_jax.baselines.fixed_lists import fixed_rankings
 from hrlmg_jax.earlier_run import EarlierRun
-from hrlmg_jax.fixed_lists import fixed_rankings
 from hrlmg_jax.sessions import describe_log
 from hrlmg_jax.user_model.settings import FitConfig
 from hrlmg_jax.user_model.store import FILE, SECOND, Simulator, load_simulator, obtain_simulator

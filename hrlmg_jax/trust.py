@@ -16,8 +16,8 @@ from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.runs.run_folder import make_folder, read_json, write_json
 from harness.settings import Count, Positive, Seed, SettingError, ShareBelowOne, read_settings
+from hrlmg_jax.baselines.fixed_lists import fixed_rankings
 from hrlmg_jax.evaluation.trust_bench import BenchConfig, run_bench
-from hrlmg_jax.fixed_lists import fixed_rankings
 from hrlmg_jax.problem import Problem, check_catalogue, load_data
 from hrlmg_jax.reports.trust import picture, table, thresholds_section, warnings_section
 from hrlmg_jax.settings import RunConfig

@@ -77,9 +77,9 @@ def run_bench(
     Returns:
         policies: by name, by length and metric the means of "learned" and "true" users, and of users that the session
         does not move ("unmoved"), and of users of the second kind, if there is one ("second"); agreement: see
-        `trust_scores.agreement`, by length and metric; kept: by agent, true
-        reward when trained in learned users over that when trained on true ones; signals: by policy, what the learned
-        users alone tell; calibration: by policy; off_policy: what the log alone tells, see `_off_policy`.
+        `trust_scores.agreement`, by length and metric; kept: by agent, true reward when trained in learned users over
+        that when trained on true ones; signals: by policy, what the learned users alone tell; calibration: by policy;
+        off_policy: what the log alone tells, see `_off_policy`, unless its sessions are 0.
     """
     clock, truth, longest = _Clock(), problem.with_truth(), max(config.lengths)
     rows = problem.data.spread_first_rows("test", config.sessions)
@@ -116,14 +116,16 @@ def run_bench(
                 for length in config.lengths
             }
             clock.say(f"{name} trained on true users and played")
-    return {
+    found: dict[str, Any] = {
         "policies": {name: _means(config, tests) for name, tests in played.items()},
         "agreement": _agreement(config, played),
         "kept": kept,
         "signals": _signals(problem, played),
         "calibration": _calibration(problem, played),
-        "off_policy": _off_policy(config, off_policy, problem, policies, played),
     }
+    if off_policy.sessions:
+        found["off_policy"] = _off_policy(config, off_policy, problem, policies, played)
+    return found
 
 
 def _player(

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hrlmg_jax.baselines.fixed_lists import BEST_RATE, POPULARITY, fixed_rankings
 from hrlmg_jax.evaluation.followers import RANDOM, FollowerParams, fixed_followers, follower_policy
 from hrlmg_jax.evaluation.trust_signals import logged_answers, value_ratio
 from hrlmg_jax.evaluation.unmoved_users import UnmovedUsers
-from hrlmg_jax.fixed_lists import BEST_RATE, POPULARITY, fixed_rankings
 from hrlmg_jax.user_model.user_model import UserModel
 from sim.datasets.sessions import SessionData
 from sim.envs.rollout import rollout

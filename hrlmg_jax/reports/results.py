@@ -16,7 +16,6 @@ from harness.runs.run_folder import read_json
 from hrlmg_jax.evaluation.trust_scores import warning, warning_of_users
 from hrlmg_jax.reports.worlds import SAME_IN_ALL_WORLDS, WORLD, WorldsConfig, check_worlds, over_worlds
 from hrlmg_jax.sessions import BUILT_OTHERWISE
-from hrlmg_jax.user_model.store import REPORT
 
 POPULARITY = "popularity"
 LABELS = {
@@ -52,6 +51,7 @@ BASELINES = ("random", "popularity", "best_rate")
 """Baselines of every run that know no user."""
 _POPULARITY_BY = {"average": "best_rate", "count": "count"}
 
+_USERS = "simulator.json"  # `user_model.store.REPORT`, which would import what fits users
 LENGTHS = ("long", "short")
 _PER_SESSION = ("reward", "clicks", "orders")
 ONLINE = ComparedTest(
@@ -192,7 +192,7 @@ def trust_warnings(runs: Sequence[RunRecord]) -> list[str]:
         signals = _signals(run, f"{ONLINE.file}.json")
         said = [line for name, of in signals.items() if (line := warning(name, of))]
         lines += [f"{run.folder.path.name}: {line}" for line in said]
-        if said_of_users := warning_of_users(_signals(run, REPORT)):
+        if said_of_users := warning_of_users(_signals(run, _USERS)):
             of_users[said_of_users] += 1
     return lines + [f"learned users (runs: {number}): {line}" for line, number in of_users.items()]
 

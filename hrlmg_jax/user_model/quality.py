@@ -142,6 +142,7 @@ def calibration(chance: np.ndarray, happened: np.ndarray) -> dict[str, Any]:
 
 def format_report(report: dict[str, Any]) -> str:
     """Returns the report as a table for people."""
+    # How well it predicts, by part of the log.
     data, parts = report["data"], [part for part in PARTS if part in report]
     lines = [
         f"simulator of {data['name']}{kind_of(data)}: {data['events']:,} events, {data['users']:,} users, "
@@ -165,6 +166,7 @@ def format_report(report: dict[str, Any]) -> str:
         line("  rate in the log", name, "rate", ".3%")
         line("  rate predicted", name, "predicted_rate", ".3%")
         line("  rate in simulation", name, "simulated_rate", ".3%")
+    # What it pays, and what that means.
     if "signals" in report:
         heads = {"live_over_unmoved": "live / unmoved", "reward_over_log": "reward / log"}
         heads |= {"late_clicks_over_log": "late clicks / log", "windows_beyond_log": "windows beyond"}

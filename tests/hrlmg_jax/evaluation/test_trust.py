@@ -14,6 +14,7 @@ from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.runs.run_folder import write_json
 from harness.settings import read_settings
+from hrlmg_jax.baselines.fixed_lists import POPULARITY
 from hrlmg_jax.evaluation.evaluate_run import Comparison
 from hrlmg_jax.evaluation.online import OnlineTest, play_online
 from hrlmg_jax.evaluation.policies import fixed_list
@@ -29,7 +30,6 @@ from hrlmg_jax.evaluation.trust_scores import (
 from hrlmg_jax.evaluation.trust_signals import LoggedAnswers, value_ratio
 from hrlmg_jax.evaluation.unmoved_users import UnmovedUsers
 from hrlmg_jax.evaluation.users_trial import TRIED, try_users
-from hrlmg_jax.fixed_lists import POPULARITY
 from hrlmg_jax.problem import load_data
 from hrlmg_jax.reports.trust import picture, table
 from hrlmg_jax.settings import RunConfig
