@@ -92,7 +92,7 @@ class SettingError(UserError, ValueError):
 _RELATIVE = re.compile(r"(?<![\w.*/])\.(?=[a-z_*])")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # by identity, so that annotations with `| None` can be hashed
 class ByName:
     """For the annotation of a field: which dataclass a group of keys is, told by its key `name`.
 

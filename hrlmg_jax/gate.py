@@ -17,7 +17,7 @@ from harness.errors import UserError
 from harness.settings import Count, read_settings
 from hrlmg_jax.baselines.oracle import Settings as OracleSettings
 from hrlmg_jax.baselines.oracle import oracle
-from hrlmg_jax.evaluation.online import OnlineTest, make_player, session_rows
+from hrlmg_jax.evaluation.online import OnlineTest, make_player
 from hrlmg_jax.problem import make_env, true_env_params
 from sim.datasets.events import log_statistics
 from sim.datasets.log_settings import LogConfig
@@ -94,7 +94,7 @@ def check_generator(config: GateConfig) -> list[Check]:
         _within(name, train[name], wanted, source)
         for name, wanted in (("click_rate", CLICK_RATE), ("order_rate", ORDER_RATE))
     ]
-    rows = session_rows(data, "test", config.sessions)
+    rows = data.spread_first_rows("test", config.sessions)
     env = make_env(config.env, true_users(data.log), length)
     env_params = true_env_params(data, rows)
     play = make_player(env, env_params, config.sessions_at_a_time)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from harness.errors import UserError
 from harness.training.agent import Agent, NamedSettings
+from hrlmg_jax.baselines.fixed_lists import BEST_RATE
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
-from hrlmg_jax.problem import BEST_RATE
 from sim.envs.session_env import SessionConfig
 
 

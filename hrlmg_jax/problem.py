@@ -13,10 +13,11 @@ from harness.errors import UserError
 from harness.runs.composition import unlike_composed
 from harness.runs.provenance import Origin
 from harness.runs.run_folder import RunFolder
+from hrlmg_jax.baselines.fixed_lists import fixed_rankings
 from hrlmg_jax.earlier_run import EarlierRun
 from hrlmg_jax.sessions import describe_log
 from hrlmg_jax.user_model.settings import FitConfig
-from hrlmg_jax.user_model.store import FILE, Simulator, load_simulator, obtain_simulator
+from hrlmg_jax.user_model.store import FILE, SECOND, Simulator, load_simulator, obtain_simulator
 from sim.datasets.sessions import SessionData, load_sessions
 from sim.envs.matrix_users import MatrixParams, MatrixUsers, matrix_of_sessions
 from sim.envs.session_env import TRUTH, FeedbackModel, SessionConfig, SessionEnv, SessionParams
@@ -24,8 +25,6 @@ from sim.generators.funnel import true_users, truth_of_sessions
 from sim.generators.funnel_users import FunnelParams
 
 _SESSION_LENGTHS = (("env", "episode_length"), ("evaluation", "short"), ("evaluation", "long"))
-POPULARITY, BEST_RATE, COUNT = "popularity", "best_rate", "count"
-"""Fixed lists: by total reward in the log, by reward per impression, by impressions."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class Problem:
         rankings: [I] int32 fixed lists by name, best item first.
         longest_session: Recommendations of the longest session to be played.
         earlier: The run whose parameters training starts from; None: it starts anew.
+        second: Learned users of another kind, who say how far a value depends on the kind; None: there are none.
     """
 
     data: SessionData
@@ -47,6 +47,7 @@ class Problem:
     rankings: dict[str, np.ndarray]
     longest_session: int
     earlier: EarlierRun | None = None
+    second: Simulator | None = None
 
     @property
     def truth(self) -> bool:
@@ -68,6 +69,11 @@ class Problem:
     def with_truth(self) -> Problem:
         """Returns the same with the users who wrote the log."""
         return dataclasses.replace(self, env=dataclasses.replace(self.env, users="truth"))
+
+    def with_second(self) -> Problem:
+        """Returns the same with the second kind of learned users, of which there must be one."""
+        assert self.second is not None
+        return dataclasses.replace(self, simulator=self.second, second=None)
 
 
 def load_data(config: FitConfig, longest_session: int = 0) -> SessionData:
@@ -124,6 +130,7 @@ def make_problem(
     folder: RunFolder,
     longest_session: int,
     earlier: EarlierRun | None = None,
+    second: FitConfig | None = None,
 ) -> Problem:
     """Takes the simulator from the run folder, or fits it (or finds it fitted) and copies it there.
 
@@ -133,34 +140,22 @@ def make_problem(
         folder: The run folder.
         longest_session: Recommendations of the longest session to be played.
         earlier: The run that training starts from.
+        second: The same as `config` with users of a second kind, who are treated alike; None: there are none.
 
     Raises:
         UserError: The simulator is damaged or of another log.
     """
-    if (folder.path / FILE).exists():
-        simulator = load_simulator(config.simulator, folder, data)
-    else:
-        fitted = {key: values[key] for key in ("data", "env", "simulator")}
-        simulator = obtain_simulator(config, fitted, data, folder, earlier)
-    return Problem(data, config.env, simulator, fixed_rankings(config.env, data), longest_session, earlier)
 
+    def kept(config: FitConfig, of: str, prefix: str = "") -> Simulator:
+        if (folder.path / f"{prefix}{FILE}").exists():
+            return load_simulator(config.simulator, folder, data, prefix)
+        fitted = {"data": values["data"], "env": values["env"], "simulator": values[of]}
+        return obtain_simulator(config, fitted, data, folder, earlier, prefix)
 
-def fixed_rankings(env: SessionConfig, data: SessionData) -> dict[str, np.ndarray]:
-    """Ranks the catalogue by training users' feedback, [I] int32 each, ties to the lower index.
-
-    Returns:
-        "popularity": by total external reward in the log; "best_rate": by reward per impression, shrunk towards the
-        mean as if every item had been shown 100 times more at the mean rate; "count": by impressions.
-    """
-    counts = data.training_counts()
-    order = env.order_reward
-    reward = env.click_reward * (counts["clicked"] - counts["ordered"]) + order * counts["ordered"]
-    prior = 100.0
-    rate = (reward + prior * reward.sum() / counts["shown"].sum()) / (counts["shown"] + prior)
-    return {
-        name: np.argsort(-score, kind="stable").astype(np.int32)
-        for name, score in ((POPULARITY, reward), (BEST_RATE, rate), (COUNT, counts["shown"]))
-    }
+    # The first kind last: its file says that a run has its users.
+    other = None if second is None else kept(second, "second_simulator", SECOND)
+    simulator = kept(config, "simulator")
+    return Problem(data, config.env, simulator, fixed_rankings(config.env, data), longest_session, earlier, other)
 
 
 def true_users_of(data: SessionData) -> FeedbackModel:

@@ -16,7 +16,7 @@ from hrlmg_jax.evaluation.off_policy import AS_COMPOSED, OffPolicyConfig
 from hrlmg_jax.methods import AgentSettings
 from hrlmg_jax.problem import Problem, load_data, make_problem, origin_of
 from hrlmg_jax.registry import ANY_AGENT
-from hrlmg_jax.user_model.settings import AnySimulator, FitConfig
+from hrlmg_jax.user_model.settings import AnySimulator, FitConfig, check_second
 from hrlmg_jax.user_model.store import FILE
 from sim.datasets.items import NO_ITEMS, ItemsConfig
 from sim.datasets.log_settings import LogConfig
@@ -47,6 +47,7 @@ class RunConfig(SeedsConfig):
     agent: Annotated[AgentSettings, ANY_AGENT]
     train: ScheduleConfig
     evaluation: EvaluationConfig
+    second_simulator: AnySimulator | None = None
     items: ItemsConfig = NO_ITEMS
     init_from: str | None = None
     devices: DevicesConfig = AUTOMATIC
@@ -57,6 +58,8 @@ class RunConfig(SeedsConfig):
         super().__post_init__()
         self.agent.check(self.env)
         self.agent.check_warm_up(self.train.steps)
+        if self.second_simulator is not None:
+            check_second(self.simulator, self.second_simulator)
 
     @property
     def longest_session(self) -> int:
@@ -66,6 +69,10 @@ class RunConfig(SeedsConfig):
     def fit(self) -> FitConfig:
         """Returns the part that decides the simulator."""
         return FitConfig(self.data, self.env, self.simulator)
+
+    def second_fit(self) -> FitConfig | None:
+        """Returns the part that decides the second kind of users, if there is one."""
+        return None if self.second_simulator is None else FitConfig(self.data, self.env, self.second_simulator)
 
 
 def stored_problem(stored: StoredRunConfig, config: RunConfig, values: dict[str, Any]) -> Problem:
@@ -82,7 +89,7 @@ def stored_problem(stored: StoredRunConfig, config: RunConfig, values: dict[str,
     stored.check_began(stored.folder.path / FILE, "simulator")
     data = load_data(config.fit(), config.longest_session)
     origin_of(data).check(stored.folder)
-    return make_problem(config.fit(), values, data, stored.folder, config.longest_session)
+    return make_problem(config.fit(), values, data, stored.folder, config.longest_session, second=config.second_fit())
 
 
 @dataclass(frozen=True, kw_only=True)

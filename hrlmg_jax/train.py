@@ -37,7 +37,7 @@ from hrlmg_jax.problem import Problem, check_catalogue, load_data, make_problem,
 from hrlmg_jax.registry import build_method
 from hrlmg_jax.sessions import describe_log, refuse_old_log, row_labels, say_what_was_understood
 from hrlmg_jax.settings import RunConfig
-from hrlmg_jax.user_model.quality import weakness
+from hrlmg_jax.user_model.quality import verdicts
 from sim.datasets.items import items_of_run, write_items
 from sim.datasets.sessions import SessionData
 from sim.envs.python_policy import RECORDED
@@ -88,7 +88,15 @@ def train(runs: list[Run], resume: bool, phases: Phases) -> None:
             begun = all(newest_checkpoint(run.folder) for run in runs)
             earlier = None if begun else _earlier_run(configs[0], data)
             problems = [
-                make_problem(config.fit(), run.values, data, run.folder, config.longest_session, earlier)
+                make_problem(
+                    config.fit(),
+                    run.values,
+                    data,
+                    run.folder,
+                    config.longest_session,
+                    earlier,
+                    config.second_fit(),
+                )
                 for config, run in zip(configs, runs, strict=True)
             ]
         with device_mesh(configs[0].devices, *_spread_over_devices(configs[0])):
@@ -163,6 +171,8 @@ def _train_in_folders(
             _plot(config, problem, folder, rows, references(played))
             if warning := collapse_at_the_end(rows):
                 print(f"WARNING: {warning}", file=sys.stderr)
+        for warning in _verdicts(problem):
+            print(f"WARNING: {warning}", file=sys.stderr)
         say_what_comes_next("hrlmg_jax", folder)
 
 
@@ -199,8 +209,13 @@ def _announce(problem: Problem, description: str, folders: list[RunFolder]) -> N
         print(problem.earlier.description, file=sys.stderr)
         for folder in folders if is_first_process() else []:
             add_to_record(folder, {"init_from": problem.earlier.record})
-    for warning in weakness(problem.simulator.report):
+    for warning in _verdicts(problem):
         print(f"warning: {warning}", file=sys.stderr)
+
+
+def _verdicts(problem: Problem) -> list[str]:
+    """Returns why the users who answer should not be trusted; those who wrote the log should."""
+    return [] if problem.truth else verdicts(problem.simulator.report)
 
 
 def _plot(

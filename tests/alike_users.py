@@ -10,7 +10,8 @@ import numpy as np
 
 from harness.runs.composition import composed_values
 from harness.settings import read_settings
-from hrlmg_jax.problem import Problem, fixed_rankings
+from hrlmg_jax.baselines.fixed_lists import fixed_rankings
+from hrlmg_jax.problem import Problem
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model.store import Simulator
 from sim.datasets.sessions import SessionData

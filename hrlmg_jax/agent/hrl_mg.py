@@ -19,9 +19,10 @@ from hrlmg_jax.agent.memory import REMEMBERED, Memory
 from hrlmg_jax.agent.memory_critic import MemoryActorCritic
 from hrlmg_jax.agent.networks import ActorCritic, NetworkConfig
 from hrlmg_jax.agent.policy import OneLevelPolicy, TwoLevelPolicy
+from hrlmg_jax.baselines.fixed_lists import POPULARITY
 from hrlmg_jax.evaluation.policies import learned
 from hrlmg_jax.methods import AgentSettings, Method
-from hrlmg_jax.problem import POPULARITY, Problem, make_env
+from hrlmg_jax.problem import Problem, make_env
 from hrlmg_jax.retrieval.index import RetrievalConfig, make_item_index
 from sim.envs.session_env import SessionConfig, SessionEnv
 

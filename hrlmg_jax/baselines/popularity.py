@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from hrlmg_jax.baselines.fixed_lists import BEST_RATE, COUNT, POPULARITY
 from hrlmg_jax.evaluation.policies import fixed_list
 from hrlmg_jax.methods import AgentSettings, Method, untrained
-from hrlmg_jax.problem import BEST_RATE, COUNT, POPULARITY, Problem
+from hrlmg_jax.problem import Problem
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from harness.runs.composition import composed_values
 from harness.settings import read_settings
 from hrlmg_jax.agent import hrl_mg
 from hrlmg_jax.agent.learner import Learner, World
-from hrlmg_jax.problem import Problem, fixed_rankings, load_data, make_env
+from hrlmg_jax.baselines.fixed_lists import fixed_rankings
+from hrlmg_jax.problem import Problem, load_data, make_env
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackParams
 from hrlmg_jax.user_model.paper import PaperUsers

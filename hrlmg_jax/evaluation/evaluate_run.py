@@ -15,6 +15,7 @@ from harness.reports.results import Metrics, format_means, format_ratio, write_r
 from harness.reports.tables import kind_of
 from harness.runs.index import newest_checkpoint
 from harness.runs.run_folder import RunFolder
+from hrlmg_jax.evaluation.followers import RANDOM
 from hrlmg_jax.evaluation.off_policy import (
     LoggedImpressions,
     describe,
@@ -23,10 +24,10 @@ from hrlmg_jax.evaluation.off_policy import (
     why_not,
 )
 from hrlmg_jax.evaluation.offline import CUTOFFS, LoggedSessions, OfflineTest, gains, logged_sessions, original_ids
-from hrlmg_jax.evaluation.online import OnlineTest, play_online, session_rows
-from hrlmg_jax.evaluation.policies import BASELINES, RANDOM, EvaluationPolicy, baselines
+from hrlmg_jax.evaluation.online import OnlineTest, play_online, play_unmoved
+from hrlmg_jax.evaluation.policies import BASELINES, EvaluationPolicy, baselines
 from hrlmg_jax.evaluation.trust_scores import warning
-from hrlmg_jax.evaluation.trust_signals import LoggedAnswers, logged_answers, moved_by_itself, play_unmoved
+from hrlmg_jax.evaluation.trust_signals import LoggedAnswers, logged_answers, value_ratio
 from hrlmg_jax.problem import Problem
 from hrlmg_jax.reports.off_policy import off_policy_table
 from hrlmg_jax.sessions import describe_log
@@ -118,11 +119,16 @@ class Comparison:
     def _signals(self, tested: EvaluationPolicy, live: OnlineTest) -> dict[str, Any]:
         """Returns what tells without the truth that a policy lives on the mistakes of the learned users."""
         unmoved = play_unmoved(self.config, self.problem, tested)
-        return {"live_over_unmoved": moved_by_itself(live, unmoved), **self._logged.about(live)}
+        found = {"live_over_unmoved": value_ratio(live.reward, unmoved.reward)}
+        if self.problem.second is not None:
+            name = self.config.agent.result_name
+            other = play_online(self.config, self.problem.with_second(), {name: tested})[name]
+            found["value_over_second_kind"] = value_ratio(live.reward, other.reward)
+        return found | self._logged.about(live.feedback, live.reward)
 
     @cached_property
     def _logged(self) -> LoggedAnswers:
-        return logged_answers(self.problem)
+        return logged_answers(self.problem.env, self.problem.data)
 
     @cached_property
     def _online_truth(self) -> dict[str, OnlineTest]:
@@ -198,7 +204,7 @@ def _write_played(
         "decision": "greedy",
         "decision_of": {RANDOM: "sample"},
     }
-    rows = session_rows(problem.data, "test", config.evaluation.sessions)
+    rows = problem.data.spread_first_rows("test", config.evaluation.sessions)
     lists = _describe_lists(problem.data, rows, online)
     print("\n".join(format_lists(lists)))
     header = {**header, "protocol": protocol, "distinct_items": distinct, "lists": lists}

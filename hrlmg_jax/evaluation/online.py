@@ -10,13 +10,12 @@ from functools import partial
 import jax
 import numpy as np
 
-from harness.errors import UserError
 from harness.reports.results import Metrics
 from hrlmg_jax.evaluation.collapse import share_of_items_used, share_of_items_used_at_a_step
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
+from hrlmg_jax.evaluation.unmoved_users import unmoved
 from hrlmg_jax.problem import Problem, make_env
 from hrlmg_jax.settings import RunConfig
-from sim.datasets.sessions import SessionData
 from sim.envs.session_env import SessionEnv, SessionParams
 from sim.evaluation.protocol import compiled_rollout, play_all
 from sim.tables.events import CLICK, ORDER
@@ -59,20 +58,6 @@ class OnlineTest:
         return float(np.mean(distinct)) / len(self.items)
 
 
-def session_rows(data: SessionData, part: str, number: int) -> np.ndarray:
-    """Returns [number] rows of the log at which a part's sessions begin, spread evenly over the part.
-
-    Where the part has fewer sessions, several begin at the same row: the same user with other luck.
-
-    Raises:
-        UserError: The part is empty.
-    """
-    rows = data.first_rows(part)
-    if not len(rows):
-        raise UserError(f"{data.log.name} has no {part} sessions", where="data.split", do="Split it: day or quantile.")
-    return rows[np.linspace(0, len(rows) - 1, number).round().astype(int)]
-
-
 def make_player(env: SessionEnv, env_params: SessionParams, at_a_time: int) -> Callable[[EvaluationPolicy], OnlineTest]:
     """Returns `evaluation policy -> OnlineTest`, compiled once for equal environments and policies.
 
@@ -103,7 +88,7 @@ def _player(
 
 def make_validation(config: RunConfig, problem: Problem) -> Callable[[EvaluationPolicy], dict[str, float]]:
     """Returns `evaluation policy -> metrics` on sessions of held-out users, named `validation_*`."""
-    rows = session_rows(problem.data, "held_out", config.evaluation.validation_sessions)
+    rows = problem.data.spread_first_rows("held_out", config.evaluation.validation_sessions)
     play = _player(config, problem, rows, config.env.episode_length)
 
     def validate(tested: EvaluationPolicy) -> dict[str, float]:
@@ -122,6 +107,13 @@ def make_validation(config: RunConfig, problem: Problem) -> Callable[[Evaluation
 
 def play_online(config: RunConfig, problem: Problem, policies: Mapping[str, EvaluationPolicy]) -> dict[str, OnlineTest]:
     """Plays long sessions of the test part with each policy."""
-    rows = session_rows(problem.data, "test", config.evaluation.sessions)
+    rows = problem.data.spread_first_rows("test", config.evaluation.sessions)
     play = _player(config, problem, rows, config.evaluation.long)
     return {name: play(policy) for name, policy in policies.items()}
+
+
+def play_unmoved(config: RunConfig, problem: Problem, policy: EvaluationPolicy) -> OnlineTest:
+    """Plays long sessions of the test part with users whom no answer changes."""
+    rows = problem.data.spread_first_rows("test", config.evaluation.sessions)
+    env = unmoved(make_env(problem.env, problem.users, config.evaluation.long))
+    return make_player(env, problem.env_params(rows), config.evaluation.sessions_at_a_time)(policy)

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from hrlmg_jax.baselines.fixed_lists import BEST_RATE, POPULARITY
+from hrlmg_jax.evaluation.followers import RANDOM
 from hrlmg_jax.evaluation.offline import LoggedSessions, OfflineTest, rank_by_list, rank_randomly, rerank
-from hrlmg_jax.problem import BEST_RATE, POPULARITY, Problem
+from hrlmg_jax.problem import Problem
 from sim.envs.fixed_policies import fixed_list_policy, random_policy
 from sim.envs.policy import Policy
 from sim.envs.session_env import FeedbackModel
 
-RANDOM = "random"
 BASELINES = (RANDOM, POPULARITY, BEST_RATE)
 """What is tested beside every agent, by name."""
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hrlmg_jax.evaluation.followers import RANDOM, FollowerParams
 from hrlmg_jax.evaluation.off_policy import (
     AS_COMPOSED,
     OffPolicyConfig,
@@ -20,11 +21,12 @@ from hrlmg_jax.evaluation.off_policy import (
     logged_impressions,
 )
 from hrlmg_jax.evaluation.offline import gains
-from hrlmg_jax.evaluation.online import OnlineTest, make_player, session_rows
+from hrlmg_jax.evaluation.online import OnlineTest, make_player
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
-from hrlmg_jax.evaluation.trust_policies import FollowerParams, exploiter, fixed_policies, mixed, tested
+from hrlmg_jax.evaluation.trust_policies import exploiter, fixed_policies, mixed, tested
 from hrlmg_jax.evaluation.trust_scores import agreement, estimates_agreement, weighted_calibration
-from hrlmg_jax.evaluation.trust_signals import logged_answers, moved_by_itself, unmoved_env
+from hrlmg_jax.evaluation.trust_signals import logged_answers, value_ratio
+from hrlmg_jax.evaluation.unmoved_users import unmoved
 from hrlmg_jax.methods import AgentSettings
 from hrlmg_jax.problem import Problem, make_env
 from hrlmg_jax.registry import build_method
@@ -32,7 +34,6 @@ from sim.envs.session_env import SessionEnv
 from sim.tables.events import CLICK, ORDER
 
 METRICS = ("reward", "clicks", "orders")
-RANDOM = "random"
 
 
 @dataclass(frozen=True)
@@ -75,21 +76,25 @@ def run_bench(
 
     Returns:
         policies: by name, by length and metric the means of "learned" and "true" users, and of users that the session
-        does not move ("unmoved"); agreement: see `trust_scores.agreement`, by length and metric; kept: by agent, true
-        reward when trained in learned users over that when trained on true ones; signals: by policy, what the learned
-        users alone tell; calibration: by policy; off_policy: what the log alone tells, see `_off_policy`.
+        does not move ("unmoved"), and of users of the second kind, if there is one ("second"); agreement: see
+        `trust_scores.agreement`, by length and metric; kept: by agent, true reward when trained in learned users over
+        that when trained on true ones; signals: by policy, what the learned users alone tell; calibration: by policy;
+        off_policy: what the log alone tells, see `_off_policy`, unless its sessions are 0.
     """
     clock, truth, longest = _Clock(), problem.with_truth(), max(config.lengths)
-    rows = session_rows(problem.data, "test", config.sessions)
+    rows = problem.data.spread_first_rows("test", config.sessions)
     players = {
         "learned": _player(config, problem, rows, make_env(problem.env, problem.users, longest)),
         "true": _player(config, truth, rows, make_env(truth.env, truth.users, longest)),
-        "unmoved": _player(config, problem, rows, unmoved_env(problem, longest)),
+        "unmoved": _player(config, problem, rows, unmoved(make_env(problem.env, problem.users, longest))),
     }
+    if problem.second is not None:
+        second = problem.with_second()
+        players["second"] = _player(config, second, rows, make_env(second.env, second.users, longest))
     # Policies that need no training, and one that learns what the simulator pays for.
     followers = fixed_policies(problem)
     followers["exploiter"] = exploiter(
-        problem, _value(config, problem, longest), config.exploiter_generations, config.exploiter_size
+        followers["best_rate"], _value(config, problem, longest), config.exploiter_generations, config.exploiter_size
     )
     clock.say("exploiter trained")
     policies = {name: tested(params) for name, params in followers.items()}
@@ -111,14 +116,16 @@ def run_bench(
                 for length in config.lengths
             }
             clock.say(f"{name} trained on true users and played")
-    return {
+    found: dict[str, Any] = {
         "policies": {name: _means(config, tests) for name, tests in played.items()},
         "agreement": _agreement(config, played),
         "kept": kept,
         "signals": _signals(problem, played),
         "calibration": _calibration(problem, played),
-        "off_policy": _off_policy(config, off_policy, problem, policies, played),
     }
+    if off_policy.sessions:
+        found["off_policy"] = _off_policy(config, off_policy, problem, policies, played)
+    return found
 
 
 def _player(
@@ -129,7 +136,7 @@ def _player(
 
 def _value(config: BenchConfig, problem: Problem, length: int) -> Callable[[FollowerParams], float]:
     """Returns what a follower earns from the learned users of the training part."""
-    rows = session_rows(problem.data, "train", config.exploiter_sessions)
+    rows = problem.data.spread_first_rows("train", config.exploiter_sessions)
     play = _player(config, problem, rows, make_env(problem.env, problem.users, length))
     return lambda params: _mean(play(tested(params)), length)
 
@@ -189,14 +196,16 @@ def _agreement(config: BenchConfig, played: Mapping[str, Mapping[str, OnlineTest
 
 def _signals(problem: Problem, played: Mapping[str, Mapping[str, OnlineTest]]) -> dict[str, Any]:
     """Returns by policy what needs no truth (`trust_signals`), beside it the same with true users where it differs."""
-    logged = logged_answers(problem)
-    base = moved_by_itself(played[RANDOM]["learned"], played[RANDOM]["unmoved"])
+    logged = logged_answers(problem.env, problem.data)
+    base = value_ratio(played[RANDOM]["learned"].reward, played[RANDOM]["unmoved"].reward)
 
     def signals(tests: Mapping[str, OnlineTest]) -> dict[str, Any]:
-        ratio = moved_by_itself(tests["learned"], tests["unmoved"])
+        ratio = value_ratio(tests["learned"].reward, tests["unmoved"].reward)
         moved = {"live_over_unmoved": ratio, "live_over_unmoved_of_random": ratio / max(base, 1e-9)}
-        of_truth = {f"{key}_true": value for key, value in logged.about(tests["true"]).items()}
-        return moved | logged.about(tests["learned"]) | of_truth
+        if "second" in tests:
+            moved["value_over_second_kind"] = value_ratio(tests["learned"].reward, tests["second"].reward)
+        of, of_truth = (logged.about(tests[kind].feedback, tests[kind].reward) for kind in ("learned", "true"))
+        return moved | of | {f"{key}_true": value for key, value in of_truth.items()}
 
     return {name: signals(tests) for name, tests in played.items()}
 

@@ -126,10 +126,30 @@ def weighted_calibration(chance: np.ndarray, happened: np.ndarray, weight: np.nd
     return {"calibration_error": float(gap), "predicted": predicted, "observed": observed}
 
 
+def above_thresholds(signals: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the signals of a policy that are above the thresholds."""
+    return {key: signals[key] for key, threshold in THRESHOLDS.items() if (signals.get(key) or 0.0) > threshold}
+
+
 def warning(name: str, signals: Mapping[str, Any]) -> str | None:
     """Returns a sentence, where a policy's signals are above the thresholds."""
-    over = {key: signals.get(key) for key in THRESHOLDS if (signals.get(key) or 0.0) > THRESHOLDS[key]}
+    over = above_thresholds(signals)
     if not over:
         return None
     said = "; ".join(_SAYS[key].format(value=value) for key, value in over.items())
     return f"{name} may live on the mistakes of the learned users: {said}"
+
+
+def warning_of_users(signals: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Returns a sentence about learned users, where policies that played with them are above the thresholds.
+
+    Args:
+        signals: By policy; the sentence is about the one that is farthest above.
+    """
+
+    def excess(policy: str) -> float:
+        return max((value / THRESHOLDS[key] for key, value in above_thresholds(signals[policy]).items()), default=0.0)
+
+    worst = max(signals, key=excess, default=None)
+    said = None if worst is None else warning(f"the fixed policy {worst}", signals[worst])
+    return said and f"{said}; so may agents that train on them"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from harness.reports.method_results import MethodRuns
 from harness.reports.system_results import Collected, ComparedTest, Rerun, System, preset
@@ -11,7 +13,7 @@ from harness.reports.tables import kind_of
 from harness.runs.composition import is_configuration, sweep_of
 from harness.runs.index import RunRecord, RunsFound, Status
 from harness.runs.run_folder import read_json
-from hrlmg_jax.evaluation.trust_scores import warning
+from hrlmg_jax.evaluation.trust_scores import warning, warning_of_users
 from hrlmg_jax.reports.worlds import SAME_IN_ALL_WORLDS, WORLD, WorldsConfig, check_worlds, over_worlds
 from hrlmg_jax.sessions import BUILT_OTHERWISE
 
@@ -49,6 +51,7 @@ BASELINES = ("random", "popularity", "best_rate")
 """Baselines of every run that know no user."""
 _POPULARITY_BY = {"average": "best_rate", "count": "count"}
 
+_USERS = "simulator.json"  # `user_model.store.REPORT`, which would import what fits users
 LENGTHS = ("long", "short")
 _PER_SESSION = ("reward", "clicks", "orders")
 ONLINE = ComparedTest(
@@ -129,8 +132,8 @@ SYSTEM = System(
     # They say where and how, not what. `train.evaluate_every` has an effect: the best actors are those of an
     # evaluation.
     without_effect=(
-        *("data.", "items.", "devices.", "logger."),
-        *("seed", "num_seeds", "simulator.root", "evaluation.sessions_at_a_time"),
+        *("data.", "items.", "devices.", "logger.", "second_simulator."),
+        *("seed", "num_seeds", "simulator.root", "simulator.trial_sessions", "evaluation.sessions_at_a_time"),
         "evaluation.final",
         *("train.log_every", "train.checkpoint_every", "train.max_to_keep"),
     ),
@@ -164,7 +167,8 @@ def comparable_runs(config: WorldsConfig, same: Sequence[str]) -> RunsFound:
     """
     found = hrl_mg_runs(config.runs)
     keys = dict.fromkeys(key for run in found.runs for key in run.settings if key.startswith(("env.", "simulator.")))
-    keys.pop("simulator.root", None)
+    for key in ("simulator.root", "simulator.trial_sessions"):
+        keys.pop(key, None)
     several = config.several_worlds
     check_worlds([run for run in found.runs if config.data_name in (None, run.data_name)], several)
     every = [*_SAME_LOG, *(SAME_IN_ALL_WORLDS if several else ()), *keys, *same]
@@ -178,19 +182,27 @@ def read(methods: Sequence[MethodRuns], test: ComparedTest, several_worlds: bool
 
 
 def trust_warnings(runs: Sequence[RunRecord]) -> list[str]:
-    """Returns a sentence for each run whose agent may live on the mistakes of its learned users.
+    """Returns a sentence for each run whose agent may live on the mistakes of its learned users, and about these users.
 
     Raises:
         UserError: A file is damaged.
     """
-    lines = []
+    lines, of_users = [], Counter[str]()
     for run in runs:
-        path = run.folder.path / f"{ONLINE.file}.json"
-        found = read_json(path) if path.exists() else {}
-        signals = found.get("signals", {}) if isinstance(found, dict) else {}
+        signals = _signals(run, f"{ONLINE.file}.json")
         said = [line for name, of in signals.items() if (line := warning(name, of))]
         lines += [f"{run.folder.path.name}: {line}" for line in said]
-    return lines
+        if said_of_users := warning_of_users(_signals(run, _USERS)):
+            of_users[said_of_users] += 1
+    return lines + [f"learned users (runs: {number}): {line}" for line, number in of_users.items()]
+
+
+def _signals(run: RunRecord, name: str) -> dict[str, Any]:
+    """Returns the signals by policy that one of a run's files has."""
+    path = run.folder.path / name
+    found = read_json(path) if path.exists() else {}
+    signals = found.get("signals", {}) if isinstance(found, dict) else {}
+    return signals if isinstance(signals, dict) else {}
 
 
 def missing_methods(methods: Sequence[MethodRuns], report: str, several_worlds: bool = False) -> list[Rerun]:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.reports.tables import kind_of
+from hrlmg_jax.evaluation.trust_scores import warning_of_users
+from hrlmg_jax.evaluation.users_trial import try_users
 from hrlmg_jax.sessions import describe_log
 from hrlmg_jax.user_model.fit import log_loss
 from hrlmg_jax.user_model.user_model import UserModel
@@ -29,11 +31,14 @@ PARTS = {"held_out": "held-out users", "test": "test part"}
 """What the simulator has not seen, as it is called in reports; a log that is not split has no test part."""
 
 
-def report_on(model: UserModel, params: Any, data: SessionData, history_length: int) -> dict[str, Any]:
+def report_on(
+    model: UserModel, params: Any, data: SessionData, history_length: int, trial_sessions: int
+) -> dict[str, Any]:
     """Returns how well the simulator predicts what it has not seen: held-out users, and the test part.
 
     Returns:
-        `data`, and under those of `PARTS` that the log has: see `score`.
+        `data`; under those of `PARTS` that the log has: see `score`; under "signals", unless there are no trial
+        sessions: see `try_users`.
     """
     log = data.log
     base = np.bincount(log.feedback[data.rows("train")], minlength=NUM_FEEDBACK) / len(data.rows("train"))
@@ -46,6 +51,8 @@ def report_on(model: UserModel, params: Any, data: SessionData, history_length: 
         parts[part] = score(predicted, log.feedback[rows], base, best_log_loss(log, rows))
         for name, rate in simulated_rates(model, params, data, part, history_length).items():
             parts[part][name]["simulated_rate"] = rate
+    if trial_sessions:
+        parts["signals"] = try_users(model, params, data, history_length, trial_sessions)
     return parts
 
 
@@ -136,6 +143,7 @@ def calibration(chance: np.ndarray, happened: np.ndarray) -> dict[str, Any]:
 
 def format_report(report: dict[str, Any]) -> str:
     """Returns the report as a table for people."""
+    # How well it predicts, by part of the log.
     data, parts = report["data"], [part for part in PARTS if part in report]
     lines = [
         f"simulator of {data['name']}{kind_of(data)}: {data['events']:,} events, {data['users']:,} users, "
@@ -159,12 +167,20 @@ def format_report(report: dict[str, Any]) -> str:
         line("  rate in the log", name, "rate", ".3%")
         line("  rate predicted", name, "predicted_rate", ".3%")
         line("  rate in simulation", name, "simulated_rate", ".3%")
-    return "\n".join([*lines, *remarks(report)])
+    # What it pays, and what that means.
+    if "signals" in report:
+        heads = {"live_over_unmoved": "live / unmoved", "reward_over_log": "reward / log"}
+        heads |= {"late_clicks_over_log": "late clicks / log", "windows_beyond_log": "windows beyond"}
+        lines += [f"{'fixed policies in it':<28}" + "".join(head.rjust(18) for head in heads.values())]
+        for name, signals in report["signals"].items():
+            values = ["-" if signals[key] is None else f"{signals[key]:.3f}" for key in heads]
+            lines.append(f"{'  ' + name:<28}" + "".join(value.rjust(18) for value in values))
+    return "\n".join([*lines, *remarks(report), *(f"WARNING: {said}" for said in verdicts(report))])
 
 
 def remarks(report: dict[str, Any]) -> list[str]:
-    """Returns what the figures of a report mean where they are bad or absent, a sentence each."""
-    said = weakness(report)
+    """Returns why figures of a report are absent, a sentence each."""
+    said = []
     if report["held_out"]["best_log_loss"] is None:
         said.append("the truth is known of generated logs alone: here, its log-loss and the gap to it stay empty")
     if any(report[part][name]["auc"] is None for part in ("held_out", "test") for name in _SHOWN):
@@ -172,7 +188,13 @@ def remarks(report: dict[str, Any]) -> list[str]:
     return said
 
 
-def weakness(report: dict[str, Any]) -> list[str]:
+def verdicts(report: dict[str, Any]) -> list[str]:
+    """Returns why an agent should not be trusted to learn from these users, a sentence each."""
+    paid = warning_of_users(report.get("signals", {}))  # fits of earlier versions have none
+    return [*_weakness(report), *([] if paid is None else [paid])]
+
+
+def _weakness(report: dict[str, Any]) -> list[str]:
     """Returns a sentence if the model predicts held-out users hardly better than constant rates do."""
     gain = 1 - report["held_out"]["log_loss"] / report["held_out"]["base_log_loss"]
     if gain >= LEAST_GAIN:

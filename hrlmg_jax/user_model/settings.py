@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from harness.settings import ByName, Count, NotNegative, Positive, ProperShare, Seed
+from harness.settings import ByName, Count, CountOrZero, NotNegative, Positive, ProperShare, Seed, SettingError
 from harness.training.loop import ScheduleConfig
 from hrlmg_jax.user_model.item_embedding import EmbeddingConfig
 from hrlmg_jax.user_model.network import FeedbackNetworkConfig
@@ -17,6 +17,7 @@ from sim.envs.session_env import SessionConfig
 class SimulatorConfig:
     """What every kind of learned users has: item embeddings, the fit, and where it is kept (`conf/simulator`)."""
 
+    name: str
     embedding: EmbeddingConfig
     train: ScheduleConfig
     batch_size: Count
@@ -25,6 +26,7 @@ class SimulatorConfig:
     patience: Count
     seed: Seed
     root: str
+    trial_sessions: CountOrZero = 0  # runs before there was a trial had none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,3 +64,13 @@ class FitConfig:
 
 
 AnySimulator = Annotated[SimulatorConfig, ByName({"paper": PaperConfig, "latent": LatentConfig}, PaperConfig)]
+
+
+def check_second(first: SimulatorConfig, second: SimulatorConfig) -> None:
+    """Raises UserError unless two kinds of users differ, and were fitted to the same users of the log."""
+    if second.name == first.name:
+        raise SettingError(f".second_simulator is {second.name!r}, as .simulator is", do="Choose the other kind.")
+    for key in ("held_out_fraction", "seed"):
+        if getattr(second, key) != getattr(first, key):
+            do = "Leave it out: it decides which users are held out, of both."
+            raise SettingError(f".second_simulator.{key} differs from .simulator.{key}", do=do)

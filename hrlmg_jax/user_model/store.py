@@ -32,6 +32,8 @@ from sim.datasets.sessions import SessionData
 
 FILE = "simulator.npz"
 REPORT = "simulator.json"
+SECOND = "second_"
+"""Begins the names of both in a run folder, of users of a second kind."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Simulator:
 def simulator_folder(config: FitConfig, data: SessionData, earlier: EarlierRun | None = None) -> RunFolder:
     """Returns where the simulator of these settings and this log is kept."""
     settings = dataclasses.asdict(config.simulator)
-    left_out = ("root", "name") if settings["name"] == "paper" else ("root",)  # folders from before there were names
+    left_out = {"root", "trial_sessions"} | ({"name"} if settings["name"] == "paper" else set())  # once nameless
     decisive = {
         "table": data.log.table_hash,
         "history_length": config.env.history_length,
@@ -70,6 +72,7 @@ def obtain_simulator(
     data: SessionData,
     copy_to: RunFolder | None = None,
     earlier: EarlierRun | None = None,
+    prefix: str = "",
 ) -> Simulator:
     """Returns the simulator of these settings: the one that is kept, or else it is fitted (or its fit continued) now.
 
@@ -78,6 +81,7 @@ def obtain_simulator(
         values: The same as plain values, for the folder's record.
         copy_to: A run folder that shall hold a copy, so that the run does not need the original any more.
         earlier: The run that training starts from; the item vectors are turned towards its own.
+        prefix: Of the names of the copy's files.
 
     Raises:
         UserError: The folder is damaged or cannot be written.
@@ -98,8 +102,9 @@ def obtain_simulator(
                 _fit_in_folder(config, values, data, folder, earlier)
     simulator = load_simulator(config.simulator, folder, data)
     if copy_to is not None:
-        write_json(copy_to.path / REPORT, simulator.report)
-        write_arrays(copy_to.path / FILE, read_arrays(folder.path / FILE, None))  # last: its presence counts
+        write_json(copy_to.path / f"{prefix}{REPORT}", simulator.report)
+        arrays = read_arrays(folder.path / FILE, None)
+        write_arrays(copy_to.path / f"{prefix}{FILE}", arrays)  # last: its presence counts
     return simulator
 
 
@@ -114,7 +119,7 @@ def _fit_in_folder(
         embedding = earlier.turned(config.simulator.embedding, embedding)
     model = make_user_model(config.simulator)
     params = model.fit(config, data, embedding, folder)
-    report = report_on(model, params, data, config.env.history_length)
+    report = report_on(model, params, data, config.env.history_length, config.simulator.trial_sessions)
     flat = {key: np.asarray(value) for key, value in _flat(params).items()}
     write_arrays(folder.path / FILE, {"item_ids": np.asarray(data.log.item_ids), **flat})
     curves = {
@@ -126,8 +131,8 @@ def _fit_in_folder(
     write_json(folder.path / REPORT, report)
 
 
-def load_simulator(config: SimulatorConfig, folder: RunFolder, data: SessionData) -> Simulator:
-    """Reads a simulator from a folder (of its fit, or of a run that used it).
+def load_simulator(config: SimulatorConfig, folder: RunFolder, data: SessionData, prefix: str = "") -> Simulator:
+    """Reads a simulator from a folder (of its fit, or of a run that used it) where its files' names have a prefix.
 
     Raises:
         UserError: Files missing or damaged, or of other items or sizes.
@@ -135,9 +140,9 @@ def load_simulator(config: SimulatorConfig, folder: RunFolder, data: SessionData
     model = make_user_model(config)
     shapes = model.shapes(data.log.num_items, config.embedding.size)
     expected = {name: tuple(shape.shape) for name, shape in _flat(shapes).items()}
-    path = folder.path / FILE
+    path = folder.path / f"{prefix}{FILE}"
     arrays = read_arrays(path, ("item_ids", *expected))
-    report = read_json(folder.path / REPORT)
+    report = read_json(folder.path / f"{prefix}{REPORT}")
     same_log = report.get("data", {}).get("table") == data.log.table_hash
     same_shapes = {name: arrays[name].shape for name in expected} == expected
     if not same_log or not same_shapes or not np.array_equal(arrays["item_ids"], data.log.item_ids):

@@ -46,6 +46,20 @@ class SessionData:
         """Returns the first rows of the sessions of a part, in the order of the log."""
         return self.log.session_starts()[:-1][self._in_part(part)]
 
+    def spread_first_rows(self, part: str, number: int) -> np.ndarray:
+        """Returns [number] rows of the log at which a part's sessions begin, spread evenly over the part.
+
+        Where the part has fewer sessions, several begin at the same row: the same user with other luck.
+
+        Raises:
+            UserError: The part is empty.
+        """
+        rows = self.first_rows(part)
+        if not len(rows):
+            do = "Split it: day or quantile."
+            raise UserError(f"{self.log.name} has no {part} sessions", where="data.split", do=do)
+        return rows[np.linspace(0, len(rows) - 1, number).round().astype(int)]
+
     def _in_part(self, part: str) -> np.ndarray:
         if part == "test":
             return self.log.is_test

@@ -253,8 +253,14 @@ def test_a_run_says_what_tells_of_mistakes_of_the_learned_users(finished_run, ru
     shutil.copytree(folder, copy)
     of["live_over_unmoved"] = 9.0
     (copy / "online.json").write_text(json.dumps(result))
+    fit = json.loads((folder / "simulator.json").read_text())
+    assert list(fit["signals"]) == ["random", "popularity", "best_rate", "last_click", "rate_and_clicks"]
+    assert all(signals["live_over_unmoved"] > 0 for signals in fit["signals"].values())
+    fit["signals"]["last_click"]["live_over_unmoved"] = 8.0
+    (copy / "simulator.json").write_text(json.dumps(fit))
     drawn = run_command_line("hrlmg_jax.report", "figure8", str(copy.parent), "out=x")
     assert "copy: hrl_mg may live on the mistakes of the learned users: they pay 9.0 times" in drawn.stdout
+    assert "learned users (runs: 1): the fixed policy last_click may live on the mistakes" in drawn.stdout
 
 
 def test_reports_take_a_run_and_leave_its_simulator_out(finished_run, run_command_line):

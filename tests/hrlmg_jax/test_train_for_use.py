@@ -6,7 +6,6 @@ import pytest
 from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.settings import read_settings
-from hrlmg_jax.evaluation.online import session_rows
 from sim.datasets.log_settings import LogConfig
 from sim.datasets.sessions import load_sessions
 
@@ -27,4 +26,4 @@ def test_all_sessions_are_for_training(whole):
 
 def test_nothing_can_be_tested_on_it(whole):
     with pytest.raises(UserError, match="has no test sessions"):
-        session_rows(whole, "test", 4)
+        whole.spread_first_rows("test", 4)

@@ -10,6 +10,7 @@ import pytest
 from alike_users import problem_alike, tiny_shop
 
 from harness.errors import UserError
+from hrlmg_jax.baselines.fixed_lists import POPULARITY
 from hrlmg_jax.evaluation.off_policy import (
     FITTED,
     LOGGED,
@@ -24,7 +25,7 @@ from hrlmg_jax.evaluation.policies import EvaluationPolicy, fixed_list, random_i
 from hrlmg_jax.evaluation.propensities import _catalogue, _Moments, _moments, by_counts, log_chances
 from hrlmg_jax.evaluation.trust_policies import fixed_policies, mixed
 from hrlmg_jax.evaluation.trust_policies import tested as follower
-from hrlmg_jax.problem import POPULARITY, load_data, make_env
+from hrlmg_jax.problem import load_data, make_env
 from hrlmg_jax.reports.off_policy import off_policy_table
 from sim.envs.policy import Decision, Policy
 from sim.envs.rollout import begin

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_worlds import generated_log
 
-from hrlmg_jax.evaluation.online import make_player, session_rows
+from hrlmg_jax.evaluation.online import make_player
 from hrlmg_jax.evaluation.policies import EvaluationPolicy
 from hrlmg_jax.problem import true_env_params
 from sim.datasets.sessions import SessionData
@@ -26,10 +26,10 @@ def data() -> SessionData:
 
 def test_few_sessions_spread_over_the_part_and_many_begin_again(data: SessionData) -> None:
     firsts = data.first_rows("test")
-    assert session_rows(data, "test", 3).tolist() == [firsts[0], firsts[round((len(firsts) - 1) / 2)], firsts[-1]]
-    assert session_rows(data, "test", len(firsts)).tolist() == firsts.tolist()
+    assert data.spread_first_rows("test", 3).tolist() == [firsts[0], firsts[round((len(firsts) - 1) / 2)], firsts[-1]]
+    assert data.spread_first_rows("test", len(firsts)).tolist() == firsts.tolist()
     number = 3 * len(firsts) + 1
-    rows = session_rows(data, "test", number)
+    rows = data.spread_first_rows("test", number)
     assert len(rows) == number
     assert set(np.unique(rows, return_counts=True)[1]) <= {2, 3, 4}
     assert set(rows) == set(firsts)
@@ -37,7 +37,7 @@ def test_few_sessions_spread_over_the_part_and_many_begin_again(data: SessionDat
 
 def test_who_begins_again_where_another_did_has_other_luck(data: SessionData) -> None:
     """A fixed list, in which only the users' answers are drawn; in batches of unequal size."""
-    rows = session_rows(data, "test", 4 * len(data.first_rows("test")))
+    rows = data.spread_first_rows("test", 4 * len(data.first_rows("test")))
     env = SessionEnv(FunnelModel(), STEPS, 3)
     world, at_a_time = true_env_params(data, rows), len(rows) // 2 + 1
     items = jnp.arange(data.num_items, dtype=jnp.int32)

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from hrlmg_jax.user_model.quality import format_report, remarks, weakness
+from hrlmg_jax.evaluation.trust_scores import THRESHOLDS
+from hrlmg_jax.user_model.quality import format_report, remarks, verdicts
 
 
 def report(loss: float, best: float | None = 0.3, auc: float | None = 0.6) -> dict[str, Any]:
@@ -20,12 +21,29 @@ def report(loss: float, best: float | None = 0.3, auc: float | None = 0.6) -> di
     ("loss", "said"), [(0.5, "no better than the rates"), (0.51, "no better"), (0.498, "only 0.4% better")]
 )
 def test_a_model_like_the_base_rates_is_named(loss, said):
-    (warning,) = weakness(report(loss))
+    (warning,) = verdicts(report(loss))
     assert said in warning
-    assert warning in format_report(report(loss)).splitlines()
+    assert format_report(report(loss)).splitlines()[-1] == f"WARNING: {warning}"
 
 
 def test_empty_rows_are_explained():
     assert remarks(report(0.4)) == []
     assert "known of generated logs alone" in remarks(report(0.4, best=None))[0]
     assert "an AUC is empty" in remarks(report(0.4, auc=None))[0]
+
+
+def test_users_who_overpay_a_fixed_policy_are_named_by_the_worst():
+    fine = dict.fromkeys([*THRESHOLDS, "windows_beyond_log"], 0.5)
+    of = {"random": fine, "last_click": fine | {"live_over_unmoved": 2.5}, "rate_and_clicks": fine}
+    of["rate_and_clicks"] = fine | {"live_over_unmoved": 3.1}
+    assert verdicts({**report(0.4), "signals": {"random": fine}}) == []
+    (warning,) = verdicts({**report(0.4), "signals": of})
+    assert warning.startswith(
+        "the fixed policy rate_and_clicks may live on the mistakes of the learned users: they pay 3.1"
+    )
+    lines = format_report({**report(0.4), "signals": of}).splitlines()
+    assert lines[-1] == f"WARNING: {warning}"
+    assert lines[-2].split() == ["rate_and_clicks", "3.100", "0.500", "0.500", "0.500"]
+    # A fit that also predicts badly, and one of an earlier version.
+    assert len(verdicts({**report(0.5), "signals": of})) == 2
+    assert len(format_report(report(0.4)).splitlines()) == len(lines) - 5

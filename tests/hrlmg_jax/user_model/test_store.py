@@ -25,10 +25,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from harness.errors import UserError
 from harness.reports.tables import kind_of
+from harness.runs.composition import composed_values
 from harness.runs.metric_writer import read_rows
 from harness.runs.run_folder import RunFolder, read_arrays, write_arrays
 from harness.settings import read_settings
+from hrlmg_jax.problem import make_problem
 from hrlmg_jax.sessions import describe_log, row_labels
+from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model import store as module
 from hrlmg_jax.user_model.fit import fit_feedback, predict
 from hrlmg_jax.user_model.quality import calibration, format_report, score, simulated_rates
@@ -369,10 +372,41 @@ def test_a_run_folder_gets_a_copy_that_works_without_the_original(fit, no_fit, t
     np.testing.assert_array_equal(predictions(fit, loaded), predictions(fit, fit.simulator))
 
 
+def test_a_run_keeps_users_of_a_second_kind_beside_the_first(fit, no_fit, tmp_path):
+    run = RunFolder(tmp_path)
+    values = {**fit.values, "second_simulator": fit.values["simulator"]}
+    made = make_problem(fit.config, values, fit.data, run, 10, second=fit.config)
+    names = {FILE, REPORT, f"second_{FILE}", f"second_{REPORT}"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    # Found there, and nowhere else.
+    elsewhere = dataclasses.replace(fit.config, simulator=dataclasses.replace(fit.config.simulator, root="nowhere"))
+    again = make_problem(elsewhere, values, fit.data, run, 10, second=elsewhere)
+    for one, other in ((again.simulator, made.simulator), (again.second, made.second)):
+        np.testing.assert_array_equal(predictions(fit, one), predictions(fit, other))
+    assert again.with_second().simulator is again.second
+    assert make_problem(fit.config, values, fit.data, run, 10).second is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["second_simulator=paper"], "second_simulator is 'paper', as simulator is"),
+        (["second_simulator=latent", "second_simulator.seed=3"], "second_simulator.seed differs from simulator.seed"),
+    ],
+)
+def test_a_second_kind_is_another_kind_for_the_same_held_out_users(words, said):
+    with pytest.raises(UserError, match=said):
+        read_settings(RunConfig, composed_values("train_hrl_mg", words))
+    fine = read_settings(RunConfig, composed_values("train_hrl_mg", ["second_simulator=latent", "simulator.seed=3"]))
+    assert fine.second_fit().simulator.seed == 3
+    assert fine.second_fit().simulator.name == "latent"
+
+
 def test_the_folder_depends_on_what_decides_the_simulator_only(fit, tmp_path):
     name = fit.folder.path.name
     assert name.startswith("synthetic_funnel-")
-    elsewhere, _ = settings(tmp_path / "x", tmp_path / "y", "data.root=z", "env.episode_length=9", "env.order_reward=2")
+    without = "data.root=z", "env.episode_length=9", "env.order_reward=2", "simulator.trial_sessions=0"
+    elsewhere, _ = settings(tmp_path / "x", tmp_path / "y", *without)
     assert simulator_folder(elsewhere, fit.data).path == tmp_path / "x" / name
     names = {name}
     for change in ("env.history_length=5", "simulator.seed=1", "simulator.network.width=8", "simulator.batch_size=8"):
