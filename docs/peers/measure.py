@@ -89,7 +89,19 @@ PEERS = (
         "iRec",
         "linear_ucb",
         "irec_bandit.py",
-        ("irec==1.2.8",),
+        (
+            *(
+                "numpy==2.4.6",
+                "scipy==1.17.1",
+                "scikit-learn==1.9.1",
+                "numba==0.68.1",
+                "threadpoolctl==3.8.0",
+                "tqdm==4.70.1",
+            ),
+            "cachetools==8.0.2",
+        ),
+        "the same model for each user, one user after another; it inverts the users' matrices at every decision",
+        "github.com/irec-org/irec at commit 9851443 (the package irec 1.2.8 has no agents in it)",
     ),
     Peer(
         "MABWiser",
@@ -102,7 +114,7 @@ PEERS = (
         "tianshou",
         "q_learning",
         "tianshou_dqn.py",
-        ("tianshou==2.0.1",),
+        ("tianshou==2.0.1", "torch==2.13.0"),
         "states are given as 73 numbers; ours computes them from the histories and trains their encoder too",
     ),
     Peer(
@@ -187,15 +199,23 @@ def measured(words: Sequence[str | Path]) -> Any:
     return json.loads(command(words).splitlines()[-1])
 
 
-def measured_peer(peer: Peer, folder: Path, sources: Mapping[str, Path], options: Sequence[str]) -> Row:
-    """Installs a peer if need be and measures it once; what fails becomes a row with the reason."""
+def script_of(peer: Peer, folder: Path, sources: Mapping[str, Path]) -> list[str | Path]:
+    """Installs a peer if need be, and returns the command that measures it.
+
+    Raises:
+        CommandFailed: It cannot be measured.
+    """
+    if peer.missing:
+        raise CommandFailed(peer.missing)
+    if peer.source and peer.name not in sources:
+        raise CommandFailed(f'no package: give a folder with {peer.source} by --source "{peer.name}=FOLDER"')
+    source = ["--source", sources[peer.name]] if peer.source else []
+    return [installed(peer, folder), HERE / peer.script, *source]
+
+
+def measured_peer(peer: Peer, words: Sequence[str | Path]) -> Row:
+    """Measures a peer once; a failure becomes a row with the reason."""
     try:
-        if peer.missing:
-            raise CommandFailed(peer.missing)
-        if peer.source and peer.name not in sources:
-            raise CommandFailed(f"no package: give a folder with {peer.source} by --source '{peer.name}=FOLDER'")
-        words = [installed(peer, folder), HERE / peer.script, *options]
-        words += ["--source", sources[peer.name]] if peer.source else []
         result = measured(words)
     except CommandFailed as failure:
         return Row(peer, reason=str(failure))
@@ -279,15 +299,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ |= {
         name: str(options.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     }
+    # All environments, before anything is timed.
+    scripts: dict[str, list[str | Path]] = {}
+    rows: dict[str, list[Row]] = {peer.name: [] for peer in chosen}
+    for peer in chosen:
+        print(f"preparing {peer.name} ...", file=sys.stderr, flush=True)
+        try:
+            scripts[peer.name] = script_of(peer, options.folder, sources)
+        except CommandFailed as failure:
+            rows[peer.name].append(Row(peer, reason=str(failure)))
     # Rounds; ours before the peers of each task.
     load = [os.getloadavg()[0]]
-    rows: dict[str, list[Row]] = {peer.name: [] for peer in chosen}
     ours: dict[str, list[dict[str, float]]] = {}
     for number, task in itertools.product(range(options.rounds), dict.fromkeys(peer.task for peer in chosen)):
         print(f"round {number + 1}: {task} ...", file=sys.stderr, flush=True)
         ours.setdefault(task, []).append(our_rates(task, smoke))
-        for peer in (peer for peer in chosen if peer.task == task):
-            rows[peer.name].append(measured_peer(peer, options.folder, sources, smoke))
+        for peer in (peer for peer in chosen if peer.task == task and peer.name in scripts):
+            rows[peer.name].append(measured_peer(peer, [*scripts[peer.name], *smoke]))
         load.append(os.getloadavg()[0])
     # The table and the raw numbers.
     machine = {"date": f"{datetime.now():%Y-%m-%d %H:%M}", "python": platform.python_version(), "smoke": options.smoke}
