@@ -16,7 +16,8 @@ from harness.reports.benchmark import seconds_of
 from sim.envs.rollout import rollout
 from sim.gym.speed import scanned_rate, single_rate, vector_rate
 from sim.gym.worlds import RATINGS, make_world
-from tpgr_jax.bench import catalogue_problem, method_runs, recommend_point, settings
+from tpgr_jax.benchmark.parts import catalogue_problem, method_runs, settings
+from tpgr_jax.benchmark.recommending import recommend_point
 from tpgr_jax.methods import RunContext
 from tpgr_jax.registry import build_method
 from tpgr_jax.tree.item_tree import ItemTree
@@ -64,7 +65,7 @@ def linear_ucb(sizes: Sizes) -> dict[str, float]:
 
 
 def _no_tree() -> ItemTree:
-    raise NotImplementedError("no tree is asked for")
+    raise LookupError("LinearUCB has no tree")
 
 
 def q_learning(sizes: Sizes) -> dict[str, float]:
