@@ -57,6 +57,7 @@ _SHORT = {
     "simulator.network.state_size": "4",
     "simulator.network.width": "8",
     "simulator.batch_size": "64",
+    "simulator.trial_sessions": "4",
     "simulator.train.steps": "4",
     "simulator.train.log_every": "2",
     "simulator.train.evaluate_every": "2",

@@ -170,7 +170,7 @@ def _marked(file: Path) -> str | None:
 def _content(file: Path) -> Mapping[str, Any]:
     """Returns what a file says; nothing if it is no mapping: Hydra will say so."""
     try:
-        content = yaml.load(_text(file), _LOADER)
+        content = _LOADER(_text(file)).get_single_data()
     except yaml.YAMLError:
         return {}
     return content if isinstance(content, Mapping) else {}

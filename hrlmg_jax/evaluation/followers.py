@@ -120,7 +120,7 @@ def fixed_followers(
 
     scores = {name: -np.argsort(ranking).astype(float) for name, ranking in rankings.items()}
     scores |= {"click_rate": rate("clicked"), "order_rate": rate("ordered")}
-    scores = {name: (score - score.mean()) / score.std() for name, score in scores.items()}
+    scores = {name: (score - score.mean()) / (score.std() or 1) for name, score in scores.items()}
     nothing = FollowerParams(
         prior=jnp.zeros(items),
         vectors=jnp.asarray(embedding[:items]),

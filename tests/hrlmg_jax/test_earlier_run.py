@@ -15,7 +15,7 @@ SMALL = {
     "agent": "ddpg",
     "agent.learner": {"sessions": 64, "batch_size": 256, "warm_up_steps": 20},
     "env": {"episode_length": 8},
-    "simulator": {"embedding.size": 8, "train.steps": 200, "train.evaluate_every": 200},
+    "simulator": {"embedding.size": 8, "train.steps": 200, "train.evaluate_every": 200, "trial_sessions": 0},
 }
 UNTESTED = {"evaluation": {"short": 4, "long": 8, "validation_sessions": 16, "final": False}}
 TESTED = {"evaluation": {"short": 4, "long": 8, "sessions": 64, "validation_sessions": 64, "offline_sessions": 16}}

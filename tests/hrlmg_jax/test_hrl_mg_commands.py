@@ -31,7 +31,9 @@ from sim.datasets.log_settings import LogConfig
 from sim.evaluation.ranking_metrics import average_precision, ndcg
 from sim.tables.events import EventLog
 
+UNTRIED = "simulator.trial_sessions=0"
 SMALL_SIMULATOR = [
+    UNTRIED,
     "simulator.network.hidden_size=4",
     "simulator.network.state_size=4",
     "simulator.network.width=8",
@@ -81,7 +83,8 @@ def log(tables) -> EventLog:
 @pytest.fixture(scope="module")
 def finished_run(command_environment, log, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     """A run and the folder it was started in, which also holds the simulator."""
-    return trained_run(tmp_path_factory.mktemp("finished"), command_environment, TRAIN, *SMALL)
+    tried = [word for word in SMALL if word != UNTRIED]
+    return trained_run(tmp_path_factory.mktemp("finished"), command_environment, TRAIN, *tried)
 
 
 @pytest.fixture

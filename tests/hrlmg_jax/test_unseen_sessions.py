@@ -36,6 +36,7 @@ SMALL = [
     *("evaluation.long=6", "evaluation.short=3", "evaluation.validation_sessions=8", "evaluation.sessions_at_a_time=8"),
     *("simulator.held_out_fraction=0.3", "simulator.embedding.size=4", "simulator.network.hidden_size=4"),
     *("simulator.network.state_size=4", "simulator.network.width=8", "simulator.batch_size=16"),
+    "simulator.trial_sessions=0",
     *(f"simulator.train.{key}=4" for key in ("steps", "log_every", "evaluate_every", "checkpoint_every")),
 ]
 SMALL_AGENT = [
