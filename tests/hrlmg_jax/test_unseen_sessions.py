@@ -245,7 +245,7 @@ def trained(made: Variant, preset: str, step: Any = None) -> tuple[Any, Any, dic
     return step, method.agent.after_evaluation(state, metrics), metrics
 
 
-AFTER_TRAINING = ("dnn", "ddpg", "hrl_mg", "hrl_mg_memory")
+AFTER_TRAINING = ("dnn", "ddpg", "hrl_mg_memory")
 """One of each kind of learner; the others take the same steps, and all of them compile for seconds."""
 
 

@@ -201,6 +201,7 @@ def test_own_ratings_can_move(run_command_line, tmp_path):
     assert_one_message(wrong, "own.csv", "line 1", "data.separator")
 
 
+@pytest.mark.long
 def test_methods_of_every_kind_train_evaluate_and_enter_the_table(run_command_line, tmp_path):
     learning = ["dqn_r", "ddpg_knn_all", "tpgr_plus"]
     fitted = ["popularity", "hlinear_ucb", "gaussian_posterior"]
@@ -553,6 +554,7 @@ def test_help_and_configuration_print(run_command_line):
     assert "name: movielens_1m" in job.stdout
 
 
+@pytest.mark.long
 def test_built_wheel_finds_its_configurations_in_an_empty_folder(repository, command_environment, tmp_path):
     source = tmp_path / "source"
     names = ["pyproject.toml", "README.md", "LICENSE", "conf", "sim", "harness", "tpgr_jax", "hrlmg_jax"]

@@ -119,6 +119,7 @@ def test_unmoved_users_answer_as_if_every_item_came_first(data, env, clicks):
     np.testing.assert_array_equal(np.asarray(played.item)[:, 0], script[0])
 
 
+@pytest.mark.long
 def test_users_to_whom_all_items_are_alike_cannot_rank_policies(config, data, tmp_path):
     problem = problem_alike(config, data, [0.5, 0.4, 0.1], 10)
     report = report_on(problem.simulator.model, problem.simulator.params, data, 10, 4)
