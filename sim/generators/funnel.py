@@ -441,22 +441,23 @@ def _play(
     columns: dict[str, list[np.ndarray]] = {}
     size, everyone = min(_USERS_PER_BATCH, len(users)), jnp.arange(len(schedule.length))
     steps = np.arange(MAX_SESSION)
-    visits = Visits(world.params, jnp.zeros((len(everyone), DIMENSION)))
+    # On the host, where setting rows of many numbers compiles nothing.
+    trust, clicks = np.array(world.params.trust), np.zeros((len(everyone), DIMENSION), np.float32)
     for session in range(schedule.length.shape[1]):
         # The session of this number: another curiosity; trust, and what the shop remembers, last.
         visiting = users[schedule.length[users, session] > 0]
         lengths = jnp.asarray(schedule.length[:, session], jnp.int32)
         curiosity_key = jax.random.fold_in(key, _LOGGED)
         curiosity = _draw_curiosity(world.interests, curiosity_key, everyone, jnp.full_like(everyone, session))
-        visits = visits._replace(users=dataclasses.replace(visits.users, length=lengths, curiosity=curiosity))
+        today = dataclasses.replace(world.params, length=lengths, curiosity=curiosity)
         for first in range(0, len(visiting), size):
             batch = visiting[first : first + size]
             padded = jnp.asarray(np.resize(batch, size), jnp.int32)
             batch_key = jax.random.fold_in(jax.random.fold_in(key, session), first)
+            visits = Visits(dataclasses.replace(today, trust=jnp.array(trust)), jnp.array(clicks))
             visitors, played = _play_sessions(writer, visits, world.catalogue, padded, batch_key)
-            trust = visits.users.trust.at[batch].set(visitors.user.trust[: len(batch)])
-            clicks = visits.clicks.at[batch].set(visitors.clicks[: len(batch)])
-            visits = Visits(dataclasses.replace(visits.users, trust=trust), clicks)
+            trust[batch] = np.asarray(visitors.user.trust)[: len(batch)]
+            clicks[batch] = np.asarray(visitors.clicks)[: len(batch)]
             # Columns, up to the end of each session.
             kept = (steps[:, None] < schedule.length[batch, session]).T
             start = schedule.start[batch, session]

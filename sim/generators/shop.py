@@ -119,8 +119,9 @@ def _chances(cumulative: np.ndarray) -> np.ndarray:
     Its uniform float32 numbers are multiples of 2^-23, which is coarse beside the share of one item of many.
     """
     grid = np.arange(2**23, dtype=np.float32) / np.float32(2**23) * cumulative[-1]
-    drawn = np.minimum(np.searchsorted(cumulative, grid, side="right"), len(cumulative) - 1)
-    return np.bincount(drawn, minlength=len(cumulative)) / 2**23
+    below = np.searchsorted(grid, cumulative)  # how many numbers draw this item or one before it
+    below[-1] = len(grid)
+    return np.diff(below, prepend=0) / len(grid)
 
 
 def _in_parts(function: Callable[..., jax.Array], number: int, *arrays: np.ndarray) -> np.ndarray:

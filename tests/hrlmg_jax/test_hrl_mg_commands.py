@@ -315,7 +315,7 @@ def results(folder: Path, name: str) -> tuple[dict, dict]:
         pytest.param(["agent=popularity"], "popularity", 3, marks=pytest.mark.long),
         pytest.param(["agent=popularity", "agent.policy.by=average"], "best_rate", 3, marks=pytest.mark.long),
         pytest.param(["agent=greedy_oracle"], "greedy_oracle", 2, marks=pytest.mark.long),
-        pytest.param(["agent=planner", "env.users=truth"], "planner", 1),
+        pytest.param(["agent=planner", "env.users=truth"], "planner", 1, marks=pytest.mark.long),
         pytest.param(["agent=python", f"agent.path={POLICIES}:smallest_new_id"], "python", 2, marks=pytest.mark.long),
     ],
 )

@@ -152,6 +152,7 @@ class Killed(BaseException):
     """In the place of SIGKILL: nothing is saved any more."""
 
 
+@pytest.mark.long
 def test_a_run_that_was_stopped_and_killed_ends_as_one_left_alone(lazy, tmp_path):
     learner, world = lazy
     schedule = ScheduleConfig(steps=8, log_every=2, evaluate_every=2, checkpoint_every=2, max_to_keep=2)
