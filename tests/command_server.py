@@ -29,6 +29,7 @@ def next_request() -> dict | None:
         with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # JAX's, about forks
             child = os.fork()
         if not child:
+            answers.close()
             return json.loads(line)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
     return None

@@ -45,7 +45,8 @@ class ServerProcess:
         found = _ADDRESS.fullmatch(line)
         if found is None:
             self.process.kill()
-            raise UserError(f"the server did not start: {line}{self.process.stderr.read()[-2000:]}")
+            _, written = self.process.communicate()
+            raise UserError(f"the server did not start: {line}{written[-2000:]}")
         self.port = int(found[1])
 
     def resident_mib(self) -> float:

@@ -90,7 +90,7 @@ def bench_training(smoke: bool) -> list[Line]:
     lines = [
         Line("matrix product, float32", rate / 1e9, "GFLOP/s"),
         Line("training step", seconds * 1e3, "ms", note=f"{sessions} sessions side by side; {counted}"),
-        Line("step / its operations", seconds * rate / (played + updated), "x"),
+        Line("step / its operations", seconds * rate / (played + updated), "x", 3.5),
         Line("updates", levels / seconds, "1/s", note="of both levels"),
         Line("sessions trained", sessions / length / seconds, "1/s", note=f"{length} recommendations each"),
         Line("replay, low level", state.low_replay.bytes_per_row, "bytes per transition", 120),
