@@ -59,6 +59,11 @@ class Problem:
         """Who answers."""
         return true_users_of(self.data) if self.truth else self.simulator.model
 
+    @property
+    def training_users(self) -> FeedbackModel:
+        """Who answers while an agent trains and its checkpoints are compared: learned users may be pessimistic."""
+        return self.users if self.truth else self.simulator.training_model or self.simulator.model
+
     def env_params(self, rows: np.ndarray) -> SessionParams:
         """Returns the environment's tables for sessions that begin at rows of the log."""
         if self.truth:

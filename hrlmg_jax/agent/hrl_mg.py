@@ -70,7 +70,7 @@ def build(problem: Problem, settings: Settings) -> Method:
     """Builds the learner, its tables on the device, and what tests make of its states."""
     # Learner, its tables, and what acts.
     size = int(problem.simulator.params.embedding.shape[1])
-    env = make_env(problem.env, problem.users, problem.env.episode_length)
+    env = make_env(problem.env, problem.training_users, problem.env.episode_length)
     learner, world = make_learner(settings, env, size), make_world(problem, settings.retrieval)
     policy = learner.policy.as_policy()
 

@@ -15,6 +15,7 @@ from harness.reports.results import Metrics, format_means, format_ratio, write_r
 from harness.reports.tables import kind_of
 from harness.runs.index import newest_checkpoint
 from harness.runs.run_folder import RunFolder
+from hrlmg_jax.evaluation.disagreement import Disagreement, disagreement_of
 from hrlmg_jax.evaluation.followers import RANDOM
 from hrlmg_jax.evaluation.off_policy import (
     LoggedImpressions,
@@ -124,11 +125,18 @@ class Comparison:
             name = self.config.agent.result_name
             other = play_online(self.config, self.problem.with_second(), {name: tested})[name]
             found["value_over_second_kind"] = value_ratio(live.reward, other.reward)
+        if self._disagreement is not None:
+            found["disagreement_over_log"] = self._disagreement.over_log(live.items, live.feedback)
         return found | self._logged.about(live.feedback, live.reward)
 
     @cached_property
     def _logged(self) -> LoggedAnswers:
         return logged_answers(self.problem.env, self.problem.data)
+
+    @cached_property
+    def _disagreement(self) -> Disagreement | None:
+        rows = self.problem.data.spread_first_rows("test", self.config.evaluation.sessions)
+        return disagreement_of(self.problem, rows)
 
     @cached_property
     def _online_truth(self) -> dict[str, OnlineTest]:

@@ -79,17 +79,11 @@ def make_player(env: SessionEnv, env_params: SessionParams, at_a_time: int) -> C
     return play
 
 
-def _player(
-    config: RunConfig, problem: Problem, rows: np.ndarray, length: int
-) -> Callable[[EvaluationPolicy], OnlineTest]:
-    env = make_env(problem.env, problem.users, length)
-    return make_player(env, problem.env_params(rows), config.evaluation.sessions_at_a_time)
-
-
 def make_validation(config: RunConfig, problem: Problem) -> Callable[[EvaluationPolicy], dict[str, float]]:
     """Returns `evaluation policy -> metrics` on sessions of held-out users, named `validation_*`."""
     rows = problem.data.spread_first_rows("held_out", config.evaluation.validation_sessions)
-    play = _player(config, problem, rows, config.env.episode_length)
+    env = make_env(problem.env, problem.training_users, config.env.episode_length)
+    play = make_player(env, problem.env_params(rows), config.evaluation.sessions_at_a_time)
 
     def validate(tested: EvaluationPolicy) -> dict[str, float]:
         test = play(tested)
@@ -108,7 +102,8 @@ def make_validation(config: RunConfig, problem: Problem) -> Callable[[Evaluation
 def play_online(config: RunConfig, problem: Problem, policies: Mapping[str, EvaluationPolicy]) -> dict[str, OnlineTest]:
     """Plays long sessions of the test part with each policy."""
     rows = problem.data.spread_first_rows("test", config.evaluation.sessions)
-    play = _player(config, problem, rows, config.evaluation.long)
+    env = make_env(problem.env, problem.users, config.evaluation.long)
+    play = make_player(env, problem.env_params(rows), config.evaluation.sessions_at_a_time)
     return {name: play(policy) for name, policy in policies.items()}
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hrlmg_jax.evaluation.disagreement import disagreement_of
 from hrlmg_jax.evaluation.followers import RANDOM, FollowerParams
 from hrlmg_jax.evaluation.off_policy import (
     AS_COMPOSED,
@@ -120,7 +121,7 @@ def run_bench(
         "policies": {name: _means(config, tests) for name, tests in played.items()},
         "agreement": _agreement(config, played),
         "kept": kept,
-        "signals": _signals(problem, played),
+        "signals": _signals(problem, rows, played),
         "calibration": _calibration(problem, played),
     }
     if off_policy.sessions:
@@ -194,16 +195,19 @@ def _agreement(config: BenchConfig, played: Mapping[str, Mapping[str, OnlineTest
     }
 
 
-def _signals(problem: Problem, played: Mapping[str, Mapping[str, OnlineTest]]) -> dict[str, Any]:
+def _signals(problem: Problem, rows: np.ndarray, played: Mapping[str, Mapping[str, OnlineTest]]) -> dict[str, Any]:
     """Returns by policy what needs no truth (`trust_signals`), beside it the same with true users where it differs."""
     logged = logged_answers(problem.env, problem.data)
     base = value_ratio(played[RANDOM]["learned"].reward, played[RANDOM]["unmoved"].reward)
+    disagreement = disagreement_of(problem, rows)
 
     def signals(tests: Mapping[str, OnlineTest]) -> dict[str, Any]:
         ratio = value_ratio(tests["learned"].reward, tests["unmoved"].reward)
         moved = {"live_over_unmoved": ratio, "live_over_unmoved_of_random": ratio / max(base, 1e-9)}
         if "second" in tests:
             moved["value_over_second_kind"] = value_ratio(tests["learned"].reward, tests["second"].reward)
+        if disagreement is not None:
+            moved["disagreement_over_log"] = disagreement.over_log(tests["learned"].items, tests["learned"].feedback)
         of, of_truth = (logged.about(tests[kind].feedback, tests[kind].reward) for kind in ("learned", "true"))
         return moved | of | {f"{key}_true": value for key, value in of_truth.items()}
 

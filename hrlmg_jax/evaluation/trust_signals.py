@@ -3,6 +3,7 @@
 * live_over_unmoved: its value over that in the same users when no answer changes them (`UnmovedUsers`), and the same
   over that of random items;
 * value_over_second_kind: its value over that in learned users of another kind, fitted to the same log;
+* disagreement_over_log: of an ensemble, how far the members disagree on its items over how far they do on the log's;
 * windows_beyond_log: share of ten-step windows with more clicks than 99.9 % of the log's;
 * reward_over_log: mean reward per step over that which 99 % of logged sessions do not exceed;
 * late_clicks_over_log: click rate at steps 40 to 60 over the log's there.

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from hrlmg_jax.evaluation.trust_scores import THRESHOLDS
 
-SIGNALS = (*THRESHOLDS, "windows_beyond_log", "value_over_second_kind")
+SIGNALS = (*THRESHOLDS, "windows_beyond_log", "value_over_second_kind", "disagreement_over_log")
 BANDS = {
     "above 2": (2.0, math.inf),
     "1.5 to 2": (1.5, 2.0),

@@ -25,6 +25,7 @@ _OVER = {
     "reward_over_log": "reward / the log's best",
     "late_clicks_over_log": "late clicks / the log's",
     "value_over_second_kind": "value / that in the other kind",
+    "disagreement_over_log": "disagreement / that on the log",
 }
 """Signals (`trust_signals`) and their heads."""
 

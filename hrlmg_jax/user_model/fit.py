@@ -49,8 +49,9 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
         The parameters with the lowest held-out log-loss.
     """
     # What training reads, and the base rates of the answers.
-    assert isinstance(config.simulator, PaperConfig)
-    model = LearnedFeedback(FeedbackNetwork(config.simulator.network))
+    settings = config.simulator
+    assert isinstance(settings, PaperConfig)
+    model = LearnedFeedback(FeedbackNetwork(settings.network))
     world = FitWorld(
         table=data.table,
         feedback=jnp.asarray(data.log.feedback),
@@ -58,7 +59,7 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
         embedding=jnp.asarray(embedding),
     )
     length, held_out = config.env.history_length, data.rows("held_out")
-    optimizer = optax.adamw(config.simulator.learning_rate, weight_decay=config.simulator.weight_decay)
+    optimizer = optax.adamw(settings.learning_rate, weight_decay=settings.weight_decay)
     rates = np.bincount(data.log.feedback[data.rows("train")], minlength=NUM_FEEDBACK) / len(world.rows)
 
     def init(key: jax.Array, world: FitWorld) -> FitState:
@@ -70,7 +71,7 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
 
     def train_step(state: FitState, world: FitWorld) -> tuple[FitState, dict[str, jax.Array]]:
         key = jax.random.fold_in(state.key, state.step)
-        rows = jax.random.choice(key, world.rows, (config.simulator.batch_size,))
+        rows = jax.random.choice(key, world.rows, (settings.batch_size,))
 
         def loss(params: Any) -> jax.Array:
             logits = _logits(model, FeedbackParams(params, world.embedding), world.table, rows, length)
@@ -95,10 +96,10 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
         episodes_per_step=0,
         headline="log_loss",
         after_evaluation=keep_best,
-        finished=lambda state: int(state.stale) >= config.simulator.patience,
+        finished=lambda state: int(state.stale) >= settings.patience,
     )
-    key = jax.random.key(config.simulator.seed)
-    [state] = run_training([SeedRun(agent, folder, key, evaluate)], config.simulator.train, row_labels(data.log))
+    key = jax.random.key(settings.seed)
+    [state] = run_training([SeedRun(agent, folder, key, evaluate)], settings.train, row_labels(data.log))
     return FeedbackParams(state.best, world.embedding)
 
 

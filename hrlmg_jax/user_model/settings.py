@@ -15,22 +15,46 @@ from sim.envs.session_env import SessionConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatorConfig:
-    """What every kind of learned users has: item embeddings, the fit, and where it is kept (`conf/simulator`)."""
+    """What every kind of learned users has: item embeddings, and where they are kept (`conf/simulator/base.yaml`)."""
 
     name: str
     embedding: EmbeddingConfig
-    train: ScheduleConfig
-    batch_size: Count
-    learning_rate: Positive
     held_out_fraction: ProperShare
-    patience: Count
     seed: Seed
     root: str
     trial_sessions: CountOrZero = 0  # runs before there was a trial had none
 
 
 @dataclass(frozen=True, kw_only=True)
-class PaperConfig(SimulatorConfig):
+class FittedConfig(SimulatorConfig):
+    """What those have that are fitted by gradient descent (`conf/simulator/fitted_base.yaml`)."""
+
+    train: ScheduleConfig
+    batch_size: Count
+    learning_rate: Positive
+    patience: Count
+    members: Count = 1  # runs before there were ensembles had one
+    pessimism: NotNegative = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks settings against each other; raises UserError naming the keys."""
+        if self.pessimism and self.members == 1:
+            raise SettingError(
+                f".pessimism is {self.pessimism:g}, but a single member has nobody to disagree with",
+                do="Set .members to 2 at least (4 is usual), or .pessimism to 0.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatesConfig(SimulatorConfig):
+    """Users to whom an item is what it is to everybody (`conf/simulator/rates.yaml`)."""
+
+    name: Literal["rates"]
+    prior_events: Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperConfig(FittedConfig):
     """The paper's network of histories (`conf/simulator/paper.yaml`)."""
 
     network: FeedbackNetworkConfig
@@ -39,7 +63,7 @@ class PaperConfig(SimulatorConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentConfig(SimulatorConfig):
+class LatentConfig(FittedConfig):
     """Users with a held taste and interest (`conf/simulator/latent.yaml` explains each)."""
 
     name: Literal["latent"]
@@ -63,7 +87,8 @@ class FitConfig:
     simulator: AnySimulator
 
 
-AnySimulator = Annotated[SimulatorConfig, ByName({"paper": PaperConfig, "latent": LatentConfig}, PaperConfig)]
+_KINDS = {"paper": PaperConfig, "latent": LatentConfig, "rates": RatesConfig}
+AnySimulator = Annotated[SimulatorConfig, ByName(_KINDS, PaperConfig)]
 
 
 def check_second(first: SimulatorConfig, second: SimulatorConfig) -> None:

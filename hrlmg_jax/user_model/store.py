@@ -24,7 +24,7 @@ from harness.runs.run_folder import RunFolder, make_folder, read_arrays, read_js
 from hrlmg_jax.earlier_run import EarlierRun
 from hrlmg_jax.sessions import describe_log
 from hrlmg_jax.user_model.item_embedding import embed_items
-from hrlmg_jax.user_model.kinds import make_user_model
+from hrlmg_jax.user_model.kinds import make_user_model, training_model
 from hrlmg_jax.user_model.quality import _SHOWN, PARTS, report_on
 from hrlmg_jax.user_model.settings import FitConfig, SimulatorConfig
 from hrlmg_jax.user_model.user_model import UserModel
@@ -34,6 +34,8 @@ FILE = "simulator.npz"
 REPORT = "simulator.json"
 SECOND = "second_"
 """Begins the names of both in a run folder, of users of a second kind."""
+_ONCE_ABSENT = (("name", "paper"), ("members", 1))
+"""Settings that did not exist when other kinds and ensembles did not: so, a fit has the folder that it had then."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,21 @@ class Simulator:
         model: Of which kind it is.
         params: What was learned, the item `embedding` included.
         report: How good it is.
+        training_model: The same for agents to train with, who may be paid less (`simulator.pessimism`); None: `model`.
     """
 
     model: UserModel
     params: Any
     report: dict[str, Any]
+    training_model: UserModel | None = None
 
 
 def simulator_folder(config: FitConfig, data: SessionData, earlier: EarlierRun | None = None) -> RunFolder:
     """Returns where the simulator of these settings and this log is kept."""
     settings = dataclasses.asdict(config.simulator)
-    left_out = {"root", "trial_sessions"} | ({"name"} if settings["name"] == "paper" else set())  # once nameless
+    left_out = {"root", "trial_sessions", "pessimism"} | {
+        key for key, value in _ONCE_ABSENT if settings.get(key) == value
+    }
     decisive = {
         "table": data.log.table_hash,
         "history_length": config.env.history_length,
@@ -152,7 +158,7 @@ def load_simulator(config: SimulatorConfig, folder: RunFolder, data: SessionData
             do="Restore the file, or fit again elsewhere.",
         )
     tree = flax.traverse_util.unflatten_dict({tuple(name.split("/")): jnp.asarray(arrays[name]) for name in expected})
-    return Simulator(model, flax.serialization.from_state_dict(shapes, tree), report)
+    return Simulator(model, flax.serialization.from_state_dict(shapes, tree), report, training_model(config))
 
 
 def _flat(params: Any) -> dict[str, Any]:

@@ -183,6 +183,30 @@ def test_embedding_simulator_and_lists_know_training_users_alone(variants, part)
     assert_equal(*map(learned_before_agents, (variants["as it is"], variants[part])))
 
 
+LATENT = [
+    *("simulator=latent", "simulator.size=3", "simulator.interests=3", "simulator.tastes=2", "simulator.batch_size=8"),
+]
+
+
+@pytest.mark.parametrize("users", [["simulator=rates"], LATENT], ids=["rates", "latent"])
+def test_other_kinds_of_users_know_training_users_alone(users, variants, tmp_path):
+    words = [one for one in SMALL if "network" not in one and "simulator.batch_size" not in one]
+    if users != LATENT:
+        words = [one for one in words if "simulator.train" not in one]
+    values = composed_values("train_hrl_mg", [*words, *users, "agent=popularity"])
+    held_out = variants["as it is"].data.held_out
+    learned = []
+    for part in (None, "test", "held-out"):
+
+        def change(log: EventLog, part: str | None = part) -> EventLog:
+            return log if part is None else with_other_rows(log, rows_of_part(log, part == "test", held_out))
+
+        learned.append(learned_before_agents(variant(tmp_path / str(part), values, change)))
+    assert_equal(learned[0], learned[1])
+    # A fit stops by held-out users, and learns nothing else of them; so short a one cannot stop early.
+    assert_equal(learned[0], learned[2])
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def beginnings(env: SessionEnv, env_params: SessionParams) -> Any:
     """What agents see where training sessions may begin, and the state of these sessions."""
