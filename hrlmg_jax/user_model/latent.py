@@ -18,8 +18,8 @@ taste and falls with others; p saturates. Between two answers a user may leave, 
 (`latent_leaving`).
 
 The fit maximises the likelihood of whole sessions with u and v summed out over draws (`latent_likelihood`): what is
-evidence of taste is then not taken for dynamics. What the shop showed is no evidence of u and v here. Where it follows
-from what the log shows that is right; where the shop reads minds it leaves evidence unused.
+evidence of taste is then not taken for dynamics. What the shop showed is evidence of u and v only with
+`simulator.exposures=evidence` (`latent_exposures`).
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.runs.run_folder import RunFolder
+from hrlmg_jax.user_model.latent_exposures import draw_reference, log_chances, log_chances_of_shown
 from hrlmg_jax.user_model.latent_fit import first_weights, fit_latent
-from hrlmg_jax.user_model.latent_leaving import log_likelihood_of_users, only_those, still_there
+from hrlmg_jax.user_model.latent_leaving import PieceLikelihood, log_likelihood_of_users, only_those, still_there
 from hrlmg_jax.user_model.latent_likelihood import (
     Draws,
     LatentItems,
@@ -141,12 +142,9 @@ class LatentUsers:
 
         Equal rows in equal order give equal users; several that begin at one row differ.
         """
-        pieces = LoggedPieces(data.log)
-        draws = self._draws(params)
-        items = items_of(params.weights, params.embedding)
-        before = pieces.before(rows, MOST_PIECES)
-        log_weight = draws.log_taste + self._evidence(params, items, draws, pieces, before)
-        return self._drawn(params, items, draws, log_weight)
+        read = self._read(params, data)
+        evidence = read.evidence(read.pieces.before(rows, MOST_PIECES))
+        return self._drawn(params, read.items, read.draws, read.draws.log_taste + evidence)
 
     def of_strangers(self, params: LatentParams, number: int) -> SessionUsers:
         """Returns users drawn from the prior."""
@@ -159,23 +157,24 @@ class LatentUsers:
 
         An answer in a piece counts from the next item on.
         """
-        pieces, draws = LoggedPieces(data.log), self._draws(params)
-        items = items_of(params.weights, params.embedding)
+        read = self._read(params, data)
+        pieces, draws = read.pieces, read.draws
         # The pieces that hold the rows, and what comes before them in their sessions.
         number = pieces.number_in_session
         wanted = np.unique(np.searchsorted(pieces.first, rows, side="right") - 1)
         rounds = range(number[wanted].max(initial=0) + 1)
         wanted = np.unique(np.concatenate([wanted[number[wanted] >= back] - back for back in rounds]))
-        before = pieces.before(pieces.first[wanted], MOST_PIECES)
-        log_taste = np.asarray(draws.log_taste + self._evidence(params, items, draws, pieces, before))
+        log_taste = np.asarray(draws.log_taste + read.evidence(pieces.before(pieces.first[wanted], MOST_PIECES)))
         found, gone = np.zeros((data.log.num_events, 3)), np.zeros(len(pieces.first), np.float32)
         for earlier in rounds:
             now = np.flatnonzero(number[wanted] == earlier)
             for first in range(0, len(now), _AT_A_TIME):
                 batch = np.resize(now[first : first + _AT_A_TIME], _AT_A_TIME)
-                logged, place, shown = pieces.padded(wanted[batch])
+                logged, place, shown = read.padded(wanted[batch])
                 left = gone[wanted[batch] - 1] if earlier else np.zeros(_AT_A_TIME, np.float32)
-                answers, gone_now = _filtered(params.weights, items, draws, logged, log_taste[batch], left)
+                answers, gone_now = _filtered(
+                    params.weights, read.items, draws, logged, read.reference, log_taste[batch], left
+                )
                 found[place[shown]] = np.asarray(answers)[shown]
                 gone[wanted[batch]] = gone_now
         return found[rows]
@@ -185,21 +184,15 @@ class LatentUsers:
             params.weights, jax.random.key(0), self.config.posterior_tastes, self.config.posterior_interests
         )
 
-    def _evidence(
-        self, params: LatentParams, items: LatentItems, draws: Draws, pieces: LoggedPieces, before: np.ndarray
-    ) -> jax.Array:
-        """Returns [r, M] log p(answers in pieces [r, most] | taste), where -1 is no piece."""
-        needed = np.unique(before[before >= 0])
-        if not len(needed):
-            return jnp.zeros((len(before), len(draws.taste)))
-        parts = []
-        for first in range(0, len(needed), _AT_A_TIME):
-            logged, _, _ = pieces.padded(np.resize(needed[first : first + _AT_A_TIME], _AT_A_TIME))
-            parts.append(jax.tree.map(np.asarray, _log_likelihoods(params.weights, items, draws, logged)))
-        of_piece = jax.tree.map(lambda *of: np.concatenate(of), *parts)
-        place = np.minimum(np.searchsorted(needed, before), len(needed) - 1)
-        of_user = jax.tree.map(lambda column: jnp.asarray(column[place]), of_piece)
-        return log_likelihood_of_users(only_those(of_user, jnp.asarray(before >= 0)))
+    def _read(self, params: LatentParams, data: SessionData) -> _ReadLog:
+        """Returns the log as fitted users see it."""
+        pieces, items = LoggedPieces(data.log), items_of(params.weights, params.embedding)
+        reference = clicks = None
+        if params.weights.exposure is not None:
+            shown = jnp.asarray(data.log.item[data.rows("train")], jnp.int32)
+            reference = draw_reference(shown, jax.random.key(0))
+            clicks = pieces.clicks_before(np.asarray(params.embedding))
+        return _ReadLog(params.weights, items, self._draws(params), pieces, reference, clicks)
 
     def _drawn(self, params: LatentParams, items: LatentItems, draws: Draws, log_weight: jax.Array) -> SessionUsers:
         """Draws a taste by weights [S, M] and an interest from the prior for each session."""
@@ -219,12 +212,61 @@ def _click_of_present(weights: LatentWeights, user: LatentUser, item: LatentItem
     return jax.nn.sigmoid(taste + interest_term(user.state, item, user.interest))
 
 
-_log_likelihoods = jax.jit(log_likelihoods)
+@dataclass(frozen=True)
+class _ReadLog:
+    """A log as users with some weights see it.
+
+    Attributes:
+        weights, items, draws: The users.
+        pieces: The log's sessions.
+        reference: [R] items drawn by how often the training part shows them; None: what is shown is no evidence.
+        clicks: [P, E] clicks before each piece, likewise.
+    """
+
+    weights: LatentWeights
+    items: LatentItems
+    draws: Draws
+    pieces: LoggedPieces
+    reference: jax.Array | None
+    clicks: np.ndarray | None
+
+    def padded(self, numbers: np.ndarray) -> tuple[Pieces, np.ndarray, np.ndarray]:
+        """Returns pieces as `LoggedPieces.padded` does."""
+        return self.pieces.padded(numbers, self.clicks)
+
+    def evidence(self, before: np.ndarray) -> jax.Array:
+        """Returns [r, M] log p(answers in pieces [r, most], and what was shown if it counts | taste); -1: no piece."""
+        needed = np.unique(before[before >= 0])
+        if not len(needed):
+            return jnp.zeros((len(before), len(self.draws.taste)))
+        parts = []
+        for first in range(0, len(needed), _AT_A_TIME):
+            logged, _, _ = self.padded(np.resize(needed[first : first + _AT_A_TIME], _AT_A_TIME))
+            found = _log_likelihoods(self.weights, self.items, self.draws, logged, self.reference)
+            parts.append(jax.tree.map(np.asarray, found))
+        of_piece = jax.tree.map(lambda *of: np.concatenate(of), *parts)
+        place = np.minimum(np.searchsorted(needed, before), len(needed) - 1)
+        of_user = jax.tree.map(lambda column: jnp.asarray(column[place]), of_piece)
+        return log_likelihood_of_users(only_those(of_user, jnp.asarray(before >= 0)))
+
+
+@jax.jit
+def _log_likelihoods(
+    weights: LatentWeights, items: LatentItems, draws: Draws, pieces: Pieces, reference: jax.Array | None
+) -> PieceLikelihood:
+    exposures = None if reference is None else log_chances_of_shown(weights, items, draws, pieces, reference)
+    return log_likelihoods(weights, items, draws, pieces, exposures)
 
 
 @jax.jit
 def _filtered(
-    weights: LatentWeights, items: LatentItems, draws: Draws, pieces: Pieces, log_taste: jax.Array, left: jax.Array
+    weights: LatentWeights,
+    items: LatentItems,
+    draws: Draws,
+    pieces: Pieces,
+    reference: jax.Array | None,
+    log_taste: jax.Array,
+    left: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns probabilities of the answers of pieces, each given those before it in the piece, and who is gone.
 
@@ -239,9 +281,14 @@ def _filtered(
     def along(piece: Pieces, log_taste: jax.Array, left: jax.Array) -> tuple[jax.Array, jax.Array]:
         rows = jax.tree.map(lambda column: column[piece.item], items)
         follows = piece.before[0] >= 0
+        # Where what is shown is evidence, it is known before the answer.
+        chances_of_shown = jnp.zeros((len(piece.item), 1, 1))
+        if reference is not None:
+            chances_of_shown = log_chances(weights, items, draws, piece, reference)
 
         def step(carry: tuple[LatentState, jax.Array, jax.Array], row: Any) -> tuple[Any, jax.Array]:
-            (state, log_weight, gone), (item, feedback, shown) = carry, row
+            (state, log_weight, gone), (item, feedback, shown, of_shown) = carry, row
+            log_weight += shown * of_shown
             terms: Terms = terms_at(weights, draws, state, item)
             # Some leave.
             hazard = jnp.where(shown & (follows | (state.step > 0)), jax.nn.sigmoid(terms.hazard), 0.0)
@@ -262,7 +309,7 @@ def _filtered(
 
         state = first_state(weights, jnp.zeros(draws.taste.shape[0]), piece.before)
         first = state, log_taste[:, None] + draws.log_interest, left
-        (_, _, gone), found = jax.lax.scan(step, first, (rows, piece.feedback, piece.shown))
+        (_, _, gone), found = jax.lax.scan(step, first, (rows, piece.feedback, piece.shown, chances_of_shown))
         return found, gone
 
     return jax.vmap(along)(pieces, log_taste, left)

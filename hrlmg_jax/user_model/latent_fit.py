@@ -17,6 +17,7 @@ from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from hrlmg_jax.sessions import row_labels
 from hrlmg_jax.user_model.early_stopping import FitState, begun_with, keep_best
+from hrlmg_jax.user_model.latent_exposures import draw_reference, first_exposure_weights, log_chances_of_shown
 from hrlmg_jax.user_model.latent_leaving import log_likelihood_of_users, only_those
 from hrlmg_jax.user_model.latent_likelihood import (
     LatentParams,
@@ -48,12 +49,14 @@ class FitWorld:
         of_user: [u, 5] int32 the pieces of each training user, -1 for none.
         embedding: [J, E].
         first: The weights to begin with.
+        items: [n] int32 items shown in the training part, as often as they were; None: what is shown is no evidence.
     """
 
     sessions: Pieces
     of_user: jax.Array
     embedding: jax.Array
     first: LatentWeights
+    items: jax.Array | None
 
 
 def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, folder: RunFolder) -> LatentParams:
@@ -83,7 +86,11 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
         sessions = sessions._replace(shown=sessions.shown & (piece >= 0)[:, None])
         # And back at their users' places, summed over draws.
         draws = draw_users(weights, key, settings.tastes, settings.interests)
-        by_piece = log_likelihoods(weights, items_of(weights, world.embedding), draws, sessions)
+        items, exposures = items_of(weights, world.embedding), None
+        if world.items is not None:
+            reference = draw_reference(world.items, jax.random.fold_in(key, 1))
+            exposures = log_chances_of_shown(weights, items, draws, sessions, reference)
+        by_piece = log_likelihoods(weights, items, draws, sessions, exposures)
         place = jnp.full(of_user.size, -1).at[order].set(jnp.where(piece >= 0, jnp.arange(len(piece)), -1))
         by_user = jax.tree.map(lambda array: array[place.reshape(of_user.shape)], by_piece)
         by_taste = log_likelihood_of_users(only_those(by_user, place.reshape(of_user.shape) >= 0))
@@ -102,7 +109,10 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
 
         (_, value), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradient, state.opt_state)
-        faster = {name: settings.dynamics_rate * getattr(updates, name) for name in _DYNAMICS}
+        faster: dict[str, Any] = {name: settings.dynamics_rate * getattr(updates, name) for name in _DYNAMICS}
+        if updates.exposure is not None:
+            sharpness = settings.dynamics_rate * updates.exposure.sharpness
+            faster["exposure"] = dataclasses.replace(updates.exposure, sharpness=sharpness)
         updates = dataclasses.replace(updates, **faster)
         weights: Any = optax.apply_updates(state.params, updates)
         return dataclasses.replace(state, params=weights, opt_state=opt_state, step=state.step + 1), {"loss": value}
@@ -143,10 +153,14 @@ def _make_world(settings: LatentConfig, data: SessionData, embedding: np.ndarray
     # Pieces that nobody here has are left out; numbers are then places among the others.
     needed = np.unique(np.concatenate([table[table >= 0] for table in of_user.values()]))
     place = {part: np.where(table >= 0, np.searchsorted(needed, table), -1) for part, table in of_user.items()}
-    sessions, _, _ = pieces.padded(needed)
+    clicks = items = None
+    if settings.exposures == "evidence":
+        clicks = pieces.clicks_before(embedding)
+        items = jnp.asarray(data.log.item[data.rows("train")], jnp.int32)
+    sessions, _, _ = pieces.padded(needed, clicks)
     vectors = jnp.asarray(embedding)
     first = _begun_from(settings, data, first_weights(settings, vectors, jax.random.key(settings.seed)), embedding)
-    return FitWorld(sessions, jnp.asarray(place["train"], jnp.int32), vectors, first), place["held_out"]
+    return FitWorld(sessions, jnp.asarray(place["train"], jnp.int32), vectors, first, items), place["held_out"]
 
 
 def first_weights(settings: LatentConfig, embedding: jax.Array, key: jax.Array) -> LatentWeights:
@@ -179,6 +193,7 @@ def first_weights(settings: LatentConfig, embedding: jax.Array, key: jax.Array) 
         trust=jnp.asarray([0.3, 0.3, 3.0, 0.05, 0.1, 0.0]),
         position=jnp.zeros(2),
         leaving=jnp.asarray([3.0, -3.0, 0.0, -1.75, 0.75]),
+        exposure=first_exposure_weights(size) if settings.exposures == "evidence" else None,
     )
 
 
@@ -229,4 +244,6 @@ def _penalty(settings: LatentConfig, weights: LatentWeights) -> jax.Array:
     appeal = squares(weights.click_appeal, weights.order_appeal)
     directions = squares(weights.to_interest, weights.to_taste, weights.to_order)
     others = squares(weights.click_of_embedding, weights.order_of_embedding, weights.interest, weights.taste)
+    if weights.exposure is not None:
+        others += squares(weights.exposure.of_clicks)
     return settings.item_decay * own + settings.appeal_decay * appeal + settings.weight_decay * (directions + others)

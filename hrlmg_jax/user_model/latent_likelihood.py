@@ -35,6 +35,14 @@ LONGEST = 60
 
 
 @flax.struct.dataclass
+class ExposureWeights:
+    """How a shop chooses what it shows (see `latent_exposures`): `sharpness` [3] a, b, g, and `of_clicks` [E, E] G."""
+
+    sharpness: jax.Array
+    of_clicks: jax.Array
+
+
+@flax.struct.dataclass
 class LatentWeights:
     """What is learned besides the item vectors: I items, E embedding, D latent, K interests, M tastes.
 
@@ -55,6 +63,7 @@ class LatentWeights:
         position: [2] weights of a fast and a slow function of the step.
         leaving: [5]: logits of the first patience, of what a skip takes from it and what a click gives, of the hazard
             at full patience, and what lacks of patience adds to that.
+        exposure: How the shop chooses (`latent_exposures`); None: what it showed is no evidence.
     """
 
     to_interest: jax.Array
@@ -80,6 +89,7 @@ class LatentWeights:
     trust: jax.Array
     position: jax.Array
     leaving: jax.Array
+    exposure: ExposureWeights | None = None
 
 
 @flax.struct.dataclass
@@ -121,6 +131,7 @@ class Pieces(NamedTuple):
         shown: [S, T] bool.
         before: [S, T] int8 answers to the last piece of the same session; -1: this is the first.
         session: [S] int32 which session it is of.
+        clicks: [S, E] what the user had clicked before (`LoggedPieces.clicks_before`), for exposures as evidence.
     """
 
     item: jax.Array
@@ -128,6 +139,7 @@ class Pieces(NamedTuple):
     shown: jax.Array
     before: jax.Array
     session: jax.Array
+    clicks: jax.Array | None = None
 
     @property
     def follows(self) -> jax.Array:
@@ -261,8 +273,14 @@ def terms_at(weights: LatentWeights, draws: Draws, state: LatentState, item: Lat
     )
 
 
-def log_likelihoods(weights: LatentWeights, items: LatentItems, draws: Draws, pieces: Pieces) -> PieceLikelihood:
-    """Returns log p(answers of pieces | taste) [S, M], interests summed out, by what became of the user."""
+def log_likelihoods(
+    weights: LatentWeights, items: LatentItems, draws: Draws, pieces: Pieces, exposures: jax.Array | None = None
+) -> PieceLikelihood:
+    """Returns log p(answers of pieces | taste) [S, M], interests summed out, by what became of the user.
+
+    Args:
+        exposures: [S, M, J] log-chances of what was shown, by taste and interest, of which the likelihood is then, too.
+    """
 
     def along(rows: LatentItems, feedback: jax.Array, before: jax.Array) -> Terms:
         def step(state: LatentState, row: tuple[LatentItems, jax.Array]) -> tuple[LatentState, Terms]:
@@ -286,6 +304,8 @@ def log_likelihoods(weights: LatentWeights, items: LatentItems, draws: Draws, pi
         - softplus_of_sums(terms.taste, terms.interest, shown)
         + draws.log_interest
     )
+    if exposures is not None:
+        clicks += exposures
     orders = jnp.einsum("stm,st->sm", terms.order, ordered) - jnp.einsum(
         "stm,st->sm", jax.nn.softplus(terms.order), clicked
     )

@@ -7,9 +7,11 @@ from functools import cached_property
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 
+from hrlmg_jax.user_model.latent_exposures import MEMORY
 from hrlmg_jax.user_model.latent_likelihood import Pieces
-from sim.tables.events import EventLog
+from sim.tables.events import CLICK, EventLog
 
 LENGTH = 60
 """Steps of a piece; longer sessions are cut, and an interest is then that of a piece."""
@@ -61,15 +63,41 @@ class LoggedPieces:
         shown = rows < self.end[pieces][:, None]
         return np.where(shown, rows, 0), shown
 
-    def padded(self, pieces: np.ndarray) -> tuple[Pieces, np.ndarray, np.ndarray]:
-        """Returns pieces as the likelihood takes them, and their rows as `rows_of` gives them."""
+    def padded(self, pieces: np.ndarray, clicks: np.ndarray | None = None) -> tuple[Pieces, np.ndarray, np.ndarray]:
+        """Returns pieces as the likelihood takes them, and their rows as `rows_of` gives them.
+
+        Args:
+            pieces: Their numbers [p].
+            clicks: [P, E] what `clicks_before` returns; None: nobody asks what was clicked before.
+        """
         rows, shown = self.rows_of(pieces)
         log, session = self.log, self.log.session[self.first[pieces]]
         follows = (pieces > 0) & (log.session[self.first[pieces - 1]] == session)
         last, there = self.rows_of(np.maximum(pieces - 1, 0))
         before = np.where(there & follows[:, None], log.feedback[last], -1).astype(np.int8)
         columns = (log.item[rows].astype(np.int32), log.feedback[rows], shown, before, session.astype(np.int32))
-        return Pieces(*map(jnp.asarray, columns)), rows, shown
+        known = None if clicks is None else jnp.asarray(clicks[pieces], jnp.float32)
+        return Pieces(*map(jnp.asarray, columns))._replace(clicks=known), rows, shown
+
+    def clicks_before(self, vectors: np.ndarray) -> np.ndarray:
+        """Returns [P, E] sum_k 0.9^k e over the items that each piece's user clicked before it, the last one first."""
+        log, clicked = self.log, self.log.feedback >= CLICK
+        # What each piece adds, and what it leaves of what was before.
+        rows, so_far = np.flatnonzero(clicked), np.cumsum(clicked)
+        piece = np.searchsorted(self.first, rows, side="right") - 1
+        later = so_far[self.end[piece] - 1] - so_far[rows]
+        shape = len(self.first), len(vectors)
+        added = scipy.sparse.csr_array((MEMORY**later, (piece, log.item[rows])), shape=shape) @ vectors
+        left = MEMORY ** np.bincount(piece, minlength=len(self.first))
+        # One piece of every user after another.
+        users, order = self.user_sorted
+        place = np.arange(len(users)) - np.searchsorted(users, users)
+        by_place = np.argsort(place, kind="stable")
+        known = np.zeros((len(users), vectors.shape[1]))
+        for at in np.split(by_place, np.cumsum(np.bincount(place)))[1:-1]:
+            last = order[at - 1]
+            known[order[at]] = left[last, None] * known[last] + added[last]
+        return known
 
     def by_user(self, rows: np.ndarray, most: int) -> np.ndarray:
         """Returns [u, most] the last pieces of each user among those that begin at some of the rows, -1 for none."""

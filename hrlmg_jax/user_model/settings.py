@@ -76,6 +76,7 @@ class LatentConfig(FittedConfig):
     appeal_decay: NotNegative
     weight_decay: NotNegative
     dynamics_rate: Positive
+    exposures: Literal["ignored", "evidence"] = "ignored"  # runs before they could be evidence
 
 
 @dataclass(frozen=True)

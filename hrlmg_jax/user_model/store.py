@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import flax.serialization
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +32,7 @@ FILE = "simulator.npz"
 REPORT = "simulator.json"
 SECOND = "second_"
 """Begins the names of both in a run folder, of users of a second kind."""
-_ONCE_ABSENT = (("name", "paper"), ("members", 1))
+_ONCE_ABSENT = (("name", "paper"), ("members", 1), ("exposures", "ignored"))
 """Settings that did not exist when other kinds and ensembles did not: so, a fit has the folder that it had then."""
 
 
@@ -157,11 +155,11 @@ def load_simulator(config: SimulatorConfig, folder: RunFolder, data: SessionData
             where=str(path),
             do="Restore the file, or fit again elsewhere.",
         )
-    tree = flax.traverse_util.unflatten_dict({tuple(name.split("/")): jnp.asarray(arrays[name]) for name in expected})
-    return Simulator(model, flax.serialization.from_state_dict(shapes, tree), report, training_model(config))
+    params = jax.tree.unflatten(jax.tree.structure(shapes), [jnp.asarray(arrays[name]) for name in expected])
+    return Simulator(model, params, report, training_model(config))
 
 
 def _flat(params: Any) -> dict[str, Any]:
-    """Returns the arrays of parameters by the path of their fields."""
-    state: Any = flax.serialization.to_state_dict(params)
-    return {"/".join(path): leaf for path, leaf in flax.traverse_util.flatten_dict(state).items()}
+    """Returns the arrays of parameters by the path of their fields, in the order of the leaves."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
