@@ -253,8 +253,8 @@ def _off_policy(
 def _first_shown(problem: Problem, rows: np.ndarray) -> float | None:
     """Returns what the items that logged sessions began with were worth, over what they are worth to the true users.
 
-    Both in expectation. Played sessions are another day's (`truth_of_sessions`): they begin in another mood than those
-    of the log, of which the estimates are. None: the log does not tell its probabilities.
+    Both in expectation. Played sessions have a curiosity of their own (`truth_of_sessions`), which the shop that wrote
+    the log cannot have read. None: the log does not tell its probabilities.
 
     Args:
         problem: The log.

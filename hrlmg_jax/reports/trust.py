@@ -183,7 +183,7 @@ def _off_policy(found: dict[str, Any]) -> list[str]:
     first = found.get("first_shown")
     note = (
         "What the log's test sessions began with was worth "
-        f"{first:.2f} of what it is worth to the true users, whose sessions begin in another mood: estimates are of "
+        f"{first:.2f} of what it is worth to the true users, who come with another curiosity: estimates are of "
         "the log's."
     )
     lines = [] if first is None else [markdown_text(note), ""]

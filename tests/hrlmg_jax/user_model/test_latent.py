@@ -382,12 +382,14 @@ def test_what_is_fitted_to_is_of_training_users(config, data):
         feedback[data.rows(part)] = random.permutation(feedback[data.rows(part)])
     other = dataclasses.replace(data, log=dataclasses.replace(log, feedback=feedback))
     embedding = np.random.default_rng(1).standard_normal((log.num_items, 4)).astype(np.float32)
-    worlds = [_make_world(config.simulator, one, embedding)[0] for one in (data, other)]
+    settings = dataclasses.replace(config.simulator, exposures="evidence")
+    worlds = [_make_world(settings, one, embedding)[0] for one in (data, other)]
     jax.tree.map(np.testing.assert_array_equal, worlds[0].first, worlds[1].first)
+    np.testing.assert_array_equal(worlds[0].items, worlds[1].items)
     mine = np.unique(np.asarray(worlds[0].of_user))
     mine = mine[mine >= 0]
-    for one, two in zip(*(world.sessions for world in worlds), strict=True):
-        np.testing.assert_array_equal(np.asarray(one)[mine], np.asarray(two)[mine])
+    one, two = (jax.tree.map(lambda column: np.asarray(column)[mine], world.sessions) for world in worlds)
+    jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
 def test_long_sessions_are_cut_into_pieces():

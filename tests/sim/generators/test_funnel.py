@@ -226,6 +226,22 @@ def test_the_truth_follows_items_and_users_that_are_numbered_anew(log):
     assert (float(found.click_bias), float(found.order_bias)) == (full["click_bias"], full["order_bias"])
 
 
+def test_sessions_begin_with_the_trust_that_earlier_ones_have_left(log):
+    """Orders after a click do not depend on curiosity, so that they are as in the log wherever a session begins."""
+    rows = log.session_starts()[:-1]
+    params = truth_of_sessions(log, rows)
+    assert np.mean(np.asarray(params.trust) < -0.05) > 0.2
+    begun = jax.vmap(MODEL.initial, (None, 0))(params, jnp.arange(len(rows)))
+    played = jax.vmap(lambda user, item: MODEL.probabilities(params, user, NO_HISTORIES, item))(
+        begun, jnp.asarray(log.item[rows], jnp.int32)
+    )
+    of_click, of_log = (chances[:, 2] / chances[:, 1:].sum(1) for chances in (played, log.probabilities[rows]))
+    np.testing.assert_allclose(of_click, of_log, rtol=1e-3)
+    # Whichever sessions are asked for, in whatever order, and several at one row.
+    some = rows[[5, 2, 5]]
+    np.testing.assert_array_equal(truth_of_sessions(log, some).trust, np.asarray(params.trust)[[5, 2, 5]])
+
+
 def test_every_session_has_a_curiosity_of_its_own(log):
     logged = logged_curiosity(log)
     starts = log.session_starts()[:-1]

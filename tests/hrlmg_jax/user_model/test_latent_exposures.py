@@ -1,0 +1,173 @@
+"""What a shop showed as evidence of latent users: its chances and what it knew by loops, posteriors by enumeration."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from test_latent import SMALL, a_returning_user, enumerated, log_share, sessions_of, some_weights
+
+from harness.runs.composition import composed_values
+from harness.runs.run_folder import RunFolder
+from harness.settings import read_settings
+from hrlmg_jax.problem import load_data
+from hrlmg_jax.user_model.item_embedding import embed_items
+from hrlmg_jax.user_model.latent import MOST_PIECES, LatentUsers
+from hrlmg_jax.user_model.latent_exposures import draw_reference, log_chances
+from hrlmg_jax.user_model.latent_fit import fit_latent
+from hrlmg_jax.user_model.latent_likelihood import ExposureWeights, LatentParams, draw_users, items_of
+from hrlmg_jax.user_model.logged_pieces import LoggedPieces
+from hrlmg_jax.user_model.settings import FitConfig
+from sim.datasets.sessions import SessionData
+from sim.tables.events import CLICK
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> FitConfig:
+    cache = tmp_path_factory.mktemp("tables")
+    words = [*SMALL, f"data.cache={cache}", "simulator.exposures=evidence"]
+    return read_settings(FitConfig, composed_values("fit_simulator", words))
+
+
+@pytest.fixture(scope="module")
+def data(config) -> SessionData:
+    return load_data(config)
+
+
+@pytest.fixture(scope="module")
+def toy(config, data) -> LatentParams:
+    random = np.random.default_rng(1)
+    embedding = jnp.asarray(random.standard_normal((data.log.num_items, 4)), jnp.float32)
+    exposure = ExposureWeights(
+        jnp.asarray([0.7, -0.4, 0.5]), jnp.asarray(0.3 * random.standard_normal((4, 4)), jnp.float32)
+    )
+    weights = some_weights(config, data.log.num_items)
+    return LatentParams(dataclasses.replace(weights, exposure=exposure), embedding)
+
+
+def shown_items(data: SessionData) -> np.ndarray:
+    return data.log.item[data.rows("train")]
+
+
+def chances_of_shown(params: LatentParams, taste, interest, items, answers, clicks, reference) -> np.ndarray:
+    """[T] log P(shows) - log q of one user along a session, by loops; clicks [E] is what they clicked before."""
+    w = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params.weights)
+    embedding, clicks, found = np.asarray(params.embedding, np.float64), np.array(clicks, np.float64), []
+    of_interest = embedding @ w.to_interest + w.own_interest
+    of_taste = embedding @ w.to_order + w.own_order
+    a, b, g = w.exposure.sharpness
+    for item, answer in zip(items, answers, strict=True):
+        direction = clicks / max(np.linalg.norm(clicks), 1e-6)
+        score = a * of_interest @ interest[:-1] + b * of_taste @ taste[:-1]
+        score += embedding @ (g * direction + direction @ w.exposure.of_clicks)
+        found.append(score[item] - logsumexp(score[reference]) + np.log(len(reference)))
+        if answer >= CLICK:
+            clicks = 0.9 * clicks + embedding[item]
+    return np.asarray(found)
+
+
+def clicks_before(data: SessionData, embedding: np.ndarray, row: int) -> np.ndarray:
+    log = data.log
+    earlier = np.flatnonzero((log.user == log.user[row]) & (log.shown_at < log.shown_at[row]))
+    earlier = earlier[np.argsort(log.shown_at[earlier])]
+    clicked = log.item[earlier[log.feedback[earlier] >= CLICK]]
+    return sum((0.9**k * embedding[item] for k, item in enumerate(clicked[::-1])), np.zeros(embedding.shape[1]))
+
+
+def test_clicks_before_pieces_are_those_of_loops(data, toy):
+    pieces, embedding = LoggedPieces(data.log), np.asarray(toy.embedding)
+    found = pieces.clicks_before(embedding)
+    assert len(found) > 50
+    for first, clicks in zip(pieces.first, found, strict=True):
+        np.testing.assert_allclose(clicks, clicks_before(data, embedding, first), rtol=1e-5, atol=1e-7)
+
+
+def test_chances_of_what_was_shown_are_those_of_loops(config, data, toy):
+    pieces, embedding = LoggedPieces(data.log), np.asarray(toy.embedding)
+    *_, rows = sessions_of(data, a_returning_user(data))
+    number = np.searchsorted(pieces.first, rows[:1])
+    padded, _, _ = pieces.padded(number, pieces.clicks_before(embedding))
+    draws = draw_users(toy.weights, jax.random.key(0), 2, 3)
+    reference = draw_reference(jnp.asarray(shown_items(data)), jax.random.key(3))
+    items = items_of(toy.weights, toy.embedding)
+    piece = jax.tree.map(lambda column: column[0], padded)
+    found = np.asarray(log_chances(toy.weights, items, draws, piece, reference))[: len(rows)]
+    clicks = clicks_before(data, embedding, rows[0])
+    assert clicks.any()
+    for m, taste in enumerate(np.asarray(draws.taste)):
+        for j, interest in enumerate(np.asarray(draws.interest)):
+            wanted = chances_of_shown(
+                toy, taste, interest, data.log.item[rows], data.log.feedback[rows], clicks, np.asarray(reference)
+            )
+            np.testing.assert_allclose(found[:, m, j], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_items_are_drawn_as_often_as_they_are_shown():
+    drawn = draw_reference(jnp.asarray([0, 0, 0, 1]), jax.random.key(0))
+    assert set(np.asarray(drawn).tolist()) == {0, 1}
+    assert np.mean(np.asarray(drawn) == 0) == pytest.approx(0.75, abs=0.15)
+
+
+def test_posterior_and_predictions_with_exposures_are_those_of_enumeration(config, data, toy):
+    log, users, embedding = data.log, LatentUsers(config.simulator), np.asarray(toy.embedding)
+    reference = np.asarray(draw_reference(jnp.asarray(shown_items(data), jnp.int32), jax.random.key(0)))
+
+    def shown(rows: np.ndarray) -> np.ndarray:
+        """[M, K, T] log-chances of what was shown in a session, by the components without spread."""
+        clicks = clicks_before(data, embedding, rows[0])
+        return np.asarray(
+            [
+                [
+                    chances_of_shown(toy, taste, interest, log.item[rows], log.feedback[rows], clicks, reference)
+                    for interest in np.asarray(toy.weights.interest)
+                ]
+                for taste in np.asarray(toy.weights.taste)
+            ]
+        )
+
+    *earlier, last = sessions_of(data, a_returning_user(data))
+    log_taste = log_share(toy.weights.taste_share)
+    for rows in earlier[-MOST_PIECES:]:
+        joint, _ = enumerated(toy, log.item[rows], log.feedback[rows])
+        log_taste = log_taste + logsumexp(joint + shown(rows).sum(-1) + log_share(toy.weights.interest_share), axis=1)
+    drawn = users.in_sessions(toy, data, np.full(4000, last[0]))
+    of_first = np.mean(np.abs(np.asarray(drawn.taste) - np.asarray(toy.weights.taste[0])).max(1) < 1e-4)
+    wanted = np.exp(log_share(log_taste))[0]
+    assert 0.02 < wanted < 0.98
+    assert of_first == pytest.approx(wanted, abs=0.03)
+    # Along the session, what is shown is known before its answer.
+    weight, answers, of_shown = (
+        log_taste[:, None] + log_share(toy.weights.interest_share),
+        log.feedback[last],
+        shown(last),
+    )
+    _, chances = enumerated(toy, log.item[last], answers)
+    for step, found in enumerate(users.predict(toy, data, last, 10)):
+        weight = weight + of_shown[:, :, step]
+        share = np.exp(weight - logsumexp(weight))
+        np.testing.assert_allclose(found, np.einsum("mk,mka->a", share, chances[:, :, step]), rtol=2e-3, atol=1e-5)
+        weight = weight + np.log(chances[:, :, step, answers[step]])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("shop", "hidden"), [("reads_minds", True), ("seen", False), ("blind", False)])
+def test_what_a_shop_shows_is_evidence_where_it_knows_more_than_the_log(shop, hidden, tmp_path):
+    words = [
+        "simulator=latent",
+        "data.size=tiny",
+        "data.num_users=1500",
+        f"data.shop={shop}",
+        "simulator.exposures=evidence",
+    ]
+    words += [f"data.cache={tmp_path}", "simulator.size=8", "simulator.train.steps=200"]
+    config = read_settings(FitConfig, composed_values("fit_simulator", words))
+    data = load_data(config)
+    embedding = embed_items(config.simulator.embedding, data.log, data.rows("train"), 0)
+    folder = RunFolder(tmp_path / "fit")
+    folder.path.mkdir()
+    interest, taste, clicks = np.asarray(fit_latent(config, data, embedding, folder).weights.exposure.sharpness)
+    print(shop, interest, taste, clicks)
+    assert (interest > 0.1) == hidden
+    assert (clicks > 0.5) == (shop == "seen")
