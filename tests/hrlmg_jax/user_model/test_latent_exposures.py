@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from latent_toys import SMALL, a_returning_user, enumerated, log_share, sessions_of, some_weights
 from scipy.special import logsumexp
-from test_latent import SMALL, a_returning_user, enumerated, log_share, sessions_of, some_weights
 
 from harness.runs.composition import composed_values
 from harness.runs.run_folder import RunFolder
@@ -41,7 +41,7 @@ def toy(config, data) -> LatentParams:
     random = np.random.default_rng(1)
     embedding = jnp.asarray(random.standard_normal((data.log.num_items, 4)), jnp.float32)
     exposure = ExposureWeights(
-        jnp.asarray([0.7, -0.4, 0.5]), jnp.asarray(0.3 * random.standard_normal((4, 4)), jnp.float32)
+        jnp.asarray([0.2, -0.06, 0.5]), jnp.asarray(0.3 * random.standard_normal((4, 4)), jnp.float32)
     )
     weights = some_weights(config, data.log.num_items)
     return LatentParams(dataclasses.replace(weights, exposure=exposure), embedding)
@@ -147,7 +147,7 @@ def test_posterior_and_predictions_with_exposures_are_those_of_enumeration(confi
     for step, found in enumerate(users.predict(toy, data, last, 10)):
         weight = weight + of_shown[:, :, step]
         share = np.exp(weight - logsumexp(weight))
-        np.testing.assert_allclose(found, np.einsum("mk,mka->a", share, chances[:, :, step]), rtol=2e-3, atol=1e-5)
+        np.testing.assert_allclose(found, np.einsum("mk,mka->a", share, chances[:, :, step]), rtol=5e-3, atol=1e-5)
         weight = weight + np.log(chances[:, :, step, answers[step]])
 
 
@@ -157,17 +157,16 @@ def test_what_a_shop_shows_is_evidence_where_it_knows_more_than_the_log(shop, hi
     words = [
         "simulator=latent",
         "data.size=tiny",
-        "data.num_users=1500",
+        "data.num_users=500",
         f"data.shop={shop}",
         "simulator.exposures=evidence",
     ]
-    words += [f"data.cache={tmp_path}", "simulator.size=8", "simulator.train.steps=200"]
+    words += [f"data.cache={tmp_path}", "simulator.size=8", "simulator.train.steps=100"]
     config = read_settings(FitConfig, composed_values("fit_simulator", words))
     data = load_data(config)
     embedding = embed_items(config.simulator.embedding, data.log, data.rows("train"), 0)
     folder = RunFolder(tmp_path / "fit")
     folder.path.mkdir()
-    interest, taste, clicks = np.asarray(fit_latent(config, data, embedding, folder).weights.exposure.sharpness)
-    print(shop, interest, taste, clicks)
-    assert (interest > 0.1) == hidden
+    interest, _, clicks = np.asarray(fit_latent(config, data, embedding, folder).weights.exposure.sharpness)
+    assert (interest > 0.15) == hidden
     assert (clicks > 0.5) == (shop == "seen")
