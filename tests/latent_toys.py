@@ -40,10 +40,11 @@ def some_weights(config: FitConfig, items: int, spread: float = -30.0) -> Latent
         taste_spread=jnp.full(size, spread),
         bias=jnp.asarray([-1.0, 0.5]),
         leaving=jnp.asarray([1.0, -1.0, -0.5, -0.6, 0.5]),
+        trust=jnp.asarray([0.5, -0.4, 3.0, -0.1, 0.6, 0.2, 1.0]),
     )
 
 
-def answer_probabilities(params: LatentParams, taste, interest, items, answers) -> np.ndarray:
+def answer_probabilities(params: LatentParams, taste, interest, items, answers, trust=0.0) -> np.ndarray:
     """[T, 3] what one user answers along a session while there, after the formulas of the docstring, in NumPy."""
     w = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params.weights)
     embedding = np.asarray(params.embedding, np.float64)
@@ -51,7 +52,7 @@ def answer_probabilities(params: LatentParams, taste, interest, items, answers) 
     orders = embedding @ w.to_order + w.own_order
     click_bias = w.bias[0] + embedding @ w.click_of_embedding + w.click_appeal
     order_bias = w.bias[1] + embedding @ w.order_of_embedding + w.order_appeal
-    kept, moved, tired, trust, found = 1.0, np.zeros(len(taste) - 1), np.zeros(embedding.shape[1]), 0.0, []
+    kept, moved, tired, found = 1.0, np.zeros(len(taste) - 1), np.zeros(embedding.shape[1]), []
     for step, (item, answer) in enumerate(zip(items, answers, strict=True)):
         position = w.position[0] * (1 - np.exp(-step / 10)) + w.position[1] * (1 - np.exp(-step / 60))
         logit = click_bias[item] + position + (kept * interest[:-1] + moved) @ clicks[item] + interest[-1]
@@ -68,8 +69,29 @@ def answer_probabilities(params: LatentParams, taste, interest, items, answers) 
             moved * (1 - pull - back) + pull * w.drift_length * clicks[item],
         )
         tired = expit(w.boredom[1]) * tired + (1 - expit(w.boredom[1])) * embedding[item]
-        fit = orders[item] @ taste[:-1] + 0.3 * (order_bias[item] - w.bias[1]) + w.trust[5]
-        trust = np.clip(expit(w.trust[2]) * trust + clicked * (w.trust[3] + w.trust[4] * np.tanh(fit / 2)), -1, 1)
+        trust = next_trust(w, orders[item] @ taste[:-1] + 0.3 * (order_bias[item] - w.bias[1]), trust, clicked)
+    return np.asarray(found)
+
+
+def next_trust(weights, fit: float, trust: float, clicked: bool) -> float:
+    gain = clicked * (weights.trust[3] + weights.trust[4] * np.tanh((fit + weights.trust[5]) / 2))
+    return float(np.clip(expit(weights.trust[2]) * trust + gain, -1, 1))
+
+
+def trust_left(params: LatentParams, sessions) -> np.ndarray:
+    """[M] the trust of users with each of the tastes when a session begins, after sessions (items, answers)."""
+    w = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params.weights)
+    embedding = np.asarray(params.embedding, np.float64)
+    orders = embedding @ w.to_order + w.own_order
+    appeal = 0.3 * (embedding @ w.order_of_embedding + w.order_appeal)
+    found = []
+    for taste in w.taste:
+        trust = 0.0
+        for items, answers in sessions:
+            for item, answer in zip(items, answers, strict=True):
+                trust = next_trust(w, orders[item] @ taste[:-1] + appeal[item], trust, answer >= CLICK)
+            trust *= expit(w.trust[6])
+        found.append(trust)
     return np.asarray(found)
 
 
@@ -94,13 +116,16 @@ def left_at_each_step(params: LatentParams, chances: np.ndarray, answers) -> np.
     return np.asarray(found)
 
 
-def enumerated(params: LatentParams, items, answers) -> tuple[np.ndarray, np.ndarray]:
-    """[M, K] log p(answers | taste, interest) and [M, K, T, 3] probabilities of answers, each given those before it."""
+def enumerated(params: LatentParams, items, answers, trust=(0.0, 0.0)) -> tuple[np.ndarray, np.ndarray]:
+    """[M, K] log p(answers | taste, interest) and [M, K, T, 3] probabilities of answers, each given those before it.
+
+    A session that begins with a trust [M] for each taste.
+    """
     w = params.weights
-    pairs = itertools.product(np.asarray(w.taste, float), np.asarray(w.interest, float))
+    pairs = itertools.product(zip(np.asarray(w.taste, float), trust, strict=True), np.asarray(w.interest, float))
     log_likelihood, found = [], []
-    for pair in pairs:
-        chances = answer_probabilities(params, *pair, items, answers)
+    for (taste, trust_of_taste), interest in pairs:
+        chances = answer_probabilities(params, taste, interest, items, answers, trust_of_taste)
         # The likelihood of every beginning of the session, with each next answer.
         joint = [
             [left_at_each_step(params, chances[: t + 1], [*answers[:t], one]).sum() for one in (SKIP, CLICK, ORDER)]

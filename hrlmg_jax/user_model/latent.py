@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import flax.struct
@@ -54,7 +55,9 @@ from hrlmg_jax.user_model.latent_likelihood import (
     order_term,
     taste_term,
     terms_at,
+    trust_maps,
 )
+from hrlmg_jax.user_model.latent_trust import between
 from hrlmg_jax.user_model.logged_pieces import LoggedPieces
 from hrlmg_jax.user_model.settings import FitConfig, LatentConfig
 from sim.datasets.sessions import SessionData
@@ -68,12 +71,13 @@ _AT_A_TIME = 128
 
 @flax.struct.dataclass
 class SessionUsers:
-    """Who answers in S sessions: the weights, the items, and each session's taste and interest [S, D + 1]."""
+    """Who answers in S sessions: weights and items; taste and interest [S, D + 1] and trust [S] as sessions begin."""
 
     weights: LatentWeights
     items: LatentItems
     taste: jax.Array
     interest: jax.Array
+    trust: jax.Array
 
 
 @flax.struct.dataclass
@@ -104,7 +108,7 @@ class LatentUsers:
 
     def initial(self, params: SessionUsers, start: jax.Array) -> LatentUser:
         """Returns the user of a session, as it begins."""
-        state = first_state(params.weights, jnp.float32(0))
+        state = first_state(params.weights, params.trust[start])
         return LatentUser(params.taste[start], params.interest[start], state, jnp.float32(1))
 
     def probabilities(
@@ -142,22 +146,25 @@ class LatentUsers:
 
         Equal rows in equal order give equal users; several that begin at one row differ.
         """
-        read = self._read(params, data)
-        evidence = read.evidence(read.pieces.before(rows, MOST_PIECES))
-        return self._drawn(params, read.items, read.draws, read.draws.log_taste + evidence)
+        read = self._read(params, data, rows)
+        before = read.pieces.before(rows, MOST_PIECES)
+        log_weight = read.draws.log_taste + read.evidence(before)
+        trust = between(params.weights.trust, jnp.asarray(read.trust_after(before)), jnp.zeros(len(rows), bool))
+        return self._drawn(params, read.items, read.draws, log_weight, trust)
 
     def of_strangers(self, params: LatentParams, number: int) -> SessionUsers:
         """Returns users drawn from the prior."""
         draws = self._draws(params)
         log_weight = jnp.tile(draws.log_taste, (number, 1))
-        return self._drawn(params, items_of(params.weights, params.embedding), draws, log_weight)
+        trust = jnp.zeros(log_weight.shape)
+        return self._drawn(params, items_of(params.weights, params.embedding), draws, log_weight, trust)
 
     def predict(self, params: LatentParams, data: SessionData, rows: np.ndarray, history_length: int) -> np.ndarray:
         """Returns [r, 3] probabilities at rows, given earlier sessions and what came before in the row's own piece.
 
         An answer in a piece counts from the next item on.
         """
-        read = self._read(params, data)
+        read = self._read(params, data, rows)
         pieces, draws = read.pieces, read.draws
         # The pieces that hold the rows, and what comes before them in their sessions.
         number = pieces.number_in_session
@@ -172,8 +179,9 @@ class LatentUsers:
                 batch = np.resize(now[first : first + _AT_A_TIME], _AT_A_TIME)
                 logged, place, shown = read.padded(wanted[batch])
                 left = gone[wanted[batch] - 1] if earlier else np.zeros(_AT_A_TIME, np.float32)
+                begins = read.trust_at(wanted[batch])
                 answers, gone_now = _filtered(
-                    params.weights, read.items, draws, logged, read.reference, log_taste[batch], left
+                    params.weights, read.items, draws, logged, read.reference, log_taste[batch], begins, left
                 )
                 found[place[shown]] = np.asarray(answers)[shown]
                 gone[wanted[batch]] = gone_now
@@ -184,26 +192,30 @@ class LatentUsers:
             params.weights, jax.random.key(0), self.config.posterior_tastes, self.config.posterior_interests
         )
 
-    def _read(self, params: LatentParams, data: SessionData) -> _ReadLog:
-        """Returns the log as fitted users see it."""
+    def _read(self, params: LatentParams, data: SessionData, rows: np.ndarray) -> _ReadLog:
+        """Returns the log as fitted users see it, for questions about the users of rows."""
         pieces, items = LoggedPieces(data.log), items_of(params.weights, params.embedding)
         reference = clicks = None
         if params.weights.exposure is not None:
             shown = jnp.asarray(data.log.item[data.rows("train")], jnp.int32)
             reference = draw_reference(shown, jax.random.key(0))
             clicks = pieces.clicks_before(np.asarray(params.embedding))
-        return _ReadLog(params.weights, items, self._draws(params), pieces, reference, clicks)
+        of_users = np.flatnonzero(np.isin(pieces.user, data.log.user[rows]))
+        return _ReadLog(params.weights, items, self._draws(params), pieces, of_users, reference, clicks)
 
-    def _drawn(self, params: LatentParams, items: LatentItems, draws: Draws, log_weight: jax.Array) -> SessionUsers:
-        """Draws a taste by weights [S, M] and an interest from the prior for each session."""
+    def _drawn(
+        self, params: LatentParams, items: LatentItems, draws: Draws, log_weight: jax.Array, trust: jax.Array
+    ) -> SessionUsers:
+        """Draws a taste by weights [S, M], with its trust of [S, M], and an interest from the prior, by session."""
         taste_key, interest_key = jax.random.split(jax.random.key(1))
-        taste = draws.taste[jax.random.categorical(taste_key, log_weight)]
+        chosen = jax.random.categorical(taste_key, log_weight)
+        taste, trust = draws.taste[chosen], jnp.take_along_axis(trust, chosen[:, None], 1)[:, 0]
         weights = params.weights
         component_key, noise_key = jax.random.split(interest_key)
         component = jax.random.categorical(component_key, weights.interest_share, shape=(len(log_weight),))
         noise = jax.random.normal(noise_key, (len(log_weight), weights.interest.shape[1]))
         interest = weights.interest[component] + jnp.exp(weights.interest_spread) * noise
-        return SessionUsers(weights, items, taste, interest)
+        return SessionUsers(weights, items, taste, interest, trust)
 
 
 def _click_of_present(weights: LatentWeights, user: LatentUser, item: LatentItems) -> jax.Array:
@@ -219,6 +231,7 @@ class _ReadLog:
     Attributes:
         weights, items, draws: The users.
         pieces: The log's sessions.
+        of_users: [p] int which of them are of the users in question.
         reference: [R] items drawn by how often the training part shows them; None: what is shown is no evidence.
         clicks: [P, E] clicks before each piece, likewise.
     """
@@ -227,6 +240,7 @@ class _ReadLog:
     items: LatentItems
     draws: Draws
     pieces: LoggedPieces
+    of_users: np.ndarray
     reference: jax.Array | None
     clicks: np.ndarray | None
 
@@ -241,21 +255,58 @@ class _ReadLog:
             return jnp.zeros((len(before), len(self.draws.taste)))
         parts = []
         for first in range(0, len(needed), _AT_A_TIME):
-            logged, _, _ = self.padded(np.resize(needed[first : first + _AT_A_TIME], _AT_A_TIME))
-            found = _log_likelihoods(self.weights, self.items, self.draws, logged, self.reference)
+            batch = np.resize(needed[first : first + _AT_A_TIME], _AT_A_TIME)
+            (logged, _, _), begins = self.padded(batch), self.trust_at(batch)
+            found = _log_likelihoods(self.weights, self.items, self.draws, logged, begins, self.reference)
             parts.append(jax.tree.map(np.asarray, found))
         of_piece = jax.tree.map(lambda *of: np.concatenate(of), *parts)
         place = np.minimum(np.searchsorted(needed, before), len(needed) - 1)
         of_user = jax.tree.map(lambda column: jnp.asarray(column[place]), of_piece)
         return log_likelihood_of_users(only_those(of_user, jnp.asarray(before >= 0)))
 
+    def trust_at(self, numbers: np.ndarray) -> np.ndarray:
+        """Returns [p, M] the trust with which pieces of the users in question begin, by taste."""
+        return self._trust[0][np.searchsorted(self.of_users, numbers)]
+
+    def trust_after(self, before: np.ndarray) -> np.ndarray:
+        """Returns [r, M] the trust after the last of pieces [r, most], where -1 is none: 0 without one."""
+        last = before[np.arange(len(before)), np.maximum(np.sum(before >= 0, 1) - 1, 0)]
+        ends = self._trust[1][np.searchsorted(self.of_users, np.maximum(last, self.of_users[0]))]
+        return np.where((last >= 0)[:, None], ends, 0)
+
+    @cached_property
+    def _trust(self) -> tuple[np.ndarray, np.ndarray]:
+        """[p, M] the trust with which each of the pieces `of_users` begins and ends."""
+        number, maps = len(self.of_users), []
+        for first in range(0, number, _AT_A_TIME):
+            batch = np.resize(self.of_users[first : first + _AT_A_TIME], _AT_A_TIME)
+            found = _trust_maps(self.weights, self.items, self.draws, self.pieces.padded(batch)[0])
+            maps.append(jax.tree.map(np.asarray, found))
+        of_piece = jax.tree.map(lambda *of: np.concatenate(of)[:number], *maps)
+        # One piece of every user after another.
+        begins, ends = (np.zeros_like(of_piece.shift) for _ in range(2))
+        follows = self.pieces.number_in_session[self.of_users] > 0
+        for last, now in self.pieces.in_turn(self.of_users):
+            if last is not None:
+                begins[now] = between(self.weights.trust, jnp.asarray(ends[last]), jnp.asarray(follows[now]))
+            ends[now] = jax.tree.map(lambda array, now=now: array[now], of_piece)(begins[now])
+        return begins, ends
+
+
+_trust_maps = jax.jit(trust_maps)
+
 
 @jax.jit
 def _log_likelihoods(
-    weights: LatentWeights, items: LatentItems, draws: Draws, pieces: Pieces, reference: jax.Array | None
+    weights: LatentWeights,
+    items: LatentItems,
+    draws: Draws,
+    pieces: Pieces,
+    trust: jax.Array,
+    reference: jax.Array | None,
 ) -> PieceLikelihood:
     exposures = None if reference is None else log_chances_of_shown(weights, items, draws, pieces, reference)
-    return log_likelihoods(weights, items, draws, pieces, exposures)
+    return log_likelihoods(weights, items, draws, pieces, trust, exposures)
 
 
 @jax.jit
@@ -266,19 +317,21 @@ def _filtered(
     pieces: Pieces,
     reference: jax.Array | None,
     log_taste: jax.Array,
+    trust: jax.Array,
     left: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns probabilities of the answers of pieces, each given those before it in the piece, and who is gone.
 
     Args:
         log_taste: [S, M] log-weights of the tastes.
+        trust: [S, M] with which the pieces begin.
         left: [S] chance that the user left in an earlier piece of the session.
 
     Returns:
         [S, T, 3] probabilities; [S] that chance when the piece ends.
     """
 
-    def along(piece: Pieces, log_taste: jax.Array, left: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def along(piece: Pieces, log_taste: jax.Array, trust: jax.Array, left: jax.Array) -> tuple[jax.Array, jax.Array]:
         rows = jax.tree.map(lambda column: column[piece.item], items)
         follows = piece.before[0] >= 0
         # Where what is shown is evidence, it is known before the answer.
@@ -307,9 +360,9 @@ def _filtered(
             chances = (1 - gone) * jnp.stack([1 - clicks, clicks - orders, orders]) + gone * jnp.eye(3)[SKIP]
             return (state, log_weight + shown * answer, known), chances
 
-        state = first_state(weights, jnp.zeros(draws.taste.shape[0]), piece.before)
+        state = first_state(weights, trust, piece.before)
         first = state, log_taste[:, None] + draws.log_interest, left
         (_, _, gone), found = jax.lax.scan(step, first, (rows, piece.feedback, piece.shown, chances_of_shown))
         return found, gone
 
-    return jax.vmap(along)(pieces, log_taste, left)
+    return jax.vmap(along)(pieces, log_taste, trust, left)

@@ -26,7 +26,9 @@ from hrlmg_jax.user_model.latent_likelihood import (
     draw_users,
     items_of,
     log_likelihoods,
+    trust_maps,
 )
+from hrlmg_jax.user_model.latent_trust import trust_along
 from hrlmg_jax.user_model.logged_pieces import LoggedPieces
 from hrlmg_jax.user_model.settings import FitConfig, LatentConfig
 from sim.datasets.sessions import SessionData
@@ -90,10 +92,15 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
         if world.items is not None:
             reference = draw_reference(world.items, jax.random.fold_in(key, 1))
             exposures = log_chances_of_shown(weights, items, draws, sessions, reference)
-        by_piece = log_likelihoods(weights, items, draws, sessions, exposures)
         place = jnp.full(of_user.size, -1).at[order].set(jnp.where(piece >= 0, jnp.arange(len(piece)), -1))
-        by_user = jax.tree.map(lambda array: array[place.reshape(of_user.shape)], by_piece)
-        by_taste = log_likelihood_of_users(only_those(by_user, place.reshape(of_user.shape) >= 0))
+        place = place.reshape(of_user.shape)
+        # Trust goes from one piece to the next.
+        maps = jax.tree.map(lambda array: array[place], trust_maps(weights, items, draws, sessions))
+        begins = trust_along(weights.trust, maps, sessions.follows[place], place >= 0)
+        trust = begins.reshape(of_user.size, -1)[order]
+        by_piece = log_likelihoods(weights, items, draws, sessions, trust, exposures)
+        by_user = jax.tree.map(lambda array: array[place], by_piece)
+        by_taste = log_likelihood_of_users(only_those(by_user, place >= 0))
         return jnp.sum(jax.nn.logsumexp(by_taste + draws.log_taste, -1))
 
     def init(key: jax.Array, world: FitWorld) -> FitState:
@@ -190,7 +197,7 @@ def first_weights(settings: LatentConfig, embedding: jax.Array, key: jax.Array) 
         drift=jnp.asarray([-4.5, -2.5, -5.0]),
         drift_length=jnp.float32(0.5),
         boredom=jnp.asarray([-2.0, 2.2]),
-        trust=jnp.asarray([0.3, 0.3, 3.0, 0.05, 0.1, 0.0]),
+        trust=jnp.asarray([0.3, 0.3, 3.0, 0.05, 0.1, 0.0, 1.0]),
         position=jnp.zeros(2),
         leaving=jnp.asarray([3.0, -3.0, 0.0, -1.75, 0.75]),
         exposure=first_exposure_weights(size) if settings.exposures == "evidence" else None,

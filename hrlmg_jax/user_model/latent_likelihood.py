@@ -25,6 +25,7 @@ from hrlmg_jax.user_model.latent_leaving import (
     patience_after,
     when_left,
 )
+from hrlmg_jax.user_model.latent_trust import TrustMap, next_trust, trust_map
 from sim.tables.events import CLICK, ORDER
 
 _TOGETHER = 8
@@ -59,7 +60,8 @@ class LatentWeights:
         drift: [3] logits of how far an interest moves to an item shown, and clicked, and back.
         drift_length: Scalar: how far out the item is to which it moves.
         boredom: [2] weight before a softplus, and logit of the memory.
-        trust: [6]: weight in clicks and in orders, logit of what is kept, gain of a click, of one that fits, threshold.
+        trust: [7]: weight in clicks and in orders, logit of what is kept, gain of a click, of one that fits, threshold,
+            logit of what is left of it when the next session begins (`latent_trust`).
         position: [2] weights of a fast and a slow function of the step.
         leaving: [5]: logits of the first patience, of what a skip takes from it and what a click gives, of the hazard
             at full patience, and what lacks of patience adds to that.
@@ -201,7 +203,7 @@ def first_state(weights: LatentWeights, trust: jax.Array, before: jax.Array | No
     """Returns the state at the beginning of a session, or of a piece of one.
 
     Args:
-        trust: 0 in the shape wanted.
+        trust: [...] with which it begins.
         before: [T] answers to the last piece, -1 for none, which patience remembers.
     """
     embedding, latent = weights.to_interest.shape
@@ -223,11 +225,25 @@ def next_state(
     # Boredom; trust, which a click changes by how well the item fits the taste.
     memory = jax.nn.sigmoid(weights.boredom[1])
     tired = memory * state.tired + (1 - memory) * item.embedding
-    fit = taste[..., :-1] @ item.order + 0.3 * (item.order_bias - weights.bias[1]) + weights.trust[5]
-    gain = clicked * (weights.trust[3] + weights.trust[4] * jnp.tanh(fit / 2))
-    trust = jnp.clip(jax.nn.sigmoid(weights.trust[2]) * state.trust + gain, -1, 1)
+    trust = next_trust(weights.trust, state.trust, fit_of(weights, item, taste), clicked)
     patience = next_patience(weights.leaving, state.patience, clicked)
     return LatentState(kept, moved, tired, trust, patience, state.step + 1)
+
+
+def fit_of(weights: LatentWeights, item: LatentItems, taste: jax.Array) -> jax.Array:
+    """Returns [...] how well an item (or each of several) fits tastes [..., D + 1], which a click tells the user."""
+    return taste[..., :-1] @ item.order.T + 0.3 * (item.order_bias - weights.bias[1])
+
+
+def trust_maps(weights: LatentWeights, items: LatentItems, draws: Draws, pieces: Pieces) -> TrustMap:
+    """Returns what S pieces make of trust, by taste: [S] and [S, M]."""
+
+    def of_piece(item: jax.Array, feedback: jax.Array, shown: jax.Array) -> TrustMap:
+        rows = jax.tree.map(lambda column: column[item], items)
+        clicked = (feedback >= CLICK).astype(jnp.float32)
+        return trust_map(weights.trust, fit_of(weights, rows, draws.taste).T, clicked, shown)
+
+    return jax.vmap(of_piece)(pieces.item, pieces.feedback, pieces.shown)
 
 
 def taste_term(weights: LatentWeights, state: LatentState, item: LatentItems, taste: jax.Array) -> jax.Array:
@@ -274,26 +290,32 @@ def terms_at(weights: LatentWeights, draws: Draws, state: LatentState, item: Lat
 
 
 def log_likelihoods(
-    weights: LatentWeights, items: LatentItems, draws: Draws, pieces: Pieces, exposures: jax.Array | None = None
+    weights: LatentWeights,
+    items: LatentItems,
+    draws: Draws,
+    pieces: Pieces,
+    trust: jax.Array,
+    exposures: jax.Array | None = None,
 ) -> PieceLikelihood:
     """Returns log p(answers of pieces | taste) [S, M], interests summed out, by what became of the user.
 
     Args:
+        trust: [S, M] with which the pieces begin, by taste.
         exposures: [S, M, J] log-chances of what was shown, by taste and interest, of which the likelihood is then, too.
     """
 
-    def along(rows: LatentItems, feedback: jax.Array, before: jax.Array) -> Terms:
+    def along(rows: LatentItems, feedback: jax.Array, before: jax.Array, trust: jax.Array) -> Terms:
         def step(state: LatentState, row: tuple[LatentItems, jax.Array]) -> tuple[LatentState, Terms]:
             item, feedback = row
             clicked = (feedback >= CLICK).astype(jnp.float32)
             return next_state(weights, state, item, draws.taste, clicked), terms_at(weights, draws, state, item)
 
-        state = first_state(weights, jnp.zeros(draws.taste.shape[0]), before)
+        state = first_state(weights, trust, before)
         return jax.lax.scan(step, state, (rows, feedback))[1]
 
     # Items are looked up before the scan: their gradient is then one sum over the rows.
     rows = jax.tree.map(lambda column: column[pieces.item], items)
-    terms = jax.vmap(along)(rows, pieces.feedback, pieces.before)
+    terms = jax.vmap(along)(rows, pieces.feedback, pieces.before, trust)
     shown = pieces.shown.astype(jnp.float32)
     clicked = shown * (pieces.feedback >= CLICK)
     ordered = shown * (pieces.feedback >= ORDER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -89,15 +90,27 @@ class LoggedPieces:
         shape = len(self.first), len(vectors)
         added = scipy.sparse.csr_array((MEMORY**later, (piece, log.item[rows])), shape=shape) @ vectors
         left = MEMORY ** np.bincount(piece, minlength=len(self.first))
-        # One piece of every user after another.
-        users, order = self.user_sorted
-        place = np.arange(len(users)) - np.searchsorted(users, users)
-        by_place = np.argsort(place, kind="stable")
-        known = np.zeros((len(users), vectors.shape[1]))
-        for at in np.split(by_place, np.cumsum(np.bincount(place)))[1:-1]:
-            last = order[at - 1]
-            known[order[at]] = left[last, None] * known[last] + added[last]
+        known = np.zeros((len(self.first), vectors.shape[1]))
+        for last, now in self.in_turn(np.arange(len(self.first))):
+            if last is not None:
+                known[now] = left[last, None] * known[last] + added[last]
         return known
+
+    def in_turn(self, numbers: np.ndarray) -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
+        """Yields the first piece of every user, then the second, and so on, as places in `numbers`.
+
+        Args:
+            numbers: [p] ascending numbers of all pieces of some users.
+
+        Yields:
+            Places of the pieces before, None at first; places of pieces.
+        """
+        order = np.lexsort((self.log.shown_at[self.first[numbers]], self.user[numbers]))
+        users = self.user[numbers][order]
+        place = np.arange(len(users)) - np.searchsorted(users, users)
+        by_place = np.split(np.argsort(place, kind="stable"), np.cumsum(np.bincount(place))[:-1])
+        for turn, at in enumerate(by_place):
+            yield (order[at - 1] if turn else None), order[at]
 
     def by_user(self, rows: np.ndarray, most: int) -> np.ndarray:
         """Returns [u, most] the last pieces of each user among those that begin at some of the rows, -1 for none."""

@@ -32,6 +32,8 @@ FILE = "simulator.npz"
 REPORT = "simulator.json"
 SECOND = "second_"
 """Begins the names of both in a run folder, of users of a second kind."""
+LATENT_VERSION = 2
+"""Increment when latent users are learned otherwise: fits that are kept are then made anew."""
 _ONCE_ABSENT = (("name", "paper"), ("members", 1), ("exposures", "ignored"))
 """Settings that did not exist when other kinds and ensembles did not: so, a fit has the folder that it had then."""
 
@@ -64,6 +66,8 @@ def simulator_folder(config: FitConfig, data: SessionData, earlier: EarlierRun |
         "history_length": config.env.history_length,
         "simulator": {key: value for key, value in settings.items() if key not in left_out},
     }
+    if settings["name"] == "latent":
+        decisive["version"] = LATENT_VERSION
     if earlier is not None:
         decisive["earlier_run"] = earlier.checksum
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:10]

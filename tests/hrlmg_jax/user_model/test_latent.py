@@ -17,6 +17,7 @@ from latent_toys import (
     log_share,
     sessions_of,
     some_weights,
+    trust_left,
 )
 from scipy.special import logsumexp
 from small_worlds import generated_log
@@ -37,7 +38,9 @@ from hrlmg_jax.user_model.latent_likelihood import (
     items_of,
     log_likelihoods,
     softplus_of_sums,
+    trust_maps,
 )
+from hrlmg_jax.user_model.latent_trust import trust_along
 from hrlmg_jax.user_model.logged_pieces import LoggedPieces
 from hrlmg_jax.user_model.settings import FitConfig
 from sim.datasets.sessions import SessionData
@@ -73,7 +76,9 @@ def piece_likelihoods(params: LatentParams, pieces, follows=False) -> PieceLikel
     session = np.zeros(len(pieces), np.int32) if follows else np.arange(len(pieces), dtype=np.int32)
     logged = Pieces(*map(jnp.asarray, (*padded, shown, before, session)))
     draws = draw_users(params.weights, jax.random.key(0), 2, 3)
-    return jax.jit(log_likelihoods)(params.weights, items_of(params.weights, params.embedding), draws, logged)
+    return jax.jit(log_likelihoods)(
+        params.weights, items_of(params.weights, params.embedding), draws, logged, jnp.zeros((len(pieces), 2))
+    )
 
 
 def test_softplus_of_sums_and_its_gradient_are_those_of_all_pairs():
@@ -127,6 +132,31 @@ def test_who_has_left_stays_away_in_the_rest_of_a_session_and_comes_back_for_the
         np.testing.assert_allclose(log_likelihood_of_users(apart), sum(alone), rtol=1e-5)
 
 
+def test_trust_goes_from_piece_to_piece(toy):
+    """Of two users with three and two pieces, the second of which goes on with the first's session."""
+    random, weights = np.random.default_rng(0), toy.weights.trust.at[4].set(1.5)
+    params = dataclasses.replace(toy, weights=dataclasses.replace(toy.weights, trust=weights))
+    items = random.integers(100, size=(2, 3, 7))
+    answers = random.integers(3, size=items.shape)
+    shown = np.arange(7) < np.asarray([[7, 7, 4], [7, 7, 0]])[..., None]
+    shape = 6, 7
+    blank = np.zeros(6, np.int32)
+    columns = items.reshape(shape), answers.reshape(shape), shown.reshape(shape), np.full(shape, -1), blank
+    draws = draw_users(params.weights, jax.random.key(0), 2, 3)
+    maps = trust_maps(params.weights, items_of(params.weights, params.embedding), draws, Pieces(*columns))
+    maps = jax.tree.map(lambda array: array.reshape(2, 3, *array.shape[1:]), maps)
+    follows = np.asarray([[False, True, False]] * 2)
+    found = trust_along(weights, maps, jnp.asarray(follows), jnp.asarray(shown.any(-1)))
+    for user in range(2):
+        pieces = [(items[user, piece][of], answers[user, piece][of]) for piece, of in enumerate(shown[user])]
+        both = [np.concatenate(of) for of in zip(*pieces[:2], strict=True)]
+        np.testing.assert_allclose(found[user, 0], 0)
+        kept = 1 / (1 + np.exp(-float(weights[6])))
+        np.testing.assert_allclose(kept * found[user, 1], trust_left(params, pieces[:1]), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found[user, 2], trust_left(params, [both]), rtol=1e-4, atol=1e-6)
+    assert np.abs(np.asarray(found)).max() > 0.5
+
+
 def test_gradients_are_finite_where_a_hazard_is_nearly_zero_or_one(toy):
     pieces = [(np.arange(7), [CLICK, *[SKIP] * 6]), (np.arange(7), [SKIP] * 7)]
 
@@ -147,8 +177,10 @@ def test_posterior_and_predictions_are_those_of_enumeration(config, data, toy):
     log = data.log
     *earlier, last = sessions_of(data, a_returning_user(data))
     log_taste = log_share(toy.weights.taste_share)
-    for rows in earlier[-MOST_PIECES:]:
-        joint, _ = enumerated(toy, log.item[rows], log.feedback[rows])
+    assert len(earlier) <= MOST_PIECES
+    answered = [(log.item[rows], log.feedback[rows]) for rows in [*earlier, last]]
+    for number in range(len(earlier)):
+        joint, _ = enumerated(toy, *answered[number], trust_left(toy, answered[:number]))
         log_taste = log_taste + logsumexp(joint + log_share(toy.weights.interest_share), axis=1)
     # Users drawn for many sessions that begin at the row.
     users = LatentUsers(config.simulator)
@@ -161,10 +193,14 @@ def test_posterior_and_predictions_are_those_of_enumeration(config, data, toy):
         np.mean(np.abs(np.asarray(drawn.interest) - np.asarray(one)).max(1) < 1e-4) for one in toy.weights.interest
     ]
     np.testing.assert_allclose(shares, np.exp(log_share(toy.weights.interest_share)), atol=0.03)
+    left = trust_left(toy, answered[:-1])
+    assert np.abs(left[0] - left[1]) > 0.01
+    is_first = np.abs(np.asarray(drawn.taste) - np.asarray(toy.weights.taste[0])).max(1) < 1e-4
+    np.testing.assert_allclose(drawn.trust, np.where(is_first, *left), rtol=1e-4)
     # Predictions along the session, which filter.
     weight = log_taste[:, None] + log_share(toy.weights.interest_share)
     answers = log.feedback[last]
-    _, chances = enumerated(toy, log.item[last], answers)
+    _, chances = enumerated(toy, *answered[-1], trust_left(toy, answered[:-1]))
     for step, found in enumerate(users.predict(toy, data, last, 10)):
         share = np.exp(weight - logsumexp(weight))
         np.testing.assert_allclose(found, np.einsum("mk,mka->a", share, chances[:, :, step]), rtol=2e-3, atol=1e-5)
@@ -178,7 +214,9 @@ def test_simulated_users_leave_as_the_likelihood_says(config, data, toy):
     user = users.initial(params, jnp.int32(2))
     items = np.asarray([3, 9, 4, 11, 7, 20, 31, 5])
     answers = np.asarray([SKIP, SKIP, CLICK, SKIP, SKIP, SKIP, SKIP, SKIP])
-    of_present = answer_probabilities(toy, np.asarray(user.taste), np.asarray(user.interest), items, answers)
+    trust = float(user.state.trust)
+    assert trust
+    of_present = answer_probabilities(toy, np.asarray(user.taste), np.asarray(user.interest), items, answers, trust)
     for step, (item, answer) in enumerate(zip(items, answers, strict=True)):
         wanted = [left_at_each_step(toy, of_present[: step + 1], [*answers[:step], one]).sum() for one in (0, 1, 2)]
         found = users.probabilities(params, user, None, jnp.int32(item))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from latent_toys import SMALL, a_returning_user, enumerated, log_share, sessions_of, some_weights
+from latent_toys import SMALL, a_returning_user, enumerated, log_share, sessions_of, some_weights, trust_left
 from scipy.special import logsumexp
 
 from harness.runs.composition import composed_values
@@ -129,8 +129,10 @@ def test_posterior_and_predictions_with_exposures_are_those_of_enumeration(confi
 
     *earlier, last = sessions_of(data, a_returning_user(data))
     log_taste = log_share(toy.weights.taste_share)
-    for rows in earlier[-MOST_PIECES:]:
-        joint, _ = enumerated(toy, log.item[rows], log.feedback[rows])
+    assert len(earlier) <= MOST_PIECES
+    answered = [(log.item[rows], log.feedback[rows]) for rows in [*earlier, last]]
+    for number, rows in enumerate(earlier):
+        joint, _ = enumerated(toy, *answered[number], trust_left(toy, answered[:number]))
         log_taste = log_taste + logsumexp(joint + shown(rows).sum(-1) + log_share(toy.weights.interest_share), axis=1)
     drawn = users.in_sessions(toy, data, np.full(4000, last[0]))
     of_first = np.mean(np.abs(np.asarray(drawn.taste) - np.asarray(toy.weights.taste[0])).max(1) < 1e-4)
@@ -143,7 +145,7 @@ def test_posterior_and_predictions_with_exposures_are_those_of_enumeration(confi
         log.feedback[last],
         shown(last),
     )
-    _, chances = enumerated(toy, log.item[last], answers)
+    _, chances = enumerated(toy, *answered[-1], trust_left(toy, answered[:-1]))
     for step, found in enumerate(users.predict(toy, data, last, 10)):
         weight = weight + of_shown[:, :, step]
         share = np.exp(weight - logsumexp(weight))
