@@ -199,7 +199,7 @@ class LatentUsers:
         if params.weights.exposure is not None:
             shown = jnp.asarray(data.log.item[data.rows("train")], jnp.int32)
             reference = draw_reference(shown, jax.random.key(0))
-            clicks = pieces.clicks_before(np.asarray(params.embedding))
+            clicks = pieces.clicks_before()
         of_users = np.flatnonzero(np.isin(pieces.user, data.log.user[rows]))
         return _ReadLog(params.weights, items, self._draws(params), pieces, of_users, reference, clicks)
 
@@ -233,7 +233,7 @@ class _ReadLog:
         pieces: The log's sessions.
         of_users: [p] int which of them are of the users in question.
         reference: [R] items drawn by how often the training part shows them; None: what is shown is no evidence.
-        clicks: [P, E] clicks before each piece, likewise.
+        clicks: [P, 32] clicks before each piece, likewise.
     """
 
     weights: LatentWeights

@@ -118,8 +118,8 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
         updates, opt_state = optimizer.update(gradient, state.opt_state)
         faster: dict[str, Any] = {name: settings.dynamics_rate * getattr(updates, name) for name in _DYNAMICS}
         if updates.exposure is not None:
-            sharpness = settings.dynamics_rate * updates.exposure.sharpness
-            faster["exposure"] = dataclasses.replace(updates.exposure, sharpness=sharpness)
+            quick = {name: settings.dynamics_rate * getattr(updates.exposure, name) for name in ("sharpness", "memory")}
+            faster["exposure"] = dataclasses.replace(updates.exposure, **quick)
         updates = dataclasses.replace(updates, **faster)
         weights: Any = optax.apply_updates(state.params, updates)
         return dataclasses.replace(state, params=weights, opt_state=opt_state, step=state.step + 1), {"loss": value}
@@ -162,7 +162,7 @@ def _make_world(settings: LatentConfig, data: SessionData, embedding: np.ndarray
     place = {part: np.where(table >= 0, np.searchsorted(needed, table), -1) for part, table in of_user.items()}
     clicks = items = None
     if settings.exposures == "evidence":
-        clicks = pieces.clicks_before(embedding)
+        clicks = pieces.clicks_before()
         items = jnp.asarray(data.log.item[data.rows("train")], jnp.int32)
     sessions, _, _ = pieces.padded(needed, clicks)
     vectors = jnp.asarray(embedding)
@@ -200,7 +200,7 @@ def first_weights(settings: LatentConfig, embedding: jax.Array, key: jax.Array) 
         trust=jnp.asarray([0.3, 0.3, 3.0, 0.05, 0.1, 0.0, 1.0]),
         position=jnp.zeros(2),
         leaving=jnp.asarray([3.0, -3.0, 0.0, -1.75, 0.75]),
-        exposure=first_exposure_weights(size) if settings.exposures == "evidence" else None,
+        exposure=first_exposure_weights(items, size) if settings.exposures == "evidence" else None,
     )
 
 
@@ -252,5 +252,6 @@ def _penalty(settings: LatentConfig, weights: LatentWeights) -> jax.Array:
     directions = squares(weights.to_interest, weights.to_taste, weights.to_order)
     others = squares(weights.click_of_embedding, weights.order_of_embedding, weights.interest, weights.taste)
     if weights.exposure is not None:
-        others += squares(weights.exposure.of_clicks)
+        own += squares(weights.exposure.own)
+        others += squares(weights.exposure.turned - jnp.eye(len(weights.exposure.turned)))
     return settings.item_decay * own + settings.appeal_decay * appeal + settings.weight_decay * (directions + others)

@@ -37,10 +37,19 @@ LONGEST = 60
 
 @flax.struct.dataclass
 class ExposureWeights:
-    """How a shop chooses what it shows (see `latent_exposures`): `sharpness` [3] a, b, g, and `of_clicks` [E, E] G."""
+    """How a shop chooses what it shows (see `latent_exposures`).
+
+    Attributes:
+        sharpness: [3] a, b and g.
+        memory: Scalar logit of r.
+        turned: [E, E] from the embedding to the vectors x.
+        own: [J, E] what an item has beyond that.
+    """
 
     sharpness: jax.Array
-    of_clicks: jax.Array
+    memory: jax.Array
+    turned: jax.Array
+    own: jax.Array
 
 
 @flax.struct.dataclass
@@ -133,7 +142,7 @@ class Pieces(NamedTuple):
         shown: [S, T] bool.
         before: [S, T] int8 answers to the last piece of the same session; -1: this is the first.
         session: [S] int32 which session it is of.
-        clicks: [S, E] what the user had clicked before (`LoggedPieces.clicks_before`), for exposures as evidence.
+        clicks: [S, 32] int32 items clicked before, the last one first, padded with -1; None: nobody asks.
     """
 
     item: jax.Array

@@ -8,12 +8,12 @@ from functools import cached_property
 
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 
-from hrlmg_jax.user_model.latent_exposures import MEMORY
 from hrlmg_jax.user_model.latent_likelihood import Pieces
 from sim.tables.events import CLICK, EventLog
 
+CLICKS = 32
+"""Clicks before a piece, the last ones, that say what a shop knows."""
 LENGTH = 60
 """Steps of a piece; longer sessions are cut, and an interest is then that of a piece."""
 
@@ -69,7 +69,7 @@ class LoggedPieces:
 
         Args:
             pieces: Their numbers [p].
-            clicks: [P, E] what `clicks_before` returns; None: nobody asks what was clicked before.
+            clicks: [P, 32] what `clicks_before` returns; None: nobody asks what was clicked before.
         """
         rows, shown = self.rows_of(pieces)
         log, session = self.log, self.log.session[self.first[pieces]]
@@ -77,24 +77,27 @@ class LoggedPieces:
         last, there = self.rows_of(np.maximum(pieces - 1, 0))
         before = np.where(there & follows[:, None], log.feedback[last], -1).astype(np.int8)
         columns = (log.item[rows].astype(np.int32), log.feedback[rows], shown, before, session.astype(np.int32))
-        known = None if clicks is None else jnp.asarray(clicks[pieces], jnp.float32)
+        known = None if clicks is None else jnp.asarray(clicks[pieces])
         return Pieces(*map(jnp.asarray, columns))._replace(clicks=known), rows, shown
 
-    def clicks_before(self, vectors: np.ndarray) -> np.ndarray:
-        """Returns [P, E] sum_k 0.9^k e over the items that each piece's user clicked before it, the last one first."""
-        log, clicked = self.log, self.log.feedback >= CLICK
-        # What each piece adds, and what it leaves of what was before.
-        rows, so_far = np.flatnonzero(clicked), np.cumsum(clicked)
+    def clicks_before(self) -> np.ndarray:
+        """Returns [P, 32] int32 the items that each piece's user clicked before it, the last first, padded with -1."""
+        log = self.log
+        # The clicked rows of each user in order of time, and how many of them come before each piece.
+        rows = np.flatnonzero(log.feedback >= CLICK)
         piece = np.searchsorted(self.first, rows, side="right") - 1
-        later = so_far[self.end[piece] - 1] - so_far[rows]
-        shape = len(self.first), len(vectors)
-        added = scipy.sparse.csr_array((MEMORY**later, (piece, log.item[rows])), shape=shape) @ vectors
-        left = MEMORY ** np.bincount(piece, minlength=len(self.first))
-        known = np.zeros((len(self.first), vectors.shape[1]))
-        for last, now in self.in_turn(np.arange(len(self.first))):
-            if last is not None:
-                known[now] = left[last, None] * known[last] + added[last]
-        return known
+        users, order = self.user_sorted
+        turn = np.empty(len(order), np.int64)  # of a piece in the order of users and time
+        turn[order] = np.arange(len(order))
+        rows = rows[np.argsort(turn[piece], kind="stable")]
+        clicks = np.bincount(turn[piece], minlength=len(order))
+        end = np.cumsum(clicks) - clicks
+        first = end[np.searchsorted(users, users)]
+        place = (end - 1)[:, None] - np.arange(CLICKS)
+        known = np.where(place >= first[:, None], log.item[rows[np.maximum(place, 0)]], -1)
+        found = np.empty(known.shape, np.int32)
+        found[order] = known
+        return found
 
     def in_turn(self, numbers: np.ndarray) -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
         """Yields the first piece of every user, then the second, and so on, as places in `numbers`.

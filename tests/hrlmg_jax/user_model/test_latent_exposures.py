@@ -41,7 +41,10 @@ def toy(config, data) -> LatentParams:
     random = np.random.default_rng(1)
     embedding = jnp.asarray(random.standard_normal((data.log.num_items, 4)), jnp.float32)
     exposure = ExposureWeights(
-        jnp.asarray([0.2, -0.06, 0.5]), jnp.asarray(0.3 * random.standard_normal((4, 4)), jnp.float32)
+        jnp.asarray([0.2, -0.06, 0.5]),
+        jnp.float32(1.2),
+        jnp.asarray(np.eye(4) + 0.3 * random.standard_normal((4, 4)), jnp.float32),
+        jnp.asarray(0.3 * random.standard_normal(embedding.shape), jnp.float32),
     )
     weights = some_weights(config, data.log.num_items)
     return LatentParams(dataclasses.replace(weights, exposure=exposure), embedding)
@@ -52,50 +55,56 @@ def shown_items(data: SessionData) -> np.ndarray:
 
 
 def chances_of_shown(params: LatentParams, taste, interest, items, answers, clicks, reference) -> np.ndarray:
-    """[T] log P(shows) - log q of one user along a session, by loops; clicks [E] is what they clicked before."""
+    """[T] log P(shows) - log q of one user along a session, by loops; clicks are the items clicked before, in order."""
     w = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params.weights)
-    embedding, clicks, found = np.asarray(params.embedding, np.float64), np.array(clicks, np.float64), []
+    embedding, clicks, found = np.asarray(params.embedding, np.float64), list(clicks), []
+    vectors, memory = embedding @ w.exposure.turned + w.exposure.own, 1 / (1 + np.exp(-w.exposure.memory))
     of_interest = embedding @ w.to_interest + w.own_interest
     of_taste = embedding @ w.to_order + w.own_order
     a, b, g = w.exposure.sharpness
     for item, answer in zip(items, answers, strict=True):
-        direction = clicks / max(np.linalg.norm(clicks), 1e-6)
-        score = a * of_interest @ interest[:-1] + b * of_taste @ taste[:-1]
-        score += embedding @ (g * direction + direction @ w.exposure.of_clicks)
+        direction = sum((memory**k * vectors[one] for k, one in enumerate(clicks[::-1])), np.zeros(4))
+        direction /= max(np.linalg.norm(direction), 1e-6)
+        score = a * of_interest @ interest[:-1] + b * of_taste @ taste[:-1] + g * vectors @ direction
         found.append(score[item] - logsumexp(score[reference]) + np.log(len(reference)))
         if answer >= CLICK:
-            clicks = 0.9 * clicks + embedding[item]
+            clicks.append(item)
     return np.asarray(found)
 
 
-def clicks_before(data: SessionData, embedding: np.ndarray, row: int) -> np.ndarray:
+def clicks_before(data: SessionData, row: int) -> np.ndarray:
+    """The items that the user of a row clicked before it, in order of time."""
     log = data.log
     earlier = np.flatnonzero((log.user == log.user[row]) & (log.shown_at < log.shown_at[row]))
     earlier = earlier[np.argsort(log.shown_at[earlier])]
-    clicked = log.item[earlier[log.feedback[earlier] >= CLICK]]
-    return sum((0.9**k * embedding[item] for k, item in enumerate(clicked[::-1])), np.zeros(embedding.shape[1]))
+    return log.item[earlier[log.feedback[earlier] >= CLICK]]
 
 
-def test_clicks_before_pieces_are_those_of_loops(data, toy):
-    pieces, embedding = LoggedPieces(data.log), np.asarray(toy.embedding)
-    found = pieces.clicks_before(embedding)
-    assert len(found) > 50
+def test_clicks_before_pieces_are_those_of_loops(data):
+    feedback = np.random.default_rng(0).integers(3, size=data.log.num_events)
+    data = dataclasses.replace(data, log=dataclasses.replace(data.log, feedback=feedback))
+    pieces = LoggedPieces(data.log)
+    found = pieces.clicks_before()
+    assert found.shape == (len(pieces.first), 32)
+    assert (found[:, -1] >= 0).any()
     for first, clicks in zip(pieces.first, found, strict=True):
-        np.testing.assert_allclose(clicks, clicks_before(data, embedding, first), rtol=1e-5, atol=1e-7)
+        wanted = clicks_before(data, first)[::-1][:32]
+        np.testing.assert_array_equal(clicks[: len(wanted)], wanted)
+        assert (clicks[len(wanted) :] == -1).all()
 
 
 def test_chances_of_what_was_shown_are_those_of_loops(config, data, toy):
-    pieces, embedding = LoggedPieces(data.log), np.asarray(toy.embedding)
+    pieces = LoggedPieces(data.log)
     *_, rows = sessions_of(data, a_returning_user(data))
     number = np.searchsorted(pieces.first, rows[:1])
-    padded, _, _ = pieces.padded(number, pieces.clicks_before(embedding))
+    padded, _, _ = pieces.padded(number, pieces.clicks_before())
     draws = draw_users(toy.weights, jax.random.key(0), 2, 3)
     reference = draw_reference(jnp.asarray(shown_items(data)), jax.random.key(3))
     items = items_of(toy.weights, toy.embedding)
     piece = jax.tree.map(lambda column: column[0], padded)
     found = np.asarray(log_chances(toy.weights, items, draws, piece, reference))[: len(rows)]
-    clicks = clicks_before(data, embedding, rows[0])
-    assert clicks.any()
+    clicks = clicks_before(data, rows[0])
+    assert len(clicks)
     for m, taste in enumerate(np.asarray(draws.taste)):
         for j, interest in enumerate(np.asarray(draws.interest)):
             wanted = chances_of_shown(
@@ -111,12 +120,12 @@ def test_items_are_drawn_as_often_as_they_are_shown():
 
 
 def test_posterior_and_predictions_with_exposures_are_those_of_enumeration(config, data, toy):
-    log, users, embedding = data.log, LatentUsers(config.simulator), np.asarray(toy.embedding)
+    log, users = data.log, LatentUsers(config.simulator)
     reference = np.asarray(draw_reference(jnp.asarray(shown_items(data), jnp.int32), jax.random.key(0)))
 
     def shown(rows: np.ndarray) -> np.ndarray:
         """[M, K, T] log-chances of what was shown in a session, by the components without spread."""
-        clicks = clicks_before(data, embedding, rows[0])
+        clicks = clicks_before(data, rows[0])
         return np.asarray(
             [
                 [
