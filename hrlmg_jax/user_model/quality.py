@@ -23,6 +23,7 @@ from sim.generators.funnel import best_log_loss
 from sim.tables.events import CLICK, FEEDBACK_NAMES, NUM_FEEDBACK, ORDER
 
 _CALIBRATION_BINS = 15
+_POSITIONS = (0, 1, 3, 10, 30)
 _SIMULATED_SESSIONS = 1024
 LEAST_GAIN = 0.01
 """Share of the base rate's log-loss that a useful model saves."""
@@ -49,6 +50,8 @@ def report_on(
             continue
         predicted = model.predict(params, data, rows, history_length)
         parts[part] = score(predicted, log.feedback[rows], base, best_log_loss(log, rows))
+        position = rows - log.session_starts()[log.session[rows]]
+        parts[part]["positions"] = by_position(predicted, log.feedback[rows], base, position)
         for name, rate in simulated_rates(model, params, data, part, history_length).items():
             parts[part][name]["simulated_rate"] = rate
     if trial_sessions:
@@ -121,6 +124,39 @@ def score(predicted: np.ndarray, feedback: np.ndarray, base: np.ndarray, best: f
     return report
 
 
+def by_position(
+    predicted: np.ndarray, feedback: np.ndarray, base: np.ndarray, position: np.ndarray
+) -> list[dict[str, Any]]:
+    """Returns how well the items at some positions of their sessions are predicted, where there are any.
+
+    Args:
+        predicted: [r, 3] probabilities.
+        feedback: [r] answers.
+        base: [3] rates in the training rows.
+        position: [r] of the item in its session, from 0.
+
+    Returns:
+        In order: the positions "first" to "last" (from 1; None: and all later ones), events, log_loss and
+        base_log_loss (nats), and the rates of "click" (click or order) and "order", as logged and as predicted.
+    """
+    group, found = np.searchsorted(_POSITIONS, position, side="right") - 1, []
+    for number in np.unique(group):
+        rows, last = group == number, _POSITIONS[number + 1] if number + 1 < len(_POSITIONS) else None
+        rates = {
+            name: {
+                "rate": float(np.mean(feedback[rows] >= least)),
+                "predicted_rate": float(predicted[rows, least:].sum(1).mean()),
+            }
+            for name, least in ((FEEDBACK_NAMES[CLICK], CLICK), (FEEDBACK_NAMES[ORDER], ORDER))
+        }
+        losses = {
+            "log_loss": log_loss(predicted[rows], feedback[rows]),
+            "base_log_loss": log_loss(np.tile(base, (int(rows.sum()), 1)), feedback[rows]),
+        }
+        found.append({"first": _POSITIONS[number] + 1, "last": last, "events": int(rows.sum()), **losses, **rates})
+    return found
+
+
 def calibration(chance: np.ndarray, happened: np.ndarray) -> dict[str, Any]:
     """Returns the expected calibration error over bins of predictions, and each bin's means.
 
@@ -167,6 +203,7 @@ def format_report(report: dict[str, Any]) -> str:
         line("  rate in the log", name, "rate", ".3%")
         line("  rate predicted", name, "predicted_rate", ".3%")
         line("  rate in simulation", name, "simulated_rate", ".3%")
+    lines += _position_lines(report)
     # What it pays, and what that means.
     if "signals" in report:
         heads = {"live_over_unmoved": "live / unmoved", "reward_over_log": "reward / log"}
@@ -176,6 +213,23 @@ def format_report(report: dict[str, Any]) -> str:
             values = ["-" if signals[key] is None else f"{signals[key]:.3f}" for key in heads]
             lines.append(f"{'  ' + name:<28}" + "".join(value.rjust(18) for value in values))
     return "\n".join([*lines, *remarks(report), *(f"WARNING: {said}" for said in verdicts(report))])
+
+
+def _position_lines(report: dict[str, Any]) -> list[str]:
+    """Returns a table of the test part (else of held-out users) by position; nothing of earlier versions' fits."""
+    part = next((part for part in reversed(PARTS) if "positions" in report.get(part, {})), None)
+    if part is None:
+        return []
+    heads = ["events", "log-loss", "base rate's", "clicks", "predicted", "orders", "predicted"]
+    lines = [f"{'by position, ' + PARTS[part]:<28}" + "".join(head.rjust(12) for head in heads)]
+    for at in report[part]["positions"]:
+        where = f"  {at['first']}" + (
+            "" if at["last"] == at["first"] else " on" if at["last"] is None else f" to {at['last']}"
+        )
+        rates = [f"{at[name][key]:.3%}" for name in _SHOWN for key in ("rate", "predicted_rate")]
+        cells = [f"{at['events']:,}", f"{at['log_loss']:.4f}", f"{at['base_log_loss']:.4f}", *rates]
+        lines.append(f"{where:<28}" + "".join(cell.rjust(12) for cell in cells))
+    return lines
 
 
 def remarks(report: dict[str, Any]) -> list[str]:

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hrlmg_jax.evaluation.trust_scores import THRESHOLDS
-from hrlmg_jax.user_model.quality import format_report, remarks, verdicts
+from hrlmg_jax.user_model.quality import by_position, format_report, remarks, verdicts
 
 
 def report(loss: float, best: float | None = 0.3, auc: float | None = 0.6) -> dict[str, Any]:
@@ -47,3 +48,26 @@ def test_users_who_overpay_a_fixed_policy_are_named_by_the_worst():
     # A fit that also predicts badly, and one of an earlier version.
     assert len(verdicts({**report(0.5), "signals": of})) == 2
     assert len(format_report(report(0.4)).splitlines()) == len(lines) - 5
+
+
+def test_positions_by_hand():
+    predicted = np.asarray([[0.8, 0.1, 0.1], [0.5, 0.3, 0.2], [0.6, 0.3, 0.1], [0.9, 0.1, 0.0]])
+    feedback, base = np.asarray([0, 2, 1, 0]), np.asarray([0.5, 0.3, 0.2])
+    first, second, last = by_position(predicted, feedback, base, np.asarray([0, 1, 2, 45]))
+    assert [(at["first"], at["last"], at["events"]) for at in (first, second, last)] == [
+        (1, 1, 1),
+        (2, 3, 2),
+        (31, None, 1),
+    ]
+    assert second["log_loss"] == pytest.approx(-np.log(0.2 * 0.3) / 2)
+    assert second["base_log_loss"] == pytest.approx(-np.log(0.2 * 0.3) / 2)
+    assert last["base_log_loss"] == pytest.approx(-np.log(0.5))
+    assert second["click"] == {"rate": 1.0, "predicted_rate": pytest.approx(0.45)}
+    assert second["order"] == {"rate": 0.5, "predicted_rate": pytest.approx(0.15)}
+    shown = report(0.4)
+    shown["test"]["positions"] = [first, second, last]
+    lines = format_report(shown).splitlines()
+    start = lines.index(next(line for line in lines if line.startswith("by position, test part")))
+    assert [line.split()[0] for line in lines[start + 1 : start + 4]] == ["1", "2", "31"]
+    assert lines[start + 3].split()[1:3] == ["on", "1"]
+    assert lines[start + 2].split()[1:7] == ["to", "3", "2", "1.4067", "1.4067", "100.000%"]
