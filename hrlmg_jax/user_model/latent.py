@@ -35,7 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.runs.run_folder import RunFolder
-from hrlmg_jax.user_model.latent_exposures import draw_reference, log_chances, log_chances_of_shown
+from hrlmg_jax.user_model.latent_exposures import ShownItems, log_chances, log_chances_of_shown, log_shares, shown_items
 from hrlmg_jax.user_model.latent_fit import first_weights, fit_latent
 from hrlmg_jax.user_model.latent_leaving import PieceLikelihood, log_likelihood_of_users, only_those, still_there
 from hrlmg_jax.user_model.latent_likelihood import (
@@ -181,7 +181,7 @@ class LatentUsers:
                 left = gone[wanted[batch] - 1] if earlier else np.zeros(_AT_A_TIME, np.float32)
                 begins = read.trust_at(wanted[batch])
                 answers, gone_now = _filtered(
-                    params.weights, read.items, draws, logged, read.reference, log_taste[batch], begins, left
+                    params.weights, read.items, draws, logged, read.shown, log_taste[batch], begins, left
                 )
                 found[place[shown]] = np.asarray(answers)[shown]
                 gone[wanted[batch]] = gone_now
@@ -195,13 +195,13 @@ class LatentUsers:
     def _read(self, params: LatentParams, data: SessionData, rows: np.ndarray) -> _ReadLog:
         """Returns the log as fitted users see it, for questions about the users of rows."""
         pieces, items = LoggedPieces(data.log), items_of(params.weights, params.embedding)
-        reference = clicks = None
+        shown = clicks = None
         if params.weights.exposure is not None:
-            shown = jnp.asarray(data.log.item[data.rows("train")], jnp.int32)
-            reference = draw_reference(shown, jax.random.key(0))
+            log_share = log_shares(data.log.item[data.rows("train")], data.log.num_items)
+            shown = shown_items(jnp.asarray(log_share), jax.random.key(0))
             clicks = pieces.clicks_before()
         of_users = np.flatnonzero(np.isin(pieces.user, data.log.user[rows]))
-        return _ReadLog(params.weights, items, self._draws(params), pieces, of_users, reference, clicks)
+        return _ReadLog(params.weights, items, self._draws(params), pieces, of_users, shown, clicks)
 
     def _drawn(
         self, params: LatentParams, items: LatentItems, draws: Draws, log_weight: jax.Array, trust: jax.Array
@@ -232,7 +232,7 @@ class _ReadLog:
         weights, items, draws: The users.
         pieces: The log's sessions.
         of_users: [p] int which of them are of the users in question.
-        reference: [R] items drawn by how often the training part shows them; None: what is shown is no evidence.
+        shown: What the training part shows to anybody; None: what is shown is no evidence.
         clicks: [P, 32] clicks before each piece, likewise.
     """
 
@@ -241,7 +241,7 @@ class _ReadLog:
     draws: Draws
     pieces: LoggedPieces
     of_users: np.ndarray
-    reference: jax.Array | None
+    shown: ShownItems | None
     clicks: np.ndarray | None
 
     def padded(self, numbers: np.ndarray) -> tuple[Pieces, np.ndarray, np.ndarray]:
@@ -257,7 +257,7 @@ class _ReadLog:
         for first in range(0, len(needed), _AT_A_TIME):
             batch = np.resize(needed[first : first + _AT_A_TIME], _AT_A_TIME)
             (logged, _, _), begins = self.padded(batch), self.trust_at(batch)
-            found = _log_likelihoods(self.weights, self.items, self.draws, logged, begins, self.reference)
+            found = _log_likelihoods(self.weights, self.items, self.draws, logged, begins, self.shown)
             parts.append(jax.tree.map(np.asarray, found))
         of_piece = jax.tree.map(lambda *of: np.concatenate(of), *parts)
         place = np.minimum(np.searchsorted(needed, before), len(needed) - 1)
@@ -303,9 +303,9 @@ def _log_likelihoods(
     draws: Draws,
     pieces: Pieces,
     trust: jax.Array,
-    reference: jax.Array | None,
+    shown: ShownItems | None,
 ) -> PieceLikelihood:
-    exposures = None if reference is None else log_chances_of_shown(weights, items, draws, pieces, reference)
+    exposures = None if shown is None else log_chances_of_shown(weights, items, draws, pieces, shown)
     return log_likelihoods(weights, items, draws, pieces, trust, exposures)
 
 
@@ -315,7 +315,7 @@ def _filtered(
     items: LatentItems,
     draws: Draws,
     pieces: Pieces,
-    reference: jax.Array | None,
+    shown: ShownItems | None,
     log_taste: jax.Array,
     trust: jax.Array,
     left: jax.Array,
@@ -336,8 +336,8 @@ def _filtered(
         follows = piece.before[0] >= 0
         # Where what is shown is evidence, it is known before the answer.
         chances_of_shown = jnp.zeros((len(piece.item), 1, 1))
-        if reference is not None:
-            chances_of_shown = log_chances(weights, items, draws, piece, reference)
+        if shown is not None:
+            chances_of_shown = log_chances(weights, items, draws, piece, shown)
 
         def step(carry: tuple[LatentState, jax.Array, jax.Array], row: Any) -> tuple[Any, jax.Array]:
             (state, log_weight, gone), (item, feedback, shown, of_shown) = carry, row

@@ -17,7 +17,7 @@ from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from hrlmg_jax.sessions import row_labels
 from hrlmg_jax.user_model.early_stopping import FitState, begun_with, keep_best
-from hrlmg_jax.user_model.latent_exposures import draw_reference, first_exposure_weights, log_chances_of_shown
+from hrlmg_jax.user_model.latent_exposures import first_exposure_weights, log_chances_of_shown, log_shares, shown_items
 from hrlmg_jax.user_model.latent_leaving import log_likelihood_of_users, only_those
 from hrlmg_jax.user_model.latent_likelihood import (
     LatentParams,
@@ -51,14 +51,14 @@ class FitWorld:
         of_user: [u, 5] int32 the pieces of each training user, -1 for none.
         embedding: [J, E].
         first: The weights to begin with.
-        items: [n] int32 items shown in the training part, as often as they were; None: what is shown is no evidence.
+        log_share: [I] of the training part's exposures, by item; None: what is shown is no evidence.
     """
 
     sessions: Pieces
     of_user: jax.Array
     embedding: jax.Array
     first: LatentWeights
-    items: jax.Array | None
+    log_share: jax.Array | None
 
 
 def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, folder: RunFolder) -> LatentParams:
@@ -89,9 +89,10 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
         # And back at their users' places, summed over draws.
         draws = draw_users(weights, key, settings.tastes, settings.interests)
         items, exposures = items_of(weights, world.embedding), None
-        if world.items is not None:
-            reference = draw_reference(world.items, jax.random.fold_in(key, 1))
-            exposures = log_chances_of_shown(weights, items, draws, sessions, reference)
+        if world.log_share is not None:
+            shown = shown_items(world.log_share, jax.random.fold_in(key, 1))
+            told = jax.lax.stop_gradient((items, draws))  # by answers, and not by what was shown
+            exposures = log_chances_of_shown(weights, *told, sessions, shown)
         place = jnp.full(of_user.size, -1).at[order].set(jnp.where(piece >= 0, jnp.arange(len(piece)), -1))
         place = place.reshape(of_user.shape)
         # Trust goes from one piece to the next.
@@ -118,7 +119,10 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
         updates, opt_state = optimizer.update(gradient, state.opt_state)
         faster: dict[str, Any] = {name: settings.dynamics_rate * getattr(updates, name) for name in _DYNAMICS}
         if updates.exposure is not None:
-            quick = {name: settings.dynamics_rate * getattr(updates.exposure, name) for name in ("sharpness", "memory")}
+            quick = {
+                name: settings.dynamics_rate * getattr(updates.exposure, name)
+                for name in ("sharpness", "memory", "uniform")
+            }
             faster["exposure"] = dataclasses.replace(updates.exposure, **quick)
         updates = dataclasses.replace(updates, **faster)
         weights: Any = optax.apply_updates(state.params, updates)
@@ -160,14 +164,14 @@ def _make_world(settings: LatentConfig, data: SessionData, embedding: np.ndarray
     # Pieces that nobody here has are left out; numbers are then places among the others.
     needed = np.unique(np.concatenate([table[table >= 0] for table in of_user.values()]))
     place = {part: np.where(table >= 0, np.searchsorted(needed, table), -1) for part, table in of_user.items()}
-    clicks = items = None
+    clicks = log_share = None
     if settings.exposures == "evidence":
         clicks = pieces.clicks_before()
-        items = jnp.asarray(data.log.item[data.rows("train")], jnp.int32)
+        log_share = jnp.asarray(log_shares(data.log.item[data.rows("train")], data.log.num_items))
     sessions, _, _ = pieces.padded(needed, clicks)
     vectors = jnp.asarray(embedding)
     first = _begun_from(settings, data, first_weights(settings, vectors, jax.random.key(settings.seed)), embedding)
-    return FitWorld(sessions, jnp.asarray(place["train"], jnp.int32), vectors, first, items), place["held_out"]
+    return FitWorld(sessions, jnp.asarray(place["train"], jnp.int32), vectors, first, log_share), place["held_out"]
 
 
 def first_weights(settings: LatentConfig, embedding: jax.Array, key: jax.Array) -> LatentWeights:

@@ -41,13 +41,14 @@ class ExposureWeights:
 
     Attributes:
         sharpness: [3] a, b and g.
-        memory: Scalar logit of r.
+        memory, uniform: Scalar logits of r and e.
         turned: [E, E] from the embedding to the vectors x.
         own: [J, E] what an item has beyond that.
     """
 
     sharpness: jax.Array
     memory: jax.Array
+    uniform: jax.Array
     turned: jax.Array
     own: jax.Array
 

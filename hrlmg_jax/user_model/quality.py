@@ -139,9 +139,11 @@ def by_position(
         In order: the positions "first" to "last" (from 1; None: and all later ones), events, log_loss and
         base_log_loss (nats), and the rates of "click" (click or order) and "order", as logged and as predicted.
     """
-    group, found = np.searchsorted(_POSITIONS, position, side="right") - 1, []
+    found: list[dict[str, Any]] = []
+    group = np.searchsorted(_POSITIONS, position, side="right") - 1
     for number in np.unique(group):
-        rows, last = group == number, _POSITIONS[number + 1] if number + 1 < len(_POSITIONS) else None
+        rows = group == number
+        last = _POSITIONS[number + 1] if number + 1 < len(_POSITIONS) else None
         rates = {
             name: {
                 "rate": float(np.mean(feedback[rows] >= least)),

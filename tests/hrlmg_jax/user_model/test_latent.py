@@ -321,7 +321,7 @@ def test_what_is_fitted_to_is_of_training_users(config, data):
     settings = dataclasses.replace(config.simulator, exposures="evidence")
     worlds = [_make_world(settings, one, embedding)[0] for one in (data, other)]
     jax.tree.map(np.testing.assert_array_equal, worlds[0].first, worlds[1].first)
-    np.testing.assert_array_equal(worlds[0].items, worlds[1].items)
+    np.testing.assert_array_equal(worlds[0].log_share, worlds[1].log_share)
     mine = np.unique(np.asarray(worlds[0].of_user))
     mine = mine[mine >= 0]
     one, two = (jax.tree.map(lambda column: np.asarray(column)[mine], world.sessions) for world in worlds)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from latent_toys import SMALL, a_returning_user, enumerated, log_share, sessions_of, some_weights, trust_left
-from scipy.special import logsumexp
+from scipy.special import expit, logsumexp
 
 from harness.runs.composition import composed_values
 from harness.runs.run_folder import RunFolder
@@ -15,7 +15,7 @@ from harness.settings import read_settings
 from hrlmg_jax.problem import load_data
 from hrlmg_jax.user_model.item_embedding import embed_items
 from hrlmg_jax.user_model.latent import MOST_PIECES, LatentUsers
-from hrlmg_jax.user_model.latent_exposures import draw_reference, log_chances
+from hrlmg_jax.user_model.latent_exposures import ShownItems, log_chances, log_shares, shown_items
 from hrlmg_jax.user_model.latent_fit import fit_latent
 from hrlmg_jax.user_model.latent_likelihood import ExposureWeights, LatentParams, draw_users, items_of
 from hrlmg_jax.user_model.logged_pieces import LoggedPieces
@@ -43,6 +43,7 @@ def toy(config, data) -> LatentParams:
     exposure = ExposureWeights(
         jnp.asarray([0.2, -0.06, 0.5]),
         jnp.float32(1.2),
+        jnp.float32(-1.0),
         jnp.asarray(np.eye(4) + 0.3 * random.standard_normal((4, 4)), jnp.float32),
         jnp.asarray(0.3 * random.standard_normal(embedding.shape), jnp.float32),
     )
@@ -50,15 +51,17 @@ def toy(config, data) -> LatentParams:
     return LatentParams(dataclasses.replace(weights, exposure=exposure), embedding)
 
 
-def shown_items(data: SessionData) -> np.ndarray:
-    return data.log.item[data.rows("train")]
+def shown_in(data: SessionData, key: int = 0) -> ShownItems:
+    log_share = log_shares(data.log.item[data.rows("train")], data.log.num_items)
+    return shown_items(jnp.asarray(log_share), jax.random.key(key))
 
 
-def chances_of_shown(params: LatentParams, taste, interest, items, answers, clicks, reference) -> np.ndarray:
+def chances_of_shown(params: LatentParams, taste, interest, items, answers, clicks, shown) -> np.ndarray:
     """[T] log P(shows) - log q of one user along a session, by loops; clicks are the items clicked before, in order."""
     w = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params.weights)
     embedding, clicks, found = np.asarray(params.embedding, np.float64), list(clicks), []
-    vectors, memory = embedding @ w.exposure.turned + w.exposure.own, 1 / (1 + np.exp(-w.exposure.memory))
+    vectors, memory = embedding @ w.exposure.turned + w.exposure.own, expit(w.exposure.memory)
+    uniform = expit(w.exposure.uniform)
     of_interest = embedding @ w.to_interest + w.own_interest
     of_taste = embedding @ w.to_order + w.own_order
     a, b, g = w.exposure.sharpness
@@ -66,7 +69,9 @@ def chances_of_shown(params: LatentParams, taste, interest, items, answers, clic
         direction = sum((memory**k * vectors[one] for k, one in enumerate(clicks[::-1])), np.zeros(4))
         direction /= max(np.linalg.norm(direction), 1e-6)
         score = a * of_interest @ interest[:-1] + b * of_taste @ taste[:-1] + g * vectors @ direction
-        found.append(score[item] - logsumexp(score[reference]) + np.log(len(reference)))
+        share = np.exp(np.asarray(shown.log_share, float)[item])
+        chosen = share * np.exp(score[item]) / np.mean(np.exp(score[np.asarray(shown.reference)]))
+        found.append(np.log((uniform / len(embedding) + (1 - uniform) * chosen) / share))
         if answer >= CLICK:
             clicks.append(item)
     return np.asarray(found)
@@ -99,37 +104,35 @@ def test_chances_of_what_was_shown_are_those_of_loops(config, data, toy):
     number = np.searchsorted(pieces.first, rows[:1])
     padded, _, _ = pieces.padded(number, pieces.clicks_before())
     draws = draw_users(toy.weights, jax.random.key(0), 2, 3)
-    reference = draw_reference(jnp.asarray(shown_items(data)), jax.random.key(3))
+    shown = shown_in(data, 3)
     items = items_of(toy.weights, toy.embedding)
     piece = jax.tree.map(lambda column: column[0], padded)
-    found = np.asarray(log_chances(toy.weights, items, draws, piece, reference))[: len(rows)]
+    found = np.asarray(log_chances(toy.weights, items, draws, piece, shown))[: len(rows)]
     clicks = clicks_before(data, rows[0])
     assert len(clicks)
     for m, taste in enumerate(np.asarray(draws.taste)):
         for j, interest in enumerate(np.asarray(draws.interest)):
-            wanted = chances_of_shown(
-                toy, taste, interest, data.log.item[rows], data.log.feedback[rows], clicks, np.asarray(reference)
-            )
+            wanted = chances_of_shown(toy, taste, interest, data.log.item[rows], data.log.feedback[rows], clicks, shown)
             np.testing.assert_allclose(found[:, m, j], wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_items_are_drawn_as_often_as_they_are_shown():
-    drawn = draw_reference(jnp.asarray([0, 0, 0, 1]), jax.random.key(0))
-    assert set(np.asarray(drawn).tolist()) == {0, 1}
-    assert np.mean(np.asarray(drawn) == 0) == pytest.approx(0.75, abs=0.15)
+    log_share = log_shares(np.asarray([0, 0, 0, 1]), 3)
+    np.testing.assert_allclose(np.exp(log_share), np.asarray([3.5, 1.5, 0.5]) / 5.5, rtol=1e-6)
+    drawn = np.asarray(shown_items(jnp.asarray(log_share), jax.random.key(0)).reference)
+    assert np.mean(drawn == 0) == pytest.approx(3.5 / 5.5, abs=0.15)
 
 
 def test_posterior_and_predictions_with_exposures_are_those_of_enumeration(config, data, toy):
     log, users = data.log, LatentUsers(config.simulator)
-    reference = np.asarray(draw_reference(jnp.asarray(shown_items(data), jnp.int32), jax.random.key(0)))
 
-    def shown(rows: np.ndarray) -> np.ndarray:
+    def chances_along(rows: np.ndarray) -> np.ndarray:
         """[M, K, T] log-chances of what was shown in a session, by the components without spread."""
         clicks = clicks_before(data, rows[0])
         return np.asarray(
             [
                 [
-                    chances_of_shown(toy, taste, interest, log.item[rows], log.feedback[rows], clicks, reference)
+                    chances_of_shown(toy, taste, interest, log.item[rows], log.feedback[rows], clicks, shown_in(data))
                     for interest in np.asarray(toy.weights.interest)
                 ]
                 for taste in np.asarray(toy.weights.taste)
@@ -142,7 +145,9 @@ def test_posterior_and_predictions_with_exposures_are_those_of_enumeration(confi
     answered = [(log.item[rows], log.feedback[rows]) for rows in [*earlier, last]]
     for number, rows in enumerate(earlier):
         joint, _ = enumerated(toy, *answered[number], trust_left(toy, answered[:number]))
-        log_taste = log_taste + logsumexp(joint + shown(rows).sum(-1) + log_share(toy.weights.interest_share), axis=1)
+        log_taste = log_taste + logsumexp(
+            joint + chances_along(rows).sum(-1) + log_share(toy.weights.interest_share), axis=1
+        )
     drawn = users.in_sessions(toy, data, np.full(4000, last[0]))
     of_first = np.mean(np.abs(np.asarray(drawn.taste) - np.asarray(toy.weights.taste[0])).max(1) < 1e-4)
     wanted = np.exp(log_share(log_taste))[0]
@@ -152,7 +157,7 @@ def test_posterior_and_predictions_with_exposures_are_those_of_enumeration(confi
     weight, answers, of_shown = (
         log_taste[:, None] + log_share(toy.weights.interest_share),
         log.feedback[last],
-        shown(last),
+        chances_along(last),
     )
     _, chances = enumerated(toy, *answered[-1], trust_left(toy, answered[:-1]))
     for step, found in enumerate(users.predict(toy, data, last, 10)):
