@@ -1,11 +1,13 @@
-"""Writes the generated log in the layouts of RetailRocket and Diginetica: python docs/examples/generated_shops.py FOLDER.
+"""Writes the generated log in the layouts of RetailRocket and Diginetica: generated_shops.py FOLDER [SIZE].
 
 What `data=retailrocket` and `data=diginetica` make of it can then be compared with the truth. RetailRocket's layout has
 no impressions (what was shown and left alone is lost), Diginetica's has them: a session is one query here.
 """
 
 import csv
+import itertools
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,8 @@ for name in ("retailrocket", "diginetica"):
     (folder / name).mkdir(parents=True, exist_ok=True)
 
 
-def write(name: str, delimiter: str, head: str, rows) -> None:
+def write(name: str, delimiter: str, head: str, rows: Iterable[list[object]]) -> None:
+    """Writes a table below the folder."""
     with (folder / name).open("w", newline="") as file:
         writer = csv.writer(file, delimiter=delimiter)
         writer.writerow(head.split(","))
@@ -44,7 +47,7 @@ write(
 # since the session began, dates are days.
 queries, clicks, purchases = [], [], []
 starts = log.session_starts()
-for session, (first, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+for session, (first, end) in enumerate(itertools.pairwise(starts)):
     day = str(np.datetime64(int(log.time[first]), "s").astype("datetime64[D]"))
     user, shown = int(log.user[first]), log.item[first:end]
     listed = ",".join(map(str, shown))

@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from harness.errors import UserError
 from harness.runs.run_folder import RunFolder
 from harness.training.agent import Agent
 from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from hrlmg_jax.sessions import row_labels
 from hrlmg_jax.user_model.early_stopping import FitState, begun_with, keep_best
+from hrlmg_jax.user_model.item_embedding import embed_items, turned_towards
 from hrlmg_jax.user_model.latent_exposures import first_exposure_weights, log_chances_of_shown, log_shares, shown_items
 from hrlmg_jax.user_model.latent_leaving import log_likelihood_of_users, only_those
 from hrlmg_jax.user_model.latent_likelihood import (
@@ -48,8 +50,9 @@ class FitWorld:
 
     Attributes:
         sessions: Pieces of the log, those that are fitted to first.
-        of_user: [u, 5] int32 the pieces of each training user, -1 for none.
+        of_user: [2, u, 5] int32 the pieces of each training user, -1 for none, in two halves.
         embedding: [J, E].
+        of_others: [2, J, E] for each half the vectors that the other half tells of.
         first: The weights to begin with.
         log_share: [I] of the training part's exposures, by item; None: what is shown is no evidence.
     """
@@ -57,12 +60,16 @@ class FitWorld:
     sessions: Pieces
     of_user: jax.Array
     embedding: jax.Array
+    of_others: jax.Array
     first: LatentWeights
     log_share: jax.Array | None
 
 
 def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, folder: RunFolder) -> LatentParams:
     """Fits the users by Adam on the likelihood of whole users, stopped early on held-out ones.
+
+    A step takes users of one half of the training users, and item embeddings that the other half tells of: in those of
+    all, items that a user has clicked are near each other because of that, and predict what they were made of.
 
     Args:
         config: Settings.
@@ -74,13 +81,15 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
     world, held_out = _make_world(settings, data, embedding)
     schedule = optax.cosine_decay_schedule(settings.learning_rate, settings.train.steps)
     optimizer = optax.adam(schedule, b2=0.99)
-    users, events = world.of_user.shape[0], len(data.rows("held_out"))
-    per_user = float(np.mean(np.sum(np.asarray(world.of_user) >= 0, 1)))
+    users, events = world.of_user.shape[1], len(data.rows("held_out"))
+    per_user = float(np.mean(np.sum(np.asarray(world.of_user) >= 0, -1)))
     size = min(settings.batch_size, users)
     room = int(np.ceil(size * per_user * _ROOM))
 
-    def log_likelihood(weights: LatentWeights, world: FitWorld, of_user: jax.Array, room: int, key: jax.Array) -> Any:
-        """Returns the sum of log p(user) over users with pieces [u, 5], and the number of their pieces."""
+    def log_likelihood(
+        weights: LatentWeights, world: FitWorld, embedding: jax.Array, of_user: jax.Array, room: int, key: jax.Array
+    ) -> jax.Array:
+        """Returns the sum of log p(user) over users with pieces [u, 5], for item embeddings [J, E]."""
         # The pieces of all of them in one list.
         order = jnp.argsort(of_user.ravel() < 0, stable=True)[:room]
         piece = of_user.ravel()[order]
@@ -88,7 +97,7 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
         sessions = sessions._replace(shown=sessions.shown & (piece >= 0)[:, None])
         # And back at their users' places, summed over draws.
         draws = draw_users(weights, key, settings.tastes, settings.interests)
-        items, exposures = items_of(weights, world.embedding), None
+        items, exposures = items_of(weights, embedding), None
         if world.log_share is not None:
             shown = shown_items(world.log_share, jax.random.fold_in(key, 1))
             told = jax.lax.stop_gradient((items, draws))  # by answers, and not by what was shown
@@ -109,11 +118,12 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
 
     def train_step(state: FitState, world: FitWorld) -> tuple[FitState, dict[str, jax.Array]]:
         user_key, draw_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-        chosen = world.of_user[jax.random.choice(user_key, users, (size,), replace=False)]
+        half = state.step % 2
+        chosen = world.of_user[half, jax.random.choice(user_key, users, (size,), replace=False)]
 
         def loss(weights: LatentWeights) -> tuple[jax.Array, jax.Array]:
-            value = -log_likelihood(weights, world, chosen, room, draw_key) / size
-            return value + _penalty(settings, weights) / users, value
+            value = -log_likelihood(weights, world, world.of_others[half], chosen, room, draw_key) / size
+            return value + _penalty(settings, weights) / (2 * users), value
 
         (_, value), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradient, state.opt_state)
@@ -130,7 +140,9 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
 
     evaluation_key = jax.random.key(0)  # the same draws, so that weights are compared
     likelihood_of = jax.jit(
-        lambda weights, world, of_user: log_likelihood(weights, world, of_user, of_user.size, evaluation_key)
+        lambda weights, world, of_user: log_likelihood(
+            weights, world, world.embedding, of_user, of_user.size, evaluation_key
+        )
     )
 
     def evaluate(state: FitState) -> dict[str, float]:
@@ -160,10 +172,10 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
 def _make_world(settings: LatentConfig, data: SessionData, embedding: np.ndarray) -> tuple[FitWorld, np.ndarray]:
     """Returns what fitting reads, and [h, 5] the pieces of held-out users."""
     pieces = LoggedPieces(data.log)
-    of_user = {part: pieces.by_user(data.rows(part), _PIECES) for part in ("train", "held_out")}
+    numbers = {part: pieces.by_user(data.rows(part), _PIECES) for part in ("train", "held_out")}
     # Pieces that nobody here has are left out; numbers are then places among the others.
-    needed = np.unique(np.concatenate([table[table >= 0] for table in of_user.values()]))
-    place = {part: np.where(table >= 0, np.searchsorted(needed, table), -1) for part, table in of_user.items()}
+    needed = np.unique(np.concatenate([table[table >= 0] for table in numbers.values()]))
+    place = {part: np.where(table >= 0, np.searchsorted(needed, table), -1) for part, table in numbers.items()}
     clicks = log_share = None
     if settings.exposures == "evidence":
         clicks = pieces.clicks_before()
@@ -171,7 +183,25 @@ def _make_world(settings: LatentConfig, data: SessionData, embedding: np.ndarray
     sessions, _, _ = pieces.padded(needed, clicks)
     vectors = jnp.asarray(embedding)
     first = _begun_from(settings, data, first_weights(settings, vectors, jax.random.key(settings.seed)), embedding)
-    return FitWorld(sessions, jnp.asarray(place["train"], jnp.int32), vectors, first, log_share), place["held_out"]
+    # Two halves of the training users, of one size.
+    users = np.random.default_rng(settings.seed).permutation(len(place["train"]))
+    halves = users[: len(users) // 2 * 2].reshape(2, -1)
+    of_user = jnp.asarray(place["train"][halves], jnp.int32)
+    whose = pieces.user[numbers["train"][:, 0]][halves]
+    of_others = jnp.asarray([_told_by(settings, data, embedding, others) for others in whose[::-1]])
+    return FitWorld(sessions, of_user, vectors, of_others, first, log_share), place["held_out"]
+
+
+def _told_by(settings: LatentConfig, data: SessionData, embedding: np.ndarray, users: np.ndarray) -> np.ndarray:
+    """Returns [J, E] the item embeddings that some training users tell of, turned towards those of all."""
+    rows = data.rows("train")
+    rows = rows[np.isin(data.log.user[rows], users)]
+    try:
+        vectors = embed_items(settings.embedding, data.log, rows, settings.seed)
+    except UserError:  # too few to tell anything: half of a log that is just large enough
+        return embedding
+    known = np.unique(data.log.item[rows])
+    return turned_towards(settings.embedding, vectors, known, embedding[known])
 
 
 def first_weights(settings: LatentConfig, embedding: jax.Array, key: jax.Array) -> LatentWeights:

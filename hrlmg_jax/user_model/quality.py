@@ -144,7 +144,7 @@ def by_position(
     for number in np.unique(group):
         rows = group == number
         last = _POSITIONS[number + 1] if number + 1 < len(_POSITIONS) else None
-        rates = {
+        rates: dict[str, Any] = {
             name: {
                 "rate": float(np.mean(feedback[rows] >= least)),
                 "predicted_rate": float(predicted[rows, least:].sum(1).mean()),
