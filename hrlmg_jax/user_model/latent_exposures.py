@@ -8,7 +8,7 @@ than the log tells, what was shown tells what it knew. So the choice is modelled
 
 with e the share that is drawn uniformly from all I items, q_j how often j is shown to anybody, and d the direction of
 sum_k r^k x over the items clicked before, the last one first, earlier sessions included; a, b, g, e, r and the vectors
-x_j (the embedding turned, and what is an item's own) are learned. With a = b = 0 what was shown is no evidence.
+x_j (the embedding, turned) are learned. With a = b = 0 what was shown is no evidence.
 
 What was shown says who a user is, and not what tastes are: the fit learns the vectors c and o, and the mixtures of u
 and v, from answers alone (no gradient of the chances of what was shown reaches them). There are a hundred times as many
@@ -40,10 +40,10 @@ class ShownItems(NamedTuple):
     reference: jax.Array
 
 
-def first_exposure_weights(items: int, embedding_size: int) -> ExposureWeights:
+def first_exposure_weights(embedding_size: int) -> ExposureWeights:
     """Returns the weights of a shop that shows the same to everybody, and would remember clicks in the embedding."""
     memory, uniform = jnp.float32(2.2), jnp.float32(-2.2)  # r = 0.9, e = 0.1
-    return ExposureWeights(jnp.zeros(3), memory, uniform, jnp.eye(embedding_size), jnp.zeros((items, embedding_size)))
+    return ExposureWeights(jnp.zeros(3), memory, uniform, jnp.eye(embedding_size))
 
 
 def log_chances(
@@ -60,7 +60,7 @@ def log_chances(
     of_interest, of_taste, of_clicks = exposure.sharpness
     interest = of_interest * draws.interest[:, :-1] @ items.interest.T  # [J, I]
     taste = of_taste * draws.taste[:, :-1] @ items.order.T  # [M, I]
-    vectors = items.embedding @ exposure.turned + exposure.own  # [I, E]
+    vectors = items.embedding @ exposure.turned  # [I, E]
     direction = of_clicks * _directions(exposure, vectors, piece)
     known = jnp.einsum("te,te->t", direction, vectors[piece.item])
     # What the items drawn by q would have had, by step and by both draws.

@@ -88,8 +88,11 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
 
     def log_likelihood(
         weights: LatentWeights, world: FitWorld, embedding: jax.Array, of_user: jax.Array, room: int, key: jax.Array
-    ) -> jax.Array:
-        """Returns the sum of log p(user) over users with pieces [u, 5], for item embeddings [J, E]."""
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns the sums of log p(answers and what was shown) and log p(what was shown) over users with pieces [u, 5].
+
+        The latter is 0 where what is shown is no evidence; embedding [J, E] is of the items.
+        """
         # The pieces of all of them in one list.
         order = jnp.argsort(of_user.ravel() < 0, stable=True)[:room]
         piece = of_user.ravel()[order]
@@ -111,7 +114,12 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
         by_piece = log_likelihoods(weights, items, draws, sessions, trust, exposures)
         by_user = jax.tree.map(lambda array: array[place], by_piece)
         by_taste = log_likelihood_of_users(only_those(by_user, place >= 0))
-        return jnp.sum(jax.nn.logsumexp(by_taste + draws.log_taste, -1))
+        both = jnp.sum(jax.nn.logsumexp(by_taste + draws.log_taste, -1))
+        if exposures is None:
+            return both, jnp.float32(0)
+        shown_alone = jax.nn.logsumexp(exposures + draws.log_interest, -1)
+        by_taste = jnp.sum(jnp.where((place >= 0)[..., None], shown_alone[place], 0.0), -2)
+        return both, jnp.sum(jax.nn.logsumexp(by_taste + draws.log_taste, -1))
 
     def init(key: jax.Array, world: FitWorld) -> FitState:
         return begun_with(world.first, optimizer.init(world.first), key)
@@ -122,7 +130,7 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
         chosen = world.of_user[half, jax.random.choice(user_key, users, (size,), replace=False)]
 
         def loss(weights: LatentWeights) -> tuple[jax.Array, jax.Array]:
-            value = -log_likelihood(weights, world, world.of_others[half], chosen, room, draw_key) / size
+            value = -log_likelihood(weights, world, world.of_others[half], chosen, room, draw_key)[0] / size
             return value + _penalty(settings, weights) / (2 * users), value
 
         (_, value), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
@@ -151,7 +159,8 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
             batch = held_out[first : first + size]
             padded = np.full((size, held_out.shape[1]), -1, np.int32)
             padded[: len(batch)] = batch
-            total += float(likelihood_of(state.params, world, jnp.asarray(padded)))
+            both, shown = likelihood_of(state.params, world, jnp.asarray(padded))
+            total += float(both) - float(shown)  # of the answers, given what was shown
         return {"held_out_log_loss": -total / events}
 
     agent = Agent(
@@ -234,7 +243,7 @@ def first_weights(settings: LatentConfig, embedding: jax.Array, key: jax.Array) 
         trust=jnp.asarray([0.3, 0.3, 3.0, 0.05, 0.1, 0.0, 1.0]),
         position=jnp.zeros(2),
         leaving=jnp.asarray([3.0, -3.0, 0.0, -1.75, 0.75]),
-        exposure=first_exposure_weights(items, size) if settings.exposures == "evidence" else None,
+        exposure=first_exposure_weights(size) if settings.exposures == "evidence" else None,
     )
 
 
@@ -286,6 +295,5 @@ def _penalty(settings: LatentConfig, weights: LatentWeights) -> jax.Array:
     directions = squares(weights.to_interest, weights.to_taste, weights.to_order)
     others = squares(weights.click_of_embedding, weights.order_of_embedding, weights.interest, weights.taste)
     if weights.exposure is not None:
-        own += squares(weights.exposure.own)
         others += squares(weights.exposure.turned - jnp.eye(len(weights.exposure.turned)))
     return settings.item_decay * own + settings.appeal_decay * appeal + settings.weight_decay * (directions + others)

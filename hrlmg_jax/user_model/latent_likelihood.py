@@ -43,14 +43,12 @@ class ExposureWeights:
         sharpness: [3] a, b and g.
         memory, uniform: Scalar logits of r and e.
         turned: [E, E] from the embedding to the vectors x.
-        own: [J, E] what an item has beyond that.
     """
 
     sharpness: jax.Array
     memory: jax.Array
     uniform: jax.Array
     turned: jax.Array
-    own: jax.Array
 
 
 @flax.struct.dataclass

@@ -32,7 +32,7 @@ FILE = "simulator.npz"
 REPORT = "simulator.json"
 SECOND = "second_"
 """Begins the names of both in a run folder, of users of a second kind."""
-LATENT_VERSION = 4
+LATENT_VERSION = 5
 """Increment when latent users are learned otherwise: fits that are kept are then made anew."""
 _ONCE_ABSENT = (("name", "paper"), ("members", 1), ("exposures", "ignored"))
 """Settings that did not exist when other kinds and ensembles did not: so, a fit has the folder that it had then."""

@@ -45,7 +45,6 @@ def toy(config, data) -> LatentParams:
         jnp.float32(1.2),
         jnp.float32(-1.0),
         jnp.asarray(np.eye(4) + 0.3 * random.standard_normal((4, 4)), jnp.float32),
-        jnp.asarray(0.3 * random.standard_normal(embedding.shape), jnp.float32),
     )
     weights = some_weights(config, data.log.num_items)
     return LatentParams(dataclasses.replace(weights, exposure=exposure), embedding)
@@ -60,7 +59,7 @@ def chances_of_shown(params: LatentParams, taste, interest, items, answers, clic
     """[T] log P(shows) - log q of one user along a session, by loops; clicks are the items clicked before, in order."""
     w = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params.weights)
     embedding, clicks, found = np.asarray(params.embedding, np.float64), list(clicks), []
-    vectors, memory = embedding @ w.exposure.turned + w.exposure.own, expit(w.exposure.memory)
+    vectors, memory = embedding @ w.exposure.turned, expit(w.exposure.memory)
     uniform = expit(w.exposure.uniform)
     of_interest = embedding @ w.to_interest + w.own_interest
     of_taste = embedding @ w.to_order + w.own_order
