@@ -89,7 +89,7 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
     def log_likelihood(
         weights: LatentWeights, world: FitWorld, embedding: jax.Array, of_user: jax.Array, room: int, key: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns the sums of log p(answers and what was shown) and log p(what was shown) over users with pieces [u, 5].
+        """Returns the sums of log p(answers and what was shown) and log p(what was shown), of users with pieces [u, 5].
 
         The latter is 0 where what is shown is no evidence; embedding [J, E] is of the items.
         """

@@ -328,6 +328,27 @@ def test_what_is_fitted_to_is_of_training_users(config, data):
     jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
+def test_users_are_fitted_with_item_vectors_that_others_tell_of(config, data):
+    log, pieces = data.log, LoggedPieces(data.log)
+    embedding = embed_items(config.simulator.embedding, log, data.rows("train"), 0)
+    world, _ = _make_world(config.simulator, data, embedding)
+    needed = np.unique(np.concatenate([pieces.by_user(data.rows(part), 5) for part in ("train", "held_out")]))
+    halves = [pieces.user[needed[needed >= 0][np.asarray(half)[:, 0]]] for half in world.of_user]
+    assert not np.intersect1d(*halves).size
+    assert min(map(len, halves)) >= 20
+    # Other answers of one half are other vectors for the other half, and for no one else.
+    feedback = log.feedback.copy()
+    mine = data.rows("train")[np.isin(log.user[data.rows("train")], halves[0])]
+    feedback[mine] = np.random.default_rng(0).permutation(feedback[mine])
+    other = dataclasses.replace(data, log=dataclasses.replace(log, feedback=feedback))
+    changed, _ = _make_world(config.simulator, other, embedding)
+    np.testing.assert_array_equal(changed.of_others[0], world.of_others[0])
+    assert np.abs(changed.of_others[1] - world.of_others[1]).max() > 0.1
+    # They are turned to where the vectors of all are.
+    cosine = np.einsum("hje,je->hj", np.asarray(world.of_others), embedding)
+    assert cosine.mean() > 0.3
+
+
 def test_long_sessions_are_cut_into_pieces():
     log = generated_log()
     session = np.zeros_like(log.session)
