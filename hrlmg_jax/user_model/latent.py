@@ -283,12 +283,16 @@ class _ReadLog:
             found = _trust_maps(self.weights, self.items, self.draws, self.pieces.padded(batch)[0])
             maps.append(jax.tree.map(np.asarray, found))
         of_piece = jax.tree.map(lambda *of: np.concatenate(of)[:number], *maps)
-        # One piece of every user after another.
+        # One piece of every user after another; what was answered after a session began does not count for it.
         begins, ends = (np.zeros_like(of_piece.shift) for _ in range(2))
         follows = self.pieces.number_in_session[self.of_users] > 0
+        complete = self.pieces.complete_at[self.of_users]
+        begun = self.pieces.log.shown_at[self.pieces.first[self.of_users]]
         for last, now in self.pieces.in_turn(self.of_users):
             if last is not None:
-                begins[now] = between(self.weights.trust, jnp.asarray(ends[last]), jnp.asarray(follows[now]))
+                known = follows[now] | (complete[last] < begun[now])
+                trust = np.where(known[:, None], ends[last], begins[last])
+                begins[now] = between(self.weights.trust, jnp.asarray(trust), jnp.asarray(follows[now]))
             ends[now] = jax.tree.map(lambda array, now=now: array[now], of_piece)(begins[now])
         return begins, ends
 

@@ -51,7 +51,7 @@ class LoggedPieces:
         return self.log.user[self.first]
 
     @cached_property
-    def _complete_at(self) -> np.ndarray:
+    def complete_at(self) -> np.ndarray:
         """[P] place by which all of a piece had been shown and answered."""
         log = self.log
         last = np.maximum(np.maximum(log.shown_at, log.clicked_at), log.ordered_at)
@@ -132,7 +132,7 @@ class LoggedPieces:
         found = np.full((len(rows), most), -1, np.int64)
         for number, (row, begin, end) in enumerate(zip(rows, starts, ends, strict=True)):
             mine = self.user_sorted[1][begin:end]
-            known = self._complete_at[mine] < log.shown_at[row]
+            known = self.complete_at[mine] < log.shown_at[row]
             known &= log.session[self.first[mine]] != log.session[row]
             if not test[row]:
                 known &= ~test[self.first[mine]]

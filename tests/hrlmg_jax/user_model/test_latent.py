@@ -274,6 +274,17 @@ def test_users_know_nothing_of_what_comes_after_their_session_begins(config, dat
     jax.tree.map(np.testing.assert_array_equal, first, later)
     before = users.in_sessions(toy, with_answers_turned(np.concatenate(earlier)), rows)
     assert not np.array_equal(first.taste, before.taste)
+    # An answer to an earlier session that was given when the session had begun.
+    late = earlier[0][log.feedback[earlier[0]] >= CLICK][:1]
+    clicked_at = log.clicked_at.copy()
+    clicked_at[late] = log.shown_at[rows[0]] + 1
+    unknown = [
+        dataclasses.replace(one, log=dataclasses.replace(one.log, clicked_at=clicked_at))
+        for one in (data, with_answers_turned(late))
+    ]
+    one, other = (users.in_sessions(toy, changed, rows) for changed in unknown)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    assert not np.array_equal(one.trust, first.trust)
     # The same of the pieces that are looked at.
     pieces = LoggedPieces(log)
     seen = pieces.before(last[:1], MOST_PIECES)[0]
