@@ -187,6 +187,12 @@ def _make_world(settings: LatentConfig, data: SessionData, embedding: np.ndarray
     place = {part: np.where(table >= 0, np.searchsorted(needed, table), -1) for part, table in numbers.items()}
     clicks = log_share = None
     if settings.exposures == "evidence":
+        if data.log.synthetic_skips:
+            raise UserError(
+                f"the skips of {data.log.name} are sampled: nobody was shown them, and they are evidence of nothing",
+                where="simulator.exposures=evidence",
+                do="Set simulator.exposures=ignored.",
+            )
         clicks = pieces.clicks_before()
         log_share = jnp.asarray(log_shares(data.log.item[data.rows("train")], data.log.num_items))
     sessions, _, _ = pieces.padded(needed, clicks)

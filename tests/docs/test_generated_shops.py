@@ -14,7 +14,7 @@ from sim.datasets.log_settings import LogConfig
 from sim.generators.funnel import generate_log
 from sim.tables.events import CLICK, ORDER
 
-SCRIPT = Path(__file__).parents[2] / "docs" / "examples" / "generated_shops.py"
+SCRIPT = Path(__file__).parents[2] / "docs" / "examples" / "layouts" / "generated_shops.py"
 
 
 @pytest.mark.long

@@ -9,6 +9,7 @@ import pytest
 from latent_toys import SMALL, a_returning_user, enumerated, log_share, sessions_of, some_weights, trust_left
 from scipy.special import expit, logsumexp
 
+from harness.errors import UserError
 from harness.runs.composition import composed_values
 from harness.runs.run_folder import RunFolder
 from harness.settings import read_settings
@@ -16,7 +17,7 @@ from hrlmg_jax.problem import load_data
 from hrlmg_jax.user_model.item_embedding import embed_items
 from hrlmg_jax.user_model.latent import MOST_PIECES, LatentUsers
 from hrlmg_jax.user_model.latent_exposures import ShownItems, log_chances, log_shares, shown_items
-from hrlmg_jax.user_model.latent_fit import fit_latent
+from hrlmg_jax.user_model.latent_fit import _make_world, fit_latent
 from hrlmg_jax.user_model.latent_likelihood import ExposureWeights, LatentParams, draw_users, items_of
 from hrlmg_jax.user_model.logged_pieces import LoggedPieces
 from hrlmg_jax.user_model.settings import FitConfig
@@ -164,6 +165,15 @@ def test_posterior_and_predictions_with_exposures_are_those_of_enumeration(confi
         share = np.exp(weight - logsumexp(weight))
         np.testing.assert_allclose(found, np.einsum("mk,mka->a", share, chances[:, :, step]), rtol=5e-3, atol=1e-5)
         weight = weight + np.log(chances[:, :, step, answers[step]])
+
+
+def test_sampled_skips_are_no_evidence(config, data, toy):
+    sampled = dataclasses.replace(data, log=dataclasses.replace(data.log, synthetic_skips=True))
+    with pytest.raises(UserError, match="nobody was shown them") as caught:
+        _make_world(config.simulator, sampled, np.asarray(toy.embedding))
+    assert caught.value.where == "simulator.exposures=evidence"
+    ignored = dataclasses.replace(config.simulator, exposures="ignored")
+    assert _make_world(ignored, sampled, np.asarray(toy.embedding))[0].log_share is None
 
 
 @pytest.mark.long
