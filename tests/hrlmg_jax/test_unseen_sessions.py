@@ -188,7 +188,11 @@ LATENT = [
 ]
 
 
-@pytest.mark.parametrize("users", [["simulator=rates"], LATENT], ids=["rates", "latent"])
+@pytest.mark.parametrize(
+    "users",
+    # What a fit of latent users reads is guarded beside its other tests.
+    [pytest.param(["simulator=rates"], id="rates"), pytest.param(LATENT, id="latent", marks=pytest.mark.long)],
+)
 def test_other_kinds_of_users_know_training_users_alone(users, variants, tmp_path):
     words = [one for one in SMALL if "network" not in one and "simulator.batch_size" not in one]
     if users != LATENT:
