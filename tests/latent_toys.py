@@ -1,4 +1,4 @@
-"""Latent users small enough to enumerate, and the formulas of `hrlmg_jax.user_model.latent` in NumPy."""
+"""Latent users small enough to enumerate, and the formulas of `hrlmg_jax.user_model.latent.users` in NumPy."""
 
 import dataclasses
 import itertools
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import expit, logsumexp
 
-from hrlmg_jax.user_model.latent_fit import first_weights
-from hrlmg_jax.user_model.latent_likelihood import LatentParams, LatentWeights
+from hrlmg_jax.user_model.latent.fit import first_weights
+from hrlmg_jax.user_model.latent.likelihood import LatentParams, LatentWeights
 from hrlmg_jax.user_model.settings import FitConfig
 from sim.datasets.sessions import SessionData
 from sim.tables.events import CLICK, ORDER, SKIP

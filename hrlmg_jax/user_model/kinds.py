@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hrlmg_jax.user_model.ensemble import Ensemble
-from hrlmg_jax.user_model.latent import LatentUsers
+from hrlmg_jax.user_model.latent.users import LatentUsers
 from hrlmg_jax.user_model.network import FeedbackNetwork
 from hrlmg_jax.user_model.paper import PaperUsers
 from hrlmg_jax.user_model.rates import RatesUsers

@@ -28,10 +28,9 @@ from harness.runs.run_folder import RunFolder
 from harness.settings import read_settings
 from hrlmg_jax.problem import load_data
 from hrlmg_jax.user_model.item_embedding import embed_items
-from hrlmg_jax.user_model.latent import MOST_PIECES, LatentUsers
-from hrlmg_jax.user_model.latent_fit import _make_world, fit_latent
-from hrlmg_jax.user_model.latent_leaving import PieceLikelihood, log_likelihood_of_users
-from hrlmg_jax.user_model.latent_likelihood import (
+from hrlmg_jax.user_model.latent.fit import _make_world, fit_latent
+from hrlmg_jax.user_model.latent.leaving import PieceLikelihood, log_likelihood_of_users
+from hrlmg_jax.user_model.latent.likelihood import (
     LatentParams,
     Pieces,
     draw_users,
@@ -40,8 +39,9 @@ from hrlmg_jax.user_model.latent_likelihood import (
     softplus_of_sums,
     trust_maps,
 )
-from hrlmg_jax.user_model.latent_trust import trust_along
-from hrlmg_jax.user_model.logged_pieces import LoggedPieces
+from hrlmg_jax.user_model.latent.logged_pieces import LoggedPieces
+from hrlmg_jax.user_model.latent.trust import trust_along
+from hrlmg_jax.user_model.latent.users import MOST_PIECES, LatentUsers
 from hrlmg_jax.user_model.settings import FitConfig
 from sim.datasets.sessions import SessionData
 from sim.generators.funnel import generate_log

@@ -15,11 +15,11 @@ from harness.runs.run_folder import RunFolder
 from harness.settings import read_settings
 from hrlmg_jax.problem import load_data
 from hrlmg_jax.user_model.item_embedding import embed_items
-from hrlmg_jax.user_model.latent import MOST_PIECES, LatentUsers
-from hrlmg_jax.user_model.latent_exposures import ShownItems, log_chances, log_shares, shown_items
-from hrlmg_jax.user_model.latent_fit import _make_world, fit_latent
-from hrlmg_jax.user_model.latent_likelihood import ExposureWeights, LatentParams, draw_users, items_of
-from hrlmg_jax.user_model.logged_pieces import LoggedPieces
+from hrlmg_jax.user_model.latent.exposures import ShownItems, log_chances, log_shares, shown_items
+from hrlmg_jax.user_model.latent.fit import _make_world, fit_latent
+from hrlmg_jax.user_model.latent.likelihood import ExposureWeights, LatentParams, draw_users, items_of
+from hrlmg_jax.user_model.latent.logged_pieces import LoggedPieces
+from hrlmg_jax.user_model.latent.users import MOST_PIECES, LatentUsers
 from hrlmg_jax.user_model.settings import FitConfig
 from sim.datasets.sessions import SessionData
 from sim.tables.events import CLICK

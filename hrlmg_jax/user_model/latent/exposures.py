@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hrlmg_jax.user_model.latent_likelihood import Draws, ExposureWeights, LatentItems, LatentWeights, Pieces
+from hrlmg_jax.user_model.latent.likelihood import Draws, ExposureWeights, LatentItems, LatentWeights, Pieces
 from sim.tables.events import CLICK
 
 _REFERENCE = 128

@@ -9,7 +9,7 @@ from functools import cached_property
 import jax.numpy as jnp
 import numpy as np
 
-from hrlmg_jax.user_model.latent_likelihood import Pieces
+from hrlmg_jax.user_model.latent.likelihood import Pieces
 from sim.tables.events import CLICK, EventLog
 
 CLICKS = 32

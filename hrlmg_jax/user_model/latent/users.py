@@ -15,11 +15,11 @@ both mixtures of Gaussians, as interests lie around few centres. With (u, v) hel
 where a_i, c_i, o_i = W e_i (+ what is the item's own). The dynamics are causal and few: the interest moves a little to
 what is shown and clicked, and back; boredom h gathers what is shown; trust m grows with clicks on items that fit the
 taste and falls with others; p saturates. Between two answers a user may leave, and skips all that follows
-(`latent_leaving`).
+(`latent.leaving`).
 
-The fit maximises the likelihood of whole sessions with u and v summed out over draws (`latent_likelihood`): what is
+The fit maximises the likelihood of whole sessions with u and v summed out over draws (`latent.likelihood`): what is
 evidence of taste is then not taken for dynamics. What the shop showed is evidence of u and v only with
-`simulator.exposures=evidence` (`latent_exposures`).
+`simulator.exposures=evidence` (`latent.exposures`).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.runs.run_folder import RunFolder
-from hrlmg_jax.user_model.latent_exposures import ShownItems, log_chances, log_chances_of_shown, log_shares, shown_items
-from hrlmg_jax.user_model.latent_fit import first_weights, fit_latent
-from hrlmg_jax.user_model.latent_leaving import PieceLikelihood, log_likelihood_of_users, only_those, still_there
-from hrlmg_jax.user_model.latent_likelihood import (
+from hrlmg_jax.user_model.latent.exposures import ShownItems, log_chances, log_chances_of_shown, log_shares, shown_items
+from hrlmg_jax.user_model.latent.fit import first_weights, fit_latent
+from hrlmg_jax.user_model.latent.leaving import PieceLikelihood, log_likelihood_of_users, only_those, still_there
+from hrlmg_jax.user_model.latent.likelihood import (
     Draws,
     LatentItems,
     LatentParams,
@@ -57,8 +57,8 @@ from hrlmg_jax.user_model.latent_likelihood import (
     terms_at,
     trust_maps,
 )
-from hrlmg_jax.user_model.latent_trust import between
-from hrlmg_jax.user_model.logged_pieces import LoggedPieces
+from hrlmg_jax.user_model.latent.logged_pieces import LoggedPieces
+from hrlmg_jax.user_model.latent.trust import between
 from hrlmg_jax.user_model.settings import FitConfig, LatentConfig
 from sim.datasets.sessions import SessionData
 from sim.envs.histories import Histories
@@ -130,7 +130,7 @@ class LatentUsers:
         return dataclasses.replace(hidden, state=state, there=there)
 
     def fit(self, config: FitConfig, data: SessionData, embedding: np.ndarray, folder: RunFolder) -> LatentParams:
-        """Maximises the likelihood of the training users' sessions; see `latent_fit`."""
+        """Maximises the likelihood of the training users' sessions; see `latent.fit`."""
         return fit_latent(config, data, embedding, folder)
 
     def shapes(self, num_items: int, embedding_size: int) -> LatentParams:

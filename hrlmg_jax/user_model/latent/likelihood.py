@@ -1,11 +1,11 @@
-"""The likelihood of logged sessions under latent users: see `hrlmg_jax.user_model.latent`.
+"""The likelihood of logged sessions under latent users: see `hrlmg_jax.user_model.latent.users`.
 
 A user's lasting taste u and a session's interest v are unknown. Each is represented by draws from its prior, a mixture
 with one draw or more from every component (importance sampling with the prior as proposal, stratified by component):
 
     log p(user) = log sum_m w_m prod_sessions p(orders | u_m) sum_j w_j p(clicks | u_m, v_j),
 
-the moment at which the user left summed out as well (`latent_leaving`).
+the moment at which the user left summed out as well (`latent.leaving`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from hrlmg_jax.user_model.latent_leaving import (
+from hrlmg_jax.user_model.latent.leaving import (
     PieceLikelihood,
     first_patience,
     hazard_logit,
@@ -25,7 +25,7 @@ from hrlmg_jax.user_model.latent_leaving import (
     patience_after,
     when_left,
 )
-from hrlmg_jax.user_model.latent_trust import TrustMap, next_trust, trust_map
+from hrlmg_jax.user_model.latent.trust import TrustMap, next_trust, trust_map
 from sim.tables.events import CLICK, ORDER
 
 _TOGETHER = 8
@@ -37,7 +37,7 @@ LONGEST = 60
 
 @flax.struct.dataclass
 class ExposureWeights:
-    """How a shop chooses what it shows (see `latent_exposures`).
+    """How a shop chooses what it shows (see `latent.exposures`).
 
     Attributes:
         sharpness: [3] a, b and g.
@@ -69,11 +69,11 @@ class LatentWeights:
         drift_length: Scalar: how far out the item is to which it moves.
         boredom: [2] weight before a softplus, and logit of the memory.
         trust: [7]: weight in clicks and in orders, logit of what is kept, gain of a click, of one that fits, threshold,
-            logit of what is left of it when the next session begins (`latent_trust`).
+            logit of what is left of it when the next session begins (`latent.trust`).
         position: [2] weights of a fast and a slow function of the step.
         leaving: [5]: logits of the first patience, of what a skip takes from it and what a click gives, of the hazard
             at full patience, and what lacks of patience adds to that.
-        exposure: How the shop chooses (`latent_exposures`); None: what it showed is no evidence.
+        exposure: How the shop chooses (`latent.exposures`); None: what it showed is no evidence.
     """
 
     to_interest: jax.Array
@@ -195,7 +195,7 @@ class LatentState:
         moved: [D] ... and what has been added to it.
         tired: [E] decaying mean of the items shown.
         trust: [...] trust; with several tastes in question one for each.
-        patience: Scalar, see `latent_leaving`.
+        patience: Scalar, see `latent.leaving`.
         step: int32.
     """
 

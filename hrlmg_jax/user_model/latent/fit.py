@@ -19,9 +19,9 @@ from harness.training.parallel_seeds import SeedRun
 from hrlmg_jax.sessions import row_labels
 from hrlmg_jax.user_model.early_stopping import FitState, begun_with, keep_best
 from hrlmg_jax.user_model.item_embedding import embed_items, turned_towards
-from hrlmg_jax.user_model.latent_exposures import first_exposure_weights, log_chances_of_shown, log_shares, shown_items
-from hrlmg_jax.user_model.latent_leaving import log_likelihood_of_users, only_those
-from hrlmg_jax.user_model.latent_likelihood import (
+from hrlmg_jax.user_model.latent.exposures import first_exposure_weights, log_chances_of_shown, log_shares, shown_items
+from hrlmg_jax.user_model.latent.leaving import log_likelihood_of_users, only_those
+from hrlmg_jax.user_model.latent.likelihood import (
     LatentParams,
     LatentWeights,
     Pieces,
@@ -30,8 +30,8 @@ from hrlmg_jax.user_model.latent_likelihood import (
     log_likelihoods,
     trust_maps,
 )
-from hrlmg_jax.user_model.latent_trust import trust_along
-from hrlmg_jax.user_model.logged_pieces import LoggedPieces
+from hrlmg_jax.user_model.latent.logged_pieces import LoggedPieces
+from hrlmg_jax.user_model.latent.trust import trust_along
 from hrlmg_jax.user_model.settings import FitConfig, LatentConfig
 from sim.datasets.sessions import SessionData
 from sim.tables.events import CLICK, ORDER

@@ -1,0 +1,1 @@
+"""simulator=latent: users with a taste and an interest that no simulated answer changes."""
