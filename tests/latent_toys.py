@@ -19,7 +19,7 @@ SMALL = [
     *("data.size=tiny", "data.num_users=60", "data.num_items=100"),
     *("simulator.embedding.size=4", "simulator.size=3", "simulator.interests=3", "simulator.tastes=2"),
     *("simulator.posterior_tastes=2", "simulator.posterior_interests=3", "simulator.batch_size=8"),
-    "simulator.trial_sessions=0",
+    *("simulator.exposures=ignored", "simulator.trial_sessions=0"),
     *("simulator.train.steps=6", "simulator.train.log_every=2", "simulator.train.evaluate_every=2"),
     *("simulator.train.checkpoint_every=2", "simulator.train.max_to_keep=9", "simulator.held_out_fraction=0.3"),
 ]

@@ -9,7 +9,10 @@ from typing import Any
 SETTINGS = {"agent.goals.internal_weight": "agent.goals.intrinsic_weight"}
 """Keys of config.yaml, in dots."""
 
-ADDED = {"env.counts_by": ("env.reward_scale", "sign")}
+ADDED = {
+    "env.counts_by": ("env.reward_scale", "sign"),
+    "agent.policy.value_rank": ("agent.policy.streak", None),
+}
 """Keys that earlier versions did not write: beside which key they belong, and the value those versions ran with."""
 
 METRICS = {"internal_reward": "intrinsic_reward"}

@@ -127,6 +127,11 @@ class Ensemble:
         members = (self._member(params, number) for number in range(self.size))
         return np.mean([self.model.predict(member, data, rows, history_length) for member in members], 0)
 
+    def findings(self, params: Members) -> list[str]:
+        """Returns what any member has found out."""
+        members = (self._member(params, number) for number in range(self.size))
+        return list(dict.fromkeys(said for member in members for said in self.model.findings(member)))
+
     def _of_members(self, params: Members, hidden: EnsembleUser, histories: Histories, item: jax.Array) -> jax.Array:
         """Returns [K, 3] probabilities."""
 

@@ -18,6 +18,7 @@ from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from hrlmg_jax.sessions import row_labels
 from hrlmg_jax.user_model.early_stopping import FitState, begun_with, keep_best
+from hrlmg_jax.user_model.item_embedding import told_by_others
 from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackParams, LearnedFeedback
 from hrlmg_jax.user_model.settings import FitConfig, PaperConfig
 from sim.datasets.sessions import SessionData
@@ -29,16 +30,29 @@ _EVALUATION_ROWS = 8192
 
 @flax.struct.dataclass
 class FitWorld:
-    """What fitting reads on the device: the log and its training rows."""
+    """What fitting reads on the device.
+
+    Attributes:
+        table, feedback: The log.
+        rows: [2, r] its training rows, of two halves of the users, padded.
+        number: [2] how many each half has.
+        embedding: [J, E] item vectors that all users tell of.
+        of_others: [2, J, E] for each half those that the other half tells of.
+    """
 
     table: HistoryTable
     feedback: jax.Array
     rows: jax.Array
+    number: jax.Array
     embedding: jax.Array
+    of_others: jax.Array
 
 
 def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, folder: RunFolder) -> FeedbackParams:
     """Trains the network by cross-entropy on training users, early-stopped on held-out users.
+
+    A step takes rows of one half of the training users, and item vectors that the other half tells of
+    (`told_by_others`).
 
     Args:
         config: Settings.
@@ -52,15 +66,11 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
     settings = config.simulator
     assert isinstance(settings, PaperConfig)
     model = LearnedFeedback(FeedbackNetwork(settings.network))
-    world = FitWorld(
-        table=data.table,
-        feedback=jnp.asarray(data.log.feedback),
-        rows=jnp.asarray(data.rows("train"), jnp.int32),
-        embedding=jnp.asarray(embedding),
-    )
+    world = _make_world(settings, data, embedding)
     length, held_out = config.env.history_length, data.rows("held_out")
     optimizer = optax.adamw(settings.learning_rate, weight_decay=settings.weight_decay)
-    rates = np.bincount(data.log.feedback[data.rows("train")], minlength=NUM_FEEDBACK) / len(world.rows)
+    rates = np.bincount(data.log.feedback[data.rows("train")], minlength=NUM_FEEDBACK)
+    rates = rates / rates.sum()
 
     def init(key: jax.Array, world: FitWorld) -> FitState:
         init_key, run_key = jax.random.split(key)
@@ -71,10 +81,11 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
 
     def train_step(state: FitState, world: FitWorld) -> tuple[FitState, dict[str, jax.Array]]:
         key = jax.random.fold_in(state.key, state.step)
-        rows = jax.random.choice(key, world.rows, (settings.batch_size,))
+        half = state.step % 2
+        rows = world.rows[half, jax.random.randint(key, (settings.batch_size,), 0, world.number[half])]
 
         def loss(params: Any) -> jax.Array:
-            logits = _logits(model, FeedbackParams(params, world.embedding), world.table, rows, length)
+            logits = _logits(model, FeedbackParams(params, world.of_others[half]), world.table, rows, length)
             return jnp.mean(_cross_entropy(logits, world.feedback[rows]))
 
         value, gradient = jax.value_and_grad(loss)(state.params)
@@ -101,6 +112,23 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
     key = jax.random.key(settings.seed)
     [state] = run_training([SeedRun(agent, folder, key, evaluate)], settings.train, row_labels(data.log))
     return FeedbackParams(state.best, world.embedding)
+
+
+def _make_world(settings: PaperConfig, data: SessionData, embedding: np.ndarray) -> FitWorld:
+    log, rows = data.log, data.rows("train")
+    users = np.random.default_rng(settings.seed).permutation(np.unique(log.user[rows]))
+    halves = np.array_split(users, 2) if len(users) > 1 else [users, users]
+    of_half = [rows[np.isin(log.user[rows], half)] for half in halves]
+    number = [len(one) for one in of_half]
+    padded = np.stack([np.pad(one, (0, max(number) - len(one))) for one in of_half])
+    return FitWorld(
+        table=data.table,
+        feedback=jnp.asarray(log.feedback),
+        rows=jnp.asarray(padded, jnp.int32),
+        number=jnp.asarray(number, jnp.int32),
+        embedding=jnp.asarray(embedding),
+        of_others=jnp.asarray(told_by_others(settings.embedding, log, rows, halves, embedding, settings.seed)),
+    )
 
 
 def _logits(

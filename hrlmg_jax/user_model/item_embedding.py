@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -116,6 +117,39 @@ def turned_towards(
     turned = embedding.copy()
     turned[:, :directions] = embedding[:, :directions] @ (left @ right)
     return turned.astype(np.float32)
+
+
+def told_by_others(
+    config: EmbeddingConfig,
+    log: EventLog,
+    rows: np.ndarray,
+    halves: Sequence[np.ndarray],
+    embedding: np.ndarray,
+    seed: int,
+) -> np.ndarray:
+    """Returns [2, J, E] for each half of the training users the vectors that the other half tells of.
+
+    In those of all, items that a user has clicked are near each other because of that, and predict what they were made
+    of. These are turned towards those of all, with which users of neither half are predicted.
+
+    Args:
+        rows: [r] training rows.
+        halves: Two arrays of users.
+        embedding: [J, E] vectors of all; also of a half that is too small to tell anything.
+        seed: Of the factorisation.
+    """
+
+    def told_by(users: np.ndarray) -> np.ndarray:
+        theirs = rows[np.isin(log.user[rows], users)]
+        try:
+            vectors = embed_items(config, log, theirs, seed)
+        except UserError:
+            return embedding
+        known = np.unique(log.item[theirs])
+        return turned_towards(config, vectors, known, embedding[known])
+
+    first, second = halves
+    return np.stack([told_by(second), told_by(first)])
 
 
 def _with_appeal(config: EmbeddingConfig, vectors: np.ndarray, log: EventLog, rows: np.ndarray) -> np.ndarray:

@@ -40,3 +40,7 @@ class PaperUsers(LearnedFeedback):
     def predict(self, params: FeedbackParams, data: SessionData, rows: np.ndarray, history_length: int) -> np.ndarray:
         """Returns [r, 3] probabilities given the histories before each row."""
         return predict(self, params, data, rows, history_length)
+
+    def findings(self, params: FeedbackParams) -> list[str]:
+        """Returns nothing."""
+        return []

@@ -38,12 +38,12 @@ def report_on(
     """Returns how well the simulator predicts what it has not seen: held-out users, and the test part.
 
     Returns:
-        `data`; under those of `PARTS` that the log has: see `score`; under "signals", unless there are no trial
-        sessions: see `try_users`.
+        `data`; "findings", see `UserModel`; under those of `PARTS` that the log has: see `score`; under "signals",
+        unless there are no trial sessions: see `try_users`.
     """
     log = data.log
     base = np.bincount(log.feedback[data.rows("train")], minlength=NUM_FEEDBACK) / len(data.rows("train"))
-    parts: dict[str, Any] = {"data": describe_log(data)}
+    parts: dict[str, Any] = {"data": describe_log(data), "findings": model.findings(params)}
     for part in PARTS:
         rows = data.rows(part)
         if not len(rows):
@@ -235,8 +235,8 @@ def _position_lines(report: dict[str, Any]) -> list[str]:
 
 
 def remarks(report: dict[str, Any]) -> list[str]:
-    """Returns why figures of a report are absent, a sentence each."""
-    said = []
+    """Returns what the fit has found out, and why figures of a report are absent, a sentence each."""
+    said = [*report.get("findings", [])]  # fits of earlier versions have none
     if report["held_out"]["best_log_loss"] is None:
         said.append("the truth is known of generated logs alone: here, its log-loss and the gap to it stay empty")
     if any(report[part][name]["auc"] is None for part in ("held_out", "test") for name in _SHOWN):

@@ -71,3 +71,7 @@ class RatesUsers:
     def predict(self, params: RatesParams, data: SessionData, rows: np.ndarray, history_length: int) -> np.ndarray:
         """Returns [r, 3] probabilities at rows of the log."""
         return np.asarray(params.rates, np.float64)[data.log.item[rows]]
+
+    def findings(self, params: RatesParams) -> list[str]:
+        """Returns nothing."""
+        return []

@@ -12,6 +12,9 @@ from hrlmg_jax.user_model.network import FeedbackNetworkConfig
 from sim.datasets.log_settings import LogConfig
 from sim.envs.session_env import SessionConfig
 
+AUTO, IGNORED, EVIDENCE = "auto", "ignored", "evidence"
+"""What becomes of what was shown (`simulator.exposures`)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatorConfig:
@@ -76,7 +79,7 @@ class LatentConfig(FittedConfig):
     appeal_decay: NotNegative
     weight_decay: NotNegative
     dynamics_rate: Positive
-    exposures: Literal["ignored", "evidence"] = "ignored"  # runs before they could be evidence
+    exposures: Literal["auto", "ignored", "evidence"] = IGNORED  # runs before they could be evidence
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,10 @@ FILE = "simulator.npz"
 REPORT = "simulator.json"
 SECOND = "second_"
 """Begins the names of both in a run folder, of users of a second kind."""
-LATENT_VERSION = 5
-"""Increment when latent users are learned otherwise: fits that are kept are then made anew."""
-_ONCE_ABSENT = (("name", "paper"), ("members", 1), ("exposures", "ignored"))
-"""Settings that did not exist when other kinds and ensembles did not: so, a fit has the folder that it had then."""
+VERSIONS = {"paper": 2, "latent": 6}
+"""Of the fit, by kind: increment one when those users are learned otherwise, and fits that are kept are made anew."""
+_WITHOUT_EFFECT = ("root", "trial_sessions", "pessimism")
+"""Settings that change no fit."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,13 @@ class Simulator:
 def simulator_folder(config: FitConfig, data: SessionData, earlier: EarlierRun | None = None) -> RunFolder:
     """Returns where the simulator of these settings and this log is kept."""
     settings = dataclasses.asdict(config.simulator)
-    left_out = {"root", "trial_sessions", "pessimism"} | {
-        key for key, value in _ONCE_ABSENT if settings.get(key) == value
-    }
     decisive = {
         "table": data.log.table_hash,
         "history_length": config.env.history_length,
-        "simulator": {key: value for key, value in settings.items() if key not in left_out},
+        "simulator": {key: value for key, value in settings.items() if key not in _WITHOUT_EFFECT},
     }
-    if settings["name"] == "latent":
-        decisive["version"] = LATENT_VERSION
+    if settings["name"] in VERSIONS:
+        decisive["version"] = VERSIONS[settings["name"]]
     if earlier is not None:
         decisive["earlier_run"] = earlier.checksum
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:10]

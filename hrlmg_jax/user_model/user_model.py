@@ -42,3 +42,6 @@ class UserModel(FeedbackModel, Protocol):
 
     def predict(self, params: Any, data: SessionData, rows: np.ndarray, history_length: int) -> np.ndarray:
         """Returns [r, 3] float64 probabilities of skip, click and order at rows of the log, given what came before."""
+
+    def findings(self, params: Any) -> list[str]:
+        """Returns what the fit has found out about the log that a reader of its report should know, a sentence each."""

@@ -1,9 +1,9 @@
 """A tree policy whose heads estimate values: decides by a beam over the tree, reading a Kalman filter of the user.
 
 The heads of the deepest internal nodes predict, for each item, the reward and the chance that it is positive; they are
-linear in the user's factors and known in closed form. The head of every other node estimates the best value that each
-child's subtree still offers. A decision follows the b best nodes of each level down: O(b d C) for C = I^(1/d) children,
-and no array over all items.
+linear in the user's factors and known in closed form (`tpgr_jax.models.value_rows`). The head of every other node
+estimates the best value that each child's subtree still offers. A decision follows the b best nodes of each level down:
+O(b d C) for C = I^(1/d) children, and no array over all items.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from harness.compute.sharding import EPISODES, EVERYWHERE, per_device
-from harness.settings import Count, Positive
+from harness.settings import Count, Positive, SettingError
 from sim.envs.fast_argmax import fast_argmax
 from sim.envs.policy import Decision, Path, Policy, Ranking
 from sim.envs.rating_env import CONSECUTIVE_POSITIVE, STATUS_SIZE, Observation
@@ -48,6 +48,7 @@ from tpgr_jax.models.user_response_model import (
     UserResponseModelConfig,
     empty_response_model,
 )
+from tpgr_jax.models.value_rows import compressed, value_inputs, value_rows
 from tpgr_jax.networks.node_heads import NodeHeads, node_logits
 from tpgr_jax.tree.item_tree import ItemTree
 
@@ -59,9 +60,19 @@ class ValueTreeConfig(UserResponseModelConfig):
     """The policy's parts (`conf/agent/tpgr_plus.yaml`)."""
 
     hidden: list[Count]
+    value_rank: Count | None
     streak: bool
     beam: Count
     temperature: Positive
+
+    def __post_init__(self) -> None:
+        """Checks settings against each other; raises SettingError naming the keys."""
+        if self.value_rank is not None and self.value_rank > 2 * (self.factors + 1):
+            everything = 2 * (self.factors + 1)
+            raise SettingError(
+                f".value_rank is {self.value_rank}, above the {everything} numbers that {self.factors} .factors give",
+                do="Set it to null to keep them all, or give fewer.",
+            )
 
 
 class UserState(NamedTuple):
@@ -124,13 +135,15 @@ class Learned:
     Attributes:
         network: Parameters of the `ValueTreeNetwork`, learned by gradient descent.
         answers: The filter, fitted.
-        leaf_kernel: [C^(D-1), 2 (K + 1), C] float32 of the deepest internal nodes, fitted: for each of their C items
-            what the user's factors (and a 1) say about the reward, then about the chance of a positive one.
+        leaf_kernel: [C^(D-1), R, C] float32 of the deepest internal nodes, fitted: for each of their C items what a
+            user's R numbers say about its value. Without `mixing` these are the R = 2 (K + 1) of `value_inputs`.
+        mixing: [2 (K + 1), R] float32, makes R = `value_rank` numbers of those; None if all are kept.
     """
 
     network: Any
     answers: UserResponseModel
     leaf_kernel: jax.Array
+    mixing: jax.Array | None = None
 
 
 @flax.struct.dataclass
@@ -164,8 +177,10 @@ class ValueTree:
         children, factors = self.network.num_children, self.config.factors
         estimate_size = factors + 1 + STATUS_SIZE
         network = self.network.init(key, jnp.zeros((1, estimate_size)), jnp.zeros((1, estimate_size + 1 + children)))
-        kernel = jnp.zeros((children ** (self.network.depth - 1), 2 * (factors + 1), children))
-        return Learned(network["params"], empty_response_model(self.num_items, self.config), kernel)
+        rank, inputs = self.config.value_rank, 2 * (factors + 1)
+        kernel = jnp.zeros((children ** (self.network.depth - 1), rank or inputs, children))
+        mixing = None if rank is None else jnp.zeros((inputs, rank))
+        return Learned(network["params"], empty_response_model(self.num_items, self.config), kernel, mixing)
 
     def with_fitted(self, learned: Learned, fitted: FittedResponses, leaf_items: np.ndarray) -> Learned:
         """Puts a fitted model into the filter and the deepest heads, and the best mean rewards into the other heads.
@@ -174,14 +189,13 @@ class ValueTree:
             learned: Parameters.
             leaf_items: [C^D] item of each leaf slot, -1 = empty.
         """
-        # The deepest heads: rows of loadings and mean for the reward, then for a positive answer.
+        # The deepest heads: each item's row of its value.
         item, empty = np.maximum(leaf_items, 0), leaf_items < 0
-        rows = [
-            column
-            for channel in (REWARD, POSITIVE)
-            for column in (*fitted.loadings[:, channel].T, fitted.mean[:, channel])
-        ]
-        kernel = np.where(empty, 0, np.stack(rows)[:, item]).reshape(len(rows), -1, self.network.num_children)
+        rows, mixing = value_rows(fitted), None
+        if self.config.value_rank is not None:
+            # Decisions are among the items that people like: an error matters there.
+            mixing, rows = compressed(rows, self.config.value_rank, np.maximum(fitted.mean[:, REWARD], 0))
+        kernel = np.where(empty, 0, rows.T[:, item]).reshape(rows.shape[1], -1, self.network.num_children)
 
         # The other heads begin with the best mean reward below each child.
         best = np.where(empty, -1, fitted.mean[item, REWARD])
@@ -196,7 +210,8 @@ class ValueTree:
         start = np.log(listed / (1 - listed))
         output = network["persistence_output"]
         network = {**network, "persistence_output": {**output, "bias": output["bias"].at[0].set(start)}}
-        return Learned(network, fitted.model, jnp.asarray(kernel.swapaxes(0, 1), jnp.float32))
+        leaf_kernel = jnp.asarray(kernel.swapaxes(0, 1), jnp.float32)
+        return Learned(network, fitted.model, leaf_kernel, None if mixing is None else jnp.asarray(mixing, jnp.float32))
 
     def as_policy(self) -> Policy:
         """Returns the functions that the rollout needs; the carry is the filter's `KalmanState`."""
@@ -381,11 +396,9 @@ class ValueTree:
         """
         chex.assert_rank([node, past_leaves], 2)
         chex.assert_equal_shape_prefix([state.factors, node, past_leaves], 1)
-        # The two fitted rows of each item, weighted by lambda: (1 - share) reward + share chance.
-        share = (state.streak_weight / (1 + state.streak_weight))[:, None]
-        factors = jnp.concatenate([state.factors, jnp.ones_like(share)], -1)
-        rows = jnp.concatenate([(1 - share) * factors, share * factors], -1)
-        kernel = params.learned.leaf_kernel
+        rows = value_inputs(state.factors, state.streak_weight / (1 + state.streak_weight))
+        kernel, mixing = params.learned.leaf_kernel, params.learned.mixing
+        rows = rows if mixing is None else rows @ mixing
         empty = jnp.where(params.tables.sizes[-1] > 0, 0.0, MASKED_LOGIT)
 
         def values(head: tuple[jax.Array, jax.Array], rows: jax.Array, node: jax.Array, past: jax.Array) -> jax.Array:

@@ -118,7 +118,7 @@ def bench_value_tree(smoke: bool) -> list[Line]:
             ratio = point["plus_decisions"] / point["tpgr_decisions"]
             note = f"{episodes:,} episodes; TPGR {point['tpgr_decisions'] * 1e6:.2f} us"
             lines.append(Line(f"{name}: decision", point["plus_decisions"] * 1e6, "us", note=note))
-            lines.append(Line(f"{name}: decision / TPGR's", ratio, "", 1.5))
+            lines.append(Line(f"{name}: decision / TPGR's", ratio, "", 2))
             note = f"TPGR {point['tpgr_step'] * 1e6:.2f} us"
             lines.append(Line(f"{name}: training step per decision", point["plus_step"] * 1e6, "us", note=note))
             lines.append(Line(f"{name}: peak memory", point["memory"], "GiB", 4.0 if items == 10**6 else None))

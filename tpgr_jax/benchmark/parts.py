@@ -93,11 +93,11 @@ def method_runs(config: RunConfig, problem: Problem) -> dict[str, Callable[[], A
 
 def with_drawn_model(learned: Learned) -> Learned:
     """Draws the fitted parts of a value tree."""
-    leaves, structure = jax.tree.flatten((learned.answers, learned.leaf_kernel))
+    fitted = {key: getattr(learned, key) for key in ("answers", "leaf_kernel", "mixing")}
+    leaves, structure = jax.tree.flatten(fitted)
     keys = jax.random.split(jax.random.key(0), len(leaves))
     drawn = [0.1 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
-    answers, leaf_kernel = jax.tree.unflatten(structure, drawn)
-    return replace(learned, answers=answers, leaf_kernel=leaf_kernel)
+    return replace(learned, **jax.tree.unflatten(structure, drawn))
 
 
 def method_on_a_random_tree(config: RunConfig, problem: Problem) -> Method:

@@ -1,4 +1,4 @@
-"""What a shop showed as evidence of its users: `simulator.exposures=evidence`.
+"""What a shop showed as evidence of its users (`simulator.exposures`).
 
 A shop that knows its users shows what they like, and what it shows is then evidence of it, as far as the log does not
 explain the choice. Where a shop follows the clicks that the log has, nothing is left to explain; where it knows more
@@ -13,6 +13,9 @@ x_j (the embedding, turned) are learned. With a = b = 0 what was shown is no evi
 What was shown says who a user is, and not what tastes are: the fit learns the vectors c and o, and the mixtures of u
 and v, from answers alone (no gradient of the chances of what was shown reaches them). There are a hundred times as many
 exposures as orders, and tastes would otherwise become whatever explains exposures best.
+
+Where a shop does follow the log, this predicts a little worse than ignoring what was shown, since no model of a shop is
+exact; `simulator.exposures=auto` compares both on held-out users (`latent.fit`).
 
 The normaliser is a mean over items drawn by q. Only one factor of each of its terms depends on the step, one on the
 taste and one on the interest, so that for all of them together it is a product of matrices.
@@ -44,6 +47,11 @@ def first_exposure_weights(embedding_size: int) -> ExposureWeights:
     """Returns the weights of a shop that shows the same to everybody, and would remember clicks in the embedding."""
     memory, uniform = jnp.float32(2.2), jnp.float32(-2.2)  # r = 0.9, e = 0.1
     return ExposureWeights(jnp.zeros(3), memory, uniform, jnp.eye(embedding_size))
+
+
+def counts_exposures(weights: LatentWeights) -> bool:
+    """Returns whether what was shown is evidence for fitted users: of interests or of tastes."""
+    return weights.exposure is not None and bool(np.any(np.asarray(weights.exposure.sharpness[:2])))
 
 
 def log_chances(

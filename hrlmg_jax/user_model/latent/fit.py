@@ -12,13 +12,13 @@ import numpy as np
 import optax
 
 from harness.errors import UserError
-from harness.runs.run_folder import RunFolder
+from harness.runs.run_folder import RunFolder, make_folder
 from harness.training.agent import Agent
 from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from hrlmg_jax.sessions import row_labels
 from hrlmg_jax.user_model.early_stopping import FitState, begun_with, keep_best
-from hrlmg_jax.user_model.item_embedding import embed_items, turned_towards
+from hrlmg_jax.user_model.item_embedding import told_by_others
 from hrlmg_jax.user_model.latent.exposures import first_exposure_weights, log_chances_of_shown, log_shares, shown_items
 from hrlmg_jax.user_model.latent.leaving import log_likelihood_of_users, only_those
 from hrlmg_jax.user_model.latent.likelihood import (
@@ -32,7 +32,7 @@ from hrlmg_jax.user_model.latent.likelihood import (
 )
 from hrlmg_jax.user_model.latent.logged_pieces import LoggedPieces
 from hrlmg_jax.user_model.latent.trust import trust_along
-from hrlmg_jax.user_model.settings import FitConfig, LatentConfig
+from hrlmg_jax.user_model.settings import AUTO, EVIDENCE, IGNORED, FitConfig, LatentConfig
 from sim.datasets.sessions import SessionData
 from sim.tables.events import CLICK, ORDER
 
@@ -40,6 +40,10 @@ _DYNAMICS = ("boredom", "trust", "position", "leaving")
 """Few numbers, which all rows tell of: they are learned faster than what is said of single items."""
 _PIECES = 5
 """Pieces of a user in a batch, the last ones."""
+FURTHER = "exposures"
+"""The folder, within the fit's, in which it goes on with what was shown as evidence (`simulator.exposures=auto`)."""
+_LEAST_GAIN = 0.002
+"""Share of the held-out log-loss that this must save: less may be the longer fit alone."""
 _ROOM = 1.15
 """A batch has room for so many times the pieces that its users have on average; more are left out."""
 
@@ -68,8 +72,8 @@ class FitWorld:
 def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, folder: RunFolder) -> LatentParams:
     """Fits the users by Adam on the likelihood of whole users, stopped early on held-out ones.
 
-    A step takes users of one half of the training users, and item embeddings that the other half tells of: in those of
-    all, items that a user has clicked are near each other because of that, and predict what they were made of.
+    With `exposures=auto` what was shown is ignored first; then the fit goes on with it as evidence, and that counts if
+    it predicts the answers of held-out users better.
 
     Args:
         config: Settings.
@@ -79,6 +83,34 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
     settings = config.simulator
     assert isinstance(settings, LatentConfig)
     world, held_out = _make_world(settings, data, embedding)
+    if settings.exposures != AUTO:
+        return LatentParams(_maximised(settings, data, world, held_out, folder).best, world.embedding)
+    unknown = world.first.exposure
+    ignored = dataclasses.replace(world, first=dataclasses.replace(world.first, exposure=None), log_share=None)
+    found = _maximised(settings, data, ignored, held_out, folder)
+    weights = dataclasses.replace(found.best, exposure=unknown)
+    if world.log_share is not None:
+        further = RunFolder(folder.path / FURTHER)
+        make_folder(further.path)
+        steps = -(-settings.train.steps // 4)
+        shorter = dataclasses.replace(settings, train=dataclasses.replace(settings.train, steps=steps))
+        evidence = _maximised(shorter, data, dataclasses.replace(world, first=weights), held_out, further)
+        if float(evidence.best_loss) < (1 - _LEAST_GAIN) * float(found.best_loss):
+            weights = evidence.best
+    return LatentParams(weights, world.embedding)
+
+
+def _maximised(
+    settings: LatentConfig, data: SessionData, world: FitWorld, held_out: np.ndarray, folder: RunFolder
+) -> FitState:
+    """Returns the fit's last state.
+
+    A step takes users of one half of the training users, and item embeddings that the other half tells of
+    (`told_by_others`).
+
+    Args:
+        held_out: [h, 5] the pieces of held-out users.
+    """
     schedule = optax.cosine_decay_schedule(settings.learning_rate, settings.train.steps)
     optimizer = optax.adam(schedule, b2=0.99)
     users, events = world.of_user.shape[1], len(data.rows("held_out"))
@@ -175,7 +207,7 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
     )
     run = SeedRun(agent, folder, jax.random.key(settings.seed), evaluate)
     [state] = run_training([run], settings.train, row_labels(data.log))
-    return LatentParams(state.best, world.embedding)
+    return state
 
 
 def _make_world(settings: LatentConfig, data: SessionData, embedding: np.ndarray) -> tuple[FitWorld, np.ndarray]:
@@ -186,13 +218,13 @@ def _make_world(settings: LatentConfig, data: SessionData, embedding: np.ndarray
     needed = np.unique(np.concatenate([table[table >= 0] for table in numbers.values()]))
     place = {part: np.where(table >= 0, np.searchsorted(needed, table), -1) for part, table in numbers.items()}
     clicks = log_share = None
-    if settings.exposures == "evidence":
-        if data.log.synthetic_skips:
-            raise UserError(
-                f"the skips of {data.log.name} are sampled: nobody was shown them, and they are evidence of nothing",
-                where="simulator.exposures=evidence",
-                do="Set simulator.exposures=ignored.",
-            )
+    if settings.exposures == EVIDENCE and data.log.synthetic_skips:
+        raise UserError(
+            f"the skips of {data.log.name} are sampled: nobody was shown them, and they are evidence of nothing",
+            where="simulator.exposures=evidence",
+            do="Set simulator.exposures=auto, or ignored.",
+        )
+    if settings.exposures != IGNORED and not data.log.synthetic_skips:
         clicks = pieces.clicks_before()
         log_share = jnp.asarray(log_shares(data.log.item[data.rows("train")], data.log.num_items))
     sessions, _, _ = pieces.padded(needed, clicks)
@@ -203,20 +235,8 @@ def _make_world(settings: LatentConfig, data: SessionData, embedding: np.ndarray
     halves = users[: len(users) // 2 * 2].reshape(2, -1)
     of_user = jnp.asarray(place["train"][halves], jnp.int32)
     whose = pieces.user[numbers["train"][:, 0]][halves]
-    of_others = jnp.asarray([_told_by(settings, data, embedding, others) for others in whose[::-1]])
-    return FitWorld(sessions, of_user, vectors, of_others, first, log_share), place["held_out"]
-
-
-def _told_by(settings: LatentConfig, data: SessionData, embedding: np.ndarray, users: np.ndarray) -> np.ndarray:
-    """Returns [J, E] the item embeddings that some training users tell of, turned towards those of all."""
-    rows = data.rows("train")
-    rows = rows[np.isin(data.log.user[rows], users)]
-    try:
-        vectors = embed_items(settings.embedding, data.log, rows, settings.seed)
-    except UserError:  # too few to tell anything: half of a log that is just large enough
-        return embedding
-    known = np.unique(data.log.item[rows])
-    return turned_towards(settings.embedding, vectors, known, embedding[known])
+    of_others = told_by_others(settings.embedding, data.log, data.rows("train"), whose, embedding, settings.seed)
+    return FitWorld(sessions, of_user, vectors, jnp.asarray(of_others), first, log_share), place["held_out"]
 
 
 def first_weights(settings: LatentConfig, embedding: jax.Array, key: jax.Array) -> LatentWeights:
@@ -249,7 +269,7 @@ def first_weights(settings: LatentConfig, embedding: jax.Array, key: jax.Array) 
         trust=jnp.asarray([0.3, 0.3, 3.0, 0.05, 0.1, 0.0, 1.0]),
         position=jnp.zeros(2),
         leaving=jnp.asarray([3.0, -3.0, 0.0, -1.75, 0.75]),
-        exposure=first_exposure_weights(size) if settings.exposures == "evidence" else None,
+        exposure=None if settings.exposures == IGNORED else first_exposure_weights(size),
     )
 
 

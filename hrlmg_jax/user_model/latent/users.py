@@ -18,8 +18,8 @@ taste and falls with others; p saturates. Between two answers a user may leave, 
 (`latent.leaving`).
 
 The fit maximises the likelihood of whole sessions with u and v summed out over draws (`latent.likelihood`): what is
-evidence of taste is then not taken for dynamics. What the shop showed is evidence of u and v only with
-`simulator.exposures=evidence` (`latent.exposures`).
+evidence of taste is then not taken for dynamics. What the shop showed is evidence of u and v where it knew more than
+the log tells (`latent.exposures`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.runs.run_folder import RunFolder
-from hrlmg_jax.user_model.latent.exposures import ShownItems, log_chances, log_chances_of_shown, log_shares, shown_items
+from hrlmg_jax.user_model.latent.exposures import (
+    ShownItems,
+    counts_exposures,
+    log_chances,
+    log_chances_of_shown,
+    log_shares,
+    shown_items,
+)
 from hrlmg_jax.user_model.latent.fit import first_weights, fit_latent
 from hrlmg_jax.user_model.latent.leaving import PieceLikelihood, log_likelihood_of_users, only_those, still_there
 from hrlmg_jax.user_model.latent.likelihood import (
@@ -187,6 +194,15 @@ class LatentUsers:
                 gone[wanted[batch]] = gone_now
         return found[rows]
 
+    def findings(self, params: LatentParams) -> list[str]:
+        """Returns whether the shop knew more of its users than the log tells."""
+        if not counts_exposures(params.weights):
+            return []
+        return [
+            "what was shown is evidence of what users like: the shop knew more of them than the log tells, so that "
+            "probabilities of what it showed, fitted to the log, are wrong (simulator.exposures)"
+        ]
+
     def _draws(self, params: LatentParams) -> Draws:
         return draw_users(
             params.weights, jax.random.key(0), self.config.posterior_tastes, self.config.posterior_interests
@@ -196,7 +212,7 @@ class LatentUsers:
         """Returns the log as fitted users see it, for questions about the users of rows."""
         pieces, items = LoggedPieces(data.log), items_of(params.weights, params.embedding)
         shown = clicks = None
-        if params.weights.exposure is not None:
+        if counts_exposures(params.weights):
             log_share = log_shares(data.log.item[data.rows("train")], data.log.num_items)
             shown = shown_items(jnp.asarray(log_share), jax.random.key(0))
             clicks = pieces.clicks_before()

@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.settings import read_settings
-from hrlmg_jax.user_model.item_embedding import EmbeddingConfig, embed_items, turned_towards
+from hrlmg_jax.user_model.item_embedding import EmbeddingConfig, embed_items, told_by_others, turned_towards
 from sim.datasets.events import load_log
 from sim.datasets.log_settings import LogConfig
 from sim.generators.funnel import truth_of_sessions
@@ -229,3 +229,28 @@ def test_vectors_are_turned_to_where_known_items_were():
     turned = turned_towards(settings, now, np.arange(6), before[:6])
     np.testing.assert_allclose(turned[:, :4], before[:, :4], atol=1e-5)  # the three unknown ones as well
     np.testing.assert_array_equal(turned[:, 4], now[:, 4])  # the appeal stays
+
+
+def test_each_half_of_the_users_gets_vectors_that_the_other_half_tells_of(grouped):
+    rows, users = all_rows(grouped), np.unique(grouped.user)
+    halves = np.array_split(np.random.default_rng(0).permutation(users), 2)
+    embedding = embed_items(config(), grouped, rows, 0)
+    found = told_by_others(config(), grouped, rows, halves, embedding, 0)
+    assert found.shape == (2, NUM_ITEMS, 8)
+    # Other answers of one half are other vectors for the other half, and for no one else.
+    feedback, mine = grouped.feedback.copy(), np.isin(grouped.user, halves[0])
+    feedback[mine] = np.random.default_rng(1).permutation(feedback[mine])
+    changed = dataclasses.replace(grouped, feedback=feedback)
+    again = told_by_others(config(), changed, rows, halves, embedding, 0)
+    np.testing.assert_array_equal(again[0], found[0])
+    assert np.abs(again[1] - found[1]).max() > 0.1
+    # They are turned to where the vectors of all are.
+    assert np.einsum("hje,je->hj", found, embedding).mean() > 0.9
+
+
+def test_a_half_that_is_too_small_gives_the_vectors_of_all(grouped):
+    rows = all_rows(grouped)
+    embedding = embed_items(config(), grouped, rows, 0)
+    halves = np.unique(grouped.user), np.asarray([], int)
+    found = told_by_others(config(), grouped, rows, halves, embedding, 0)
+    np.testing.assert_array_equal(found[0], embedding)

@@ -1,6 +1,7 @@
 """What a shop showed as evidence of latent users: its chances and what it knew by loops, posteriors by enumeration."""
 
 import dataclasses
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +12,14 @@ from scipy.special import expit, logsumexp
 
 from harness.errors import UserError
 from harness.runs.composition import composed_values
+from harness.runs.metric_writer import read_rows
 from harness.runs.run_folder import RunFolder
 from harness.settings import read_settings
 from hrlmg_jax.problem import load_data
 from hrlmg_jax.user_model.item_embedding import embed_items
-from hrlmg_jax.user_model.latent.exposures import ShownItems, log_chances, log_shares, shown_items
-from hrlmg_jax.user_model.latent.fit import _make_world, fit_latent
+from hrlmg_jax.user_model.latent import fit as fitting
+from hrlmg_jax.user_model.latent.exposures import ShownItems, counts_exposures, log_chances, log_shares, shown_items
+from hrlmg_jax.user_model.latent.fit import FURTHER, _make_world, fit_latent
 from hrlmg_jax.user_model.latent.likelihood import ExposureWeights, LatentParams, draw_users, items_of
 from hrlmg_jax.user_model.latent.logged_pieces import LoggedPieces
 from hrlmg_jax.user_model.latent.users import MOST_PIECES, LatentUsers
@@ -176,15 +179,85 @@ def test_sampled_skips_are_no_evidence(config, data, toy):
     assert _make_world(ignored, sampled, np.asarray(toy.embedding))[0].log_share is None
 
 
+@pytest.fixture(scope="module")
+def automatic(config, data, tmp_path_factory):
+    """Settings, vectors, and folders of whole fits: with what was shown ignored, and with both compared."""
+    settings = {kind: with_exposures(config, kind) for kind in ("ignored", "auto")}
+    embedding = embed_items(config.simulator.embedding, data.log, data.rows("train"), 0)
+    folders = {kind: RunFolder(tmp_path_factory.mktemp(kind)) for kind in settings}
+    params = {kind: fit_latent(settings[kind], data, embedding, folders[kind]) for kind in settings}
+    return settings, embedding, folders, params
+
+
+def with_exposures(config: FitConfig, kind: str) -> FitConfig:
+    return dataclasses.replace(config, simulator=dataclasses.replace(config.simulator, exposures=kind))
+
+
+def held_out_losses(folder: RunFolder) -> list[float]:
+    return [row["held_out_log_loss"] for row in read_rows(folder.metrics)]
+
+
+def copied(folder: RunFolder, path) -> RunFolder:
+    shutil.copytree(folder.path, path)
+    return RunFolder(path)
+
+
+def test_what_was_shown_counts_only_if_it_predicts_held_out_users_better(
+    config, data, automatic, monkeypatch, tmp_path
+):
+    settings, embedding, folders, params = automatic
+    further = RunFolder(folders["auto"].path / FURTHER)
+    losses = [min(held_out_losses(folder)) for folder in (folders["auto"], further)]
+    ignored = params["ignored"].weights
+    for gain, counts in ((1 - losses[1] / losses[0] - 1e-4, True), (1 - losses[1] / losses[0] + 1e-4, False)):
+        monkeypatch.setattr(fitting, "_LEAST_GAIN", gain)
+        folder = copied(folders["auto"], tmp_path / str(counts))
+        weights = fit_latent(settings["auto"], data, embedding, folder).weights
+        assert counts_exposures(weights) == counts
+        users = LatentUsers(settings["auto"].simulator)
+        assert len(users.findings(LatentParams(weights, jnp.asarray(embedding)))) == counts
+        if not counts:
+            jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(weights, exposure=None), ignored)
+            rows = data.rows("test")[:40]
+            one, other = (
+                LatentUsers(settings[kind].simulator).predict(LatentParams(found, embedding), data, rows, 10)
+                for kind, found in (("auto", weights), ("ignored", ignored))
+            )
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_comparison_that_was_killed_continues_bit_for_bit(config, data, automatic, tmp_path):
+    settings, embedding, folders, params = automatic
+    again = copied(folders["auto"], tmp_path / "again")
+    shutil.rmtree(again.path / FURTHER)
+    found = fit_latent(settings["auto"], data, embedding, again)
+    jax.tree.map(np.testing.assert_array_equal, found, params["auto"])
+    one, other = (held_out_losses(RunFolder(folder.path / FURTHER)) for folder in (folders["auto"], again))
+    assert one == other
+
+
+def test_sampled_skips_are_not_compared(config, data, automatic, tmp_path):
+    settings, embedding, folders, params = automatic
+    sampled = dataclasses.replace(data, log=dataclasses.replace(data.log, synthetic_skips=True))
+    folder = copied(folders["ignored"], tmp_path / "sampled")
+    found = fit_latent(settings["auto"], sampled, embedding, folder)
+    assert not (folder.path / FURTHER).exists()
+    assert not counts_exposures(found.weights)
+    jax.tree.map(
+        np.testing.assert_array_equal, dataclasses.replace(found.weights, exposure=None), params["ignored"].weights
+    )
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(("shop", "hidden"), [("reads_minds", True), ("seen", False), ("blind", False)])
-def test_what_a_shop_shows_is_evidence_where_it_knows_more_than_the_log(shop, hidden, tmp_path):
+@pytest.mark.parametrize("exposures", ["auto", "evidence"])
+def test_what_a_shop_shows_is_evidence_where_it_knows_more_than_the_log(exposures, shop, hidden, tmp_path):
     words = [
         "simulator=latent",
         "data.size=tiny",
         "data.num_users=500",
         f"data.shop={shop}",
-        "simulator.exposures=evidence",
+        f"simulator.exposures={exposures}",
     ]
     words += [f"data.cache={tmp_path}", "simulator.size=8", "simulator.train.steps=100"]
     config = read_settings(FitConfig, composed_values("fit_simulator", words))
@@ -192,6 +265,10 @@ def test_what_a_shop_shows_is_evidence_where_it_knows_more_than_the_log(shop, hi
     embedding = embed_items(config.simulator.embedding, data.log, data.rows("train"), 0)
     folder = RunFolder(tmp_path / "fit")
     folder.path.mkdir()
-    interest, _, clicks = np.asarray(fit_latent(config, data, embedding, folder).weights.exposure.sharpness)
+    weights = fit_latent(config, data, embedding, folder).weights
+    if exposures == "auto":
+        assert counts_exposures(weights) == hidden
+        return
+    interest, _, clicks = np.asarray(weights.exposure.sharpness)
     assert (interest > 0.15) == hidden
     assert (clicks > 0.5) == (shop == "seen")

@@ -45,7 +45,7 @@ ABLATIONS = Path(__file__).parents[3] / "conf" / "ablation"
 
 def policy_config(**changes):
     values = {"factors": 3, "noise": 0.05, "channels": "all", "hidden": [8], "streak": True, "beam": 12}
-    return read_settings(ValueTreeConfig, values | {"temperature": 0.1} | changes, "agent.policy")
+    return read_settings(ValueTreeConfig, values | {"value_rank": None, "temperature": 0.1} | changes, "agent.policy")
 
 
 def learner_config(**changes):
