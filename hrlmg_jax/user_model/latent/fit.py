@@ -92,7 +92,7 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
     if world.log_share is not None:
         further = RunFolder(folder.path / FURTHER)
         make_folder(further.path)
-        steps = -(-settings.train.steps // 4)
+        steps = -(-settings.train.steps // 2)
         shorter = dataclasses.replace(settings, train=dataclasses.replace(settings.train, steps=steps))
         evidence = _maximised(shorter, data, dataclasses.replace(world, first=weights), held_out, further)
         if float(evidence.best_loss) < (1 - _LEAST_GAIN) * float(found.best_loss):
