@@ -19,7 +19,7 @@ from harness.settings import Count, Positive, Seed, SettingError, ShareBelowOne,
 from hrlmg_jax.baselines.fixed_lists import fixed_rankings
 from hrlmg_jax.evaluation.trust_bench import BenchConfig, run_bench
 from hrlmg_jax.problem import Problem, check_catalogue, load_data
-from hrlmg_jax.reports.trust import picture, table, thresholds_section, warnings_section
+from hrlmg_jax.reports.trust import picture, table, thresholds_section
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model.store import Simulator, obtain_simulator
 from sim.datasets.sessions import SessionData
@@ -83,7 +83,7 @@ def main(composed: DictConfig) -> None:
     config = read_settings(TrustConfig, composed)
     if config.read:
         entries = [entry for name in config.read for entry in _read(Path(name).expanduser() / RESULTS)["logs"]]
-        print("\n".join([*warnings_section(entries), *_thresholds(config, entries)]))
+        print("\n".join([*table(entries), *_thresholds(config, entries)]))
         return
     folder = Path(config.out).expanduser()
     make_folder(folder)
@@ -177,7 +177,8 @@ def _on_log(config: TrustConfig, world: int, shop: str, simulator: str) -> dict[
         for agent in config.agents
     }
     report = {part: _scores(fitted.report[part]) for part in ("held_out", "test") if part in fitted.report}
-    return {"prediction": report, **run_bench(config.bench(), problem, agents, run.evaluation.off_policy)}
+    about = {"prediction": report, "dynamics": run.data.world or "trust"}
+    return {**about, **run_bench(config.bench(), problem, agents, run.evaluation.off_policy)}
 
 
 def _fitted(words: list[str], data: SessionData) -> Simulator:

@@ -51,6 +51,9 @@ class EveryoneAlike:
     def predict(self, params, data, rows, history_length):
         return np.tile(np.asarray(params.rates, np.float64), (len(rows), 1))
 
+    def findings(self, params):
+        return []
+
 
 def problem_alike(config: RunConfig, data: SessionData, rates: list[float], longest_session: int) -> Problem:
     """Returns the problem with users who skip, click and order at some rates, whatever they are shown."""

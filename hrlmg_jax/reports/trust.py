@@ -20,6 +20,7 @@ from hrlmg_jax.evaluation.trust_thresholds import (
     proposed_rules,
 )
 from hrlmg_jax.reports.off_policy import estimate_text
+from hrlmg_jax.reports.trust_over_worlds import over_worlds_section
 
 _OVER = {
     "reward_over_log": "reward / the log's best",
@@ -31,7 +32,7 @@ _OVER = {
 
 
 def table(entries: Sequence[dict[str, Any]]) -> list[str]:
-    """Returns the lines of a Markdown document: all logs, warnings in them, then the policies of each."""
+    """Returns the lines of a Markdown document: over worlds, all logs, warnings, then the policies of each log."""
     heads = ["world", "shop", "simulator", "steps", "policies", "learned / true, median", "least", "most"]
     heads += ["within 25 %", "Spearman", "95 %", "regret", "kept", "log-loss (truth)", "click AUC", "order AUC"]
     rows = []
@@ -50,7 +51,9 @@ def table(entries: Sequence[dict[str, Any]]) -> list[str]:
                 + [", ".join(kept), f"{test['log_loss']:.4f}{best}"]
                 + [f"{test[f'{name}_auc']:.3f}" for name in ("click", "order")]
             )
-    lines = ["# Learned and true users", "", *markdown_table(heads, rows), "", *warnings_section(entries)]
+    over_worlds = over_worlds_section(entries)
+    lines = ["# Learned and true users", "", *over_worlds, *([""] if over_worlds else []), *markdown_table(heads, rows)]
+    lines += ["", *warnings_section(entries)]
     for entry in entries:
         lines += ["", f"## World {entry['world']}, shop {entry['shop']}, simulator={entry['simulator']}", ""]
         lines += _policies(entry)

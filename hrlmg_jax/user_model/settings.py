@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from harness.settings import ByName, Count, CountOrZero, NotNegative, Positive, ProperShare, Seed, SettingError
 from harness.training.loop import ScheduleConfig
@@ -12,7 +12,9 @@ from hrlmg_jax.user_model.network import FeedbackNetworkConfig
 from sim.datasets.log_settings import LogConfig
 from sim.envs.session_env import SessionConfig
 
-AUTO, IGNORED, EVIDENCE = "auto", "ignored", "evidence"
+AUTO: Final = "auto"
+IGNORED: Final = "ignored"
+EVIDENCE: Final = "evidence"
 """What becomes of what was shown (`simulator.exposures`)."""
 
 
