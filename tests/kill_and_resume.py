@@ -35,7 +35,7 @@ _LOG += ["evaluation.validation_sessions=8", "evaluation.offline_sessions=16", "
 _LOG += [f"agent.network.{name}=4" for name in ("hidden_size", "state_size", "critic_width")]
 _LOG += [f"agent.learner.{name}=8" for name in ("sessions", "batch_size", "high_batch_size", "warm_up_steps")]
 _LOG += ["agent.learner.replay_capacity=64", "agent.learner.high_replay_capacity=16"]
-_SIMULATOR = [f"simulator.network.{name}=4" for name in ("hidden_size", "state_size", "width")]
+_SIMULATOR = ["simulator=paper", *(f"simulator.network.{name}=4" for name in ("hidden_size", "state_size", "width"))]
 _SIMULATOR += ["simulator.trial_sessions=0", "simulator.batch_size=64"]
 _SIMULATOR += ["simulator.train.steps=20", "simulator.train.log_every=2"]
 _SIMULATOR += ["simulator.train.evaluate_every=10", "simulator.train.checkpoint_every=2"]

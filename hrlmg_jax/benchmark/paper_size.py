@@ -31,7 +31,15 @@ def bench_paper_size(smoke: bool) -> list[Line]:
     )
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
-        command = [sys.executable, "-m", "hrlmg_jax.train", f"agent={AGENT}", "retrieval=hash", *size]
+        command = [
+            sys.executable,
+            "-m",
+            "hrlmg_jax.train",
+            f"agent={AGENT}",
+            "simulator=paper",
+            "retrieval=hash",
+            *size,
+        ]
         own_cache = {**os.environ, "TPGR_JAX_CACHE": str(Path(folder, "cache"))}
         started = time.perf_counter()
         finished = subprocess.run([*command, f"hydra.run.dir={run}"], env=own_cache, capture_output=True, text=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from harness.reports.benchmark import (
     composed_settings,
@@ -16,11 +18,15 @@ from hrlmg_jax.agent.learner import Learner, World
 from hrlmg_jax.baselines.fixed_lists import fixed_rankings
 from hrlmg_jax.problem import Problem, load_data, make_env
 from hrlmg_jax.settings import RunConfig
+from hrlmg_jax.user_model.latent.fit import first_weights
+from hrlmg_jax.user_model.latent.likelihood import LatentParams
+from hrlmg_jax.user_model.latent.users import LatentUsers
 from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackParams
 from hrlmg_jax.user_model.paper import PaperUsers
-from hrlmg_jax.user_model.settings import PaperConfig
+from hrlmg_jax.user_model.settings import FitConfig, LatentConfig, PaperConfig
 from hrlmg_jax.user_model.store import Simulator
 from sim.envs.nearest_items import unit
+from sim.envs.session_env import SessionParams
 
 SHORT = (
     "env.episode_length=20",
@@ -52,8 +58,8 @@ def agent_settings(*overrides: str) -> hrl_mg.Settings:
 
 
 def make_parts(smoke: bool) -> Parts:
-    """Builds learner and tables over the generated log with an untrained user model, which takes as long to ask."""
-    overrides = ["data.size=tiny", *SHORT] if smoke else ["data.size=small"]
+    """Builds learner and tables over the generated log with the paper's users, untrained, who take as long to ask."""
+    overrides = ["simulator=paper", *(["data.size=tiny", *SHORT] if smoke else ["data.size=small"])]
     config, agent = composed_settings(RunConfig, "train_hrl_mg", *overrides), agent_settings(*overrides)
     data = load_data(config.fit(), config.longest_session)
     key, embedding_key = jax.random.split(jax.random.key(0))
@@ -66,3 +72,13 @@ def make_parts(smoke: bool) -> Parts:
     env = make_env(config.env, problem.users, config.env.episode_length)
     learner = hrl_mg.make_learner(agent, env, config.simulator.embedding.size)
     return Parts(config, agent, learner, hrl_mg.make_world(problem, agent.retrieval), problem)
+
+
+def latent_users(problem: Problem, rows: np.ndarray) -> tuple[LatentUsers, SessionParams]:
+    """Returns untrained latent users, and the tables of sessions with them that begin at rows of the log."""
+    settings = read_settings(FitConfig, composed_values("fit_simulator", ["simulator=latent"])).simulator
+    assert isinstance(settings, LatentConfig)
+    model, embedding = LatentUsers(settings), problem.simulator.params.embedding
+    params = LatentParams(first_weights(settings, embedding, jax.random.key(0)), embedding)
+    users = model.of_strangers(params, len(rows))
+    return model, SessionParams(problem.data.table, jnp.asarray(rows, jnp.int32), None, users)

@@ -16,13 +16,14 @@ from harness.reports.benchmark import (
 )
 from hrlmg_jax.agent.learner import World
 from hrlmg_jax.agent.networks import NetworkConfig
-from hrlmg_jax.benchmark.parts import Parts, make_parts
+from hrlmg_jax.benchmark.parts import Parts, latent_users, make_parts
 from hrlmg_jax.problem import make_env
 from hrlmg_jax.settings import RunConfig
 from hrlmg_jax.user_model.settings import PaperConfig
 from sim.envs.fixed_policies import random_policy
 from sim.envs.policy import Policy
 from sim.envs.rollout import rollout
+from sim.envs.session_env import SessionEnv
 
 _STEPS_AT_A_TIME = 25
 
@@ -113,7 +114,9 @@ def bench_rollout(smoke: bool) -> list[Line]:
         rows = np.resize(problem.data.first_rows("train"), sessions)
         env_params = problem.env_params(rows)
 
-        def play(policy: Policy, params: Any, env_params: Any = env_params, sessions: int = sessions) -> float:
+        def play(
+            policy: Policy, params: Any, env: SessionEnv = env, env_params: Any = env_params, sessions: int = sessions
+        ) -> float:
             def batch(env_params: Any, params: Any) -> jax.Array:
                 starts = jnp.arange(sessions, dtype=jnp.int32)
                 return rollout(env, env_params, policy, params, starts, jax.random.key(0), explore=False).reward
@@ -126,4 +129,7 @@ def bench_rollout(smoke: bool) -> list[Line]:
         name = f"{sessions:,} sessions at once"
         lines.append(Line(f"{name}: agent", agent, "sessions/s", note=f"{agent * length:,.0f} recommendations/s"))
         lines.append(Line(f"{name}: simulator alone (random policy)", alone, "sessions/s"))
+        model, of_latent = latent_users(problem, rows)
+        latent = play(random_policy(problem.data.num_items), None, make_env(config.env, model, length), of_latent)
+        lines.append(Line(f"{name}: latent users alone / the paper's", latent / alone, "x", 0.5, at_most=False))
     return lines

@@ -24,7 +24,8 @@ from sim.recommend.recommender import Recommender
 SMALL = [
     *("data.size=tiny", "data.num_users=20", "data.num_items=100", "env.episode_length=6", "env.history_length=3"),
     *("evaluation.long=6", "evaluation.short=3", "evaluation.validation_sessions=8", "evaluation.sessions_at_a_time=8"),
-    *("simulator.held_out_fraction=0.3", "simulator.embedding.size=4", "simulator.network.hidden_size=4"),
+    *("simulator=paper", "simulator.held_out_fraction=0.3"),
+    *("simulator.embedding.size=4", "simulator.network.hidden_size=4"),
     *("simulator.network.state_size=4", "simulator.network.width=8", "simulator.batch_size=16"),
     "simulator.trial_sessions=0",
     *(f"simulator.train.{key}=4" for key in ("steps", "log_every", "evaluate_every", "checkpoint_every")),

@@ -34,6 +34,7 @@ from sim.tables.events import EventLog
 UNTRIED = "simulator.trial_sessions=0"
 SMALL_SIMULATOR = [
     UNTRIED,
+    "simulator=paper",
     "simulator.network.hidden_size=4",
     "simulator.network.state_size=4",
     "simulator.network.width=8",

@@ -29,6 +29,7 @@ from hrlmg_jax.user_model.store import FILE, REPORT, obtain_simulator, simulator
 
 TWO = ([0.5, 0.4, 0.1], [0.9, 0.1, 0.0])
 SMALL = [
+    "simulator=paper",
     *("simulator.network.hidden_size=4", "simulator.network.state_size=4", "simulator.network.width=8"),
     *("simulator.embedding.size=4", "simulator.batch_size=16", "simulator.trial_sessions=0"),
     *(f"simulator.train.{key}=4" for key in ("steps", "log_every", "evaluate_every", "checkpoint_every")),
