@@ -27,6 +27,8 @@ from tpgr_jax.benchmark.parts import (
 )
 from tpgr_jax.tree.balanced_tree import build_tree, make_clustering
 
+QUICKER = ("agent.policy.value_rank=32", "agent.policy.beam=5", "agent.policy.hidden=[64]")
+"""Settings of TPGR+ that decide faster and earn a little less (docs/performance.md)."""
 _FLAT_LIMIT = 2**25  # decisions x items of a training step, beyond which the flat policy's logits take gigabytes
 
 
@@ -96,8 +98,9 @@ def value_tree_point(items: int, depth: int, episodes: int, repeats: int) -> dic
     marks = {"memory": peak_memory()}
     tpgr = tree_settings("agent.policy.embedding=random", "agent.policy.train_embedding=false", *common)
     beside = method_runs(tpgr, catalogue_problem(tpgr, items))
+    quicker = {"decisions": method_runs(settings("agent=tpgr_plus", *QUICKER, *common), problem)["decisions"]}
     decisions = episodes * problem.env.episode_length
-    seconds = seconds_in_turns({"plus": runs, "tpgr": beside}, repeats)
+    seconds = seconds_in_turns({"plus": runs, "tpgr": beside, "quicker": quicker}, repeats)
     return marks | {f"{name}_{what}": value / decisions for (name, what), value in seconds.items()}
 
 
@@ -119,6 +122,9 @@ def bench_value_tree(smoke: bool) -> list[Line]:
             note = f"{episodes:,} episodes; TPGR {point['tpgr_decisions'] * 1e6:.2f} us"
             lines.append(Line(f"{name}: decision", point["plus_decisions"] * 1e6, "us", note=note))
             lines.append(Line(f"{name}: decision / TPGR's", ratio, "", 2))
+            ratio = point["quicker_decisions"] / point["tpgr_decisions"]
+            note = " ".join(word.removeprefix("agent.policy.") for word in QUICKER)
+            lines.append(Line(f"{name}: with fewer numbers, decision / TPGR's", ratio, "", 2, note=note))
             note = f"TPGR {point['tpgr_step'] * 1e6:.2f} us"
             lines.append(Line(f"{name}: training step per decision", point["plus_step"] * 1e6, "us", note=note))
             lines.append(Line(f"{name}: peak memory", point["memory"], "GiB", 4.0 if items == 10**6 else None))
