@@ -42,7 +42,7 @@ _PIECES = 5
 """Pieces of a user in a batch, the last ones."""
 FURTHER = "exposures"
 """The folder, within the fit's, in which it goes on with what was shown as evidence (`simulator.exposures=auto`)."""
-_LEAST_GAIN = 0.002
+_LEAST_GAIN = 0.001
 """Share of the held-out log-loss that this must save: less may be the longer fit alone."""
 _ROOM = 1.15
 """A batch has room for so many times the pieces that its users have on average; more are left out."""
