@@ -66,7 +66,7 @@ from hrlmg_jax.user_model.latent.likelihood import (
 )
 from hrlmg_jax.user_model.latent.logged_pieces import LoggedPieces
 from hrlmg_jax.user_model.latent.trust import between
-from hrlmg_jax.user_model.settings import FitConfig, LatentConfig
+from hrlmg_jax.user_model.settings import AUTO, FitConfig, LatentConfig
 from sim.datasets.sessions import SessionData
 from sim.envs.histories import Histories
 from sim.tables.events import CLICK, ORDER, SKIP
@@ -195,8 +195,8 @@ class LatentUsers:
         return found[rows]
 
     def findings(self, params: LatentParams) -> list[str]:
-        """Returns whether the shop knew more of its users than the log tells."""
-        if not counts_exposures(params.weights):
+        """Returns whether the shop knew more of its users than the log tells, where the fit was asked to find out."""
+        if self.config.exposures != AUTO or not counts_exposures(params.weights):
             return []
         return [
             "what was shown is evidence of what users like: the shop knew more of them than the log tells, so that "
