@@ -1,9 +1,9 @@
-"""Copies what reports read of finished runs, so that the tables of docs/results.md can be printed again from here.
+"""Copies what reports read of finished runs, some 100 KB of each.
 
-    python docs/runs/keep.py multirun/2026-11-30/12-00-00 docs/runs/table2
+    python docs/runs/keep.py SOURCE TARGET
 
 Kept are configuration, provenance, results and their values per episode, and the rows of metrics with an evaluation.
-Not kept: checkpoints, what was recommended to whom, and folders of the machine.
+Not kept: checkpoints, what was recommended to whom, and where folders are on this machine.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from harness.runs.metric_writer import read_rows
 from harness.runs.run_folder import RunFolder, read_arrays, read_json, write_arrays, write_atomically, write_json
 
+_RESULTS = ("eval*", "online*", "offline*")
 _EVALUATED = ("test_reward", "selection_reward", "validation_reward")
 
 
@@ -31,8 +32,9 @@ def without_places(content: Any) -> Any:
 
 
 def per_episode(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the arrays with one number for each episode."""
-    return {name: array for name, array in arrays.items() if array.ndim == 1}
+    """Returns the arrays with one number for each episode, fractions with seven digits."""
+    kept = {name: array for name, array in arrays.items() if array.ndim == 1}
+    return {name: array.astype(np.float32) if array.dtype.kind == "f" else array for name, array in kept.items()}
 
 
 def keep(run: Path, target: Path) -> None:
@@ -41,7 +43,7 @@ def keep(run: Path, target: Path) -> None:
     RunFolder(target).write_config(without_places(RunFolder(run).read_config()))
     for path in run.glob("*.json"):
         write_json(target / path.name, without_places(read_json(path)))
-    for path in run.glob("eval*.npz"):
+    for path in [path for name in _RESULTS for path in run.glob(f"{name}.npz")]:
         write_arrays(target / path.name, per_episode(read_arrays(path, None)))
     if (run / "metrics.jsonl").exists():
         rows = read_rows(run / "metrics.jsonl")
@@ -56,7 +58,8 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="a folder with runs, at any depth")
     parser.add_argument("target", type=Path, help="where to keep them")
     arguments = parser.parse_args()
-    runs = sorted({path.parent for path in arguments.source.rglob("eval*.json") if "checkpoints" not in path.parts})
+    results = [path for name in _RESULTS for path in arguments.source.rglob(f"{name}.json")]
+    runs = sorted({path.parent for path in results if RunFolder(path.parent).config.is_file()})
     for run in runs:
         keep(run, arguments.target / run.relative_to(arguments.source))
     print(f"{len(runs)} runs kept in {arguments.target}")
