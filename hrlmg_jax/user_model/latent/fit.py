@@ -44,6 +44,8 @@ FURTHER = "exposures"
 """The folder, within the fit's, in which it goes on with what was shown as evidence (`simulator.exposures=auto`)."""
 _LEAST_GAIN = 0.001
 """Share of the held-out log-loss that this must save: less may be the longer fit alone."""
+_HOPELESS = 0.003
+"""Share that it may cost after half of the steps, or it is given up."""
 _ROOM = 1.15
 """A batch has room for so many times the pieces that its users have on average; more are left out."""
 
@@ -94,14 +96,20 @@ def fit_latent(config: FitConfig, data: SessionData, embedding: np.ndarray, fold
         make_folder(further.path)
         steps = -(-settings.train.steps // 2)
         shorter = dataclasses.replace(settings, train=dataclasses.replace(settings.train, steps=steps))
-        evidence = _maximised(shorter, data, dataclasses.replace(world, first=weights), held_out, further)
-        if float(evidence.best_loss) < (1 - _LEAST_GAIN) * float(found.best_loss):
+        going_on, loss = dataclasses.replace(world, first=weights), float(found.best_loss)
+        evidence = _maximised(shorter, data, going_on, held_out, further, give_up_above=(1 + _HOPELESS) * loss)
+        if float(evidence.best_loss) < (1 - _LEAST_GAIN) * loss:
             weights = evidence.best
     return LatentParams(weights, world.embedding)
 
 
 def _maximised(
-    settings: LatentConfig, data: SessionData, world: FitWorld, held_out: np.ndarray, folder: RunFolder
+    settings: LatentConfig,
+    data: SessionData,
+    world: FitWorld,
+    held_out: np.ndarray,
+    folder: RunFolder,
+    give_up_above: float = np.inf,
 ) -> FitState:
     """Returns the fit's last state.
 
@@ -110,6 +118,7 @@ def _maximised(
 
     Args:
         held_out: [h, 5] the pieces of held-out users.
+        give_up_above: Held-out log-loss that half of the steps must have reached, or the fit ends.
     """
     schedule = optax.cosine_decay_schedule(settings.learning_rate, settings.train.steps)
     optimizer = optax.adam(schedule, b2=0.99)
@@ -195,6 +204,10 @@ def _maximised(
             total += float(both) - float(shown)  # of the answers, given what was shown
         return {"held_out_log_loss": -total / events}
 
+    def finished(state: FitState) -> bool:
+        half = 2 * int(state.step) >= settings.train.steps
+        return int(state.stale) >= settings.patience or (half and float(state.best_loss) > give_up_above)
+
     agent = Agent(
         init=init,
         pretrain=lambda state: state,
@@ -203,7 +216,7 @@ def _maximised(
         episodes_per_step=0,
         headline="loss",
         after_evaluation=keep_best,
-        finished=lambda state: int(state.stale) >= settings.patience,
+        finished=finished,
     )
     run = SeedRun(agent, folder, jax.random.key(settings.seed), evaluate)
     [state] = run_training([run], settings.train, row_labels(data.log))

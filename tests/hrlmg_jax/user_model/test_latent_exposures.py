@@ -236,6 +236,16 @@ def test_a_comparison_that_was_killed_continues_bit_for_bit(config, data, automa
     assert one == other
 
 
+def test_a_comparison_without_hope_ends_half_way(config, data, automatic, monkeypatch, tmp_path):
+    settings, embedding, folders, _ = automatic
+    monkeypatch.setattr(fitting, "_HOPELESS", -1.0)
+    again = copied(folders["auto"], tmp_path / "again")
+    shutil.rmtree(again.path / FURTHER)
+    fit_latent(settings["auto"], data, embedding, again)
+    rows = [read_rows(RunFolder(folder.path / FURTHER).metrics) for folder in (folders["auto"], again)]
+    assert [of[-1]["step"] for of in rows] == [3, 2]
+
+
 def test_sampled_skips_are_not_compared(config, data, automatic, tmp_path):
     settings, embedding, folders, params = automatic
     sampled = dataclasses.replace(data, log=dataclasses.replace(data.log, synthetic_skips=True))
