@@ -226,6 +226,7 @@ def test_what_was_shown_counts_only_if_it_predicts_held_out_users_better(
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.long
 def test_a_comparison_that_was_killed_continues_bit_for_bit(config, data, automatic, tmp_path):
     settings, embedding, folders, params = automatic
     again = copied(folders["auto"], tmp_path / "again")
@@ -236,6 +237,7 @@ def test_a_comparison_that_was_killed_continues_bit_for_bit(config, data, automa
     assert one == other
 
 
+@pytest.mark.long
 def test_a_comparison_without_hope_ends_half_way(config, data, automatic, monkeypatch, tmp_path):
     settings, embedding, folders, _ = automatic
     monkeypatch.setattr(fitting, "_HOPELESS", -1.0)
