@@ -57,7 +57,9 @@ def advice(text: str) -> str | None:
 
 
 def as_stored(node: Any, stored: Any) -> Any:
-    """Returns a pytree with the names of a checkpoint: a dataclass with old field names there becomes a dictionary.
+    """Returns a pytree with the names of a checkpoint: a dataclass with other fields there becomes a dictionary.
+
+    Names may be old ones; a field that is None, as one that came later and holds nothing, may be absent.
 
     Args:
         node: A pytree; dataclasses that other dataclasses hold are translated too.
@@ -65,9 +67,11 @@ def as_stored(node: Any, stored: Any) -> Any:
     """
     if not dataclasses.is_dataclass(node) or isinstance(node, type) or not isinstance(stored, Mapping):
         return node
-    names = {field: _stored_name(field, stored) for field in _fields(node)}
+    fields = _fields(node)
+    names = {field: _stored_name(field, stored) for field in fields}
+    names = {field: name for field, name in names.items() if name in stored or getattr(node, field) is not None}
     children = {field: as_stored(getattr(node, field), stored.get(name)) for field, name in names.items()}
-    if all(field == name for field, name in names.items()):
+    if names == {field: field for field in fields}:
         return dataclasses.replace(node, **children)
     return {name: children[field] for field, name in names.items()}
 
@@ -81,6 +85,7 @@ def as_now(node: Any, like: Any) -> Any:
             node[_stored_name(field, node)] if isinstance(node, Mapping) else getattr(node, field), getattr(like, field)
         )
         for field in _fields(like)
+        if getattr(like, field) is not None
     }
     return dataclasses.replace(like, **children)
 

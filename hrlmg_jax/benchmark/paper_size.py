@@ -27,19 +27,11 @@ def bench_paper_size(smoke: bool) -> list[Line]:
     size = (
         ["data.size=tiny", *SHORT, "train.steps=2", "agent.learner.warm_up_steps=1", "simulator.train.steps=4"]
         if smoke
-        else ["data.size=large"]
+        else ["simulator=paper", "data.size=large"]
     )
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
-        command = [
-            sys.executable,
-            "-m",
-            "hrlmg_jax.train",
-            f"agent={AGENT}",
-            "simulator=paper",
-            "retrieval=hash",
-            *size,
-        ]
+        command = [sys.executable, "-m", "hrlmg_jax.train", f"agent={AGENT}", "retrieval=hash", *size]
         own_cache = {**os.environ, "TPGR_JAX_CACHE": str(Path(folder, "cache"))}
         started = time.perf_counter()
         finished = subprocess.run([*command, f"hydra.run.dir={run}"], env=own_cache, capture_output=True, text=True)

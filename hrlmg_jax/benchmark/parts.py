@@ -29,6 +29,7 @@ from sim.envs.nearest_items import unit
 from sim.envs.session_env import SessionParams
 
 SHORT = (
+    "simulator=paper",
     "env.episode_length=20",
     "evaluation.long=20",
     "evaluation.short=10",
@@ -59,7 +60,7 @@ def agent_settings(*overrides: str) -> hrl_mg.Settings:
 
 def make_parts(smoke: bool) -> Parts:
     """Builds learner and tables over the generated log with the paper's users, untrained, who take as long to ask."""
-    overrides = ["simulator=paper", *(["data.size=tiny", *SHORT] if smoke else ["data.size=small"])]
+    overrides = ["data.size=tiny", *SHORT] if smoke else ["simulator=paper", "data.size=small"]
     config, agent = composed_settings(RunConfig, "train_hrl_mg", *overrides), agent_settings(*overrides)
     data = load_data(config.fit(), config.longest_session)
     key, embedding_key = jax.random.split(jax.random.key(0))

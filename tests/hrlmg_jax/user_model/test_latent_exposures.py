@@ -184,8 +184,12 @@ def automatic(config, data, tmp_path_factory):
     """Settings, vectors, and folders of whole fits: with what was shown ignored, and with both compared."""
     settings = {kind: with_exposures(config, kind) for kind in ("ignored", "auto")}
     embedding = embed_items(config.simulator.embedding, data.log, data.rows("train"), 0)
-    folders = {kind: RunFolder(tmp_path_factory.mktemp(kind)) for kind in settings}
-    params = {kind: fit_latent(settings[kind], data, embedding, folders[kind]) for kind in settings}
+    path = tmp_path_factory.mktemp("fits")
+    folders = {kind: RunFolder(path / kind) for kind in settings}
+    folders["ignored"].path.mkdir()
+    params = {"ignored": fit_latent(settings["ignored"], data, embedding, folders["ignored"])}
+    copied(folders["ignored"], folders["auto"].path)  # both begin alike
+    params["auto"] = fit_latent(settings["auto"], data, embedding, folders["auto"])
     return settings, embedding, folders, params
 
 
