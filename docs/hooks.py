@@ -97,7 +97,7 @@ def _run(script: Path) -> str:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=1800,
         )
         if finished.returncode:
             raise PluginError(f"{script.name} failed with code {finished.returncode}:\n{finished.stderr}")

@@ -124,6 +124,7 @@ def bench_rollout(smoke: bool) -> list[Line]:
             compiled = jax.jit(batch)
             return sessions / seconds_of(lambda: compiled(env_params, params), 1)
 
+        # The agent, the paper's users alone, latent users alone.
         agent = play(learner.policy.as_policy(), learner.current_params(state, world))
         alone = play(random_policy(problem.data.num_items), None)
         name = f"{sessions:,} sessions at once"

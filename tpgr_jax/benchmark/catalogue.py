@@ -117,6 +117,7 @@ def bench_value_tree(smoke: bool) -> list[Line]:
             point = point_or_reason(lines, name, value_tree_point, smoke, point_sizes)
             if point is None:
                 continue
+            # What decisions and steps take, beside TPGR's.
             measured[items] = point
             ratio = point["plus_decisions"] / point["tpgr_decisions"]
             note = f"{episodes:,} episodes; TPGR {point['tpgr_decisions'] * 1e6:.2f} us"
@@ -128,6 +129,7 @@ def bench_value_tree(smoke: bool) -> list[Line]:
             note = f"TPGR {point['tpgr_step'] * 1e6:.2f} us"
             lines.append(Line(f"{name}: training step per decision", point["plus_step"] * 1e6, "us", note=note))
             lines.append(Line(f"{name}: peak memory", point["memory"], "GiB", 4.0 if items == 10**6 else None))
+        # How they grow with the number of items.
         for agent in () if smoke else ("plus", "tpgr"):
             exponent = exponent_of(measured, f"{agent}_decisions", 10**4)
             name = f"depth {depth}: exponent of seconds per decision, {'TPGR+' if agent == 'plus' else 'TPGR'}"

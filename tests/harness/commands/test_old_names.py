@@ -106,3 +106,30 @@ def test_settings_that_an_earlier_version_lacks_get_the_value_it_ran_with():
     chosen = {"env": {"reward_scale": "half_open", "counts_by": "rating"}}
     assert old_names.current_settings(chosen) == chosen
     assert old_names.current_settings({"env": {"attention": 0.8}}) == {"env": {"attention": 0.8}}
+
+
+@flax.struct.dataclass
+class LaterRows:
+    """With a field that came later, and may hold nothing."""
+
+    item: jax.Array
+    extra: jax.Array | None = None
+
+
+@flax.struct.dataclass
+class EarlierRows:
+    """Without it."""
+
+    item: jax.Array
+
+
+def test_a_field_that_came_later_and_holds_nothing_may_be_absent(tmp_path: Path) -> None:
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(1, State(EarlierRows(jnp.arange(3)), STEPS), {})
+        checkpoints.wait()
+        _, found, _ = checkpoints.restore(State(LaterRows(jnp.zeros(3, jnp.int32)), STEPS))
+        assert isinstance(found.rows, LaterRows)
+        assert found.rows.extra is None
+        np.testing.assert_array_equal(found.rows.item, np.arange(3))
+        with pytest.raises(UserError, match="no checkpoint can be read"):
+            checkpoints.restore(State(LaterRows(jnp.zeros(3, jnp.int32), jnp.zeros(2)), STEPS))
