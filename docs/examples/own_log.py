@@ -37,7 +37,7 @@ subprocess.run([sys.executable, "-m", "sim.data", *DATA], check=True)
 # %% Learn the users
 # The report says how well the learned users predict people they have not seen. Read it before anything else: if the
 # log-loss is not below that of the base rate, nothing that follows means much.
-SIMULATOR = ["env.episode_length=20", "simulator.train.steps=250"]
+SIMULATOR = ["env.episode_length=20", "simulator.train.steps=100"]
 subprocess.run([sys.executable, "-m", "hrlmg_jax.fit_simulator", *DATA, *SIMULATOR], check=True)
 
 # %% Train and test

@@ -71,6 +71,7 @@ class Agent(NamedTuple):
             checkpoint, so that a learner can keep its best parameters.
         finished: `state -> bool`; called after each evaluation, True ends training early.
         partition: `state -> tree of PartitionSpec`; how a state is sharded over many devices.
+        few_steps: Whether compiling a step takes longer than all steps do: it is then optimised less.
     """
 
     init: Callable[[jax.Array, Any], Any]
@@ -82,3 +83,4 @@ class Agent(NamedTuple):
     after_evaluation: Callable[[Any, dict[str, float]], Any] = _unchanged
     finished: Callable[[Any], bool] = _never
     partition: Callable[[Any], Any] = _everywhere
+    few_steps: bool = False

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from harness.compute.devices import place
 from harness.compute.memory import return_free_memory, size_of
 from harness.compute.processes import agreed, agreed_seconds, is_first_process, meet
+from harness.compute.quick_compilation import quick_compilation
 from harness.compute.sharding import num_shards, on_every_device
 from harness.errors import UserError
 from harness.interruption import StopRequest
@@ -74,7 +75,6 @@ class Interruption(Exception):
         super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}")
 
 
-@partial(jax.jit, static_argnums=(0, 1, 5), donate_argnums=(2,))
 def _train_chunk(
     train_step: Callable[..., Any],
     partition: Callable[[Any], Any],
@@ -92,9 +92,21 @@ def _train_chunk(
     return _placed([state for state, _ in trained], partition), [on_every_device(metrics) for _, metrics in trained]
 
 
+@cache
+def _compiled_chunk(few_steps: bool) -> Any:
+    """Returns `_train_chunk` compiled for agents with few steps or many."""
+    options = quick_compilation() if few_steps else {}
+    return jax.jit(_train_chunk, static_argnums=(0, 1, 5), donate_argnums=(2,), compiler_options=options)
+
+
 @partial(jax.jit, static_argnums=1)
 def _placed(states: list[Any], partition: Callable[[Any], Any]) -> list[Any]:
-    """Distributes the states over the devices."""
+    """Distributes the states over the devices.
+
+    Their types are made strong: a state that begins with weakly typed numbers (as of `jnp.full(3, 0.0)`) has others
+    after the first chunk, which would be compiled once more for them.
+    """
+    states = jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), states)
     return [place(state, partition(state)) for state in states]
 
 
@@ -169,7 +181,8 @@ def run_training(
                     compiled = length
                 started = time.monotonic()
                 with phases.phase("training"):
-                    states, stacked = _train_chunk(agent.train_step, agent.partition, states, shared, per_seed, length)
+                    chunk = _compiled_chunk(agent.few_steps)
+                    states, stacked = chunk(agent.train_step, agent.partition, states, shared, per_seed, length)
                     metrics = [means(of_run) for of_run in jax.device_get(stacked)]
                 chunk_seconds = agreed_seconds(time.monotonic() - started)
                 spent = spent.after(budgets.seconds_of(length, chunk_seconds), length)
@@ -226,7 +239,9 @@ def _first_states(
     initialise = jax.jit(agent.init)
 
     # The compiler's memory and large states are not held together.
-    shapes = [jax.eval_shape(initialise, run.key, run.agent.world) for run in seed_runs]
+    shapes = jax.eval_shape(
+        lambda: _placed([initialise(run.key, run.agent.world) for run in seed_runs], agent.partition)
+    )
     length = schedule.next_length(max(checkpoints.steps, default=0))
     compiled = length if num_shards() == 1 and size_of(shapes) > _LARGE_STATES else None
     if compiled:
@@ -276,7 +291,8 @@ def _next_costs(schedule: ScheduleConfig, agent: Agent, step: int, seconds: floa
 
 def _compile(agent: Agent, states: list[Any], worlds: tuple[Any, Any], length: int) -> None:
     """Compiles a chunk, so that its first call need not."""
-    _train_chunk.lower(agent.train_step, agent.partition, states, *worlds, length).compile()
+    chunk = _compiled_chunk(agent.few_steps)
+    chunk.lower(agent.train_step, agent.partition, states, *worlds, length).compile()
 
 
 @contextmanager

@@ -32,7 +32,7 @@ FILE = "simulator.npz"
 REPORT = "simulator.json"
 SECOND = "second_"
 """Begins the names of both in a run folder, of users of a second kind."""
-VERSIONS = {"paper": 2, "latent": 6}
+VERSIONS = {"paper": 2, "latent": 7}
 """Of the fit, by kind: increment one when those users are learned otherwise, and fits that are kept are made anew."""
 _WITHOUT_EFFECT = ("root", "trial_sessions", "pessimism")
 """Settings that change no fit."""

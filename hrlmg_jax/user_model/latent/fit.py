@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from harness.compute.quick_compilation import quick_compilation
 from harness.errors import UserError
 from harness.runs.run_folder import RunFolder, make_folder
 from harness.training.agent import Agent
@@ -121,7 +122,7 @@ def _maximised(
         give_up_above: Held-out log-loss that half of the steps must have reached, or the fit ends.
     """
     schedule = optax.cosine_decay_schedule(settings.learning_rate, settings.train.steps)
-    optimizer = optax.adam(schedule, b2=0.99)
+    optimizer = optax.flatten(optax.adam(schedule, b2=0.99))
     users, events = world.of_user.shape[1], len(data.rows("held_out"))
     per_user = float(np.mean(np.sum(np.asarray(world.of_user) >= 0, -1)))
     size = min(settings.batch_size, users)
@@ -191,7 +192,8 @@ def _maximised(
     likelihood_of = jax.jit(
         lambda weights, world, of_user: log_likelihood(
             weights, world, world.embedding, of_user, of_user.size, evaluation_key
-        )
+        ),
+        compiler_options=quick_compilation(),
     )
 
     def evaluate(state: FitState) -> dict[str, float]:
@@ -217,6 +219,7 @@ def _maximised(
         headline="loss",
         after_evaluation=keep_best,
         finished=finished,
+        few_steps=True,
     )
     run = SeedRun(agent, folder, jax.random.key(settings.seed), evaluate)
     [state] = run_training([run], settings.train, row_labels(data.log))

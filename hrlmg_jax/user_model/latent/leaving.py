@@ -49,7 +49,7 @@ def patience_after(leaving: jax.Array, clicked: jax.Array, known: jax.Array) -> 
         clicked, known = answer
         return jnp.where(known, next_patience(leaving, patience, clicked), patience), None
 
-    return jax.lax.scan(step, first_patience(leaving), (clicked, known))[0]
+    return jax.lax.scan(jax.checkpoint(step), first_patience(leaving), (clicked, known))[0]
 
 
 def hazard_logit(leaving: jax.Array, patience: jax.Array) -> jax.Array:
@@ -120,7 +120,7 @@ def log_left(first: jax.Array, second: jax.Array, leaves: jax.Array, shown: jax.
         return (factor, total + leaves[:, None, None] * factor), None
 
     rows = tuple(jnp.swapaxes(array, 0, 1) for array in (one, other, leaves))
-    (_, total), _ = jax.lax.scan(step, (jnp.ones(shape), jnp.zeros(shape)), rows, reverse=True)
+    (_, total), _ = jax.lax.scan(jax.checkpoint(step), (jnp.ones(shape), jnp.zeros(shape)), rows, reverse=True)
     return jnp.log(total + _SMALLEST)
 
 

@@ -313,13 +313,14 @@ def log_likelihoods(
     """
 
     def along(rows: LatentItems, feedback: jax.Array, before: jax.Array, trust: jax.Array) -> Terms:
-        def step(state: LatentState, row: tuple[LatentItems, jax.Array]) -> tuple[LatentState, Terms]:
+        def step(state: LatentState, row: tuple[LatentItems, jax.Array]) -> tuple[LatentState, LatentState]:
             item, feedback = row
             clicked = (feedback >= CLICK).astype(jnp.float32)
-            return next_state(weights, state, item, draws.taste, clicked), terms_at(weights, draws, state, item)
+            return next_state(weights, state, item, draws.taste, clicked), state
 
-        state = first_state(weights, trust, before)
-        return jax.lax.scan(step, state, (rows, feedback))[1]
+        states = jax.lax.scan(jax.checkpoint(step), first_state(weights, trust, before), (rows, feedback))[1]
+        # Of all steps at once: the compiled loop, and its gradient, are then small.
+        return jax.vmap(terms_at, (None, None, 0, 0))(weights, draws, states, rows)
 
     # Items are looked up before the scan: their gradient is then one sum over the rows.
     rows = jax.tree.map(lambda column: column[pieces.item], items)

@@ -71,7 +71,7 @@ def trust_map(weights: jax.Array, fit: jax.Array, clicked: jax.Array, shown: jax
 
     zero = jnp.zeros(fit.shape[1])
     first = TrustMap(jnp.float32(1), zero, zero - 1, zero + 1)
-    return jax.lax.scan(step, first, (trust_gain(weights, fit, clicked[:, None]), shown))[0]
+    return jax.lax.scan(jax.checkpoint(step), first, (trust_gain(weights, fit, clicked[:, None]), shown))[0]
 
 
 def between(weights: jax.Array, trust: jax.Array, follows: jax.Array) -> jax.Array:

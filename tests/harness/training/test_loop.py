@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from counting_agent import noisy_counter
 
+from harness.compute.quick_compilation import quick_compilation
 from harness.errors import UserError
 from harness.runs.checkpoint import Checkpoints
 from harness.runs.metric_writer import read_rows
@@ -370,8 +372,26 @@ def test_the_training_step_is_compiled_once(tmp_path, monkeypatch, number, large
         done.append("initialised")
         return state
 
-    agent = plain._replace(train_step=train_step, pretrain=pretrain)
+    def init(key, world):  # with a number of weak type, which steps make strong
+        return plain.init(key, world) | {"total": jnp.full((), 0.0)}
+
+    agent = plain._replace(init=init, train_step=train_step, pretrain=pretrain)
     train_together(folders(tmp_path, number), agents=[agent] * number)
     assert done.count("compiled") == 1
     if not large:
         assert done == ["compiled", "returned", *["initialised"] * number]
+
+
+@pytest.mark.parametrize("few_steps", [False, True])
+def test_a_step_that_runs_for_a_short_time_is_optimised_less(tmp_path, monkeypatch, few_steps):
+    monkeypatch.setattr(loop, "quick_compilation", lambda: {"no_such_option": 1})
+    monkeypatch.setattr(loop, "_compiled_chunk", loop._compiled_chunk.__wrapped__)
+    agent = noisy_counter()._replace(few_steps=few_steps)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option") if few_steps else nullcontext():
+        train_together(folders(tmp_path, 1), agents=[agent])
+
+
+def test_options_of_quick_compilation_are_known():
+    double = jax.jit(lambda number: 2 * number, compiler_options=quick_compilation())
+    assert double(3) == 6
+    assert quick_compilation()["xla_backend_optimization_level"] == 1

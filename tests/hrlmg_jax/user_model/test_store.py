@@ -392,16 +392,16 @@ def test_a_run_keeps_users_of_a_second_kind_beside_the_first(fit, no_fit, tmp_pa
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["second_simulator=paper"], "second_simulator is 'paper', as simulator is"),
-        (["second_simulator=latent", "second_simulator.seed=3"], "second_simulator.seed differs from simulator.seed"),
+        (["second_simulator=latent"], "second_simulator is 'latent', as simulator is"),
+        (["second_simulator=paper", "second_simulator.seed=3"], "second_simulator.seed differs from simulator.seed"),
     ],
 )
 def test_a_second_kind_is_another_kind_for_the_same_held_out_users(words, said):
     with pytest.raises(UserError, match=said):
         read_settings(RunConfig, composed_values("train_hrl_mg", words))
-    fine = read_settings(RunConfig, composed_values("train_hrl_mg", ["second_simulator=latent", "simulator.seed=3"]))
+    fine = read_settings(RunConfig, composed_values("train_hrl_mg", ["second_simulator=paper", "simulator.seed=3"]))
     assert fine.second_fit().simulator.seed == 3
-    assert fine.second_fit().simulator.name == "latent"
+    assert fine.second_fit().simulator.name == "paper"
 
 
 def test_the_paper_s_users_are_fitted_with_item_vectors_that_others_tell_of(fit):
