@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from counting_agent import noisy_counter
 
-from harness.compute.quick_compilation import quick_compilation
 from harness.errors import UserError
 from harness.runs.checkpoint import Checkpoints
 from harness.runs.metric_writer import read_rows
@@ -389,9 +388,3 @@ def test_a_step_that_runs_for_a_short_time_is_optimised_less(tmp_path, monkeypat
     agent = noisy_counter()._replace(few_steps=few_steps)
     with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option") if few_steps else nullcontext():
         train_together(folders(tmp_path, 1), agents=[agent])
-
-
-def test_options_of_quick_compilation_are_known():
-    double = jax.jit(lambda number: 2 * number, compiler_options=quick_compilation())
-    assert double(3) == 6
-    assert quick_compilation()["xla_backend_optimization_level"] == 1
