@@ -236,7 +236,7 @@ def _first_states(
 ) -> tuple[list[Any], int, Spent]:
     """Returns the initial or restored states, the steps already done and what these took."""
     agent = seed_runs[0].agent
-    initialise = jax.jit(agent.init)
+    initialise = jax.jit(agent.init, compiler_options=quick_compilation())  # runs once
 
     # The compiler's memory and large states are not held together.
     shapes = jax.eval_shape(
