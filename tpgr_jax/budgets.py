@@ -74,7 +74,7 @@ def _counted_state(
             where=str(folder.metrics),
             do="Give a larger budget, or a smaller train.log_every.",
         )
-    like = jax.jit(method.agent.init)(jax.random.key(config.seed), method.agent.world)
+    like = method.agent.initial_state(jax.random.key(config.seed))
     with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
         _, state, _ = checkpoints.restore(like, step)
     row = next(row for row in rows if row["step"] == step)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from harness.compute.quick_compilation import quick_compilation
 from harness.compute.sharding import EVERYWHERE
 from harness.errors import UserError
 
@@ -84,3 +85,7 @@ class Agent(NamedTuple):
     finished: Callable[[Any], bool] = _never
     partition: Callable[[Any], Any] = _everywhere
     few_steps: bool = False
+
+    def initial_state(self, key: jax.Array) -> Any:
+        """Returns the state that `init` makes, compiled for this one call."""
+        return jax.jit(self.init, compiler_options=quick_compilation())(key, self.world)

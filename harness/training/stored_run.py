@@ -74,7 +74,7 @@ class StoredRunConfig:
         Raises:
             UserError: There is no checkpoint, none of this step, or it is damaged.
         """
-        like = jax.jit(agent.init)(jax.random.key(seed), agent.world)
+        like = agent.initial_state(jax.random.key(seed))
         with Checkpoints(self.folder.checkpoints, read_only=True) as checkpoints:
             newest = max(checkpoints.steps, default=0)
             step, state, _ = checkpoints.restore(like, self.checkpoint)

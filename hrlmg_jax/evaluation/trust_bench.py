@@ -149,7 +149,7 @@ def _checkpoints(
     method = build_method(problem, settings)
     assert method.agent is not None
     agent = method.agent
-    state: Any = jax.jit(agent.init)(jax.random.key(0), agent.world)
+    state: Any = agent.initial_state(jax.random.key(0))
     train = jax.jit(
         lambda state, world, length: jax.lax.fori_loop(0, length, lambda _, now: agent.train_step(now, world)[0], state)
     )
