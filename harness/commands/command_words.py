@@ -16,7 +16,7 @@ from harness.commands.configuration import ADDED_GROUPS, CONFIGURATION, FOLLOWS,
 from harness.commands.nearest import meant, nearest
 from harness.errors import UserError
 
-_PLAIN_WORD = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z_/][A-Za-z0-9_./-]*", re.IGNORECASE)
+_PLAIN_WORD = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z_/][A-Za-z0-9_./-]*", re.IGNORECASE | re.ASCII)
 _PLACES = ("path", "root", "cache", "dir", "run", "resume", "study", "out")
 """Ends of keys whose values name a file or a folder."""
 _ALONE = ("user", "users", "history", "allowed", "exclude")

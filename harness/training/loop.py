@@ -240,7 +240,7 @@ def _first_states(
 
     # The compiler's memory and large states are not held together.
     shapes = jax.eval_shape(
-        lambda: _placed([initialise(run.key, run.agent.world) for run in seed_runs], agent.partition)
+        lambda: _placed([agent.init(run.key, run.agent.world) for run in seed_runs], agent.partition)
     )
     length = schedule.next_length(max(checkpoints.steps, default=0))
     compiled = length if num_shards() == 1 and size_of(shapes) > _LARGE_STATES else None

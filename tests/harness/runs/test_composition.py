@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.commands.command_words import override_value
@@ -31,6 +31,7 @@ VALUES = st.recursive(
 
 @settings(deadline=None)
 @given(VALUES)
+@example("İ")  # equal to i, ignoring case, and none of Hydra's letters
 def test_hydra_reads_back_what_is_written(value):
     override = OverridesParser.create().parse_override(f"key={override_value(value)}")
     read = override.value()

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from counting_agent import noisy_counter
+from quick_compilation import compiled
 
+from harness.compute.quick_compilation import quick_compilation
 from harness.errors import UserError
 from harness.runs.checkpoint import Checkpoints
 from harness.runs.metric_writer import read_rows
@@ -382,9 +384,22 @@ def test_the_training_step_is_compiled_once(tmp_path, monkeypatch, number, large
 
 
 @pytest.mark.parametrize("few_steps", [False, True])
-def test_a_step_that_runs_for_a_short_time_is_optimised_less(tmp_path, monkeypatch, few_steps):
+def test_a_step_that_runs_for_a_short_time_is_optimised_less(monkeypatch, few_steps):
     monkeypatch.setattr(loop, "quick_compilation", lambda: {"no_such_option": 1})
-    monkeypatch.setattr(loop, "_compiled_chunk", loop._compiled_chunk.__wrapped__)
-    agent = noisy_counter()._replace(few_steps=few_steps)
+    agent = noisy_counter()
+    chunk = loop._compiled_chunk.__wrapped__(few_steps)
+    states, worlds = [agent.init(jax.random.key(0), agent.world)], split_worlds([agent.world])
     with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option") if few_steps else nullcontext():
-        train_together(folders(tmp_path, 1), agents=[agent])
+        chunk(agent.train_step, agent.partition, states, *worlds, 2)
+
+
+@pytest.mark.parametrize(("number", "few_steps"), [(1, False), (1, True), (2, True)])
+def test_runs_compile_as_users_do(tmp_path, number, few_steps):
+    paths, agents = folders(tmp_path, number), [keeper(9)._replace(few_steps=few_steps)] * number
+    unoptimised = train_together(paths, agents=agents, steps=4)
+    with compiled(optimised=True):
+        assert quick_compilation()
+        train_together(paths, agents=agents)  # resumed
+        states = train_together(folders(tmp_path / "new", number), agents=agents, steps=4)
+    for state, other in zip(states, unoptimised, strict=True):
+        np.testing.assert_allclose(state["total"], other["total"], rtol=1e-6)

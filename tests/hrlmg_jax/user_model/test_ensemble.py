@@ -155,6 +155,7 @@ def undrawn(monkeypatch):
     monkeypatch.setattr(store, "plot_reliability", lambda *_: None)
 
 
+@pytest.mark.long
 def test_members_are_fits_of_their_own_and_a_killed_ensemble_continues(tmp_path, undrawn):
     single, values = settings(tmp_path, *SMALL)
     data = load_data(single)
