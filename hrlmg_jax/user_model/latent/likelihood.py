@@ -319,7 +319,7 @@ def log_likelihoods(
             return next_state(weights, state, item, draws.taste, clicked), state
 
         states = jax.lax.scan(jax.checkpoint(step), first_state(weights, trust, before), (rows, feedback))[1]
-        # Of all steps at once: the compiled loop, and its gradient, are then small.
+        # The terms of all steps at once; the gradient of the loop then needs its states alone.
         return jax.vmap(terms_at, (None, None, 0, 0))(weights, draws, states, rows)
 
     # Items are looked up before the scan: their gradient is then one sum over the rows.
