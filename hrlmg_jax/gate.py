@@ -24,7 +24,8 @@ from sim.datasets.log_settings import LogConfig
 from sim.datasets.sessions import load_sessions
 from sim.envs.nearest_items import map_rows
 from sim.envs.session_env import SessionConfig, SessionEnv, SessionParams
-from sim.generators.funnel import CLICK_RATE, ORDER_RATE, true_users
+from sim.generators.funnel import CLICK_RATE, ORDER_RATE
+from sim.generators.funnel_truth import true_users
 
 _RATE_TOLERANCE = 0.1
 _LEAST_PLANNING = 1.3

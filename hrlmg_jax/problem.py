@@ -21,7 +21,7 @@ from hrlmg_jax.user_model.store import FILE, SECOND, Simulator, load_simulator, 
 from sim.datasets.sessions import SessionData, load_sessions
 from sim.envs.matrix_users import MatrixParams, MatrixUsers, matrix_of_sessions
 from sim.envs.session_env import TRUTH, FeedbackModel, SessionConfig, SessionEnv, SessionParams
-from sim.generators.funnel import true_users, truth_of_sessions
+from sim.generators.funnel_truth import true_users, truth_of_sessions
 from sim.generators.funnel_users import FunnelParams
 
 _SESSION_LENGTHS = (("env", "episode_length"), ("evaluation", "short"), ("evaluation", "long"))

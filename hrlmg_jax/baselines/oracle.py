@@ -22,7 +22,7 @@ from hrlmg_jax.retrieval.item_scores import ItemScores, best_scored_item, rank_s
 from sim.envs.histories import Histories
 from sim.envs.policy import Decision, Policy, Ranking
 from sim.envs.session_env import TRUTH, FeedbackModel, SessionConfig, SessionObservation
-from sim.generators.funnel import FunnelModel
+from sim.generators.funnel_users import FunnelModel
 
 _NUMBERS_PER_ITEM = 64  # of a learned user's hidden layer
 

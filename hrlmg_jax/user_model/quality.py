@@ -19,7 +19,7 @@ from sim.datasets.sessions import SessionData
 from sim.envs.fixed_policies import scripted_policy
 from sim.envs.rollout import rollout
 from sim.envs.session_env import SessionEnv, SessionParams
-from sim.generators.funnel import best_log_loss
+from sim.generators.funnel_truth import best_log_loss
 from sim.tables.events import CLICK, FEEDBACK_NAMES, NUM_FEEDBACK, ORDER
 
 _CALIBRATION_BINS = 15

@@ -65,9 +65,9 @@ def load_log(config: LogConfig) -> EventLog:
     if not config.log_parts:  # nor how much of growing files they are made of
         del settings["log_parts"]
     if config.reader == SYNTHETIC_FUNNEL:
-        from sim.generators import funnel
+        from sim.generators.funnel_world import GENERATOR_VERSION
 
-        versions = [funnel.GENERATOR_VERSION, LOG_VERSION, SKIP_SAMPLER_VERSION]
+        versions = [GENERATOR_VERSION, LOG_VERSION, SKIP_SAMPLER_VERSION]
         return cached(
             EventLog, config.cache_folder, {"log": settings, "versions": versions}, lambda: _generated_log(config)
         )

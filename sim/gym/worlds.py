@@ -19,7 +19,8 @@ from sim.datasets.sessions import load_sessions
 from sim.envs.rating_env import RatingEnv
 from sim.envs.session_env import TRUTH, SessionConfig, SessionEnv, SessionParams
 from sim.envs.simulator import ANY_SIMULATOR, EnvSettings, make_simulator
-from sim.generators.funnel import FunnelModel, truth_of_sessions
+from sim.generators.funnel_truth import truth_of_sessions
+from sim.generators.funnel_users import FunnelModel
 from sim.gym.views import RatingView, SessionView, View
 from sim.tables.items import ItemTable
 

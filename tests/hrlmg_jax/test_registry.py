@@ -18,7 +18,7 @@ from hrlmg_jax.agent.low_levels import DdpgByCritic, DdpgLevel, DnnLevel
 from hrlmg_jax.registry import AGENTS, HRL_MG, build_method
 from hrlmg_jax.settings import RunConfig
 from sim.envs.session_env import SessionEnv
-from sim.generators.funnel import FunnelModel
+from sim.generators.funnel_users import FunnelModel
 
 OF_THE_PAPER = ["hrl_mg_paper_updates", "hrl_mg_paper"]
 PRESETS = ["hrl_mg", "hrl", "hrl_mg_paper", "hrl_mg_memory_frozen", "ddpg", "ddpg_critic", "ddpg_memory", "dnn"]

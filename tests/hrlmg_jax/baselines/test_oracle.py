@@ -15,7 +15,8 @@ from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackNetworkConfig,
 from sim.envs.histories import make_history_table
 from sim.envs.rollout import advance, begin
 from sim.envs.session_env import FeedbackModel, SessionEnv, SessionParams
-from sim.generators.funnel import FunnelModel, truth_of_sessions
+from sim.generators.funnel_truth import truth_of_sessions
+from sim.generators.funnel_users import FunnelModel
 
 SESSIONS, STEPS, N = 3, 8, 4
 ITEMS = 100

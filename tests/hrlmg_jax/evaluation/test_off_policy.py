@@ -29,7 +29,7 @@ from hrlmg_jax.problem import load_data, make_env
 from hrlmg_jax.reports.off_policy import off_policy_table
 from sim.envs.policy import Decision, Policy
 from sim.envs.rollout import begin
-from sim.generators.funnel import truth_of_sessions
+from sim.generators.funnel_truth import truth_of_sessions
 
 CONFIG = OffPolicyConfig(sessions=1000, horizons=(1, 2, 30), least_effective=5.0)
 STEPS = 20

@@ -11,7 +11,7 @@ from hrlmg_jax.problem import true_env_params
 from sim.datasets.sessions import SessionData
 from sim.envs.fixed_policies import fixed_list_policy
 from sim.envs.session_env import SessionEnv
-from sim.generators.funnel import FunnelModel
+from sim.generators.funnel_users import FunnelModel
 from sim.tables.events import with_test_sessions
 
 STEPS = 12

@@ -11,7 +11,7 @@ from harness.settings import read_settings
 from hrlmg_jax.user_model.item_embedding import EmbeddingConfig, embed_items, told_by_others, turned_towards
 from sim.datasets.events import load_log
 from sim.datasets.log_settings import LogConfig
-from sim.generators.funnel import truth_of_sessions
+from sim.generators.funnel_truth import truth_of_sessions
 from sim.tables.events import CLICK, ORDER, SKIP, EventLog, build_event_log
 
 pytestmark = pytest.mark.optimised

@@ -40,7 +40,7 @@ from hrlmg_jax.user_model.settings import FitConfig
 from hrlmg_jax.user_model.store import FILE, REPORT, Simulator, load_simulator, obtain_simulator, simulator_folder
 from sim.datasets.sessions import SessionData, load_sessions
 from sim.envs.histories import Histories
-from sim.generators.funnel import best_log_loss
+from sim.generators.funnel_truth import best_log_loss
 from sim.tables.events import CLICK, ORDER, SKIP
 
 SMALL = [

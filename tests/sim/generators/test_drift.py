@@ -8,8 +8,9 @@ import scipy.special
 
 from harness.errors import UserError
 from sim.generators.drift import DRIFT, FATIGUE, FATIGUE_STEPS, GAIN, LOSS, DriftModel
-from sim.generators.funnel import FunnelModel, generate_log, true_users, truth_of_sessions
-from sim.generators.funnel_users import FunnelParams
+from sim.generators.funnel import generate_log
+from sim.generators.funnel_truth import true_users, truth_of_sessions
+from sim.generators.funnel_users import FunnelModel, FunnelParams
 from sim.tables.events import CLICK, ORDER, SKIP
 
 MODEL = DriftModel()

@@ -13,14 +13,10 @@ from quick_compilation import compiled
 
 from harness.errors import UserError
 from sim.envs.histories import Histories
-from sim.generators import funnel
-from sim.generators.funnel import (
-    FunnelModel,
-    FunnelParams,
-    best_log_loss,
-    generate_log,
-    truth_of_sessions,
-)
+from sim.generators import funnel_world
+from sim.generators.funnel import generate_log
+from sim.generators.funnel_truth import best_log_loss, truth_of_sessions
+from sim.generators.funnel_users import FunnelModel, FunnelParams
 from sim.generators.shop import shown_probabilities
 from sim.tables.events import CLICK, ORDER, SHOPS, SKIP, EventLog, build_event_log, select_events
 
@@ -167,13 +163,13 @@ def truth(log: EventLog) -> dict[str, np.ndarray]:
 
 def logged_curiosity(log: EventLog) -> np.ndarray:
     """[S, 50] the curiosity of each session of a log, in double precision."""
-    generator = np.random.default_rng([funnel.GENERATOR_VERSION, log.generator["seed"]])
-    world = funnel._draw_world(generator, log.generator["users"], log.generator["items"])
+    generator = np.random.default_rng([funnel_world.GENERATOR_VERSION, log.generator["seed"]])
+    world = funnel_world.draw_world(generator, log.generator["users"], log.generator["items"])
     _, key = jax.random.split(jax.random.key(log.generator["seed"]))
     user = log.user[log.session_starts()[:-1]]
     of_user = np.arange(len(user)) - np.searchsorted(user, user)  # sessions of a user are numbered in their order
-    key = jax.random.fold_in(key, funnel._LOGGED)
-    drawn = funnel._draw_curiosity(world.interests, key, jnp.asarray(log.user_ids[user]), jnp.asarray(of_user))
+    key = jax.random.fold_in(key, funnel_world.LOGGED)
+    drawn = funnel_world.draw_curiosity(world.interests, key, jnp.asarray(log.user_ids[user]), jnp.asarray(of_user))
     return np.asarray(drawn, np.float64)
 
 
@@ -260,10 +256,10 @@ def test_every_session_has_a_curiosity_of_its_own(log):
 
 def test_items_and_users_are_what_the_docstring_says():
     generator = np.random.default_rng(1)
-    params, interests, (item, cumulative) = funnel._draw_world(generator, 300, 3_000)
+    params, interests, (item, cumulative) = funnel_world.draw_world(generator, 300, 3_000)
     np.testing.assert_array_equal(item, params.item)
     numbers = jnp.arange(300)
-    curiosity = funnel._draw_curiosity(interests, jax.random.key(0), numbers, numbers)
+    curiosity = funnel_world.draw_curiosity(interests, jax.random.key(0), numbers, numbers)
     # A curiosity is nearest to one centre, at a cosine of about 1 / sqrt(1.25) = 0.894, and every centre has its turn.
     nearest = np.asarray(curiosity @ interests.centres.T)
     assert 0.8 < nearest.max(1).mean() < 0.95
@@ -310,8 +306,8 @@ def shown_before(log: EventLog) -> np.ndarray:
 
 
 def test_what_the_seeing_shop_does_follows_from_the_log(log):
-    generator = np.random.default_rng([funnel.GENERATOR_VERSION, log.generator["seed"]])
-    catalogue = funnel._draw_world(generator, log.num_users, log.num_items).catalogue
+    generator = np.random.default_rng([funnel_world.GENERATOR_VERSION, log.generator["seed"]])
+    catalogue = funnel_world.draw_world(generator, log.num_users, log.num_items).catalogue
     everything = np.arange(log.num_events)
     known = known_by_the_log(log).astype(np.float32)
     expected = shown_probabilities(catalogue, known, everything, log.item, shown_before(log))

@@ -12,7 +12,7 @@ import scipy.stats
 from sim.envs.histories import Histories
 from sim.envs.session_env import SessionObservation
 from sim.generators import shop
-from sim.generators.funnel import _draw_world
+from sim.generators.funnel_world import draw_world
 from sim.generators.shop import EXPLORATION, Catalogue, shop_policy, shown_probabilities
 
 SESSIONS = 40_000
@@ -90,7 +90,7 @@ def test_the_probabilities_are_those_of_simulated_shops(interest, before):
 
 
 def test_large_catalogues_are_sampled_with_an_error_of_one_percent(monkeypatch):
-    world = _draw_world(np.random.default_rng(0), 40, 8_000)
+    world = draw_world(np.random.default_rng(0), 40, 8_000)
     random = np.random.default_rng(1)
     cumulative = np.asarray(world.catalogue.cumulative)
     draw = lambda *shape: np.searchsorted(cumulative, random.random(shape) * cumulative[-1])  # noqa: E731
@@ -104,6 +104,6 @@ def test_large_catalogues_are_sampled_with_an_error_of_one_percent(monkeypatch):
 
 
 def test_every_item_has_its_share_of_the_exploration():
-    world = _draw_world(np.random.default_rng(0), 40, 300)
+    world = draw_world(np.random.default_rng(0), 40, 300)
     found = probabilities(world.catalogue, world.params.taste[0], [])
     assert found.min() >= EXPLORATION / 300
