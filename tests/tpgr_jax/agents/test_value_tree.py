@@ -79,6 +79,7 @@ def scrambled(learned, seed=1):
     return dataclasses.replace(learned, network=network)
 
 
+@functools.cache
 def fitted_answers():
     data = make_data(make_table())
     _, _, reward_of_code = make_simulator(data)
