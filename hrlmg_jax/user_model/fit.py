@@ -13,11 +13,7 @@ import numpy as np
 import optax
 
 from harness.runs.run_folder import RunFolder
-from harness.training.agent import Agent
-from harness.training.loop import run_training
-from harness.training.parallel_seeds import SeedRun
-from hrlmg_jax.sessions import row_labels
-from hrlmg_jax.user_model.early_stopping import FitState, begun_with, keep_best
+from hrlmg_jax.user_model.early_stopping import Fit, FitState, begun_with, run_fit
 from hrlmg_jax.user_model.item_embedding import told_by_others
 from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackParams, LearnedFeedback
 from hrlmg_jax.user_model.settings import FitConfig, PaperConfig
@@ -99,18 +95,7 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
         probabilities = predict(model, params, data, held_out, length)
         return {"held_out_log_loss": log_loss(probabilities, data.log.feedback[held_out])}
 
-    agent = Agent(
-        init=init,
-        pretrain=lambda state: state,
-        train_step=train_step,
-        world=world,
-        episodes_per_step=0,
-        headline="log_loss",
-        after_evaluation=keep_best,
-        finished=lambda state: int(state.stale) >= settings.patience,
-    )
-    key = jax.random.key(settings.seed)
-    [state] = run_training([SeedRun(agent, folder, key, evaluate)], settings.train, row_labels(data.log))
+    state = run_fit(Fit(init, train_step, world, "log_loss", evaluate), settings, data.log, folder)
     return FeedbackParams(state.best, world.embedding)
 
 

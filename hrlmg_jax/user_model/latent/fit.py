@@ -14,11 +14,7 @@ import optax
 from harness.compute.quick_compilation import quick_compilation
 from harness.errors import UserError
 from harness.runs.run_folder import RunFolder, make_folder
-from harness.training.agent import Agent
-from harness.training.loop import run_training
-from harness.training.parallel_seeds import SeedRun
-from hrlmg_jax.sessions import row_labels
-from hrlmg_jax.user_model.early_stopping import FitState, begun_with, keep_best
+from hrlmg_jax.user_model.early_stopping import Fit, FitState, begun_with, run_fit
 from hrlmg_jax.user_model.item_embedding import told_by_others
 from hrlmg_jax.user_model.latent.exposures import first_exposure_weights, log_chances_of_shown, log_shares, shown_items
 from hrlmg_jax.user_model.latent.leaving import log_likelihood_of_users, only_those
@@ -206,24 +202,10 @@ def _maximised(
             total += float(both) - float(shown)  # of the answers, given what was shown
         return {"held_out_log_loss": -total / events}
 
-    def finished(state: FitState) -> bool:
-        half = 2 * int(state.step) >= settings.train.steps
-        return int(state.stale) >= settings.patience or (half and float(state.best_loss) > give_up_above)
+    def hopeless(state: FitState) -> bool:
+        return 2 * int(state.step) >= settings.train.steps and float(state.best_loss) > give_up_above
 
-    agent = Agent(
-        init=init,
-        pretrain=lambda state: state,
-        train_step=train_step,
-        world=world,
-        episodes_per_step=0,
-        headline="loss",
-        after_evaluation=keep_best,
-        finished=finished,
-        few_steps=True,
-    )
-    run = SeedRun(agent, folder, jax.random.key(settings.seed), evaluate)
-    [state] = run_training([run], settings.train, row_labels(data.log))
-    return state
+    return run_fit(Fit(init, train_step, world, "loss", evaluate, hopeless, few_steps=True), settings, data.log, folder)
 
 
 def _make_world(settings: LatentConfig, data: SessionData, embedding: np.ndarray) -> tuple[FitWorld, np.ndarray]:
