@@ -42,7 +42,7 @@ class World(NamedTuple):
 
 
 def draw_world(generator: np.random.Generator, users: int, items: int) -> World:
-    """Draws items and users; the truth is not yet calibrated."""
+    """Draws so many items and users, kc and ko 0 as yet; equal generators in equal states give equal worlds."""
     scale = np.arange(1, DIMENSION + 1) ** -0.5
     rotation = np.linalg.qr(generator.normal(size=(DIMENSION, DIMENSION)))[0]
 

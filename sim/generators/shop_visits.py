@@ -112,9 +112,14 @@ class Writer(NamedTuple):
 def play(
     world: World, writer: Writer, schedule: Schedule, users: np.ndarray, key: jax.Array, with_shown: bool
 ) -> dict[str, np.ndarray]:
-    """Plays all sessions of the users, in batches, and returns the columns of the log.
+    """Plays all sessions of the users, in batches, and returns the columns of the log, [E] each.
 
     Args:
+        world: Items and users; click_bias and order_bias are taken as they are.
+        writer: The shop, and the kind of users.
+        schedule: When users visit.
+        users: [n] int rows of the schedule.
+        key: Of all random numbers.
         with_shown: Whether to compute the probabilities with which items were shown.
     """
     columns: dict[str, list[np.ndarray]] = {}
