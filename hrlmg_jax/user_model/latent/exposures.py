@@ -66,21 +66,23 @@ def log_chances(
     exposure = weights.exposure
     assert exposure is not None
     of_interest, of_taste, of_clicks = exposure.sharpness
-    interest = of_interest * draws.interest[:, :-1] @ items.interest.T  # [J, I]
-    taste = of_taste * draws.taste[:, :-1] @ items.order.T  # [M, I]
-    vectors = items.embedding @ exposure.turned  # [I, E]
-    direction = of_clicks * _directions(exposure, vectors, piece)
-    known = jnp.einsum("te,te->t", direction, vectors[piece.item])
+
+    def parts_of(some: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns what interests [J, n] and tastes [M, n] add to s of some items [n]: all would be the catalogue."""
+        interest = of_interest * draws.interest[:, :-1] @ items.interest[some].T
+        return interest, of_taste * draws.taste[:, :-1] @ items.order[some].T
+
+    interest, taste = parts_of(piece.item)
+    direction = of_clicks * _directions(exposure, items.embedding, piece)
+    known = jnp.einsum("te,te->t", direction, items.embedding[piece.item] @ exposure.turned)
     # What the items drawn by q would have had, by step and by both draws.
     reference = shown.reference
-    bounded = (
-        jnp.clip(part, -_LARGEST, _LARGEST)
-        for part in (direction @ vectors[reference].T, taste[:, reference], interest[:, reference])
-    )
-    step, of_m, of_j = (jnp.exp(part) for part in bounded)
+    by_step = direction @ (items.embedding[reference] @ exposure.turned).T
+    bounded = (jnp.clip(part, -_LARGEST, _LARGEST) for part in (by_step, *parts_of(reference)))
+    step, of_j, of_m = (jnp.exp(part) for part in bounded)
     both = (of_m[:, None] * of_j[None]).reshape(-1, len(reference))
     normaliser = jnp.log(step @ both.T / len(reference)).reshape(len(step), len(of_m), len(of_j))
-    score = known[:, None, None] + taste[:, piece.item].T[:, :, None] + interest[:, piece.item].T[:, None]
+    score = known[:, None, None] + taste.T[:, :, None] + interest.T[:, None]
     # A share is drawn uniformly.
     log_uniform = jax.nn.log_sigmoid(exposure.uniform) - shown.log_share[piece.item] - jnp.log(len(shown.log_share))
     return jnp.logaddexp(log_uniform[:, None, None], jax.nn.log_sigmoid(-exposure.uniform) + score - normaliser)
@@ -97,8 +99,8 @@ def log_chances_of_shown(
     return jax.vmap(of_piece)(pieces)
 
 
-def _directions(exposure: ExposureWeights, vectors: jax.Array, piece: Pieces) -> jax.Array:
-    """Returns [T, E] the directions of the clicks before each item, 0 without one; vectors [I, E] are of all items."""
+def _directions(exposure: ExposureWeights, embedding: jax.Array, piece: Pieces) -> jax.Array:
+    """Returns [T, E] the directions of the clicks before each item, 0 without one; embedding [I, E] is of all items."""
     assert piece.clicks is not None
     memory = jax.nn.sigmoid(exposure.memory)
     clicked = piece.shown & (piece.feedback >= CLICK)
@@ -108,13 +110,14 @@ def _directions(exposure: ExposureWeights, vectors: jax.Array, piece: Pieces) ->
         vector, clicked = row
         return jnp.where(clicked, memory * clicks + vector, clicks), clicks
 
-    clicks = jax.lax.scan(step, weight @ vectors[piece.clicks], (vectors[piece.item], clicked))[1]
+    earlier, vectors = (embedding[some] @ exposure.turned for some in (piece.clicks, piece.item))
+    clicks = jax.lax.scan(step, weight @ earlier, (vectors, clicked))[1]
     return clicks / jnp.sqrt(jnp.maximum(jnp.sum(clicks**2, -1, keepdims=True), 1e-12))
 
 
 def shown_items(log_share: jax.Array, key: jax.Array) -> ShownItems:
     """Returns what is shown to anybody, other items drawn for every key; log_share [I] as `log_shares` gives it."""
-    reference = jax.random.categorical(key, log_share, shape=(_REFERENCE,))
+    reference = jax.random.choice(key, len(log_share), (_REFERENCE,), p=jnp.exp(log_share))
     return ShownItems(log_share, reference)
 
 
