@@ -14,7 +14,7 @@ import optax
 from harness.compute.quick_compilation import quick_compilation
 from harness.errors import UserError
 from harness.runs.run_folder import RunFolder, make_folder
-from hrlmg_jax.user_model.early_stopping import Fit, FitState, begun_with, run_fit
+from hrlmg_jax.user_model.early_stopping import Fit, FitState, begun_with, run_fit, stopping_rows
 from hrlmg_jax.user_model.item_embedding import told_by_others
 from hrlmg_jax.user_model.latent.exposures import first_exposure_weights, log_chances_of_shown, log_shares, shown_items
 from hrlmg_jax.user_model.latent.leaving import log_likelihood_of_users, only_those
@@ -119,7 +119,7 @@ def _maximised(
     """
     schedule = optax.cosine_decay_schedule(settings.learning_rate, settings.train.steps)
     optimizer = optax.flatten(optax.adam(schedule, b2=0.99))
-    users, events = world.of_user.shape[1], len(data.rows("held_out"))
+    users, events = world.of_user.shape[1], len(stopping_rows(data, settings.seed))
     per_user = float(np.mean(np.sum(np.asarray(world.of_user) >= 0, -1)))
     size = min(settings.batch_size, users)
     room = int(np.ceil(size * per_user * _ROOM))
@@ -211,7 +211,8 @@ def _maximised(
 def _make_world(settings: LatentConfig, data: SessionData, embedding: np.ndarray) -> tuple[FitWorld, np.ndarray]:
     """Returns what fitting reads, and [h, 5] the pieces of held-out users."""
     pieces = LoggedPieces(data.log)
-    numbers = {part: pieces.by_user(data.rows(part), _PIECES) for part in ("train", "held_out")}
+    rows = {"train": data.rows("train"), "held_out": stopping_rows(data, settings.seed)}
+    numbers = {part: pieces.by_user(rows[part], _PIECES) for part in rows}
     # Pieces that nobody here has are left out; numbers are then places among the others.
     needed = np.unique(np.concatenate([table[table >= 0] for table in numbers.values()]))
     place = {part: np.where(table >= 0, np.searchsorted(needed, table), -1) for part, table in numbers.items()}
@@ -224,7 +225,7 @@ def _make_world(settings: LatentConfig, data: SessionData, embedding: np.ndarray
         )
     if settings.exposures != IGNORED and not data.log.synthetic_skips:
         clicks = pieces.clicks_before()
-        log_share = jnp.asarray(log_shares(data.log.item[data.rows("train")], data.log.num_items))
+        log_share = jnp.asarray(log_shares(data.log.item[rows["train"]], data.log.num_items))
     sessions, _, _ = pieces.padded(needed, clicks)
     vectors = jnp.asarray(embedding)
     first = _begun_from(settings, data, first_weights(settings, vectors, jax.random.key(settings.seed)), embedding)
@@ -233,7 +234,7 @@ def _make_world(settings: LatentConfig, data: SessionData, embedding: np.ndarray
     halves = users[: len(users) // 2 * 2].reshape(2, -1)
     of_user = jnp.asarray(place["train"][halves], jnp.int32)
     whose = pieces.user[numbers["train"][:, 0]][halves]
-    of_others = told_by_others(settings.embedding, data.log, data.rows("train"), whose, embedding, settings.seed)
+    of_others = told_by_others(settings.embedding, data.log, rows["train"], whose, embedding, settings.seed)
     return FitWorld(sessions, of_user, vectors, jnp.asarray(of_others), first, log_share), place["held_out"]
 
 
