@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from harness.runs.run_folder import RunFolder
 from harness.training.agent import Agent
@@ -17,7 +16,6 @@ from harness.training.loop import run_training
 from harness.training.parallel_seeds import SeedRun
 from hrlmg_jax.sessions import row_labels
 from hrlmg_jax.user_model.settings import FittedConfig
-from sim.datasets.sessions import SessionData
 from sim.tables.events import EventLog
 
 ENOUGH_USERS = 1_500
@@ -88,16 +86,6 @@ def run_fit(fit: Fit, settings: FittedConfig, log: EventLog, folder: RunFolder) 
     run = SeedRun(agent, folder, jax.random.key(settings.seed), fit.evaluate)
     [state] = run_training([run], settings.train, row_labels(log))
     return state
-
-
-def stopping_rows(data: SessionData, seed: int) -> np.ndarray:
-    """Returns [r] the rows of held-out users that say when a fit stops: all, or `ENOUGH_USERS` drawn by the seed."""
-    rows = data.rows("held_out")
-    of_user = data.log.user[rows]
-    users = np.unique(of_user)
-    if len(users) <= ENOUGH_USERS:
-        return rows
-    return rows[np.isin(of_user, np.random.default_rng(seed).choice(users, ENOUGH_USERS, replace=False))]
 
 
 def begun_with(params: Any, opt_state: Any, key: jax.Array) -> FitState:

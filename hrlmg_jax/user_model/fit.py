@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from harness.runs.run_folder import RunFolder
-from hrlmg_jax.user_model.early_stopping import Fit, FitState, begun_with, run_fit, stopping_rows
+from hrlmg_jax.user_model.early_stopping import ENOUGH_USERS, Fit, FitState, begun_with, run_fit
 from hrlmg_jax.user_model.item_embedding import told_by_others
 from hrlmg_jax.user_model.network import FeedbackNetwork, FeedbackParams, LearnedFeedback
 from hrlmg_jax.user_model.settings import FitConfig, PaperConfig
@@ -63,7 +63,7 @@ def fit_feedback(config: FitConfig, data: SessionData, embedding: np.ndarray, fo
     assert isinstance(settings, PaperConfig)
     model = LearnedFeedback(FeedbackNetwork(settings.network))
     world = _make_world(settings, data, embedding)
-    length, held_out = config.env.history_length, stopping_rows(data, settings.seed)
+    length, held_out = config.env.history_length, data.rows_of_some_users("held_out", ENOUGH_USERS, settings.seed)
     optimizer = optax.adamw(settings.learning_rate, weight_decay=settings.weight_decay)
     rates = np.bincount(data.log.feedback[data.rows("train")], minlength=NUM_FEEDBACK)
     rates = rates / rates.sum()

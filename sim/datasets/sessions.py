@@ -42,6 +42,15 @@ class SessionData:
         """Returns the rows of a part: "train", "held_out" or "test"."""
         return np.flatnonzero(self._in_part(part)[self.log.session])
 
+    def rows_of_some_users(self, part: str, most: int, seed: int) -> np.ndarray:
+        """Returns the rows of a part; if it has more than `most` users, those of so many, drawn by the seed."""
+        rows = self.rows(part)
+        of_user = self.log.user[rows]
+        users = np.unique(of_user)
+        if len(users) <= most:
+            return rows
+        return rows[np.isin(of_user, np.random.default_rng(seed).choice(users, most, replace=False))]
+
     def first_rows(self, part: str) -> np.ndarray:
         """Returns the first rows of the sessions of a part, in the order of the log."""
         return self.log.session_starts()[:-1][self._in_part(part)]

@@ -14,7 +14,7 @@ import optax
 from harness.compute.quick_compilation import quick_compilation
 from harness.errors import UserError
 from harness.runs.run_folder import RunFolder, make_folder
-from hrlmg_jax.user_model.early_stopping import Fit, FitState, begun_with, run_fit, stopping_rows
+from hrlmg_jax.user_model.early_stopping import ENOUGH_USERS, Fit, FitState, begun_with, run_fit
 from hrlmg_jax.user_model.item_embedding import told_by_others
 from hrlmg_jax.user_model.latent.exposures import first_exposure_weights, log_chances_of_shown, log_shares, shown_items
 from hrlmg_jax.user_model.latent.leaving import log_likelihood_of_users, only_those
@@ -119,7 +119,7 @@ def _maximised(
     """
     schedule = optax.cosine_decay_schedule(settings.learning_rate, settings.train.steps)
     optimizer = optax.flatten(optax.adam(schedule, b2=0.99))
-    users, events = world.of_user.shape[1], len(stopping_rows(data, settings.seed))
+    users, events = world.of_user.shape[1], len(_stopping_rows(settings, data))
     per_user = float(np.mean(np.sum(np.asarray(world.of_user) >= 0, -1)))
     size = min(settings.batch_size, users)
     room = int(np.ceil(size * per_user * _ROOM))
@@ -208,10 +208,14 @@ def _maximised(
     return run_fit(Fit(init, train_step, world, "loss", evaluate, hopeless, few_steps=True), settings, data.log, folder)
 
 
+def _stopping_rows(settings: LatentConfig, data: SessionData) -> np.ndarray:
+    return data.rows_of_some_users("held_out", ENOUGH_USERS, settings.seed)
+
+
 def _make_world(settings: LatentConfig, data: SessionData, embedding: np.ndarray) -> tuple[FitWorld, np.ndarray]:
     """Returns what fitting reads, and [h, 5] the pieces of held-out users."""
     pieces = LoggedPieces(data.log)
-    rows = {"train": data.rows("train"), "held_out": stopping_rows(data, settings.seed)}
+    rows = {"train": data.rows("train"), "held_out": _stopping_rows(settings, data)}
     numbers = {part: pieces.by_user(rows[part], _PIECES) for part in rows}
     # Pieces that nobody here has are left out; numbers are then places among the others.
     needed = np.unique(np.concatenate([table[table >= 0] for table in numbers.values()]))
