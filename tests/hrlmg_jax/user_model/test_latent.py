@@ -28,6 +28,7 @@ from harness.runs.run_folder import RunFolder
 from harness.settings import read_settings
 from hrlmg_jax.problem import load_data
 from hrlmg_jax.user_model.item_embedding import embed_items, told_by_others
+from hrlmg_jax.user_model.latent import fit as fit_module
 from hrlmg_jax.user_model.latent.fit import _make_world, fit_latent
 from hrlmg_jax.user_model.latent.leaving import PieceLikelihood, log_likelihood_of_users
 from hrlmg_jax.user_model.latent.likelihood import (
@@ -349,6 +350,15 @@ def test_users_are_fitted_with_item_vectors_that_others_tell_of(config, data):
     assert min(map(len, halves)) >= 20
     of_others = told_by_others(config.simulator.embedding, log, data.rows("train"), halves, embedding, 0)
     np.testing.assert_array_equal(world.of_others, of_others)
+
+
+def test_of_many_held_out_users_some_say_when_the_fit_stops(config, data, monkeypatch):
+    embedding = np.ones((data.log.num_items, 4), np.float32)
+    settings = dataclasses.replace(config.simulator, exposures="ignored")
+    everybody = len(np.unique(data.log.user[data.rows("held_out")]))
+    assert len(_make_world(settings, data, embedding)[1]) == everybody > 3
+    monkeypatch.setattr(fit_module, "ENOUGH_USERS", 3)
+    assert len(_make_world(settings, data, embedding)[1]) == 3
 
 
 def test_long_sessions_are_cut_into_pieces():
