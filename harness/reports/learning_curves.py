@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,9 @@ def read_curves(
 ) -> pl.DataFrame:
     """Returns a row per label of runs, metric and step: means over the runs that came this far.
 
+    Where runs that are equal but for their seed have points at different steps (evaluations at equal seconds have),
+    each has the line between its points at the steps of the others, and only steps that half of them cover are kept.
+
     Args:
         runs: By label, runs that are equal but for their seed.
         metrics: Names in metrics.jsonl.
@@ -46,30 +48,51 @@ def read_curves(
     Raises:
         UserError: The rows are damaged.
     """
-    # One long table: a row per run, metric and log point.
-    long = []
+    rows = []
     for label, alike in runs.items():
-        for run in alike:
-            for row in read_rows(run.folder.metrics) if run.folder.metrics.exists() else []:
-                about = (label, repr(unit(run)), row.get(STEP), row.get(EPISODES), row.get(SECONDS, math.nan))
-                long += [(*about, metric, row[metric]) for metric in metrics if metric in row and EPISODES in row]
+        read = [(unit(run), read_rows(run.folder.metrics)) for run in alike if run.folder.metrics.exists()]
+        for metric in metrics:
+            curves = [(of, _points(rows, metric)) for of, rows in read]
+            for step, by_unit in _at_common_steps([(of, points) for of, points in curves if len(points)]):
+                episodes, seconds, values = np.asarray(by_unit).T
+                estimated = estimate(values)
+                about = (label, metric, step, round(float(np.mean(episodes))), float(np.mean(seconds)))
+                rows.append((*about, *estimated, len(values), values.tolist()))
     names: dict[str, Any] = {"runs": pl.Enum(list(runs)), "metric": pl.Enum(list(metrics))}  # they sort as given here
     numbers: dict[str, Any] = {STEP: pl.Int64, EPISODES: pl.Int64, SECONDS: pl.Float64}
-    columns = {"runs": names["runs"], "unit": pl.String, **numbers, "metric": names["metric"], "value": pl.Float64}
-    table = pl.DataFrame(long, columns, orient="row")
-    # Means within units, then means and intervals over them.
-    of_units = table.group_by("runs", "metric", STEP, "unit", maintain_order=True).agg(
-        pl.col(EPISODES).first(), pl.col(SECONDS, "value").mean()
-    )
-    by_point = of_units.group_by("runs", "metric", STEP, maintain_order=True)
-    points = by_point.agg(pl.col(EPISODES).first(), SECONDS, "value")
-    rows = []
-    for label, metric, step, episodes, seconds, values in points.iter_rows():
-        estimated = estimate(np.array(values))
-        rows.append((label, metric, step, episodes, statistics.fmean(seconds), *estimated, len(values), values))
     estimates: dict[str, Any] = dict.fromkeys(Estimate._fields, pl.Float64)
     columns = {**names, **numbers, **estimates, "seeds": pl.Int64, "values": pl.List(pl.Float64)}
     return pl.DataFrame(rows, columns, orient="row").sort("metric", "runs", STEP)
+
+
+def _points(rows: Sequence[Mapping[str, Any]], metric: str) -> np.ndarray:
+    """Returns [n, 4] step, episodes, seconds and value of a run's rows that have the metric; steps ascend."""
+    has = [row for row in rows if metric in row and EPISODES in row]
+    points = [(row[STEP], row[EPISODES], row.get(SECONDS, math.nan), row[metric]) for row in has]
+    found = np.asarray(points, np.float64).reshape(-1, 4)
+    return found[np.unique(found[:, 0], return_index=True)[1]]
+
+
+def _at_common_steps(runs: Sequence[tuple[Hashable, np.ndarray]]) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """Yields steps with what each unit has there: [3] episodes, seconds and value, the mean over its runs.
+
+    Args:
+        runs: Units, and [n, 4] points of their runs (`_points`).
+    """
+    if not runs:
+        return
+    steps = np.unique(np.concatenate([points[:, 0] for _, points in runs]))
+    alike = all(np.array_equal(points[:, 0], steps[: len(points)]) for _, points in runs)
+    least = 1 if alike else len(runs) / 2
+    for step in steps:
+        covering = [(of, points) for of, points in runs if points[0, 0] <= step <= points[-1, 0]]
+        if len(covering) < least:
+            continue
+        by_unit: dict[Hashable, list[list[float]]] = {}
+        for of, points in covering:
+            between = [float(np.interp(step, points[:, 0], points[:, column])) for column in (1, 2, 3)]
+            by_unit.setdefault(of, []).append(between)
+        yield int(step), [np.mean(found, 0) for found in by_unit.values()]
 
 
 def curve(curves: pl.DataFrame, metric: str, label: str | None = None) -> pl.DataFrame:

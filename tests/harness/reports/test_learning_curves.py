@@ -58,6 +58,17 @@ def test_runs_of_one_unit_are_one_value(tmp_path):
     assert point["high"] == pytest.approx(15.7062, abs=1e-4)
 
 
+def test_runs_with_points_at_different_steps_are_read_between_them(tmp_path):
+    points = {0: [(10, 1.0), (30, 3.0)], 1: [(20, 4.0), (40, 8.0)], 2: [(20, 0.0), (30, 3.0)]}
+    for seed, of_run in points.items():
+        rows = [{"step": step, "episodes": 8 * step, "seconds": step / 5, "reward": value} for step, value in of_run]
+        make_run(tmp_path / str(seed), rows=rows, settings={"seed": seed})
+    runs = find_runs([str(tmp_path)], "eval.json").runs
+    found = read_curves({"x": runs}, ["reward"]).select("step", "episodes", "seconds", "values").rows()
+    # At 20 the first has 2, at 30 the second 6; at 10 and 40 there is one run of three.
+    assert found == [(20, 160, 4.0, [2.0, 4.0, 0.0]), (30, 240, 6.0, [3.0, 6.0, 3.0])]
+
+
 def test_estimates():
     assert str(Estimate(0.5, 0.25, 0.75)) == "0.5000 ± 0.2500"
     assert str(Estimate(0.5, 0.5, 0.5)) == "0.5000"
