@@ -52,7 +52,7 @@ def read_curves(
     for label, alike in runs.items():
         read = [(unit(run), read_rows(run.folder.metrics)) for run in alike if run.folder.metrics.exists()]
         for metric in metrics:
-            curves = [(of, _points(rows, metric)) for of, rows in read]
+            curves = [(of, _points(logged, metric)) for of, logged in read]
             for step, by_unit in _at_common_steps([(of, points) for of, points in curves if len(points)]):
                 episodes, seconds, values = np.asarray(by_unit).T
                 estimated = estimate(values)

@@ -26,7 +26,7 @@ _CALIBRATION_BINS = 15
 _POSITIONS = (0, 1, 3, 10, 30)
 _SIMULATED_SESSIONS = 1024
 REPORTED_USERS = 5_000
-"""Of each part, at most: they are enough for four digits of a log-loss, and more would take minutes."""
+"""Of each part, at most: millions of rows would take many minutes."""
 LEAST_GAIN = 0.01
 """Share of the base rate's log-loss that a useful model saves."""
 _SHOWN = FEEDBACK_NAMES[CLICK:]
