@@ -13,7 +13,7 @@ def report(loss: float, best: float | None = 0.3, auc: float | None = 0.6) -> di
     """The report of a model whose base rates have a log-loss of 0.5."""
     answers = {"auc": auc, "average_precision": 0.2, "calibration_error": 0.1}
     answers |= dict.fromkeys(("rate", "predicted_rate", "simulated_rate"), 0.1)
-    part = {"log_loss": loss, "base_log_loss": 0.5, "best_log_loss": best, "gap_closed": None}
+    part = {"events": 5, "log_loss": loss, "base_log_loss": 0.5, "best_log_loss": best, "gap_closed": None}
     data = {"name": "log", "events": 10, "users": 2, "catalogue": 3}
     return {"data": data, **{name: {**part, "click": answers, "order": answers} for name in ("held_out", "test")}}
 
@@ -24,7 +24,9 @@ def report(loss: float, best: float | None = 0.3, auc: float | None = 0.6) -> di
 def test_a_model_like_the_base_rates_is_named(loss, said):
     (warning,) = verdicts(report(loss))
     assert said in warning
-    assert format_report(report(loss)).splitlines()[-1] == f"WARNING: {warning}"
+    lines = format_report(report(loss)).splitlines()
+    assert lines[-1] == f"WARNING: {warning}"
+    assert lines[2].split() == ["events", "5", "5"]
 
 
 def test_empty_rows_are_explained():
