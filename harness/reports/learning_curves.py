@@ -84,15 +84,14 @@ def _at_common_steps(runs: Sequence[tuple[Hashable, np.ndarray]]) -> Iterator[tu
     steps = np.unique(np.concatenate([points[:, 0] for _, points in runs]))
     alike = all(np.array_equal(points[:, 0], steps[: len(points)]) for _, points in runs)
     least = 1 if alike else len(runs) / 2
-    for step in steps:
-        covering = [(of, points) for of, points in runs if points[0, 0] <= step <= points[-1, 0]]
-        if len(covering) < least:
-            continue
-        by_unit: dict[Hashable, list[list[float]]] = {}
-        for of, points in covering:
-            between = [float(np.interp(step, points[:, 0], points[:, column])) for column in (1, 2, 3)]
-            by_unit.setdefault(of, []).append(between)
-        yield int(step), [np.mean(found, 0) for found in by_unit.values()]
+    covers = np.array([(points[0, 0] <= steps) & (steps <= points[-1, 0]) for _, points in runs])
+    between = [np.stack([np.interp(steps, points[:, 0], column) for column in points.T[1:]], 1) for _, points in runs]
+    for place in np.flatnonzero(covers.sum(0) >= least):
+        by_unit: dict[Hashable, list[np.ndarray]] = {}
+        for (of, _), covered, values in zip(runs, covers[:, place], between, strict=True):
+            if covered:
+                by_unit.setdefault(of, []).append(values[place])
+        yield int(steps[place]), [np.mean(found, 0) for found in by_unit.values()]
 
 
 def curve(curves: pl.DataFrame, metric: str, label: str | None = None) -> pl.DataFrame:

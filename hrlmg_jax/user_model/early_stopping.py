@@ -19,7 +19,7 @@ from hrlmg_jax.user_model.settings import FittedConfig
 from sim.tables.events import EventLog
 
 ENOUGH_USERS = 1_500
-"""Held-out users that tell when a fit stops; an evaluation of more would take longer and tell no more."""
+"""Held-out users that tell when a fit stops, at most: to evaluate thousands of them would take minutes."""
 
 
 @flax.struct.dataclass
