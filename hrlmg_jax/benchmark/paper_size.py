@@ -30,7 +30,8 @@ def bench_paper_size(smoke: bool) -> list[Line]:
         command = [sys.executable, "-m", "hrlmg_jax.train", "+experiment=paper_size", *(short if smoke else [])]
         own_cache = {**os.environ, "TPGR_JAX_CACHE": str(Path(folder, "cache"))}
         started = time.perf_counter()
-        finished = subprocess.run([*command, f"hydra.run.dir={run}"], env=own_cache, capture_output=True, text=True)
+        folders = [f"hydra.run.dir={run}", f"simulator.root={folder}/simulators"]
+        finished = subprocess.run([*command, *folders], env=own_cache, capture_output=True, text=True)
         seconds = time.perf_counter() - started
         if finished.returncode:
             raise UserError(f"{' '.join(command[2:])} failed:\n{finished.stderr[-2000:]}")

@@ -67,6 +67,7 @@ def test_every_section_runs(module, sections, run_command_line, tmp_path):
     record = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert (tmp_path / "out" / "bench.md").read_text().strip() == finished.stdout.strip()
     assert record["smoke"]
+    assert not (tmp_path / "outputs").exists()  # a second run would find it there, and measure less
     for lines in record["sections"].values():
         assert lines
         for line in lines:
