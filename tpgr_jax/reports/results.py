@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
 from harness.reports.method_results import MethodResult
@@ -69,11 +69,6 @@ def method_name(run: RunRecord) -> str:
         label = f"DDPG-KNN (k = {k if k is not None else 'N' if fraction == 1 else f'{fraction}N'})"
         return next((preset for preset, known in METHODS.items() if known == label), label)
     return name
-
-
-def has_fold(run: RunRecord) -> bool:
-    """Returns whether the run's test users are one of several disjoint parts."""
-    return run.settings.get(FOLD) is not None
 
 
 def alpha_of(run: RunRecord) -> float:
@@ -180,21 +175,30 @@ def ratio(result: MethodResult, best_list: MethodResult | None = None) -> float:
 def describe_problem(result: MethodResult) -> str:
     """Says on which data and users a result, and all that are compared with it, were tested."""
     data, settings = result.runs[0].data, result.runs[0].settings
-    folds = sorted({run.settings[FOLD] for run in result.runs if run.settings.get(FOLD) is not None})
-    if folds:
-        share = f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))} of {settings['data.folds']}"
-    else:
-        share = f"test fraction {settings.get('data.test_fraction')}"
     return (
         f"{data['name']}{kind_of(data)}, checksum {str(data['checksum'])[:19]}..., split seed "
-        f"{settings.get(SPLIT_SEED)}, {share}: {result.values['reward'].shape[1]:,} {USERS}, "
+        f"{settings.get(SPLIT_SEED)}, {describe_users(result)}, "
         f"{settings.get('env.episode_length')} recommendations each"
     )
 
 
+def describe_users(result: MethodResult) -> str:
+    """Says which share of the users a result was tested on, and how many they are."""
+    settings, folds = result.runs[0].settings, folds_of(result.runs)
+    if folds:
+        share = f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))} of {settings['data.folds']}"
+    else:
+        share = f"test fraction {settings.get('data.test_fraction')}"
+    return f"{share}: {result.values['reward'].shape[1]:,} {USERS}"
+
+
+def folds_of(runs: Iterable[RunRecord]) -> list[int]:
+    """Returns the folds that runs were tested on, ascending; none for runs without folds."""
+    return sorted({run.settings[FOLD] for run in runs if run.settings.get(FOLD) is not None})
+
+
 def repetitions_of(runs: Sequence[RunRecord]) -> list[str]:
     """Returns the overrides that give missing runs the folds and seeds of those at hand."""
-    folds = sorted({run.settings[FOLD] for run in runs if run.settings.get(FOLD) is not None})
     seeds = sorted({run.settings["seed"] for run in runs}) or [0]
-    found = {FOLD: folds, "seed": seeds}
+    found = {FOLD: folds_of(runs), "seed": seeds}
     return [f"{key}={','.join(map(str, values))}" for key, values in found.items() if values]

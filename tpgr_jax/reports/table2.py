@@ -158,7 +158,7 @@ def report_table2(config: Table2Config) -> None:
         if at_alphas
         else []
     )
-    folds = sorted({run.settings[tpgr.FOLD] for one in collected.results for run in one.runs if tpgr.has_fold(run)})
+    folds = tpgr.folds_of(run for one in collected.results for run in one.runs)
     # A table for each alpha.
     if config.budget is not None:
         lines += ["", describe_budget(collected.results, config.budget)] if at_alphas else []
@@ -166,7 +166,8 @@ def report_table2(config: Table2Config) -> None:
         warnings += unequal_choices(collected.results, config.budget)
         config = replace(config, report=f"table2_{config.budget}")
     for alpha, results in sorted(at_alphas.items()):
-        lines += ["", f"## alpha = {alpha:g}", "", *_alpha_table(results, config.budget)]
+        lines += ["", f"## alpha = {alpha:g}", "", *_users_of(results, collected.results)]
+        lines += _alpha_table(results, config.budget)
         lines += ["", *_comparisons(results, folds)]
         beside = [tpgr.baseline(tpgr.with_most_users(results), policy) for policy in tpgr.BASELINES]
         lines += lists_section(results, beside, test.file, tpgr.SYSTEM.evaluate)
@@ -186,6 +187,12 @@ def report_table2(config: Table2Config) -> None:
         pictures = [path.name]
     missing = missing_runs(found.runs, config.budget)
     tpgr.SYSTEM.write(config, title, found, lines, _table(at_alphas), pictures, collected.left_out, warnings, missing)
+
+
+def _users_of(results: Sequence[MethodResult], all_results: Sequence[MethodResult]) -> list[str]:
+    """Says who tested the results at one alpha, where the head of the report says it of more users."""
+    described, head = (tpgr.describe_users(tpgr.with_most_users(some)) for some in (results, all_results))
+    return [] if described == head else [f"Here {described}.", ""]
 
 
 def _alpha_table(results: Sequence[MethodResult], budget: str | None) -> list[str]:
@@ -233,7 +240,8 @@ def _comparisons(results: Sequence[MethodResult], folds: Sequence[int]) -> list[
         if other.name != result.name
     ]
     seeds = sorted({seed for result, _ in compared if result.seeds_differ for seed in result.seeds})
-    several = range(len(folds) if len(folds) > 1 else 0)
+    here = tpgr.folds_of(run for result in results for run in result.runs)
+    several = [folds.index(fold) for fold in here] if len(here) > 1 else []
     # A row for each pair.
     rows = []
     for result, other in compared:
@@ -247,7 +255,7 @@ def _comparisons(results: Sequence[MethodResult], folds: Sequence[int]) -> list[
         difference = result.mean("reward") - other.mean("reward")
         cells = ["" if one is None else p_text(one) for one in p_values]
         rows.append([f"{result.label} - {other.label}", f"{difference:+.4f}", *cells])
-    heads = ["reward", "difference", "over users", *([f"over {len(folds)} folds"] if several else [])]
+    heads = ["reward", "difference", "over users", *([f"over {len(here)} folds"] if several else [])]
     heads += [
         *(f"fold {folds[place]}, over users" for place in several),
         *(f"seed {seed}, over users" for seed in seeds),

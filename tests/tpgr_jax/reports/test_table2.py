@@ -294,6 +294,25 @@ def test_overlapping_splits_are_refused(tmp_path, settings, problem):
         report(tmp_path)
 
 
+def test_an_alpha_of_fewer_folds_says_so(tmp_path):
+    for fold in (0, 1, 2):
+        for alpha in (0.1, 0.2) if fold else (0.1,):
+            settings = {"data.fold": fold, "env.alpha": alpha}
+            own, others = ([1, 2], [4, 7], [5, 6])[fold], ([0, 0], [2, 3], [1, 4])[fold]
+            make_run(tmp_path / f"own{fold}{alpha}", own, settings, first_user=2 * fold)
+            make_run(tmp_path / f"other{fold}{alpha}", others, agent("dqn_r", **settings), first_user=2 * fold)
+    all_folds, two_folds = report(tmp_path).split("## alpha = 0.2")
+    assert "folds 0, 1, 2 of 5: 6 test users" in all_folds
+    assert "over users | over 3 folds | fold 0, over users | fold 1, over users | fold 2, over users |" in all_folds
+    assert "Here folds 1, 2 of 5: 4 test users." in two_folds
+    assert "over users | over 2 folds | fold 1, over users | fold 2, over users |" in two_folds
+    pairs = ([4, 7, 5, 6], [2, 3, 1, 4]), ([4, 7], [2, 3]), ([5, 6], [1, 4])
+    shown = [f"p = {scipy.stats.ttest_rel(*pair).pvalue:.2g}" for pair in pairs]
+    row = next(line for line in two_folds.splitlines() if line.startswith("| TPGR - DQN-R"))
+    cells = [cell.strip() for cell in row.split("|")[3:-1]]
+    assert [cells[0], *cells[2:]] == shown
+
+
 def test_runs_of_before_there_were_folds_still_count(tmp_path):
     make_run(tmp_path / "a", [1, 2])
     make_run(tmp_path / "b", [3, 4], {"seed": 1})
