@@ -71,27 +71,30 @@ def k_largest(scores: jax.Array, k: int) -> jax.Array:
     """Returns [k] int32 positions of the k largest scores, ascending; among equal ones the first are taken.
 
     A partition rather than a sort, which is what takes the time in `jax.lax.top_k` on a CPU: the k-th largest score is
-    found bit by bit, by counting.
+    found bit by bit, by counting. Counts are sums of floats, exact up to 2^24: XLA vectorises those of integers less.
 
     Args:
-        scores: [I] float32, no NaN.
+        scores: [I] float32, no NaN, at most 2^24.
         k: 1 to I (static).
     """
     chex.assert_rank(scores, 1)
+    assert len(scores) <= 2**24, "counts are exact up to 2^24"
     # Floats as integers of the same order.
     bits = jax.lax.bitcast_convert_type(scores.astype(jnp.float32), jnp.int32)
     ordered = bits ^ (jax.lax.shift_right_arithmetic(bits, 31) & jnp.int32(0x7FFFFFFF))
 
     def with_next_bit(place: jax.Array, threshold: jax.Array) -> jax.Array:
         higher = threshold + jax.lax.shift_left(jnp.int32(1), 31 - place)  # from the least integer up; the first wraps
-        return jnp.where(jnp.sum(ordered >= higher, dtype=jnp.int32) >= k, higher, threshold)
+        return jnp.where(jnp.sum(ordered >= higher, dtype=jnp.float32) >= k, higher, threshold)
 
     kth = jax.lax.fori_loop(0, 32, with_next_bit, jnp.int32(jnp.iinfo(jnp.int32).min))
     # What is above it, and as many of its equals as there is room for.
     above, equal = ordered > kth, ordered == kth
-    room = k - jnp.sum(above, dtype=jnp.int32)
-    taken = _count_up_to(above | (equal & (_count_up_to(equal) <= room)))
-    return jnp.searchsorted(taken, jnp.arange(1, k + 1), method="scan_unrolled").astype(jnp.int32)
+    room = k - jnp.sum(above, dtype=jnp.float32)
+    taken = above | (equal & (_count_up_to(equal) <= room))
+    # Each to its place; the others beyond the end, where they are dropped.
+    places = jnp.where(taken, _count_up_to(taken) - 1, k)
+    return jnp.zeros(k, jnp.int32).at[places].set(jnp.arange(len(scores), dtype=jnp.int32), mode="drop")
 
 
 def _count_up_to(chosen: jax.Array) -> jax.Array:
